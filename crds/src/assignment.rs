@@ -1,0 +1,135 @@
+//! [`EggAssignment`]: what the operator tells the agent of one node about one Egg.
+#![allow(clippy::duplicated_attributes, reason = "the attributes of printcolumn repeat per column")]
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::PolicySpec;
+
+/// One Egg on one node: its policy, and the pods of that node which it selects. Written by the operator
+/// (spec) and by the node's agent (status); not for people to write.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "l7egg.dev",
+    version = "v1alpha1",
+    kind = "EggAssignment",
+    namespaced,
+    shortname = "eggassign",
+    category = "l7egg",
+    status = "EggAssignmentStatus",
+    derive = "PartialEq",
+    doc = "One Egg on one node; written by the l7egg operator for the node's agent.",
+    printcolumn(name = "Kind", type_ = "string", json_path = ".spec.egg.kind"),
+    printcolumn(name = "Egg", type_ = "string", json_path = ".spec.egg.name"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EggAssignmentSpec {
+    /// Name of the node.
+    pub node: String,
+    /// The Egg that this comes from.
+    pub egg: EggReference,
+    /// The Egg's policy, as the Egg has it.
+    pub policy: PolicySpec,
+    /// The node's pods that the Egg selects, in order of namespace and name.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub pods: Vec<AssignedPod>,
+}
+
+/// Which Egg an assignment comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EggReference {
+    /// Egg or ClusterEgg.
+    pub kind: EggKind,
+    /// Namespace of an Egg; a ClusterEgg has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name of the object.
+    pub name: String,
+    /// Uid of the object.
+    pub uid: String,
+    /// Generation of the object that `policy` was taken from.
+    pub generation: i64,
+}
+
+/// Kind of object that a policy comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum EggKind {
+    /// A namespace's Egg.
+    Egg,
+    /// A ClusterEgg.
+    ClusterEgg,
+}
+
+/// A pod as the agent has to know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignedPod {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// Uid, by which its cgroup is found.
+    pub uid: String,
+    /// The pod runs in its node's network namespace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
+    /// Where the pod's resolver asks.
+    #[serde(default)]
+    pub dns: PodDns,
+}
+
+/// What decides a pod's own resolvers: `spec.dnsPolicy` and `spec.dnsConfig.nameservers`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodDns {
+    /// `ClusterFirst`, `ClusterFirstWithHostNet`, `Default` or `None`, as in the pod.
+    #[serde(default)]
+    pub policy: String,
+    /// Extra resolvers of `dnsConfig`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<String>,
+}
+
+/// What the agent says of an assignment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EggAssignmentStatus {
+    /// Generation of the assignment that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// One entry for each pod of the spec, in the same order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<PodReport>,
+}
+
+/// What became of one pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodReport {
+    /// Uid of the pod.
+    pub uid: String,
+    /// Whether it is enforced.
+    pub state: PodState,
+    /// One CamelCase word, when it is not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// A sentence that names the object and what can be done, when it is not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// State of one pod under one assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PodState {
+    /// The agent waits for something, such as the pod's cgroup.
+    Pending,
+    /// The kernel enforces the policy for this pod.
+    Enforced,
+    /// The agent could not do it.
+    Failed,
+}

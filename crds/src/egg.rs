@@ -1,0 +1,141 @@
+//! [`Egg`] and [`ClusterEgg`]: what users write.
+#![allow(clippy::duplicated_attributes, reason = "the attributes of printcolumn repeat per column")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Dns, EggStatus, EgressRule, Shaping};
+
+/// What the selected pods may reach, and how fast. A pod that some Egg in mode Enforce selects reaches only
+/// what its Eggs allow; a pod that no Egg selects is not touched.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "l7egg.dev",
+    version = "v1alpha1",
+    kind = "Egg",
+    namespaced,
+    shortname = "egg",
+    category = "l7egg",
+    status = "EggStatus",
+    derive = "PartialEq",
+    doc = "Egress policy and bandwidth limits for the pods of one namespace.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].status"
+    ),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.selected"),
+    printcolumn(name = "Enforced", type_ = "integer", json_path = ".status.pods.enforced"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.pods.failed", priority = 1),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    cel
+)]
+#[serde(rename_all = "camelCase")]
+pub struct EggSpec {
+    /// The pods of the Egg's namespace that it is for. `{}` selects all of them.
+    pub pod_selector: LabelSelector,
+    /// What these pods may reach, and how.
+    #[serde(flatten)]
+    pub policy: PolicySpec,
+}
+
+/// The same as an Egg, for pods of any namespace. What a ClusterEgg denies no Egg can allow.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "l7egg.dev",
+    version = "v1alpha1",
+    kind = "ClusterEgg",
+    shortname = "cegg",
+    category = "l7egg",
+    status = "EggStatus",
+    derive = "PartialEq",
+    doc = "Egress policy and bandwidth limits for pods of several namespaces, or for nodes.",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].status"
+    ),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.selected"),
+    printcolumn(name = "Enforced", type_ = "integer", json_path = ".status.pods.enforced"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.pods.failed", priority = 1),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].reason",
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    cel
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.nodeSelector) && (has(self.podSelector) || has(self.namespaceSelector)))")
+    .message("write either nodeSelector (a host firewall) or podSelector and namespaceSelector, not both"))]
+#[x_kube(validation = Rule::new("has(self.nodeSelector) || has(self.podSelector)")
+    .message("write podSelector: {} to select every pod, or nodeSelector to select nodes"))]
+pub struct ClusterEggSpec {
+    /// The namespaces whose pods are meant. Not written or `{}`: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// The pods of these namespaces. `{}` selects all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+    /// Instead of pods: the nodes whose own traffic is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+    /// What these pods may reach, and how.
+    #[serde(flatten)]
+    pub policy: PolicySpec,
+}
+
+/// What Egg and ClusterEgg have in common: everything but whom it is for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicySpec {
+    /// Only these containers of the selected pods. Not written: all, init and ephemeral ones too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    pub containers: Vec<String>,
+    /// Enforce denies what no rule allows. Audit allows it, and records what would have been denied.
+    #[serde(default)]
+    pub mode: Mode,
+    /// The rules. Deny beats Allow; otherwise what any rule allows is allowed. No rules at all deny everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub egress: Vec<EgressRule>,
+    /// How names are treated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+    /// How fast the pods may send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shaping: Option<Shaping>,
+}
+
+/// What happens to traffic that no rule allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// It is denied.
+    #[default]
+    Enforce,
+    /// It is allowed, and recorded as what would have been denied.
+    Audit,
+}

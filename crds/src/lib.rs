@@ -1,0 +1,33 @@
+//! The API of l7egg: the objects users write ([`Egg`], [`ClusterEgg`]) and the one the operator writes for
+//! the node agents ([`EggAssignment`]). Types, schemas and CEL rules only: no I/O, and no meaning beyond
+//! what a schema can say. What a policy means is in `l7egg-policy`.
+
+mod assignment;
+mod dns;
+mod egg;
+mod egress;
+mod manifests;
+mod shaping;
+mod status;
+
+pub use assignment::{
+    AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
+    PodReport, PodState,
+};
+pub use dns::Dns;
+pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};
+pub use egress::{Action, Destination, EgressRule, Port, Protocol};
+pub use manifests::manifests;
+pub use shaping::{Shaping, ShapingLimit, ShapingScope};
+pub use status::{Condition, ConditionStatus, EggStatus, PodCounts};
+
+/// API group of every l7egg object.
+pub const GROUP: &str = "l7egg.dev";
+/// Label on an [`EggAssignment`] that names the node it is for; agents watch by it.
+pub const NODE_LABEL: &str = "l7egg.dev/node";
+/// Namespace that the product runs in and that holds the assignments of [`ClusterEgg`]s.
+pub const SYSTEM_NAMESPACE: &str = "l7egg-system";
+/// Condition type: the operator has read the Egg and can act on it.
+pub const CONDITION_ACCEPTED: &str = "Accepted";
+/// Condition type: every selected pod is enforced on its node.
+pub const CONDITION_PROGRAMMED: &str = "Programmed";
