@@ -1,0 +1,392 @@
+//! Keys and values of every map, byte for byte. All are `repr(C)` without padding, so that equal values are
+//! equal bytes; addresses are 16 bytes in network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
+//!
+//! Words used here and everywhere: a *subject* is a pod on this node; a *policy* is what its Eggs together
+//! mean, and its id is the *epoch*: whatever changes for a pod gives it a new policy id, and no id is used
+//! twice. A *port group* is one distinct list of ports, and one bit of a `u64`.
+
+/// Version of this layout. Pins live below a directory of this number; a change here is a new number.
+pub const ABI_VERSION: u32 = 1;
+
+/// Entries of [`SubjectState`]: subject ids are below this. 0 is no pod: programs under test run for it.
+pub const SUBJECTS_MAX: u32 = 65_536;
+/// Port groups of one policy.
+pub const PORT_GROUPS_MAX: usize = 64;
+/// Names that one address can have been learned by at the same time.
+pub const LEARNED_NAMES: usize = 8;
+/// Longest DNS name in wire form without the root label (RFC 1035 §2.3.4 counts 255 with it).
+pub const NAME_MAX: usize = 254;
+
+/// Port of DNS (RFC 1035 §4.2).
+pub const DNS_PORT: u16 = 53;
+
+/// IP protocol numbers that rules can name. ICMPv6 (58) is normalised to ICMP.
+pub mod protocol {
+    /// Any protocol: in a [`super::PortData`] of prefix length 0.
+    pub const ANY: u8 = 0;
+    /// ICMP, and ICMPv6 as well.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6 as it is in packets.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// An address in network order, IPv4 mapped.
+pub type Address = [u8; 16];
+
+/// Port groups that a destination is allowed and denied on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Masks {
+    /// Groups of Allow rules.
+    pub allow: u64,
+    /// Groups of Deny rules.
+    pub deny: u64,
+}
+
+impl Masks {
+    /// Nothing allowed, nothing denied.
+    pub const NONE: Self = Self { allow: 0, deny: 0 };
+
+    /// The groups of both.
+    #[inline(always)]
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self { allow: self.allow | other.allow, deny: self.deny | other.deny }
+    }
+
+    /// Whether no rule is in it.
+    #[inline(always)]
+    pub fn is_empty(self) -> bool {
+        self.allow | self.deny == 0
+    }
+}
+
+/// What a policy says about one name, in the table that is asked for every suffix of a name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NameMasks {
+    /// Rules with the name itself.
+    pub exact: Masks,
+    /// Rules with `*.` before the name: one label more.
+    pub one_label: Masks,
+    /// Rules with `**.` before the name: one or more labels more.
+    pub any_labels: Masks,
+}
+
+/// Map `CONFIG`, one entry: node-wide settings.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Secret multipliers of the name hash, see [`crate::name::NameHash`].
+    pub hash_key: [u32; 2],
+    /// An answer is believed at least this long, in ns, whatever its TTL.
+    pub min_ttl_ns: u64,
+    /// An answer is believed at most this long, in ns, whatever its TTL.
+    pub max_ttl_ns: u64,
+}
+
+/// Value of the cgroup storage `SUBJECT`: the pod that the cgroup is of.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// Index into `SUBJECTS`. 0 where none has been written yet.
+    pub id: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Map `SUBJECTS`, by subject id: what is enforced for a pod now. Eight bytes, written at once.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubjectState {
+    /// Policy id, the epoch. 0: nothing is known of the pod yet, and nothing may leave it.
+    pub policy: u32,
+    /// Zero.
+    pub flags: u32,
+}
+
+/// Key of `PATTERNS`: a name of the policy, by its hash. The value is [`NameMasks`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PatternKey {
+    /// Hash of the name in wire form.
+    pub name: u64,
+    /// Policy id.
+    pub policy: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Data of the longest-prefix trie `CIDRS`; its prefix length is 32 + that of the network. The value is
+/// [`Masks`], complete: no shorter prefix has to be asked.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CidrData {
+    /// Policy id, big endian so that all of it is in the prefix.
+    pub policy: [u8; 4],
+    /// Network address.
+    pub address: Address,
+}
+
+/// Data of the longest-prefix trie `PORTS`; its prefix length is 32, 40 or 41..=56. The value is the `u64` of
+/// port groups that hold the port, complete.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PortData {
+    /// Policy id, big endian.
+    pub policy: [u8; 4],
+    /// IP protocol.
+    pub protocol: u8,
+    /// Port, big endian.
+    pub port: [u8; 2],
+    /// Zero, and beyond every prefix.
+    pub reserved: u8,
+}
+
+/// Key of `RESOLVERS`: a DNS server that pods of the policy may ask and whose answers are believed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ResolverKey {
+    /// Policy id.
+    pub policy: u32,
+    /// Address of the server; its port is [`DNS_PORT`].
+    pub address: Address,
+}
+
+/// Key of `QUERIES`: one DNS query under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueryKey {
+    /// Who asked.
+    pub subject: u32,
+    /// UDP port that asked.
+    pub local_port: u16,
+    /// ID of the message (RFC 1035 §4.1.1).
+    pub id: u16,
+    /// Who was asked.
+    pub resolver: Address,
+}
+
+/// Value of `QUERIES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Hash of the qname, which a rule of the subject's policy matches.
+    pub name: u64,
+    /// When it was asked, `bpf_ktime_get_boot_ns`.
+    pub asked_ns: u64,
+}
+
+/// Key of `LEARNED`: an address that a pod was given for a name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LearnedKey {
+    /// Who asked.
+    pub subject: u32,
+    /// The address.
+    pub address: Address,
+}
+
+/// One name of a learned address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LearnedName {
+    /// Hash of the name, 0 where the slot is free.
+    pub name: u64,
+    /// Until when it is believed, in ns of `bpf_ktime_get_boot_ns`.
+    pub expires_ns: u64,
+}
+
+/// Value of `LEARNED`: the names by which the pod learned the address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// The names, in no order.
+    pub names: [LearnedName; LEARNED_NAMES],
+}
+
+/// Value of `NAMES`, by the hash of the name: the name itself, so that a later policy can judge it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// When it was last asked for, `bpf_ktime_get_boot_ns`.
+    pub asked_ns: u64,
+    /// Length of `wire` in use.
+    pub len: u16,
+    /// Wire form, lower case, without the root label.
+    pub wire: [u8; NAME_MAX],
+}
+
+/// Key of `NAME_VERDICTS`, a cache: what a policy says about a whole name. The value is [`Masks`].
+pub type NameVerdictKey = PatternKey;
+
+/// Which side opened a flow or connection.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The pod did, and its policy allowed it.
+    Egress = 1,
+    /// The other side did.
+    Ingress = 2,
+}
+
+/// Key of `FLOWS`: a UDP or SCTP flow of a pod.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The pod.
+    pub subject: u32,
+    /// The pod's port.
+    pub local_port: u16,
+    /// The other side's port.
+    pub remote_port: u16,
+    /// The other side.
+    pub remote: Address,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Value of `FLOWS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// When its last packet passed, `bpf_ktime_get_boot_ns`.
+    pub seen_ns: u64,
+    /// Hash of the name that it was allowed by, or 0.
+    pub name: u64,
+    /// Policy id that allowed it.
+    pub policy: u32,
+    /// A [`Direction`].
+    pub direction: u32,
+}
+
+/// Value of the socket storage `CONNECTIONS`: the verdict on a TCP connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Hash of the name that it was allowed by, or 0.
+    pub name: u64,
+    /// The other side. A socket that was disconnected and connected again has another one.
+    pub remote: Address,
+    /// The other side's port.
+    pub remote_port: u16,
+    /// The pod's port.
+    pub local_port: u16,
+    /// Policy id that allowed it.
+    pub policy: u32,
+    /// A [`Direction`].
+    pub direction: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// How long a UDP or SCTP flow without packets is remembered, in ns (180 s, as Linux conntrack's
+/// `nf_conntrack_udp_timeout_stream` was when it was chosen).
+pub const FLOW_IDLE_NS: u64 = 180_000_000_000;
+
+/// Counters of the per-CPU array `COUNTERS`, by index.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Packets of new connections or flows that a rule allowed.
+    Allowed,
+    /// Packets and connects that no rule allowed, or that a rule denied.
+    Denied,
+    /// Packets that were dropped because they could not be read.
+    Malformed,
+    /// Queries that a rule matched, and that were noted.
+    QueriesNoted,
+    /// Queries that could not be read and so were not noted.
+    QueriesUnreadable,
+    /// Addresses learned or renewed.
+    AddressesLearned,
+    /// Addresses not learned because `LEARNED` is full.
+    LearnedFull,
+    /// Answers to noted queries that could not be read to their end.
+    AnswersUnreadable,
+    /// Answers that fit no noted query.
+    AnswersUnasked,
+    /// Events lost because the ring buffer is full.
+    EventsLost,
+    /// Packets dropped because every scratch buffer was in use.
+    ScratchBusy,
+    /// Packets of pods whose policy has not arrived yet.
+    Unconfigured,
+}
+
+/// Number of [`Counter`]s.
+pub const COUNTERS: u32 = Counter::Unconfigured as u32 + 1;
+
+/// Kinds of [`Event`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A new connection or flow was denied.
+    Denied = 1,
+    /// An address was learned.
+    Learned = 2,
+    /// An address could not be learned: `LEARNED` is full.
+    LearnedFull = 3,
+}
+
+/// An entry of the ring buffer `EVENTS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// `bpf_ktime_get_boot_ns`.
+    pub at_ns: u64,
+    /// Hash of the name, where one is known, or 0.
+    pub name: u64,
+    /// The address it is about.
+    pub remote: Address,
+    /// The pod.
+    pub subject: u32,
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// Policy id in force.
+    pub policy: u32,
+    /// The other side's port.
+    pub remote_port: u16,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// IPv4 as the rest of the ABI has it.
+#[inline(always)]
+pub fn mapped(v4: [u8; 4]) -> Address {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_type_has_padding() {
+        // Padding would make equal keys unequal: the kernel compares bytes.
+        assert_eq!(size_of::<PatternKey>(), 16);
+        assert_eq!(size_of::<CidrData>(), 20);
+        assert_eq!(size_of::<PortData>(), 8);
+        assert_eq!(size_of::<ResolverKey>(), 20);
+        assert_eq!(size_of::<QueryKey>(), 24);
+        assert_eq!(size_of::<LearnedKey>(), 20);
+        assert_eq!(size_of::<Learned>(), 16 * LEARNED_NAMES);
+        assert_eq!(size_of::<Name>(), 8 + 2 + NAME_MAX);
+        assert_eq!(size_of::<FlowKey>(), 28);
+        assert_eq!(size_of::<Flow>(), 24);
+        assert_eq!(size_of::<Connection>(), 40);
+        assert_eq!(size_of::<Event>(), 48);
+        assert_eq!(size_of::<SubjectState>(), 8);
+        assert_eq!(size_of::<Config>(), 24);
+    }
+}

@@ -1,0 +1,299 @@
+//! Walking the answer section of a DNS message (RFC 1035 §4.1) for addresses.
+//!
+//! Like names, one small step at a time: a label, or a record's fixed part. What the walk does not
+//! understand ends it, and nothing more of the message is believed.
+
+use crate::abi::{Address, mapped};
+
+/// Longest message that is read (the largest EDNS buffer size in common use, RFC 6891 §6.2.5).
+pub const MESSAGE_MAX: usize = 4096;
+/// Bytes of the header.
+pub const HEADER: u32 = 12;
+/// Steps of [`AnswerWalk::step`] at most: 60 records whose names are written out take about 400.
+pub const ANSWER_STEPS: u32 = 1024;
+
+const TYPE_A: u16 = 1;
+const TYPE_AAAA: u16 = 28;
+const CLASS_IN: u16 = 1;
+
+/// The header of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// ID, by which an answer finds its query.
+    pub id: u16,
+    /// QR: it is an answer.
+    pub is_answer: bool,
+    /// Opcode; 0 is a standard query.
+    pub opcode: u8,
+    /// TC: there is more than fits.
+    pub truncated: bool,
+    /// Response code; 0 is no error.
+    pub rcode: u8,
+    /// Entries of the question section.
+    pub questions: u16,
+    /// Records of the answer section.
+    pub answers: u16,
+}
+
+impl Header {
+    /// Reads the first 12 bytes.
+    #[inline(always)]
+    pub fn parse(bytes: &[u8; HEADER as usize]) -> Self {
+        Self {
+            id: u16::from_be_bytes([bytes[0], bytes[1]]),
+            is_answer: bytes[2] & 0x80 != 0,
+            opcode: bytes[2] >> 3 & 15,
+            truncated: bytes[2] & 2 != 0,
+            rcode: bytes[3] & 15,
+            questions: u16::from_be_bytes([bytes[4], bytes[5]]),
+            answers: u16::from_be_bytes([bytes[6], bytes[7]]),
+        }
+    }
+
+    /// A query that can be noted: one question, standard.
+    #[inline(always)]
+    pub fn is_query(&self) -> bool {
+        !self.is_answer && self.opcode == 0 && self.questions == 1
+    }
+
+    /// An answer that can teach something.
+    #[inline(always)]
+    pub fn is_usable_answer(&self) -> bool {
+        self.is_answer && self.opcode == 0 && self.questions == 1
+    }
+}
+
+/// A message in memory of fixed size, so that every access is in bounds whatever the offset.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// The bytes; what is behind `len` means nothing. A little longer than the longest message, so that it
+    /// can be filled in blocks.
+    pub bytes: [u8; MESSAGE_MAX + 64],
+    /// Bytes in use.
+    pub len: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Message {
+    /// The byte at an offset, `None` behind the end.
+    #[inline(always)]
+    pub fn byte(&self, at: u32) -> Option<u8> {
+        if at >= self.len { None } else { Some(self.bytes[at as usize & (MESSAGE_MAX - 1)]) }
+    }
+
+    #[inline(always)]
+    fn u16(&self, at: u32) -> Option<u16> {
+        Some(u16::from_be_bytes([self.byte(at)?, self.byte(at.wrapping_add(1))?]))
+    }
+
+    /// A message with these bytes, `None` if they are too many.
+    #[cfg(any(feature = "std", test))]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > MESSAGE_MAX {
+            return None;
+        }
+        let mut message = Self { bytes: [0; MESSAGE_MAX + 64], len: bytes.len() as u32, reserved: 0 };
+        message.bytes[..bytes.len()].copy_from_slice(bytes);
+        Some(message)
+    }
+}
+
+/// What a step of the walk found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing yet: go on.
+    More,
+    /// An address, and how long it may be used, in seconds.
+    Address(Address, u32),
+    /// The end of the answer section.
+    Done,
+    /// The message is not what it should be.
+    Stop,
+}
+
+/// State of the walk.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnswerWalk {
+    at: u32,
+    records_left: u32,
+    in_name: u32,
+    /// Zero.
+    reserved: u32,
+}
+
+impl AnswerWalk {
+    /// Begins behind the question's name: its type and class are skipped.
+    #[inline(always)]
+    pub fn start(&mut self, behind_qname: u32, answers: u16) {
+        self.at = behind_qname + 4;
+        self.records_left = u32::from(answers);
+        self.in_name = 1;
+        self.reserved = 0;
+    }
+
+    /// One label of a record's name, or the rest of the record.
+    #[inline(always)]
+    pub fn step(&mut self, message: &Message) -> Step {
+        if self.records_left == 0 {
+            return Step::Done;
+        }
+        if self.in_name == 1 {
+            let Some(label) = message.byte(self.at) else { return Step::Stop };
+            match label {
+                0 => {
+                    self.at += 1;
+                    self.in_name = 0;
+                }
+                // A pointer ends the name (RFC 1035 §4.1.4). Whose record it is does not matter: the
+                // resolver that we trust put it into the answer to this question.
+                0xc0..=0xff => {
+                    self.at += 2;
+                    self.in_name = 0;
+                }
+                1..=63 => self.at += u32::from(label) + 1,
+                _ => return Step::Stop,
+            }
+            return Step::More;
+        }
+        match self.record(message) {
+            Some(step) => step,
+            None => Step::Stop,
+        }
+    }
+
+    #[inline(always)]
+    fn record(&mut self, message: &Message) -> Option<Step> {
+        let kind = message.u16(self.at)?;
+        let class = message.u16(self.at + 2)?;
+        let ttl = u32::from(message.u16(self.at + 4)?) << 16 | u32::from(message.u16(self.at + 6)?);
+        let length = message.u16(self.at + 8)?;
+        let data = self.at + 10;
+        self.at = data + u32::from(length);
+        self.records_left -= 1;
+        self.in_name = 1;
+        if self.at > message.len {
+            return None;
+        }
+        // RFC 2181 §8: a TTL with the top bit set is 0.
+        let ttl = if ttl >> 31 == 1 { 0 } else { ttl };
+        Some(match (kind, class, length) {
+            (TYPE_A, CLASS_IN, 4) => {
+                let mut v4 = [0; 4];
+                for (i, byte) in v4.iter_mut().enumerate() {
+                    *byte = message.byte(data + i as u32)?;
+                }
+                Step::Address(mapped(v4), ttl)
+            }
+            (TYPE_AAAA, CLASS_IN, 16) => {
+                let mut v6 = [0; 16];
+                for (i, byte) in v6.iter_mut().enumerate() {
+                    *byte = message.byte(data + i as u32)?;
+                }
+                Step::Address(v6, ttl)
+            }
+            (TYPE_A | TYPE_AAAA, CLASS_IN, _) => Step::Stop,
+            _ => Step::More,
+        })
+    }
+}
+
+/// All addresses of an answer and whether the walk came to its end. What the kernel does in a loop, for user
+/// space.
+#[cfg(any(feature = "std", test))]
+pub fn addresses(message: &Message, behind_qname: u32, answers: u16) -> (Vec<(Address, u32)>, bool) {
+    let mut walk = AnswerWalk::default();
+    walk.start(behind_qname, answers);
+    let mut found = Vec::new();
+    for _ in 0..ANSWER_STEPS {
+        match walk.step(message) {
+            Step::More => {}
+            Step::Address(address, ttl) => found.push((address, ttl)),
+            Step::Done => return (found, true),
+            Step::Stop => return (found, false),
+        }
+    }
+    (found, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer to `a.b` with records of (name in wire form, type, rdata).
+    fn answer(records: &[(&[u8], u16, &[u8])]) -> Message {
+        let mut bytes = vec![0x12, 0x34, 0x81, 0x80, 0, 1];
+        bytes.extend((records.len() as u16).to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend([1, b'a', 1, b'b', 0, 0, 1, 0, 1]);
+        for (name, kind, data) in records {
+            bytes.extend(*name);
+            bytes.extend(kind.to_be_bytes());
+            bytes.extend([0, 1, 0, 0, 0, 60]);
+            bytes.extend((data.len() as u16).to_be_bytes());
+            bytes.extend(*data);
+        }
+        Message::new(&bytes).unwrap()
+    }
+
+    const QNAME_END: u32 = 12 + 5;
+
+    #[test]
+    fn addresses_of_both_families_behind_a_chain() {
+        let message = answer(&[
+            (&[0xc0, 12], 5, &[1, b'c', 0]),
+            (&[1, b'c', 0], 1, &[192, 0, 2, 1]),
+            (&[1, b'C', 0xc0, 12], 28, &[9; 16]),
+        ]);
+        let (found, complete) = addresses(&message, QNAME_END, 3);
+        assert!(complete);
+        assert_eq!(found, vec![(mapped([192, 0, 2, 1]), 60), ([9; 16], 60)]);
+    }
+
+    #[test]
+    fn sixty_records() {
+        let records = vec![([0xc0u8, 12].as_slice(), 1u16, [192u8, 0, 2, 1].as_slice()); 60];
+        let (found, complete) = addresses(&answer(&records), QNAME_END, 60);
+        assert!(complete);
+        assert_eq!(found.len(), 60);
+    }
+
+    #[test]
+    fn more_records_promised_than_there_are() {
+        let message = answer(&[(&[0xc0, 12], 1, &[192, 0, 2, 1])]);
+        assert_eq!(addresses(&message, QNAME_END, 2), (vec![(mapped([192, 0, 2, 1]), 60)], false));
+    }
+
+    #[test]
+    fn rdata_of_the_wrong_length_or_past_the_end_stops() {
+        assert_eq!(addresses(&answer(&[(&[0], 1, &[1, 2, 3])]), QNAME_END, 1), (vec![], false));
+        let mut message = answer(&[(&[0], 1, &[1, 2, 3, 4])]);
+        message.len -= 1;
+        assert_eq!(addresses(&message, QNAME_END, 1), (vec![], false));
+    }
+
+    #[test]
+    fn reserved_labels_stop() {
+        assert_eq!(addresses(&answer(&[(&[0x80, 0], 1, &[1, 2, 3, 4])]), QNAME_END, 1), (vec![], false));
+    }
+
+    #[test]
+    fn header_bits() {
+        let header = Header::parse(&[0x12, 0x34, 0x87, 0x83, 0, 1, 0, 2, 0, 0, 0, 0]);
+        assert_eq!(
+            header,
+            Header {
+                id: 0x1234,
+                is_answer: true,
+                opcode: 0,
+                truncated: true,
+                rcode: 3,
+                questions: 1,
+                answers: 2
+            }
+        );
+        assert!(!header.is_query());
+    }
+}

@@ -1,0 +1,12 @@
+//! What the kernel programs and user space share: the layout of every map ([`abi`]) and the algorithms that
+//! both sides run. `no_std`, no allocation, no panics on input: the kernel programs are thin shells over
+//! these functions, which user space fuzzes and property-tests.
+
+#![cfg_attr(not(any(feature = "std", test)), no_std)]
+
+pub mod abi;
+pub mod answer;
+pub mod judge;
+pub mod learned;
+pub mod name;
+pub mod packet;

@@ -1,0 +1,401 @@
+//! Names: reading them from a message, hashing them, and finding the rules that match them.
+//!
+//! A name is read left to right into its wire form (RFC 1035 §3.1), in lower case and without the root
+//! label. It is then hashed right to left, so that the hash of every suffix falls out on the way; each is
+//! looked up among the policy's names. Both walks go one byte a step, because the kernel bounds loops by
+//! steps; [`NameWalk`] keeps their state where the verifier does not follow it, in map memory.
+
+use crate::abi::{Masks, NAME_MAX, NameMasks};
+
+/// Steps that [`NameWalk::read`] needs at most: every byte of the longest name and its root label.
+pub const READ_STEPS: u32 = NAME_MAX as u32 + 1;
+/// Steps that [`NameWalk::hash`] needs at most.
+pub const HASH_STEPS: u32 = NAME_MAX as u32;
+
+/// A keyed hash of a name: two polynomials over the bytes, modulo the Mersenne prime 2^31 - 1, with secret
+/// multipliers. For any two names the chance over the keys that they collide is below (255 / 2^31)^2, about
+/// 2^-46, and nobody who does not know the keys can look for a collision without asking us. (Carter and
+/// Wegman, "New hash functions and their use in authentication and set equality", 1981.)
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NameHash {
+    first: u64,
+    second: u64,
+}
+
+const PRIME: u64 = (1 << 31) - 1;
+
+impl NameHash {
+    /// The hash of nothing.
+    pub const EMPTY: Self = Self { first: 0, second: 0 };
+
+    /// Adds the next byte to the left.
+    #[inline(always)]
+    pub fn push(&mut self, byte: u8, key: &[u32; 2]) {
+        self.first = multiply_add(self.first, key[0], byte);
+        self.second = multiply_add(self.second, key[1], byte);
+    }
+
+    /// The hash so far; never 0, which means "no name" in the maps.
+    #[inline(always)]
+    pub fn value(&self) -> u64 {
+        1 << 63 | self.first << 32 | self.second
+    }
+}
+
+/// The multiplier that a random number gives: between 2^16 and the prime, so that neither it nor its square
+/// is small.
+pub fn hash_key(random: u32) -> u32 {
+    (1 << 16) + random % ((PRIME as u32) - (1 << 16))
+}
+
+/// Hash of a whole name in wire form, lower case, without the root label.
+pub fn hash(wire: &[u8], key: &[u32; 2]) -> u64 {
+    let mut hash = NameHash::EMPTY;
+    for byte in wire.iter().rev() {
+        hash.push(*byte, key);
+    }
+    hash.value()
+}
+
+/// What a step found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing yet: go on.
+    More,
+    /// [`NameWalk::hash`] only: the hash of a suffix of whole labels. Look it up, [`NameWalk::add`] what it
+    /// says, go on.
+    Suffix(u64),
+    /// The end of the name.
+    Done,
+    /// What was read is no name that a rule could match; see [`Unreadable`].
+    Stop,
+}
+
+/// Why a name could not be read.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It could.
+    #[default]
+    No = 0,
+    /// The message ends within it.
+    Short = 1,
+    /// A label of a kind that has no place here: compressed or reserved (RFC 1035 §4.1.4).
+    Label = 2,
+    /// Longer than names can be.
+    Long = 3,
+}
+
+/// State of both walks over one name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NameWalk {
+    hash: NameHash,
+    masks: Masks,
+    /// Bit `i` of the whole: byte `i` of `wire` is the length of a label.
+    label_starts: [u64; 4],
+    at: u32,
+    left_in_label: u32,
+    labels: u32,
+    len: u32,
+    position: u32,
+    unreadable: Unreadable,
+    /// A byte occurred that no host name has (RFC 1123 §2.1, and the underscore of RFC 8552).
+    odd: u32,
+    wire: [u8; 256],
+}
+
+impl Default for NameWalk {
+    fn default() -> Self {
+        Self {
+            hash: NameHash::EMPTY,
+            masks: Masks::NONE,
+            label_starts: [0; 4],
+            at: 0,
+            left_in_label: 0,
+            labels: 0,
+            len: 0,
+            position: 0,
+            unreadable: Unreadable::No,
+            odd: 0,
+            wire: [0; 256],
+        }
+    }
+}
+
+impl NameWalk {
+    /// Begins to read the name at offset `at` of a message.
+    #[inline(always)]
+    pub fn start(&mut self, at: u32) {
+        self.hash = NameHash::EMPTY;
+        self.masks = Masks::NONE;
+        self.label_starts = [0; 4];
+        self.at = at;
+        self.left_in_label = 0;
+        self.labels = 0;
+        self.len = 0;
+        self.position = 0;
+        self.unreadable = Unreadable::No;
+        self.odd = 0;
+    }
+
+    /// Begins to hash a name that is there already, in wire form.
+    pub fn start_wire(&mut self, wire: &[u8]) {
+        self.start(0);
+        // Reading it as a message finds the labels again.
+        let mut padded = [0u8; 256];
+        for (to, from) in padded.iter_mut().zip(wire.iter().take(NAME_MAX)) {
+            *to = *from;
+        }
+        for _ in 0..READ_STEPS {
+            let next = padded.get(self.offset()).copied();
+            if self.read(next) != Step::More {
+                break;
+            }
+        }
+        self.rewind();
+    }
+
+    /// Offset in the message of the next byte that [`Self::read`] wants, and after [`Step::Done`] of the
+    /// first byte behind the name.
+    #[inline(always)]
+    pub fn offset(&self) -> usize {
+        self.at as usize
+    }
+
+    /// Takes the next byte of the message, `None` where it has ended.
+    #[inline(always)]
+    pub fn read(&mut self, byte: Option<u8>) -> Step {
+        let Some(byte) = byte else { return self.stop(Unreadable::Short) };
+        self.at += 1;
+        let mut byte = byte;
+        if self.left_in_label == 0 {
+            if byte == 0 {
+                return Step::Done;
+            }
+            if byte & 0xc0 != 0 {
+                return self.stop(Unreadable::Label);
+            }
+            self.left_in_label = u32::from(byte);
+            self.labels += 1;
+            let word = (self.len >> 6) as usize & 3;
+            self.label_starts[word] |= 1 << (self.len & 63);
+        } else {
+            self.left_in_label -= 1;
+            byte = byte.to_ascii_lowercase();
+            if !(byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_') {
+                self.odd = 1;
+            }
+        }
+        if self.len as usize >= NAME_MAX {
+            return self.stop(Unreadable::Long);
+        }
+        self.wire[self.len as usize & 255] = byte;
+        self.len += 1;
+        Step::More
+    }
+
+    /// Begins the walk back over the name that was read.
+    #[inline(always)]
+    pub fn rewind(&mut self) {
+        self.position = self.len;
+    }
+
+    /// Hashes one byte more, from the right.
+    #[inline(always)]
+    pub fn hash(&mut self, key: &[u32; 2]) -> Step {
+        if self.position == 0 {
+            return Step::Done;
+        }
+        self.position -= 1;
+        let position = self.position as usize & 255;
+        self.hash.push(self.wire[position], key);
+        if self.label_starts[position >> 6 & 3] >> (position & 63) & 1 == 0 {
+            return Step::More;
+        }
+        self.labels = self.labels.wrapping_sub(1);
+        Step::Suffix(self.hash.value())
+    }
+
+    /// Adds what the policy says about the suffix of the last [`Step::Suffix`].
+    #[inline(always)]
+    pub fn add(&mut self, masks: &NameMasks) {
+        // `labels` counts those to the left of the suffix.
+        let found = match self.labels {
+            0 => masks.exact,
+            1 => masks.one_label.union(masks.any_labels),
+            _ => masks.any_labels,
+        };
+        self.masks = self.masks.union(found);
+    }
+
+    /// What the policy says about the name, after [`Step::Done`] of [`Self::hash`]. Names that no host can
+    /// have match nothing: a byte that looks like a dot must not become one.
+    #[inline(always)]
+    pub fn masks(&self) -> Masks {
+        if self.odd == 0 { self.masks } else { Masks::NONE }
+    }
+
+    /// Hash of the name, after [`Step::Done`] of [`Self::hash`].
+    #[inline(always)]
+    pub fn value(&self) -> u64 {
+        self.hash.value()
+    }
+
+    /// Length of the wire form.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether it is the root.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The wire form, in lower case; the first [`Self::len`] bytes count.
+    #[inline(always)]
+    pub fn wire(&self) -> &[u8; 256] {
+        &self.wire
+    }
+
+    /// Why [`Self::read`] stopped.
+    #[inline(always)]
+    pub fn unreadable(&self) -> Unreadable {
+        self.unreadable
+    }
+
+    #[inline(always)]
+    fn stop(&mut self, why: Unreadable) -> Step {
+        self.unreadable = why;
+        Step::Stop
+    }
+}
+
+/// Hash of a name and what a policy says about it, where `lookup` answers for a suffix. What the kernel
+/// does in two loops, for user space.
+pub fn judge_name(
+    wire: &[u8],
+    key: &[u32; 2],
+    mut lookup: impl FnMut(u64) -> Option<NameMasks>,
+) -> (u64, Masks) {
+    let mut walk = NameWalk::default();
+    walk.start_wire(wire);
+    for _ in 0..=HASH_STEPS {
+        match walk.hash(key) {
+            Step::Suffix(suffix) => {
+                if let Some(masks) = lookup(suffix) {
+                    walk.add(&masks);
+                }
+            }
+            Step::More => {}
+            Step::Done | Step::Stop => break,
+        }
+    }
+    (walk.value(), walk.masks())
+}
+
+#[inline(always)]
+fn multiply_add(hash: u64, key: u32, byte: u8) -> u64 {
+    // Below 2^31 * 2^31: no overflow. Two folds bring it to at most the prime, which is 0 modulo itself.
+    let product = hash * key as u64 + byte as u64 + 1;
+    let folded = (product & PRIME) + (product >> 31);
+    let folded = (folded & PRIME) + (folded >> 31);
+    if folded == PRIME { 0 } else { folded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u32; 2] = [0x1234_5678, 0x0bcd_ef01];
+
+    fn wire(name: &str) -> Vec<u8> {
+        name.split('.').flat_map(|l| std::iter::once(l.len() as u8).chain(l.bytes())).collect()
+    }
+
+    fn read(message: &[u8], at: u32) -> (NameWalk, Step) {
+        let mut walk = NameWalk::default();
+        walk.start(at);
+        for _ in 0..READ_STEPS {
+            let step = walk.read(message.get(walk.offset()).copied());
+            if step != Step::More {
+                return (walk, step);
+            }
+        }
+        (walk, Step::More)
+    }
+
+    fn masks(bit: u64) -> Masks {
+        Masks { allow: bit, deny: 0 }
+    }
+
+    #[test]
+    fn reads_lower_cases_and_ends_behind_the_root() {
+        let mut message = vec![0xAA; 12];
+        message.extend(wire("API.Example.COM"));
+        message.extend([0, 0, 1, 0, 1]);
+        let (walk, step) = read(&message, 12);
+        assert_eq!(step, Step::Done);
+        assert_eq!(&walk.wire()[..walk.len()], wire("api.example.com").as_slice());
+        assert_eq!(walk.offset(), 12 + 17);
+    }
+
+    #[test]
+    fn every_suffix_is_found_with_its_own_masks() {
+        let names = [("a.b.c", 1), ("b.c", 2), ("c", 4)].map(|(n, bit)| (hash(&wire(n), &KEY), bit));
+        let lookup = |suffix| {
+            names.iter().find(|(h, _)| *h == suffix).map(|(_, bit)| NameMasks {
+                exact: masks(*bit),
+                one_label: masks(bit << 8),
+                any_labels: masks(bit << 16),
+            })
+        };
+        let (value, found) = judge_name(&wire("a.b.c"), &KEY, lookup);
+        assert_eq!(value, hash(&wire("a.b.c"), &KEY));
+        assert_eq!(found.allow, 1 | 2 << 8 | 2 << 16 | 4 << 16);
+    }
+
+    #[test]
+    fn a_byte_that_looks_like_a_dot_matches_nothing() {
+        let odd = [b"\x05x.com".as_slice()].concat();
+        let all = |_| Some(NameMasks { exact: masks(1), one_label: masks(1), any_labels: masks(1) });
+        assert_eq!(judge_name(&odd, &KEY, all).1, Masks::NONE);
+    }
+
+    #[test]
+    fn longest_name_and_one_more() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        let mut message = wire(&longest);
+        assert_eq!(message.len(), NAME_MAX);
+        message.push(0);
+        assert_eq!(read(&message, 0).1, Step::Done);
+        let mut longer = wire(&format!("{label}.{label}.{label}.{}", "a".repeat(62)));
+        longer.push(0);
+        let (walk, step) = read(&longer, 0);
+        assert_eq!((step, walk.unreadable()), (Step::Stop, Unreadable::Long));
+    }
+
+    #[test]
+    fn compression_and_truncation_stop() {
+        assert_eq!(read(&[3, b'a', b'b'], 0).0.unreadable(), Unreadable::Short);
+        assert_eq!(read(&[0xc0, 12], 0).0.unreadable(), Unreadable::Label);
+        assert_eq!(read(&[0x41, 12], 0).0.unreadable(), Unreadable::Label);
+    }
+
+    #[test]
+    fn root_has_no_suffix() {
+        let (_, found) = judge_name(&[], &KEY, |_| panic!("no suffix to ask for"));
+        assert_eq!(found, Masks::NONE);
+    }
+
+    #[test]
+    fn keys_stay_below_the_prime() {
+        for random in [0, 1, 0x7fff_ffff, u32::MAX] {
+            assert!((1 << 16..PRIME as u32).contains(&hash_key(random)));
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Reading packets, from the IP header on: who talks to whom, over what. Every packet is read to its
+//! transport header or refused; there is no "unknown, so let it pass".
+
+use crate::abi::{Address, mapped, protocol};
+
+/// IPv6 extension headers read before a packet is refused.
+pub const EXTENSIONS_MAX: usize = 8;
+
+/// Something that has bytes at offsets: a packet.
+pub trait Bytes {
+    /// The `N` bytes at `offset`, or `None` if the packet ends before.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+}
+
+impl Bytes for [u8] {
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk().copied()
+    }
+}
+
+/// The parts of a packet that a verdict needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port; 0 for protocols without ports.
+    pub source_port: u16,
+    /// Destination port; 0 for protocols without ports.
+    pub destination_port: u16,
+    /// IP protocol, ICMPv6 as [`protocol::ICMP`].
+    pub protocol: u8,
+    /// TCP flags (RFC 9293 §3.1), 0 otherwise.
+    pub tcp_flags: u8,
+    /// Offset of what follows the UDP header; 0 otherwise.
+    pub payload: u16,
+    /// Bytes of UDP payload, as its header says; 0 otherwise.
+    pub payload_len: u16,
+}
+
+/// TCP flag SYN.
+pub const TCP_SYN: u8 = 0x02;
+/// TCP flag ACK.
+pub const TCP_ACK: u8 = 0x10;
+
+/// Why a packet could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// It ends within a header.
+    Short,
+    /// Neither IPv4 nor IPv6, or an IPv4 header shorter than 20 bytes.
+    Version,
+    /// A later fragment: it has no ports. Sockets' packets are fragmented after the programs ran and put
+    /// together before, so only raw sockets send these.
+    Fragment,
+    /// More IPv6 extension headers than [`EXTENSIONS_MAX`].
+    Extensions,
+    /// An IPv6 routing header, by which the destination would be another one (RFC 5095).
+    Routing,
+}
+
+/// Reads a packet that begins with its IP header.
+#[inline(always)]
+pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Packet, Malformed> {
+    let [first] = bytes.read::<1>(0).ok_or(Malformed::Short)?;
+    match first >> 4 {
+        4 => parse_v4(bytes, first),
+        6 => parse_v6(bytes),
+        _ => Err(Malformed::Version),
+    }
+}
+
+#[inline(always)]
+fn parse_v4<B: Bytes + ?Sized>(bytes: &B, first: u8) -> Result<Packet, Malformed> {
+    let header = bytes.read::<20>(0).ok_or(Malformed::Short)?;
+    let length = usize::from(first & 15) * 4;
+    if length < 20 {
+        return Err(Malformed::Version);
+    }
+    if u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
+        return Err(Malformed::Fragment);
+    }
+    transport(
+        bytes,
+        length,
+        header[9],
+        mapped([header[12], header[13], header[14], header[15]]),
+        mapped([header[16], header[17], header[18], header[19]]),
+    )
+}
+
+#[inline(always)]
+fn parse_v6<B: Bytes + ?Sized>(bytes: &B) -> Result<Packet, Malformed> {
+    let header = bytes.read::<40>(0).ok_or(Malformed::Short)?;
+    let mut source = [0; 16];
+    let mut destination = [0; 16];
+    source.copy_from_slice(&header[8..24]);
+    destination.copy_from_slice(&header[24..40]);
+    let mut next = header[6];
+    let mut offset = 40usize;
+    // RFC 8200 §4.1. A header count bound rather than a length: the kernel's own receive path has one too.
+    for _ in 0..EXTENSIONS_MAX {
+        match next {
+            // Hop-by-hop and destination options.
+            0 | 60 => {
+                let [following, length] = bytes.read::<2>(offset).ok_or(Malformed::Short)?;
+                next = following;
+                offset += (usize::from(length) + 1) * 8;
+            }
+            // Authentication header, RFC 4302 §2.2.
+            51 => {
+                let [following, length] = bytes.read::<2>(offset).ok_or(Malformed::Short)?;
+                next = following;
+                offset += (usize::from(length) + 2) * 4;
+            }
+            44 => {
+                let [following, _, high, low] = bytes.read::<4>(offset).ok_or(Malformed::Short)?;
+                if u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
+                    return Err(Malformed::Fragment);
+                }
+                next = following;
+                offset += 8;
+            }
+            43 => return Err(Malformed::Routing),
+            _ => return transport(bytes, offset, next, source, destination),
+        }
+    }
+    Err(Malformed::Extensions)
+}
+
+#[inline(always)]
+fn transport<B: Bytes + ?Sized>(
+    bytes: &B,
+    offset: usize,
+    number: u8,
+    source: Address,
+    destination: Address,
+) -> Result<Packet, Malformed> {
+    let mut packet = Packet {
+        source,
+        destination,
+        source_port: 0,
+        destination_port: 0,
+        protocol: if number == protocol::ICMPV6 { protocol::ICMP } else { number },
+        tcp_flags: 0,
+        payload: 0,
+        payload_len: 0,
+    };
+    match number {
+        protocol::TCP => {
+            let header = bytes.read::<14>(offset).ok_or(Malformed::Short)?;
+            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
+            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+            packet.tcp_flags = header[13];
+        }
+        protocol::UDP => {
+            let header = bytes.read::<8>(offset).ok_or(Malformed::Short)?;
+            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
+            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+            packet.payload = (offset + 8) as u16;
+            packet.payload_len = u16::from_be_bytes([header[4], header[5]]).saturating_sub(8);
+        }
+        protocol::SCTP => {
+            let header = bytes.read::<4>(offset).ok_or(Malformed::Short)?;
+            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
+            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
+        }
+        _ => {}
+    }
+    Ok(packet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(number: u8, options: usize, fragment: u16, rest: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0u8; 20 + options];
+        packet[0] = 0x40 | ((20 + options) / 4) as u8;
+        packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+        packet[9] = number;
+        packet[12..16].copy_from_slice(&[10, 0, 0, 1]);
+        packet[16..20].copy_from_slice(&[192, 0, 2, 7]);
+        packet.extend(rest);
+        packet
+    }
+
+    fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0u8; 40];
+        packet[0] = 0x60;
+        packet[6] = next;
+        packet[39] = 9;
+        packet.extend(rest);
+        packet
+    }
+
+    const UDP: [u8; 8] = [0x12, 0x34, 0, 53, 0, 20, 0, 0];
+
+    #[test]
+    fn udp_over_v4_with_options() {
+        let packet = parse(v4(17, 8, 0, &UDP).as_slice()).unwrap();
+        assert_eq!(packet.destination, mapped([192, 0, 2, 7]));
+        assert_eq!((packet.source_port, packet.destination_port), (0x1234, 53));
+        assert_eq!((packet.payload, packet.payload_len), (36, 12));
+    }
+
+    #[test]
+    fn only_the_first_fragment_has_ports() {
+        assert!(parse(v4(17, 0, 0x2000, &UDP).as_slice()).is_ok());
+        assert_eq!(parse(v4(17, 0, 0x2001, &UDP).as_slice()), Err(Malformed::Fragment));
+        let fragment = [[17, 0, 0, 8].as_slice(), &[0; 4], &UDP].concat();
+        assert_eq!(parse(v6(44, &fragment).as_slice()), Err(Malformed::Fragment));
+        let first = [[17, 0, 0, 1].as_slice(), &[0; 4], &UDP].concat();
+        assert_eq!(parse(v6(44, &first).as_slice()).unwrap().destination_port, 53);
+    }
+
+    #[test]
+    fn extension_headers_are_walked_and_bounded() {
+        let mut rest = Vec::new();
+        for _ in 0..3 {
+            rest.extend([60, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        rest.extend([17, 1]);
+        rest.extend([0; 14]);
+        rest.extend(UDP);
+        assert_eq!(parse(v6(0, &rest).as_slice()).unwrap().destination_port, 53);
+        let endless = [60u8, 0, 0, 0, 0, 0, 0, 0].repeat(20);
+        assert_eq!(parse(v6(60, &endless).as_slice()), Err(Malformed::Extensions));
+        assert_eq!(parse(v6(43, &endless).as_slice()), Err(Malformed::Routing));
+    }
+
+    #[test]
+    fn icmpv6_is_icmp_and_unknown_protocols_have_no_ports() {
+        assert_eq!(parse(v6(58, &[128, 0]).as_slice()).unwrap().protocol, protocol::ICMP);
+        assert_eq!(parse(v4(47, 0, 0, &[]).as_slice()).unwrap().destination_port, 0);
+    }
+
+    #[test]
+    fn short_and_strange_packets_are_refused() {
+        assert_eq!(parse([].as_slice()), Err(Malformed::Short));
+        assert_eq!(parse([0x50; 60].as_slice()), Err(Malformed::Version));
+        assert_eq!(parse([0x44; 60].as_slice()), Err(Malformed::Version));
+        assert_eq!(parse(v4(6, 0, 0, &[0; 13]).as_slice()), Err(Malformed::Short));
+        assert_eq!(parse(v6(60, &[]).as_slice()), Err(Malformed::Short));
+    }
+}
