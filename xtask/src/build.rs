@@ -1,0 +1,59 @@
+//! `cargo xtask build`: the kernel programs first, then the workspace, whose node agent embeds them.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::process::{command, step};
+use crate::setup::ebpf_toolchain::{self, Toolchain};
+use crate::setup::{self, Part};
+use crate::workspace;
+
+/// What to build.
+#[derive(Args)]
+pub struct BuildArgs {
+    /// Only the kernel programs
+    #[arg(long)]
+    ebpf_only: bool,
+}
+
+/// Runs `cargo xtask build`.
+pub fn run(args: &BuildArgs) -> Result<()> {
+    setup::ensure(&[Part::Ebpf])?;
+    kernel_programs()?;
+    if args.ebpf_only { Ok(()) } else { host_programs() }
+}
+
+/// Everything: for the commands that run what was built.
+pub fn all() -> Result<()> {
+    run(&BuildArgs { ebpf_only: false })
+}
+
+/// Builds the kernel programs into [`workspace::ebpf_object`].
+pub fn kernel_programs() -> Result<()> {
+    let toolchain =
+        ebpf_toolchain::choose().context("no toolchain for the kernel programs; run: cargo xtask setup")?;
+    let mut cargo = ebpf_toolchain::cargo(toolchain, "build");
+    cargo.args(["--package", "l7egg-ebpf"]);
+    let compiler = match toolchain {
+        Toolchain::Nightly => "rustup's nightly",
+        Toolchain::Debian => "Debian's rustc",
+    };
+    step(format!("building the kernel programs with {compiler}"), cargo).limit(1800).run()?;
+
+    let built = workspace::target().join("ebpf/bpfel-unknown-none/release/l7egg-ebpf");
+    let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let embedded = workspace::ebpf_object();
+    // An untouched file spares the node agent a compilation.
+    if fs::read(&embedded).ok().as_deref() != Some(&object) {
+        let new = embedded.with_extension("o.new");
+        fs::write(&new, &object).with_context(|| format!("cannot write {}", new.display()))?;
+        fs::rename(&new, &embedded)?;
+    }
+    Ok(())
+}
+
+fn host_programs() -> Result<()> {
+    step("building the workspace", command("cargo", ["build", "--workspace"])).limit(3600).run()
+}

@@ -1,0 +1,102 @@
+//! `cargo xtask images`: OCI archives of what runs in a cluster, packed without Docker.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{command, step};
+use crate::setup::{self, Part};
+use crate::workspace;
+
+/// An image and the programs in it.
+struct Image {
+    name: &'static str,
+    /// Our own programs, from cargo's target directory, at the image's top.
+    programs: &'static [&'static str],
+    /// Programs of this machine, with the shared libraries that they need.
+    tools: &'static [&'static str],
+    busybox: bool,
+}
+
+/// The operator.
+const OPERATOR: Image =
+    Image { name: "l7egg-operator", programs: &["l7egg-operator"], tools: &[], busybox: false };
+/// The node agent.
+const NODE_AGENT: Image =
+    Image { name: "l7egg-node-agent", programs: &["l7egg-node-agent"], tools: &[], busybox: false };
+/// What tests and the demo run in pods, and the local cluster's DNS server.
+const TESTKIT: Image = Image {
+    name: "l7egg-testkit",
+    programs: &["world", "probe"],
+    tools: &["curl", "dig", "dnsmasq", "getent", "ip"],
+    busybox: true,
+};
+
+/// Packs all images into `TARGET/images` and returns the archives' paths. Their programs must have been built.
+pub fn run() -> Result<Vec<PathBuf>> {
+    setup::ensure(&[Part::Images])?;
+    [OPERATOR, NODE_AGENT, TESTKIT].iter().map(|image| pack(image, true)).collect()
+}
+
+/// Packs the test kit for a cluster's DNS, with our own programs only if they have been built already.
+pub fn testkit() -> Result<PathBuf> {
+    setup::ensure(&[Part::Images])?;
+    pack(&TESTKIT, false)
+}
+
+fn pack(image: &Image, complete: bool) -> Result<PathBuf> {
+    let directory = workspace::target().join("images");
+    fs::create_dir_all(directory.join("bin"))?;
+    let archive = directory.join(image.name).with_extension("tar");
+
+    let mut sources = vec![workspace::kit("cluster/mkimage.py")];
+    let mut additions = Vec::new();
+    for name in image.programs {
+        let program = workspace::binary(name);
+        if program.is_file() {
+            let stripped = strip(&program, &directory.join("bin").join(name))?;
+            additions.push(format!("{}:/{name}", stripped.display()));
+            sources.push(program);
+        } else if complete {
+            bail!("{} has not been built; run: cargo xtask build", program.display());
+        }
+    }
+    for name in image.tools {
+        let tool =
+            workspace::on_path(name).with_context(|| format!("{name} is missing; run: cargo xtask setup"))?;
+        additions.push(format!("{}:/usr/bin/{name}", tool.display()));
+    }
+
+    let recipe = archive.with_extension("recipe");
+    let wanted = additions.join("\n");
+    if fs::read_to_string(&recipe).ok().as_deref() != Some(&wanted) || !is_newer(&archive, &sources) {
+        let mut mkimage =
+            command(workspace::kit("cluster/mkimage.py"), [format!("registry.local/{}:dev", image.name)]);
+        mkimage.arg(&archive).args(image.busybox.then_some("--busybox"));
+        mkimage.args(additions.iter().flat_map(|addition| ["--add", addition]));
+        if let [program] = image.programs {
+            mkimage.args(["--cmd", &format!("/{program}")]);
+        }
+        step(format!("packing {}", image.name), mkimage).limit(300).run()?;
+        fs::write(&recipe, wanted)?;
+    }
+    Ok(archive)
+}
+
+/// Debug information would make up nine tenths of an image.
+fn strip(program: &Path, stripped: &Path) -> Result<PathBuf> {
+    if !is_newer(stripped, &[program.to_path_buf()]) {
+        let mut strip = command("strip", ["--strip-debug", "-o"]);
+        strip.arg(stripped).arg(program);
+        step("stripping", strip).limit(120).capture()?;
+    }
+    Ok(stripped.to_path_buf())
+}
+
+fn is_newer(made: &Path, sources: &[PathBuf]) -> bool {
+    let time = |path: &Path| -> Option<SystemTime> { path.metadata().ok()?.modified().ok() };
+    time(made)
+        .is_some_and(|made| sources.iter().all(|source| time(source).is_some_and(|source| source <= made)))
+}

@@ -1,0 +1,102 @@
+//! `cargo xtask`: every developer command of l7egg.
+
+mod bench;
+mod build;
+mod cluster;
+mod crds;
+mod demo;
+mod images;
+mod kubernetes;
+mod lint;
+mod process;
+mod setup;
+mod test;
+mod vm;
+mod workspace;
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Build, test and show l7egg. On a fresh Debian 12 with Rust every command installs what it needs.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "\
+Examples:
+  cargo xtask demo                 see it work: a cluster, pods, Eggs, a table
+  cargo xtask test                 every test, on this kernel and on Debian's
+  cargo xtask test kernel --kernels 6.12
+  cargo xtask cluster up && cargo xtask cluster exec -- kubectl get nodes
+
+What takes long is done once and kept in ~/.cache/l7egg (L7EGG_CACHE=DIR: elsewhere)."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing (Debian 12), or say what is
+    Setup,
+    /// Build the kernel programs and the workspace
+    Build(build::BuildArgs),
+    /// Pack container images from what was built
+    Images,
+    /// Run the tests: unit, kernel, operator, e2e
+    Test(test::TestArgs),
+    /// Show Eggs at work on a real Kubernetes
+    Demo(demo::DemoArgs),
+    /// Run the e2e tests against any cluster
+    E2e(test::E2eArgs),
+    /// A real Kubernetes on this machine
+    Cluster(cluster::ClusterArgs),
+    /// Run a command under a real Debian kernel
+    Vm(vm::VmArgs),
+    /// Measure
+    Bench(bench::BenchArgs),
+    /// Regenerate manifests/crds
+    Crds(crds::CrdsArgs),
+    /// Format the code
+    Fmt {
+        /// Change nothing; fail if something is not formatted
+        #[arg(long)]
+        check: bool,
+    },
+    /// Format, clippy, generated files, licenses: all that needs no test run
+    Lint,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    process::end_steps_on_signals()?;
+    match command {
+        Command::Setup => setup::run(),
+        Command::Build(args) => build::run(&args),
+        Command::Images => {
+            images::run().map(|archives| archives.iter().for_each(|path| println!("{}", path.display())))
+        }
+        Command::Test(args) => test::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::E2e(args) => test::run_e2e(&args),
+        Command::Cluster(args) => cluster::run(&args),
+        Command::Vm(args) => vm::run(&args).map(|never: Infallible| match never {}),
+        Command::Bench(args) => bench::run(&args),
+        Command::Crds(args) => crds::run(&args),
+        Command::Fmt { check } => lint::fmt(check),
+        Command::Lint => lint::lint(),
+    }
+}

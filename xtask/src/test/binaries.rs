@@ -1,0 +1,70 @@
+//! Building a package's integration tests and finding the programs.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::process::{command, step};
+
+/// A test program and the folder in which cargo would run it.
+pub struct TestBinary {
+    /// The program.
+    pub program: PathBuf,
+    /// Its package's folder.
+    pub folder: PathBuf,
+}
+
+impl TestBinary {
+    /// Sets what `cargo test` would set for it.
+    pub fn prepare(&self, command: &mut Command) {
+        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+    }
+}
+
+/// One line of `cargo --message-format=json`, as far as it matters here.
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+    manifest_path: Option<PathBuf>,
+    #[serde(default)]
+    profile: Profile,
+}
+
+#[derive(Default, Deserialize)]
+struct Profile {
+    #[serde(default)]
+    test: bool,
+}
+
+/// Builds the integration tests `tests` (a name or a pattern) of a package.
+pub fn build(package: &str, tests: &str) -> Result<Vec<TestBinary>> {
+    let cargo = command(
+        "cargo",
+        [
+            "test",
+            "--package",
+            package,
+            "--test",
+            tests,
+            "--no-run",
+            "--message-format=json-render-diagnostics",
+        ],
+    );
+    let messages = step(format!("building the tests of {package}"), cargo).limit(3600).capture()?;
+    let mut binaries = Vec::new();
+    for line in messages.lines().filter(|line| line.starts_with('{')) {
+        let message: Message = serde_json::from_str(line).context("cargo's messages")?;
+        if let (Some(program), Some(manifest), true) =
+            (message.executable, message.manifest_path, message.profile.test)
+        {
+            binaries
+                .push(TestBinary { program, folder: manifest.parent().context("no folder")?.to_path_buf() });
+        }
+    }
+    if binaries.is_empty() {
+        bail!("{package} has no test {tests}");
+    }
+    Ok(binaries)
+}

@@ -1,0 +1,42 @@
+//! The tiers that need a cluster: the operator on its API server, and the whole product.
+
+use anyhow::Result;
+
+use super::binaries;
+use super::report::{Report, Row};
+use super::runner::{self, Show};
+use crate::kubernetes::Kubernetes;
+
+/// Runs the operator's tests; only the API server takes part.
+pub fn operator(kubernetes: &Kubernetes, filter: &[String]) -> Row {
+    run("operator", "l7egg-operator", "api", kubernetes, 900, filter)
+        .unwrap_or_else(|error| Row::unable("operator", &error))
+}
+
+/// Installs the product and runs the e2e tests, one at a time: some of them measure.
+pub fn e2e(report: &mut Report, kubernetes: &Kubernetes, filter: &[String]) {
+    let one_at_a_time = ["--test-threads=1".to_owned()];
+    let filter: Vec<_> = one_at_a_time.iter().chain(filter).cloned().collect();
+    let row = kubernetes.install().and_then(|()| run("e2e", "l7egg-e2e", "*", kubernetes, 1800, &filter));
+    report.add(row.unwrap_or_else(|error| Row::unable("e2e", &error)));
+    if report.failed() > 0 {
+        kubernetes.explain();
+    }
+}
+
+fn run(
+    tier: &str,
+    package: &str,
+    tests: &str,
+    kubernetes: &Kubernetes,
+    limit: u64,
+    filter: &[String],
+) -> Result<Row> {
+    let tests = binaries::build(package, tests)?.into_iter().map(|binary| {
+        let mut test = kubernetes.command([binary.program.as_os_str(), "--show-output".as_ref()]);
+        binary.prepare(&mut test);
+        test.args(filter);
+        test
+    });
+    Ok(runner::run(tier, tests.collect(), limit, Show::Everything))
+}

@@ -1,0 +1,136 @@
+//! `cargo xtask test` and `cargo xtask e2e`: the tests of every tier, and one table of what became of them.
+
+mod binaries;
+mod cluster_tiers;
+mod kernel_tier;
+mod libtest;
+mod report;
+mod runner;
+mod unit_tier;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::cluster::LocalCluster;
+use crate::kubernetes::Kubernetes;
+use crate::setup::{self, Part};
+use crate::{build, cluster, images};
+use report::{Report, Row};
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// The crates' own tests, without privileges
+    Unit,
+    /// The kernel programs on this machine's kernel, and in VMs on Debian's
+    Kernel,
+    /// The operator on a real API server
+    Operator,
+    /// The product on a real cluster
+    E2e,
+    /// All of them
+    All,
+}
+
+/// Which tests to run.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test
+  cargo xtask test unit
+  cargo xtask test kernel --kernels 6.12 -- learns_names       only tests with this in their name
+  cargo xtask cluster up; cargo xtask test e2e --dir /tmp/l7egg-cluster
+
+A test that cannot run prints a line `skipped: REASON` and returns; it is counted and listed as skipped.
+The whole output of each tier is in target/xtask-logs.")]
+pub struct TestArgs {
+    /// Which tiers
+    #[arg(value_enum, default_values = ["all"])]
+    tiers: Vec<Tier>,
+    /// Debian kernels for the kernel tier besides this machine's
+    #[arg(long, value_delimiter = ',', default_value = "6.1,6.12")]
+    kernels: Vec<String>,
+    /// Try the kernel tier on 5.10, 6.18 and the newest too; these do not decide the result
+    #[arg(long)]
+    all_kernels: bool,
+    /// Use the cluster in this directory and leave it running, instead of one for this run alone
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// For the test programs: a part of the tests' names, or other options of libtest
+    #[arg(last = true)]
+    filter: Vec<String>,
+}
+
+/// Where to run the e2e tests.
+#[derive(Args)]
+pub struct E2eArgs {
+    /// The cluster, whose nodes must have our images (see e2e/kind); without it, one on this machine
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Use the local cluster in this directory and leave it running
+    #[arg(long, conflicts_with = "kubeconfig")]
+    dir: Option<PathBuf>,
+    /// For the test programs: a part of the tests' names, or other options of libtest
+    #[arg(last = true)]
+    filter: Vec<String>,
+}
+
+/// Runs `cargo xtask test`. An error if a test failed or a tier could not run.
+pub fn run(args: &TestArgs) -> Result<()> {
+    let wanted = |tier| args.tiers.contains(&tier) || args.tiers.contains(&Tier::All);
+    let on_cluster = wanted(Tier::Operator) || wanted(Tier::E2e);
+    setup::ensure(&Part::ALL)?;
+    build::all()?;
+
+    let mut report = Report::default();
+    if wanted(Tier::Unit) {
+        report.add(unit_tier::run(&args.filter));
+    }
+    if wanted(Tier::Kernel) {
+        kernel_tier::run(&mut report, &args.kernels, args.all_kernels, &args.filter);
+    }
+    if on_cluster && let Err(error) = run_on_cluster(&mut report, args, &wanted) {
+        report.add(Row::unable("cluster", &error));
+    }
+    finish(&report)
+}
+
+/// Runs `cargo xtask e2e`.
+pub fn run_e2e(args: &E2eArgs) -> Result<()> {
+    build::all()?;
+    let kubernetes = match &args.kubeconfig {
+        Some(path) => Kubernetes::Kubeconfig(std::path::absolute(path)?),
+        None => Kubernetes::Local(local_cluster(args.dir.as_deref())?),
+    };
+    let mut report = Report::default();
+    cluster_tiers::e2e(&mut report, &kubernetes, &args.filter);
+    drop(kubernetes);
+    finish(&report)
+}
+
+fn run_on_cluster(report: &mut Report, args: &TestArgs, wanted: &dyn Fn(Tier) -> bool) -> Result<()> {
+    cluster::build_kubernetes()?;
+    images::run()?;
+    let kubernetes = Kubernetes::Local(local_cluster(args.dir.as_deref())?);
+    if wanted(Tier::Operator) {
+        report.add(cluster_tiers::operator(&kubernetes, &args.filter));
+    }
+    if wanted(Tier::E2e) {
+        cluster_tiers::e2e(report, &kubernetes, &args.filter);
+    }
+    Ok(())
+}
+
+fn local_cluster(dir: Option<&std::path::Path>) -> Result<LocalCluster> {
+    dir.map_or_else(LocalCluster::own, |dir| Ok(LocalCluster::running(dir)))
+}
+
+fn finish(report: &Report) -> Result<()> {
+    print!("{report}");
+    match report.failed() {
+        0 => Ok(()),
+        1 => bail!("1 failure"),
+        failed => bail!("{failed} failures"),
+    }
+}

@@ -1,0 +1,91 @@
+//! The table at the end of a test run.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::libtest::Tally;
+
+/// One tier on one kernel or cluster.
+pub struct Row {
+    /// "unit", "kernel 6.12", …
+    pub tier: String,
+    /// What became of its tests.
+    pub tally: Tally,
+    /// Why it could not run, or did not come to its end.
+    pub trouble: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether its failures fail the run.
+    pub required: bool,
+}
+
+impl Row {
+    /// A tier that could not run.
+    pub fn unable(tier: &str, error: &anyhow::Error) -> Self {
+        let trouble = Some(format!("{error:#}"));
+        Self { tier: tier.to_owned(), tally: Tally::default(), trouble, took: Duration::ZERO, required: true }
+    }
+
+    fn failures(&self) -> usize {
+        self.tally.failed.len() + usize::from(self.trouble.is_some())
+    }
+}
+
+/// What became of all tiers, in the order in which they ran. Displayed, it is the table and the total.
+#[derive(Default)]
+pub struct Report(Vec<Row>);
+
+impl Report {
+    /// Adds a tier.
+    pub fn add(&mut self, row: Row) {
+        self.0.push(row);
+    }
+
+    /// How many failures there are that count.
+    pub fn failed(&self) -> usize {
+        self.required().map(Row::failures).sum()
+    }
+
+    fn required(&self) -> impl Iterator<Item = &Row> {
+        self.0.iter().filter(|row| row.required)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            out,
+            "\n{:<24} {:>6} {:>6} {:>6} {:>7} {:>7}",
+            "tier", "ran", "passed", "failed", "skipped", "seconds"
+        )?;
+        for row in &self.0 {
+            let (passed, failed) = (row.tally.passed, row.tally.failed.len());
+            let tier = if row.required { row.tier.clone() } else { format!("({})", row.tier) };
+            let (skipped, seconds) = (row.tally.skipped.len(), row.took.as_secs());
+            writeln!(
+                out,
+                "{tier:<24} {:>6} {passed:>6} {failed:>6} {skipped:>7} {seconds:>7}",
+                passed + failed
+            )?;
+        }
+        if self.0.iter().any(|row| !row.required) {
+            writeln!(out, "(in brackets: tried, does not decide the result)")?;
+        }
+        for row in &self.0 {
+            for (name, reason) in &row.tally.skipped {
+                writeln!(out, "skipped  {}: {name}: {reason}", row.tier)?;
+            }
+        }
+        for row in &self.0 {
+            for name in &row.tally.failed {
+                writeln!(out, "FAILED   {}: {name}", row.tier)?;
+            }
+            if let Some(trouble) = &row.trouble {
+                writeln!(out, "FAILED   {}: {trouble}", row.tier)?;
+            }
+        }
+        let passed: usize = self.required().map(|row| row.tally.passed).sum();
+        let skipped: usize = self.required().map(|row| row.tally.skipped.len()).sum();
+        writeln!(out, "{passed} passed, {} failed, {skipped} skipped", self.failed())
+    }
+}

@@ -1,0 +1,66 @@
+//! Running test programs and watching what they say.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::libtest::{Line, Tally};
+use super::report::Row;
+use crate::process::{describe, step};
+use crate::workspace;
+
+/// How much of the output goes to the terminal. All of it goes to the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// Failures only, and now and then a count: for thousands of tests.
+    Failures,
+    /// Every test with its output: measurements are of interest even if the test passes.
+    Everything,
+}
+
+/// Runs the commands of one tier one after the other, each for at most `limit` seconds.
+pub fn run(tier: &str, commands: Vec<Command>, limit: u64, show: Show) -> Row {
+    eprintln!("xtask: test tier {tier}");
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    let mut trouble = None;
+    for command in commands {
+        tally.next_program();
+        if let Err(error) = watch(tier, command, limit, show, &mut tally) {
+            trouble = Some(format!("{error:#}"));
+        }
+    }
+    Row { tier: tier.to_owned(), tally, trouble, took: started.elapsed(), required: true }
+}
+
+fn watch(tier: &str, command: Command, limit: u64, show: Show, tally: &mut Tally) -> Result<()> {
+    fs::create_dir_all(workspace::logs())?;
+    let path = workspace::logs().join(format!("test-{}.log", tier.replace(' ', "-")));
+    let mut log = File::options().create(true).append(true).open(&path)?;
+    writeln!(log, "\n=== {command:?}")?;
+
+    let failed_before = tally.failed.len();
+    let mut count = Instant::now();
+    let mut failures = false;
+    let status = step(tier, command).limit(limit).lines(|line| {
+        // The log is for people; a full disk must not hide the tests' results.
+        let _ = writeln!(log, "{line}");
+        let kind = tally.line(line);
+        failures = (failures || line == "failures:") && !line.starts_with("test result: ");
+        let wanted = show == Show::Everything && kind != Line::Frame;
+        if wanted || failures || line.ends_with(" ... FAILED") {
+            println!("{line}");
+        } else if count.elapsed() > Duration::from_secs(10) {
+            eprintln!("xtask: {tier}: {} passed so far", tally.passed);
+            count = Instant::now();
+        }
+    })?;
+    if status.success() || tally.failed.len() > failed_before {
+        return Ok(());
+    }
+    // Not a failed test but a program that crashed, a VM that died, a compiler's error.
+    bail!("a test program did not come to its end: {}; see {}", describe(status), path.display())
+}

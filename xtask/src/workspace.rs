@@ -1,0 +1,47 @@
+//! Where things are: the workspace, the target directory, the cache, the kits.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The workspace's top folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ lies in the workspace")
+}
+
+/// Cargo's target directory: `$CARGO_TARGET_DIR`, or `target` in the workspace.
+pub fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// A program that `cargo build` made (profile dev).
+pub fn binary(name: &str) -> PathBuf {
+    target().join("debug").join(name)
+}
+
+/// The kernel programs' object file, which the node agent embeds.
+pub fn ebpf_object() -> PathBuf {
+    target().join("ebpf/l7egg-ebpf.o")
+}
+
+/// Where the output of quiet steps and of test tiers goes.
+pub fn logs() -> PathBuf {
+    target().join("xtask-logs")
+}
+
+/// A file of the cluster or VM kit, for example `cluster/cluster.sh`.
+pub fn kit(path: &str) -> PathBuf {
+    root().join("xtask/kit").join(path)
+}
+
+/// What is built or downloaded once per machine: `$L7EGG_CACHE`, or `l7egg` in the user's cache directory.
+pub fn cache() -> PathBuf {
+    let dir = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    dir("L7EGG_CACHE")
+        .or_else(|| dir("XDG_CACHE_HOME").map(|cache| cache.join("l7egg")))
+        .unwrap_or_else(|| dir("HOME").unwrap_or_else(|| "/root".into()).join(".cache/l7egg"))
+}
+
+/// The first `name` on PATH.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
