@@ -52,7 +52,7 @@ enter() {   # MACHINE: set ENTER to the command that runs another one inside
   [ -e "$DIR/$1/init.pid" ] || die "there is no $1"
   # setpriv: killing the outer process ends the inner one, which has another PID.
   ENTER=(nsenter -t "$(pid_of "$1")" -m -u -n -p -- setpriv --pdeathsig TERM
-         env PATH="$KUBE/bin:$PATH" KUBECONFIG="$DIR/kubeconfig" NO_PROXY='*' no_proxy='*')
+         env PATH="$DIR/bin:$KUBE/bin:$PATH" KUBECONFIG="$DIR/kubeconfig" NO_PROXY='*' no_proxy='*')
 }
 inside() { enter "$1"; "${ENTER[@]}" "${@:2}"; }   # MACHINE CMD...
 net() { nsenter -t "$(pid_of "$1")" -n -- "${@:2}"; }   # MACHINE CMD..., with the host's files
@@ -139,6 +139,10 @@ up() {
 
   local m n
   echo "nameserver $WORLD_DNS" >"$DIR/resolv.conf"
+  # kubectl would keep what it discovers in the home directory, where it outlives the cluster.
+  mkdir "$DIR/bin"
+  printf '#!/bin/sh\nexec %q --cache-dir %q "$@"\n' "$KUBE/bin/kubectl" "$DIR/kubectl-cache" >"$DIR/bin/kubectl"
+  chmod +x "$DIR/bin/kubectl"
   for m in $(machines); do boot "$m"; done
   . "$HERE/lib/config.sh"
   write_certs; write_kubeconfigs; write_control_plane
