@@ -1,0 +1,118 @@
+//! What the agent asks of the kernel, and nothing about how. [`Datapath`] is implemented by the kernel
+//! module for the running kernel, and by a fake in tests.
+//!
+//! Calls are a few system calls each and block for microseconds to milliseconds; one thread owns the
+//! datapath and makes all of them.
+
+use std::{
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use l7egg_ebpf_common::abi::{COUNTERS, Event};
+use l7egg_policy::CompiledPolicy;
+
+/// SHA-256 over everything that a compiled policy writes to the kernel: equal digests, equal policies.
+pub type Digest = [u8; 32];
+
+/// A count for each [`l7egg_ebpf_common::abi::Counter`], by its index, summed over all CPUs.
+pub type Counters = [u64; COUNTERS as usize];
+
+/// Where and how a datapath is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatapathSettings {
+    /// Mount point of bpffs; pins live below `l7egg/<ABI version>` in it.
+    pub bpffs: PathBuf,
+    /// An answer is believed at least this long, whatever its TTL.
+    pub min_ttl: Duration,
+    /// An answer is believed at most this long, whatever its TTL.
+    pub max_ttl: Duration,
+}
+
+/// A pod that the kernel enforces a policy for, this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnforcedPod {
+    /// Uid of the pod, as it was given to [`Datapath::enforce`].
+    pub uid: String,
+    /// Id of the cgroup that the programs are attached to: the inode number of its directory.
+    pub cgroup_id: u64,
+    /// The policy in force.
+    pub policy: Digest,
+    /// Subject id of the pod, by which [`Event`]s name it.
+    pub subject: u32,
+}
+
+/// The kernel's side of the agent.
+pub trait Datapath: Send {
+    /// Every pod of this node that something is attached for, including what an earlier agent left.
+    /// Called at every pass of the reconciler, so answered from memory where that is sound.
+    fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError>;
+
+    /// Makes `policy` the one in force for the pod: installs the policy unless its digest is installed,
+    /// attaches the programs to `cgroup` unless they are, and switches the pod over in one step. A pod that
+    /// was attached to another cgroup (its directory was made anew) moves to this one. May be repeated.
+    /// When it fails, what was in force before still is.
+    fn enforce(&mut self, pod_uid: &str, cgroup: &Path, policy: &CompiledPolicy)
+    -> Result<(), DatapathError>;
+
+    /// Detaches the pod and forgets what it learned. Nothing happens for a pod that is not enforced.
+    fn release(&mut self, pod_uid: &str) -> Result<(), DatapathError>;
+
+    /// Removes what nothing uses any more: policies without a pod, learned addresses and flows that ran
+    /// out, pins of pods whose cgroup is gone. Called every ten seconds or so.
+    fn collect(&mut self) -> Result<(), DatapathError>;
+
+    /// What the programs counted since they were loaded.
+    fn counters(&self) -> Result<Counters, DatapathError>;
+
+    /// The stream of events. The first call takes it; later calls get `None`.
+    fn events(&mut self) -> Option<Box<dyn EventSource>>;
+}
+
+/// The programs' ring buffer. Its descriptor is readable while events wait.
+pub trait EventSource: AsFd + Send {
+    /// The next event, or `None` when all have been read. Never blocks.
+    fn next(&mut self) -> Option<Event>;
+}
+
+/// Why the kernel does not enforce what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The cgroup vanished before or while the programs were attached: the pod has ended.
+    #[error("cgroup {path} of pod {uid} is gone")]
+    CgroupGone {
+        /// Uid of the pod.
+        uid: String,
+        /// Directory of its cgroup.
+        path: PathBuf,
+    },
+    /// A map cannot take more.
+    #[error("map {map} is full: {advice}")]
+    MapFull {
+        /// Name of the map.
+        map: &'static str,
+        /// What the user can do.
+        advice: String,
+    },
+    /// A system call or a library call on the way to one failed.
+    #[error("{what}: {source}")]
+    Kernel {
+        /// What was tried, on which object, and what to do.
+        what: String,
+        /// What came back.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl DatapathError {
+    /// One CamelCase word for a pod's report.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            DatapathError::CgroupGone { .. } => "CgroupGone",
+            DatapathError::MapFull { .. } => "MapFull",
+            DatapathError::Kernel { .. } => "KernelRefused",
+        }
+    }
+}
