@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::process::{command, step};
 use crate::workspace;
 
-const VERSION: &str = "0.18.9";
+const VERSION: &str = "0.20.2";
 
 /// The path of cargo-deny: the user's own, or one that is built here.
 pub fn ensure() -> Result<PathBuf> {
