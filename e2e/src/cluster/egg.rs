@@ -1,0 +1,83 @@
+//! What an Egg says about itself.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use kube::Client;
+use kube::api::{Api, DeleteParams};
+use l7egg_crds::{CONDITION_ACCEPTED, CONDITION_PROGRAMMED, Condition, ConditionStatus, Egg, EggStatus};
+
+use super::eventually;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One Egg in the cluster.
+#[derive(Clone)]
+pub struct EggView {
+    api: Api<Egg>,
+    name: String,
+}
+
+impl EggView {
+    pub(super) fn new(client: Client, namespace: &str, name: &str) -> Self {
+        EggView { api: Api::namespaced(client, namespace), name: name.to_string() }
+    }
+
+    /// Its status, empty while it has none.
+    pub async fn status(&self) -> anyhow::Result<EggStatus> {
+        Ok(self.api.get_status(&self.name).await?.status.unwrap_or_default())
+    }
+
+    /// Waits until `generation` is enforced on just so many pods.
+    pub async fn programmed(&self, generation: i64, pods: i32) -> anyhow::Result<()> {
+        eventually(&format!("Egg {} is enforced on {pods} pods", self.name), LIMIT, || async {
+            let status = self.status().await?;
+            let programmed = condition(&status, CONDITION_PROGRAMMED);
+            let done = programmed.is_some_and(|condition| {
+                condition.status == ConditionStatus::True && condition.observed_generation >= Some(generation)
+            });
+            let all = status.pods.selected == pods && status.pods.enforced == pods && status.pods.failed == 0;
+            Ok(if done && all { Ok(()) } else { Err(describe(&status)) })
+        })
+        .await
+    }
+
+    /// Waits until the operator has judged `generation`, and returns its condition `Accepted`.
+    pub async fn judged(&self, generation: i64) -> anyhow::Result<Condition> {
+        eventually(&format!("the operator judges Egg {}", self.name), LIMIT, || async {
+            let status = self.status().await?;
+            let accepted = condition(&status, CONDITION_ACCEPTED);
+            let judged = accepted.filter(|accepted| {
+                accepted.status != ConditionStatus::Unknown
+                    && accepted.observed_generation >= Some(generation)
+            });
+            Ok(judged.cloned().ok_or_else(|| describe(&status)))
+        })
+        .await
+    }
+
+    /// Deletes it.
+    pub async fn delete(&self) -> anyhow::Result<()> {
+        let deleted = self.api.delete(&self.name, &DeleteParams::default()).await;
+        deleted.with_context(|| format!("cannot delete Egg {}", self.name)).map(drop)
+    }
+}
+
+fn condition<'a>(status: &'a EggStatus, type_: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn describe(status: &EggStatus) -> String {
+    let pods = status.pods;
+    let conditions = status.conditions.iter().map(|condition| {
+        format!("{}={:?} {}: {}", condition.type_, condition.status, condition.reason, condition.message)
+    });
+    let conditions: Vec<String> = conditions.collect();
+    format!(
+        "{} selected, {} enforced, {} failed; [{}]",
+        pods.selected,
+        pods.enforced,
+        pods.failed,
+        conditions.join("; ")
+    )
+}

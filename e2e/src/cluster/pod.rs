@@ -1,0 +1,223 @@
+//! Client pods. Each runs `probe serve`, so that it can be connected to as well.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use k8s_openapi::api::core::v1 as core;
+use kube::api::Api;
+use kube::{Client, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::{Hold, PROBE, TESTKIT, Watching, exec};
+use crate::probe::{ConnectReport, RaceReport, Target};
+use crate::world;
+
+/// How long a connection may take: more than any path in a cluster, and less than the second after which a lost
+/// SYN is sent again, so that a connection that needed two does not pass for a good one.
+const TIMEOUT_MS: &str = "900";
+
+/// A pod to be made.
+#[derive(Clone)]
+pub struct PodPlan {
+    name: String,
+    labels: serde_json::Map<String, serde_json::Value>,
+    node: Option<String>,
+    nameserver: Option<IpAddr>,
+    command: Vec<String>,
+    privileged: bool,
+}
+
+impl PodPlan {
+    /// A pod that asks the world's resolver over IPv4, on any node.
+    pub fn new(name: &str) -> Self {
+        let port = Pod::PORT.to_string();
+        PodPlan {
+            name: name.to_string(),
+            labels: serde_json::Map::new(),
+            node: None,
+            nameserver: Some(IpAddr::V4(world::RESOLVER4)),
+            command: [PROBE, "serve", "--tcp", &port, "--udp", &port].map(String::from).to_vec(),
+            privileged: false,
+        }
+    }
+
+    /// With a label.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_string(), value.into());
+        self
+    }
+
+    /// Bound to a node from the beginning, without the scheduler.
+    #[must_use]
+    pub fn on(mut self, node: &str) -> Self {
+        self.node = Some(node.to_string());
+        self
+    }
+
+    /// With another resolver.
+    #[must_use]
+    pub fn nameserver(mut self, address: IpAddr) -> Self {
+        self.nameserver = Some(address);
+        self
+    }
+
+    /// With the cluster's DNS as its resolver.
+    #[must_use]
+    pub fn cluster_dns(mut self) -> Self {
+        self.nameserver = None;
+        self
+    }
+
+    /// With another command than `probe serve`.
+    #[must_use]
+    pub fn command(mut self, command: &[&str]) -> Self {
+        self.command = command.iter().map(|word| (*word).to_string()).collect();
+        self
+    }
+
+    /// Root of its node, with the node's processes in sight.
+    #[must_use]
+    pub fn privileged(mut self) -> Self {
+        self.privileged = true;
+        self
+    }
+
+    /// The pod's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The object to create.
+    pub fn object(&self) -> anyhow::Result<core::Pod> {
+        let mut spec = json!({
+            "terminationGracePeriodSeconds": 0,
+            "enableServiceLinks": false,
+            "automountServiceAccountToken": false,
+            "nodeName": self.node,
+            "hostPID": self.privileged,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{
+                "name": "main",
+                "image": TESTKIT,
+                "imagePullPolicy": "IfNotPresent",
+                "command": self.command,
+                "securityContext": {"privileged": self.privileged},
+            }],
+        });
+        if let Some(nameserver) = self.nameserver {
+            spec["dnsPolicy"] = "None".into();
+            spec["dnsConfig"] = json!({"nameservers": [nameserver]});
+        }
+        Ok(serde_json::from_value(json!({
+            "metadata": {"name": self.name, "labels": self.labels},
+            "spec": spec,
+        }))?)
+    }
+}
+
+/// A running pod.
+#[derive(Clone)]
+pub struct Pod {
+    api: Api<core::Pod>,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its node.
+    pub node: String,
+    /// Its IPv4 address.
+    pub address4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub address6: Ipv6Addr,
+}
+
+impl Pod {
+    /// The TCP and UDP port on which every client pod echoes.
+    pub const PORT: u16 = 8080;
+
+    /// A pod that runs, or what it still lacks.
+    pub(super) fn of(client: &Client, pod: &core::Pod) -> Result<Self, String> {
+        let status = pod.status.clone().unwrap_or_default();
+        let containers = status.container_statuses.unwrap_or_default();
+        if !containers.iter().all(|container| container.ready) || containers.is_empty() {
+            let why = containers.iter().find_map(|container| container.state.clone()?.waiting?.reason);
+            return Err(format!("{}: {}", status.phase.unwrap_or_default(), why.unwrap_or_default()));
+        }
+        let addresses: Vec<IpAddr> =
+            status.pod_ips.iter().flatten().filter_map(|address| address.ip.parse().ok()).collect();
+        let address4 = addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let address6 = addresses.iter().find_map(|address| match address {
+            IpAddr::V6(address) => Some(*address),
+            IpAddr::V4(_) => None,
+        });
+        let (Some(address4), Some(address6)) = (address4, address6) else {
+            return Err(format!("needs an IPv4 and an IPv6 address, has {addresses:?}"));
+        };
+        Ok(Pod {
+            api: Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default()),
+            name: pod.name_any(),
+            uid: pod.uid().unwrap_or_default(),
+            node: pod.spec.clone().unwrap_or_default().node_name.unwrap_or_default(),
+            address4,
+            address6,
+        })
+    }
+
+    /// Runs a program in it; see [`exec`].
+    pub async fn exec(&self, command: &[&str]) -> anyhow::Result<String> {
+        exec(&self.api, &self.name, command).await
+    }
+
+    /// Connects to every target at the same time.
+    ///
+    /// # Errors
+    /// When a target is malformed or the probe does not run; not when connections fail.
+    pub async fn connect(&self, targets: &[&str]) -> anyhow::Result<Vec<ConnectReport>> {
+        for target in targets {
+            target.parse::<Target>().map_err(|error| anyhow!(error))?;
+        }
+        let command = [&[PROBE, "connect", "--timeout-ms", TIMEOUT_MS], targets].concat();
+        let output = self.exec(&command).await?;
+        let reports: Vec<ConnectReport> =
+            output.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        if reports.len() != targets.len() {
+            bail!("{} targets, but the probe reported: {output}", targets.len());
+        }
+        Ok(reports)
+    }
+
+    /// Resolves and connects to fresh names: `arguments` are those of `probe race`.
+    pub async fn race(&self, arguments: &[&str]) -> anyhow::Result<RaceReport> {
+        self.json(&[&[PROBE, "race"], arguments].concat()).await
+    }
+
+    /// Opens a TCP connection and keeps it busy.
+    pub async fn hold(&self, target: &str) -> anyhow::Result<Hold> {
+        Hold::start(&self.api, &self.name, target).await
+    }
+
+    /// Watches a destination, best a `udp` one.
+    pub async fn watch(&self, target: &str) -> anyhow::Result<Watching> {
+        Watching::start(&self.api, &self.name, target).await
+    }
+
+    /// The first container's log so far.
+    pub async fn log(&self) -> anyhow::Result<String> {
+        Ok(self.api.logs(&self.name, &kube::api::LogParams::default()).await?)
+    }
+
+    /// How long a pod may take to start, on a busy machine.
+    pub(super) const START: Duration = Duration::from_secs(90);
+
+    async fn json<T: DeserializeOwned>(&self, command: &[&str]) -> anyhow::Result<T> {
+        let output = self.exec(command).await?;
+        serde_json::from_str(&output)
+            .with_context(|| format!("{} in {} wrote: {output}", command.join(" "), self.name))
+    }
+}

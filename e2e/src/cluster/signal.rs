@@ -1,0 +1,59 @@
+//! Signals to the product's processes: what a crash, an upgrade or a hang looks like.
+
+use anyhow::ensure;
+
+use super::{Cluster, Namespace, Pod, PodPlan};
+
+/// The node agent's process name, as the kernel cuts it.
+pub const AGENT: &str = "l7egg-node-agen";
+/// The operator's process name.
+pub const OPERATOR: &str = "l7egg-operator";
+
+/// What to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Ends it without a chance to clean up.
+    Kill,
+    /// Stops it where it is.
+    Stop,
+    /// Lets it go on.
+    Continue,
+}
+
+/// A privileged pod on a node, from which the node's processes can be reached.
+pub struct Node(Pod);
+
+impl Node {
+    /// One on every node, named `node-0`, `node-1` …
+    pub async fn all(cluster: &Cluster, namespace: &Namespace) -> anyhow::Result<Vec<Node>> {
+        let plans = cluster.nodes().iter().enumerate();
+        let plans = plans.map(|(number, node)| PodPlan::new(&format!("node-{number}")).on(node).privileged());
+        let pods = futures::future::try_join_all(plans.map(|plan| namespace.start(plan))).await?;
+        Ok(pods.into_iter().map(Node).collect())
+    }
+
+    /// Sends a signal to every process of this name on the node, and returns how many there were.
+    pub async fn signal(&self, signal: Signal, comm: &str) -> anyhow::Result<usize> {
+        let signal = match signal {
+            Signal::Kill => "KILL",
+            Signal::Stop => "STOP",
+            Signal::Continue => "CONT",
+        };
+        let script = format!(
+            r#"for p in /proc/[0-9]*; do
+                 if [ "$(cat "$p/comm" 2>/dev/null)" = {comm} ]; then kill -{signal} "${{p#/proc/}}" && echo sent; fi
+               done; true"#
+        );
+        Ok(self.0.exec(&["sh", "-c", &script]).await?.lines().count())
+    }
+}
+
+/// The same on several nodes; an error if no process was there.
+pub async fn signal_all(nodes: &[Node], signal: Signal, comm: &str) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for node in nodes {
+        count += node.signal(signal, comm).await?;
+    }
+    ensure!(count > 0, "no process {comm} on any node: is l7egg installed?");
+    Ok(count)
+}
