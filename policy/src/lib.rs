@@ -1,21 +1,34 @@
 //! What an l7egg policy means. Pure: no I/O, no clock, no kernel.
 //!
-//! A policy comes as [`l7egg_crds::PolicySpec`]; [`validate()`] says whether it can be enforced as written.
+//! A policy comes as [`l7egg_crds::PolicySpec`]; [`validate()`] says whether it can be enforced as written. All
+//! Eggs that select one pod are merged by [`compile()`] into entries of the kernel's maps, and
+//! [`lookup_compiled`] reads them as the kernel does. [`judge`] says what the same Eggs mean without compiling
+//! them, and why: it is what the rest is tested against.
 
+mod compile;
+mod flow;
+mod lookup;
 mod name;
 mod network;
+mod oracle;
 mod pattern;
 mod ports;
 mod problem;
 mod rule;
+mod source;
 mod validate;
 
+pub use compile::{CompileError, CompiledPolicy, PortPrefix, compile};
+pub use flow::{Flow, Verdict};
+pub use lookup::lookup_compiled;
 pub use name::{DomainName, MAX_LABEL, MAX_WIRE, NameError};
 pub use network::{IPV4_SPACE, Network, NetworkError, to_address, to_number};
+pub use oracle::{Judgement, Match, RuleReference, Why, judge};
 pub use pattern::{NamePattern, PatternError, PatternKind};
 pub use ports::{PortError, PortRange, PortSet, protocol_number};
 pub use problem::{Problem, ProblemKind};
 pub use rule::{Block, Rule};
+pub use source::Source;
 pub use validate::{
     MAX_CIDRS, MAX_DESTINATIONS, MAX_NAMES, MAX_PORT_LISTS, MAX_PORTS, MAX_RULES, validate, validate_cluster,
 };

@@ -100,9 +100,9 @@ impl Network {
         IPV4_SPACE.contains(self)
     }
 
-    /// The network of one address.
-    pub fn host(address: IpAddr) -> Self {
-        Network { address: to_number(address), length: 128 }
+    /// The network of this prefix length that holds the address.
+    pub fn around(address: u128, length: u8) -> Self {
+        Network { address: address & mask(length), length }
     }
 }
 

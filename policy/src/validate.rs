@@ -26,28 +26,7 @@ const MAX_PROBLEMS: usize = 100;
 /// All that is wrong with a policy, in the order of its fields; nothing if it can be enforced as it is
 /// written. At most 100 problems are listed.
 pub fn validate(spec: &PolicySpec) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    refuse_unsupported(spec, &mut problems);
-    if spec.egress.len() > MAX_RULES {
-        problems.push(too_many("spec.egress", spec.egress.len(), "rules", MAX_RULES));
-    }
-    let mut rules = Vec::with_capacity(spec.egress.len());
-    for (index, rule) in spec.egress.iter().enumerate() {
-        let path = format!("spec.egress[{index}]");
-        if rule.to.len() > MAX_DESTINATIONS {
-            problems.push(too_many(&format!("{path}.to"), rule.to.len(), "destinations", MAX_DESTINATIONS));
-        }
-        if rule.ports.len() > MAX_PORTS {
-            problems.push(too_many(&format!("{path}.ports"), rule.ports.len(), "ports", MAX_PORTS));
-        }
-        rules.push(Rule::parse(rule, &path, &mut problems));
-        if problems.len() >= MAX_PROBLEMS {
-            break;
-        }
-    }
-    refuse_sizes(&rules, &mut problems);
-    problems.truncate(MAX_PROBLEMS);
-    problems
+    read(spec).1
 }
 
 /// The same for a ClusterEgg, whose selectors can be wrong as well.
@@ -73,6 +52,32 @@ pub fn validate_cluster(spec: &ClusterEggSpec) -> Vec<Problem> {
     }
     problems.extend(validate(&spec.policy));
     problems
+}
+
+/// The rules of a policy, and all that is wrong with it. The rules are the whole policy only if nothing is.
+pub(crate) fn read(spec: &PolicySpec) -> (Vec<Rule>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    refuse_unsupported(spec, &mut problems);
+    if spec.egress.len() > MAX_RULES {
+        problems.push(too_many("spec.egress", spec.egress.len(), "rules", MAX_RULES));
+    }
+    let mut rules = Vec::with_capacity(spec.egress.len());
+    for (index, rule) in spec.egress.iter().enumerate() {
+        let path = format!("spec.egress[{index}]");
+        if rule.to.len() > MAX_DESTINATIONS {
+            problems.push(too_many(&format!("{path}.to"), rule.to.len(), "destinations", MAX_DESTINATIONS));
+        }
+        if rule.ports.len() > MAX_PORTS {
+            problems.push(too_many(&format!("{path}.ports"), rule.ports.len(), "ports", MAX_PORTS));
+        }
+        rules.push(Rule::parse(rule, &path, &mut problems));
+        if problems.len() >= MAX_PROBLEMS {
+            break;
+        }
+    }
+    refuse_sizes(&rules, &mut problems);
+    problems.truncate(MAX_PROBLEMS);
+    (rules, problems)
 }
 
 fn refuse_unsupported(spec: &PolicySpec, problems: &mut Vec<Problem>) {

@@ -1,0 +1,38 @@
+//! The digest of a compiled policy.
+
+use sha2::{Digest, Sha256};
+
+use super::CompiledPolicy;
+
+/// SHA-256 over every entry in order, each part behind its count. The port groups are in the other parts.
+pub(super) fn of(policy: &CompiledPolicy) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let count = |hash: &mut Sha256, count: usize| hash.update((count as u64).to_be_bytes());
+    count(&mut hash, policy.names.len());
+    for (name, masks) in &policy.names {
+        count(&mut hash, name.wire().len());
+        hash.update(name.wire());
+        for masks in [masks.exact, masks.one_label, masks.any_labels] {
+            hash.update(masks.allow.to_be_bytes());
+            hash.update(masks.deny.to_be_bytes());
+        }
+    }
+    count(&mut hash, policy.cidrs.len());
+    for (network, masks) in &policy.cidrs {
+        hash.update(network.address.to_be_bytes());
+        hash.update([network.length]);
+        hash.update(masks.allow.to_be_bytes());
+        hash.update(masks.deny.to_be_bytes());
+    }
+    count(&mut hash, policy.ports.len());
+    for (ports, groups) in &policy.ports {
+        hash.update([ports.protocol, ports.length]);
+        hash.update(ports.port.to_be_bytes());
+        hash.update(groups.to_be_bytes());
+    }
+    count(&mut hash, policy.resolvers.len());
+    for resolver in &policy.resolvers {
+        hash.update(resolver.to_be_bytes());
+    }
+    hash.finalize().into()
+}

@@ -1,0 +1,120 @@
+//! From the Eggs that select a pod to the entries of the kernel's maps.
+//!
+//! Every list of ports becomes a *port group*, one bit of a `u64`. Names and networks say on which groups
+//! they are allowed and denied; ports say which groups hold them; a packet is denied if the two have a group
+//! of Deny rules in common, else allowed if they have one of Allow rules in common. So ports stay with their
+//! own rule, however many Eggs there are.
+
+mod digest;
+mod names;
+mod networks;
+mod port_groups;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use l7egg_crds::Action;
+use l7egg_ebpf_common::abi::{Masks, NameMasks};
+
+pub use port_groups::PortPrefix;
+
+use crate::{DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, Rule, Source, to_number, validate};
+
+/// What all Eggs of a pod mean together, as map entries without ids. Equal policies have equal digests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompiledPolicy {
+    /// The port groups; the index is the bit.
+    pub port_groups: Vec<PortSet>,
+    /// What to look up for every suffix of a name.
+    pub names: BTreeMap<DomainName, NameMasks>,
+    /// Networks, complete for longest-prefix match: the longest one that holds an address says all, and an
+    /// address without one is in no rule.
+    pub cidrs: BTreeMap<Network, Masks>,
+    /// Port groups by protocol and port, complete for longest-prefix match.
+    pub ports: BTreeMap<PortPrefix, u64>,
+    /// The pod's DNS servers, IPv4 as `::ffff:a.b.c.d`.
+    pub resolvers: BTreeSet<u128>,
+    /// SHA-256 of all of the above.
+    pub digest: [u8; 32],
+}
+
+/// Why Eggs cannot be compiled together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// One of them should not have been accepted.
+    #[error("{source_name} is not valid: {}", first(.problems))]
+    Invalid {
+        /// Name of the source.
+        source_name: String,
+        /// What is wrong with it; not empty.
+        problems: Vec<Problem>,
+    },
+    /// Together they have more than 64 lists of ports.
+    #[error(
+        "{} together have {found} different lists of ports, and {MAX_PORT_LISTS} is the most for one pod: use the same lists in more rules, or select the pod with fewer Eggs",
+        .source_names.join(", ")
+    )]
+    PortLists {
+        /// How many.
+        found: usize,
+        /// Names of all sources.
+        source_names: Vec<String>,
+    },
+}
+
+/// Compiles the Eggs that select one pod, whose DNS servers are `resolvers`. Without any Egg the result denies
+/// everything: a pod that no Egg selects has no policy at all.
+///
+/// # Errors
+/// [`CompileError`] names the Eggs, and what to change. Enforce what was enforced before, then.
+pub fn compile(sources: &[Source<'_>], resolvers: &BTreeSet<IpAddr>) -> Result<CompiledPolicy, CompileError> {
+    let rules = read_all(sources)?;
+    let port_groups: Vec<PortSet> =
+        rules.iter().map(|rule| rule.ports.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+    if port_groups.len() > MAX_PORT_LISTS {
+        return Err(CompileError::PortLists {
+            found: port_groups.len(),
+            source_names: sources.iter().map(|source| source.name.clone()).collect(),
+        });
+    }
+    let rules: Vec<(u32, &Rule)> = rules.iter().map(|rule| (group_of(&port_groups, rule), rule)).collect();
+    let mut compiled = CompiledPolicy {
+        names: names::compile(&rules),
+        cidrs: networks::compile(&rules),
+        ports: port_groups::compile(&port_groups),
+        port_groups,
+        resolvers: resolvers.iter().copied().map(to_number).collect(),
+        digest: [0; 32],
+    };
+    compiled.digest = digest::of(&compiled);
+    Ok(compiled)
+}
+
+fn read_all(sources: &[Source<'_>]) -> Result<Vec<Rule>, CompileError> {
+    let mut all = Vec::new();
+    for source in sources {
+        let (rules, problems) = validate::read(source.spec);
+        if !problems.is_empty() {
+            return Err(CompileError::Invalid { source_name: source.name.clone(), problems });
+        }
+        all.extend(rules);
+    }
+    Ok(all)
+}
+
+fn group_of(groups: &[PortSet], rule: &Rule) -> u32 {
+    // The groups are those of the rules, sorted: the search finds each. They are at most 64.
+    groups.binary_search(&rule.ports).unwrap_or_else(|at| at) as u32
+}
+
+/// The masks of one rule in one group.
+fn masks(action: Action, group: u32) -> Masks {
+    match action {
+        Action::Allow => Masks { allow: 1 << group, deny: 0 },
+        Action::Deny => Masks { allow: 0, deny: 1 << group },
+    }
+}
+
+fn first(problems: &[Problem]) -> String {
+    problems.first().map(Problem::to_string).unwrap_or_default()
+}

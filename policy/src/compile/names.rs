@@ -1,0 +1,25 @@
+//! Names: one entry for each name, with what rules say about it and about names below it.
+
+use std::collections::BTreeMap;
+
+use l7egg_ebpf_common::abi::NameMasks;
+
+use super::masks;
+use crate::{DomainName, PatternKind, Rule};
+
+pub(super) fn compile(rules: &[(u32, &Rule)]) -> BTreeMap<DomainName, NameMasks> {
+    let mut names = BTreeMap::<DomainName, NameMasks>::new();
+    for &(group, rule) in rules {
+        let masks = masks(rule.action, group);
+        for pattern in &rule.names {
+            let entry = names.entry(pattern.name.clone()).or_default();
+            let of_kind = match pattern.kind {
+                PatternKind::Exact => &mut entry.exact,
+                PatternKind::OneLabel => &mut entry.one_label,
+                PatternKind::AnyLabels => &mut entry.any_labels,
+            };
+            *of_kind = of_kind.union(masks);
+        }
+    }
+    names
+}

@@ -1,0 +1,62 @@
+//! How the kernel reads a compiled policy, in user space.
+
+use l7egg_ebpf_common::abi::{Direction, Masks};
+
+use crate::network::to_number;
+use crate::{CompiledPolicy, DomainName, Flow, Network, PortPrefix, Verdict};
+
+/// The verdict of a compiled policy on a flow to an address that the pod learned by `names`.
+pub fn lookup_compiled(policy: &CompiledPolicy, names: &[DomainName], flow: Flow) -> Verdict {
+    let flow = flow.normalised();
+    let address = to_number(flow.address);
+    let free = flow.address.is_loopback()
+        || flow.direction == Direction::Ingress
+        || flow.is_dns() && policy.resolvers.contains(&address);
+    if free {
+        return Verdict::Allow;
+    }
+    let masks =
+        names.iter().fold(cidr_masks(policy, address), |masks, name| masks.union(name_masks(policy, name)));
+    let groups = port_groups(policy, flow.protocol, flow.port);
+    if masks.deny & groups == 0 && masks.allow & groups != 0 { Verdict::Allow } else { Verdict::Deny }
+}
+
+/// What the policy says about one name: its own entry, and the star entries of every suffix.
+fn name_masks(policy: &CompiledPolicy, name: &DomainName) -> Masks {
+    let mut masks = Masks::NONE;
+    let (mut rest, mut labels) = (name.wire(), 0);
+    while !rest.is_empty() {
+        if let Some(entry) = DomainName::from_wire(rest).and_then(|suffix| policy.names.get(&suffix)) {
+            masks = masks.union(match labels {
+                0 => entry.exact,
+                1 => entry.one_label.union(entry.any_labels),
+                _ => entry.any_labels,
+            });
+        }
+        rest = &rest[1 + usize::from(rest[0])..];
+        labels += 1;
+    }
+    masks
+}
+
+/// The longest prefix that holds the address.
+fn cidr_masks(policy: &CompiledPolicy, address: u128) -> Masks {
+    (0..=128u8)
+        .rev()
+        .find_map(|length| policy.cidrs.get(&Network::around(address, length)))
+        .copied()
+        .unwrap_or(Masks::NONE)
+}
+
+/// The longest prefix that holds protocol and port.
+fn port_groups(policy: &CompiledPolicy, protocol: u8, port: u16) -> u64 {
+    (0..=24u8)
+        .rev()
+        .find_map(|length| {
+            let bits = u32::from(protocol) << 24 | u32::from(port) << 8;
+            let bits = bits & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            let prefix = PortPrefix { protocol: (bits >> 24) as u8, port: (bits >> 8) as u16, length };
+            policy.ports.get(&prefix).copied()
+        })
+        .unwrap_or(0)
+}

@@ -1,0 +1,177 @@
+//! What Eggs mean, said once and straight from the objects. Nothing here knows of masks, tries or hashes:
+//! what the compiler, the maps and the kernel programs do is tested against it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use l7egg_crds::{Action, Destination, EgressRule, Port};
+use l7egg_ebpf_common::abi::Direction;
+
+use crate::{DomainName, Flow, NamePattern, Source, Verdict, protocol_number};
+
+/// A verdict and its reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What happens.
+    pub verdict: Verdict,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a flow passes or not. The reasons are asked in this order, and the first that holds decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No Egg selects the pod: it is untouched.
+    NotSelected,
+    /// The address is the pod's own loopback.
+    Loopback,
+    /// The other side opened the connection.
+    Reply,
+    /// DNS to the pod's own DNS server.
+    OwnResolver,
+    /// A rule decides: a Deny rule if one matches, else an Allow rule.
+    Rule(RuleReference, Match),
+    /// No rule matches. The rules named here allow the destination, on other ports.
+    NoRule(Vec<RuleReference>),
+}
+
+/// A rule of an Egg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleReference {
+    /// Name of the source: `Egg shop/checkout`.
+    pub source_name: String,
+    /// Index in its `egress`.
+    pub rule: usize,
+}
+
+/// By what a destination belongs to a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// The pod learned the address by this name, and the pattern matches it.
+    Name(DomainName, NamePattern),
+    /// The network holds the address.
+    Cidr(IpNetwork),
+}
+
+/// Judges a flow of a pod that these Eggs select, whose DNS servers are `resolvers`, and that learned the
+/// flow's address by the names in `learned`. Deny beats Allow; otherwise what any rule of any Egg allows is
+/// allowed; a rule's ports count for its own destinations only.
+///
+/// What [`crate::validate()`] refuses in an Egg matches nothing here.
+pub fn judge(
+    sources: &[Source<'_>],
+    resolvers: &BTreeSet<IpAddr>,
+    learned: &[DomainName],
+    flow: Flow,
+) -> Judgement {
+    let flow = flow.normalised();
+    let allow = |why| Judgement { verdict: Verdict::Allow, why };
+    if sources.is_empty() {
+        return allow(Why::NotSelected);
+    }
+    if flow.address.is_loopback() {
+        return allow(Why::Loopback);
+    }
+    if flow.direction == Direction::Ingress {
+        return allow(Why::Reply);
+    }
+    if flow.is_dns() && resolvers.iter().any(|resolver| resolver.to_canonical() == flow.address) {
+        return allow(Why::OwnResolver);
+    }
+    let mut allowed = None;
+    let mut other_ports = Vec::new();
+    for (reference, rule) in rules(sources) {
+        let Some(by) = rule.to.iter().find_map(|to| destination_match(to, learned, flow.address)) else {
+            continue;
+        };
+        match (rule.action, ports_match(rule, flow)) {
+            (Action::Deny, true) => {
+                return Judgement { verdict: Verdict::Deny, why: Why::Rule(reference, by) };
+            }
+            (Action::Allow, true) if allowed.is_none() => allowed = Some(Why::Rule(reference, by)),
+            (Action::Allow, false) => other_ports.push(reference),
+            _ => {}
+        }
+    }
+    match allowed {
+        Some(why) => allow(why),
+        None => Judgement { verdict: Verdict::Deny, why: Why::NoRule(other_ports) },
+    }
+}
+
+fn rules<'a>(sources: &'a [Source<'_>]) -> impl Iterator<Item = (RuleReference, &'a EgressRule)> {
+    sources.iter().flat_map(|source| {
+        source
+            .spec
+            .egress
+            .iter()
+            .enumerate()
+            .map(|(rule, written)| (RuleReference { source_name: source.name.clone(), rule }, written))
+    })
+}
+
+fn destination_match(to: &Destination, learned: &[DomainName], address: IpAddr) -> Option<Match> {
+    let in_cidr = |text: &String| text.parse::<IpNetwork>().ok().filter(|network| network.contains(address));
+    if let Some(cidr) = to.cidr.as_ref().and_then(in_cidr)
+        && !to.except.iter().any(|except| in_cidr(except).is_some())
+    {
+        return Some(Match::Cidr(cidr));
+    }
+    to.domain_names.iter().filter_map(|text| NamePattern::parse(text).ok()).find_map(|pattern| {
+        let name = learned.iter().find(|name| pattern.matches(name))?;
+        Some(Match::Name(name.clone(), pattern))
+    })
+}
+
+fn ports_match(rule: &EgressRule, flow: Flow) -> bool {
+    rule.ports.is_empty() || rule.ports.iter().any(|port| port_matches(port, flow))
+}
+
+fn port_matches(port: &Port, flow: Flow) -> bool {
+    protocol_number(port.protocol) == flow.protocol
+        && port
+            .port
+            .is_none_or(|first| (first..=port.end_port.unwrap_or(first)).contains(&i32::from(flow.port)))
+}
+
+impl fmt::Display for Judgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.verdict, self.why)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::NotSelected => f.write_str("no Egg selects the pod"),
+            Why::Loopback => f.write_str("loopback is always free"),
+            Why::Reply => f.write_str("the other side opened the connection"),
+            Why::OwnResolver => f.write_str("DNS to the pod's own DNS server is always free"),
+            Why::Rule(rule, by) => write!(f, "{rule}, which has {by}"),
+            Why::NoRule(others) => {
+                f.write_str("no rule allows it")?;
+                for rule in others {
+                    write!(f, "; {rule} allows the destination, on other ports")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for RuleReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} spec.egress[{}]", self.source_name, self.rule)
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Match::Name(name, pattern) => write!(f, "{pattern}, and the address was learned by {name}"),
+            Match::Cidr(cidr) => write!(f, "{cidr}"),
+        }
+    }
+}

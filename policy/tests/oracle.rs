@@ -1,0 +1,45 @@
+//! The compiled form means what the oracle says: generated Eggs and flows, judged by both.
+
+mod generate;
+
+use std::cell::Cell;
+
+use l7egg_policy::{Source, Verdict, compile, judge, lookup_compiled, validate};
+use proptest::test_runner::{Config, TestRunner};
+
+/// Sets of Eggs; each is asked about [`generate::FLOWS`] flows.
+const CASES: u32 = 2_000;
+
+#[test]
+fn compiled_lookup_is_what_the_oracle_says() {
+    let (allowed, denied) = (Cell::new(0u32), Cell::new(0u32));
+    let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&generate::world(), |world| {
+        for spec in &world.specs {
+            assert_eq!(validate(spec), [], "the generator makes valid Eggs");
+        }
+        let sources: Vec<Source> = (0..)
+            .zip(&world.specs)
+            .map(|(index, spec): (u32, _)| Source { name: format!("Egg test/{index}"), spec })
+            .collect();
+        let compiled = compile(&sources, &world.resolvers).expect("few port lists");
+        for (flow, learned) in &world.flows {
+            let judgement = judge(&sources, &world.resolvers, learned, *flow);
+            assert_eq!(
+                lookup_compiled(&compiled, learned, *flow),
+                judgement.verdict,
+                "{flow}, learned by {learned:?}: {}\n{compiled:#?}",
+                judgement.why
+            );
+            let tally = if judgement.verdict == Verdict::Allow { &allowed } else { &denied };
+            tally.set(tally.get() + 1);
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    println!("{} flows allowed, {} denied", allowed.get(), denied.get());
+    let flows = CASES * generate::FLOWS as u32;
+    assert_eq!(allowed.get() + denied.get(), flows);
+    // A generator that only ever hits one verdict would prove nothing.
+    assert!(allowed.get() > flows / 10 && denied.get() > flows / 10);
+}
