@@ -108,11 +108,7 @@ fn inside(cidr: IpNetwork, (bits, longer): (u128, u8)) -> Option<IpNetwork> {
 
 fn masked(address: IpAddr, length: u8) -> IpNetwork {
     let around = IpNetwork::new(address, length).unwrap();
-    let network = IpNetwork::new(around.network(), length).unwrap();
-    if network.is_ipv6() && length >= 96 && network.ip().to_canonical().is_ipv4() {
-        return masked("2001:db8::".parse().unwrap(), length);
-    }
-    network
+    IpNetwork::new(around.network(), length).unwrap()
 }
 
 fn port() -> impl Strategy<Value = Port> {
