@@ -95,12 +95,15 @@ pub struct EggSpec {
 pub struct ClusterEggSpec {
     /// The namespaces whose pods are meant. Not written or `{}`: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LabelSelector")]
     pub namespace_selector: Option<LabelSelector>,
     /// The pods of these namespaces. `{}` selects all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LabelSelector")]
     pub pod_selector: Option<LabelSelector>,
     /// Instead of pods: the nodes whose own traffic is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LabelSelector")]
     pub node_selector: Option<LabelSelector>,
     /// What these pods may reach, and how.
     #[serde(flatten)]
@@ -120,13 +123,15 @@ pub struct PolicySpec {
     pub mode: Mode,
     /// The rules. Deny beats Allow; otherwise what any rule allows is allowed. No rules at all deny everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 64))]
     pub egress: Vec<EgressRule>,
     /// How names are treated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Dns")]
     pub dns: Option<Dns>,
     /// How fast the pods may send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Shaping")]
     pub shaping: Option<Shaping>,
 }
 

@@ -13,7 +13,7 @@ pub struct EgressRule {
     #[serde(default)]
     pub action: Action,
     /// The destinations. For everything write `[{cidr: 0.0.0.0/0}, {cidr: "::/0"}]`.
-    #[schemars(length(min = 1, max = 2000))]
+    #[schemars(length(min = 1, max = 1000))]
     pub to: Vec<Destination>,
     /// The ports. Not written: every port of every protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -39,22 +39,24 @@ pub enum Action {
     .message("a destination is either a cidr (with except) or names (domainNames, domainRegex, domainSuffixes): write them as two entries of to"))]
 #[x_kube(validation = Rule::new("!has(self.except) || has(self.cidr)")
     .message("except belongs to a cidr: write cidr beside it"))]
+#[x_kube(validation = Rule::new("!has(self.cidr) || self.cidr.matches('^[0-9A-Fa-f.:]+/[0-9]{1,3}$')")
+    .message("a cidr is address/length, such as 10.0.0.0/8 or 2001:db8::/32; /32 or /128 for one address"))]
 pub struct Destination {
     /// DNS names: `api.example.com`, `*.example.com` (one label), `**.example.com` (one or more labels).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 256)))]
+    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 256)))]
     pub domain_names: Vec<String>,
     /// Regular expressions over the whole name, in lower case and without the final dot; anchored at both ends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 1024)))]
+    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 1024)))]
     pub domain_regex: Vec<String>,
     /// Partial names: `ome.com` matches `home.com` and `www.rome.com`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 256)))]
+    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 256)))]
     pub domain_suffixes: Vec<String>,
     /// An IPv4 or IPv6 network, such as `10.0.0.0/8` or `2001:db8::/32`. A single host is `/32` or `/128`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 43))]
+    #[schemars(with = "String", length(max = 43))]
     pub cidr: Option<String>,
     /// Parts of `cidr` that are not meant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -76,11 +78,11 @@ pub struct Port {
     pub protocol: Protocol,
     /// The port, or the first of a range. Not written: every port of the protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub port: Option<i32>,
     /// The last port of the range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub end_port: Option<i32>,
 }
 

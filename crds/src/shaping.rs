@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Shaping {
     /// The limit of what pods send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ShapingLimit")]
     pub egress: Option<ShapingLimit>,
 }
 
@@ -21,6 +22,7 @@ pub struct ShapingLimit {
     pub rate: Quantity,
     /// Bytes that may be sent at once after a silence, such as `64Ki`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Quantity")]
     pub burst: Option<Quantity>,
     /// What the rate is for: each pod, all pods of the Egg, or the namespace.
     #[serde(default)]
