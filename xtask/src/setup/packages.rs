@@ -122,7 +122,8 @@ pub fn install(parts: &[Part]) -> Result<()> {
         ["-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", "install"],
     );
     install.args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
-    step(format!("installing {}", missing.join(" ")), install).limit(1800).quietly("apt-install")
+    eprintln!("xtask: missing: {}", missing.join(" "));
+    step("installing Debian packages", install).limit(1800).quietly("apt-install")
 }
 
 /// An error that lists what is missing on a system whose packages are not known here.
