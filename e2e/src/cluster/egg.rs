@@ -5,32 +5,44 @@ use std::time::Duration;
 use anyhow::Context;
 use kube::Client;
 use kube::api::{Api, DeleteParams};
-use l7egg_crds::{CONDITION_ACCEPTED, CONDITION_PROGRAMMED, Condition, ConditionStatus, Egg, EggStatus};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
+use l7egg_crds::{
+    CONDITION_ACCEPTED, CONDITION_PROGRAMMED, ClusterEgg, Condition, ConditionStatus, Egg, EggStatus,
+};
 
 use super::eventually;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// One Egg in the cluster.
+/// One Egg or ClusterEgg in the cluster. Its spec is not looked at, so that a malformed one does not matter.
 #[derive(Clone)]
 pub struct EggView {
-    api: Api<Egg>,
+    api: Api<DynamicObject>,
     name: String,
 }
 
 impl EggView {
-    pub(super) fn new(client: Client, namespace: &str, name: &str) -> Self {
-        EggView { api: Api::namespaced(client, namespace), name: name.to_string() }
+    pub(super) fn egg(client: Client, namespace: &str, name: &str) -> Self {
+        let api = Api::namespaced_with(client, namespace, &ApiResource::erase::<Egg>(&()));
+        EggView { api, name: name.to_string() }
+    }
+
+    pub(super) fn cluster_egg(client: Client, name: &str) -> Self {
+        EggView { api: Api::all_with(client, &ApiResource::erase::<ClusterEgg>(&())), name: name.to_string() }
     }
 
     /// Its status, empty while it has none.
     pub async fn status(&self) -> anyhow::Result<EggStatus> {
-        Ok(self.api.get_status(&self.name).await?.status.unwrap_or_default())
+        match self.api.get(&self.name).await?.data.get("status") {
+            Some(status) => Ok(serde_json::from_value(status.clone())?),
+            None => Ok(EggStatus::default()),
+        }
     }
 
     /// Waits until `generation` is enforced on just so many pods.
     pub async fn programmed(&self, generation: i64, pods: i32) -> anyhow::Result<()> {
-        eventually(&format!("Egg {} is enforced on {pods} pods", self.name), LIMIT, || async {
+        eventually(&format!("{} is enforced on {pods} pods", self.name), LIMIT, || async {
             let status = self.status().await?;
             let programmed = condition(&status, CONDITION_PROGRAMMED);
             let done = programmed.is_some_and(|condition| {
@@ -44,7 +56,7 @@ impl EggView {
 
     /// Waits until the operator has judged `generation`, and returns its condition `Accepted`.
     pub async fn judged(&self, generation: i64) -> anyhow::Result<Condition> {
-        eventually(&format!("the operator judges Egg {}", self.name), LIMIT, || async {
+        eventually(&format!("the operator judges {}", self.name), LIMIT, || async {
             let status = self.status().await?;
             let accepted = condition(&status, CONDITION_ACCEPTED);
             let judged = accepted.filter(|accepted| {
@@ -59,7 +71,7 @@ impl EggView {
     /// Deletes it.
     pub async fn delete(&self) -> anyhow::Result<()> {
         let deleted = self.api.delete(&self.name, &DeleteParams::default()).await;
-        deleted.with_context(|| format!("cannot delete Egg {}", self.name)).map(drop)
+        deleted.with_context(|| format!("cannot delete {}", self.name)).map(drop)
     }
 }
 

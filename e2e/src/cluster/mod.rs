@@ -16,6 +16,7 @@ mod egg;
 mod exec;
 mod namespace;
 mod pod;
+mod product;
 mod session;
 mod setting;
 mod signal;

@@ -1,5 +1,6 @@
 //! A namespace of a test's own, which goes when the test ends, whichever way.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,6 +10,7 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::discovery::pinned_kind;
+use l7egg_crds::Condition;
 use serde_json::json;
 
 use super::check::{Checked, Expectation};
@@ -22,7 +24,7 @@ pub struct Namespace {
     client: Client,
     /// Its name, unique to this run.
     pub name: String,
-    cluster_objects: std::sync::Mutex<Vec<(kube::core::ApiResource, String)>>,
+    cluster_objects: Mutex<Vec<(kube::core::ApiResource, String)>>,
 }
 
 impl Cluster {
@@ -78,6 +80,13 @@ impl Namespace {
         .await
     }
 
+    /// Sets a pod's label, or removes it with `None`.
+    pub async fn label(&self, pod: &str, key: &str, value: Option<&str>) -> anyhow::Result<()> {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {key: value}}}));
+        self.api::<core::Pod>().patch(pod, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
     /// Kills a pod at once and forgets it.
     pub async fn kill(&self, pod: &str) -> anyhow::Result<()> {
         self.api::<core::Pod>().delete(pod, &kill_now()).await?;
@@ -101,7 +110,7 @@ impl Namespace {
             kube::discovery::Scope::Cluster => {
                 self.cluster_objects
                     .lock()
-                    .expect("no panics while locked")
+                    .unwrap_or_else(PoisonError::into_inner)
                     .push((resource.clone(), name.clone()));
                 Api::all_with(self.client.clone(), &resource)
             }
@@ -121,15 +130,36 @@ impl Namespace {
 
     /// The Egg of this name.
     pub fn egg(&self, name: &str) -> EggView {
-        EggView::new(self.client.clone(), &self.name, name)
+        EggView::egg(self.client.clone(), &self.name, name)
     }
 
-    /// Applies an Egg and waits until it is enforced on `pods` pods.
+    /// Applies an Egg or ClusterEgg and waits until it is enforced on just so many pods.
+    ///
+    /// # Errors
+    /// When it is not within a minute; the message holds the last status.
     pub async fn enforce(&self, yaml: &str, pods: i32) -> anyhow::Result<EggView> {
-        let object = self.apply(yaml).await?;
-        let egg = self.egg(object.metadata.name.as_deref().unwrap_or_default());
-        egg.programmed(object.metadata.generation.unwrap_or(0), pods).await?;
+        let (egg, generation) = self.submit(yaml).await?;
+        egg.programmed(generation, pods).await?;
         Ok(egg)
+    }
+
+    /// Applies an Egg or ClusterEgg and waits until the operator has judged it: its condition `Accepted`.
+    ///
+    /// # Errors
+    /// When the API server refuses it, or no judgement comes within a minute.
+    pub async fn judge(&self, yaml: &str) -> anyhow::Result<Condition> {
+        let (egg, generation) = self.submit(yaml).await?;
+        egg.judged(generation).await
+    }
+
+    async fn submit(&self, yaml: &str) -> anyhow::Result<(EggView, i64)> {
+        let object = self.apply(yaml).await?;
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        let egg = match object.metadata.namespace {
+            Some(_) => self.egg(name),
+            None => EggView::cluster_egg(self.client.clone(), name),
+        };
+        Ok((egg, object.metadata.generation.unwrap_or(0)))
     }
 
     /// Lets every pod connect to what is expected of it, and prints what happened.
@@ -165,7 +195,8 @@ impl Namespace {
     }
 
     async fn remove(&self) {
-        let objects = std::mem::take(&mut *self.cluster_objects.lock().expect("no panics while locked"));
+        let objects =
+            std::mem::take(&mut *self.cluster_objects.lock().unwrap_or_else(PoisonError::into_inner));
         join_all(objects.iter().map(|(resource, name)| async move {
             let _ = Api::<DynamicObject>::all_with(self.client.clone(), resource)
                 .delete(name, &DeleteParams::default())

@@ -138,7 +138,7 @@ impl Runner {
             Families::V4 => vec![find(IpAddr::is_ipv4)],
             Families::V6 => vec![find(IpAddr::is_ipv6)],
             Families::Both => vec![find(IpAddr::is_ipv4), find(IpAddr::is_ipv6)],
-            Families::Alternate if index % 2 == 0 => vec![find(IpAddr::is_ipv4)],
+            Families::Alternate if index.is_multiple_of(2) => vec![find(IpAddr::is_ipv4)],
             Families::Alternate => vec![find(IpAddr::is_ipv6)],
         };
         for address in wanted {

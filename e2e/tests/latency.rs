@@ -1,0 +1,128 @@
+//! How long a change takes until packets see it. Each figure is over 50 tries; times are wall-clock times of the
+//! pods' own packets, tried every 2 ms.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use l7egg_e2e::cluster::{Namespace, PodPlan, Setting, Watching, eventually};
+use l7egg_e2e::probe::{Change, Outcome, Percentiles, now_micros};
+
+const TRIES: usize = 50;
+const LIMIT: Duration = Duration::from_secs(30);
+const ADDRESS: &str = "198.18.7.7";
+
+fn egg(cidr: &str) -> String {
+    format!(
+        "apiVersion: l7egg.dev/v1alpha1\nkind: Egg\nmetadata: {{name: shop}}\nspec:\n  podSelector: {{matchLabels: {{app: shop}}}}\n  egress: [{{to: [{{cidr: {cidr}}}]}}]\n"
+    )
+}
+
+fn row(what: &str, sample: &[Duration]) -> String {
+    let Percentiles { count, p50, p99, max } = Percentiles::of(sample);
+    let ms = |micros: u64| micros as f64 / 1e3;
+    format!("  {what:<56} {count:>5} {:>9.1} {:>9.1} {:>9.1}", ms(p50), ms(p99), ms(max))
+}
+
+fn head() -> String {
+    format!("  {:<56} {:>5} {:>9} {:>9} {:>9}", "latency of a change", "tries", "p50 ms", "p99 ms", "max ms")
+}
+
+fn since(start: u64, change: &Change) -> Duration {
+    Duration::from_micros(change.at.saturating_sub(start))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn egg_edited_and_deleted() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("latency").await? else { return Ok(()) };
+    let [node1, node2] = test.cluster.two_nodes();
+    let plan = |name, node| PodPlan::new(name).label("app", "shop").on(node);
+    let [one, two] = test.namespace.start_all([plan("one", node1), plan("two", node2)]).await?;
+    let target = format!("udp://{ADDRESS}:123");
+    let mut watching = [one.watch(&target).await?, two.watch(&target).await?];
+    slowest(&mut watching, Outcome::is_reached, 0).await?;
+    let (mut edited, mut created, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
+
+    test.namespace.enforce(&egg("203.0.113.0/24"), 2).await?;
+    slowest(&mut watching, Outcome::is_blocked, 0).await?;
+    for number in 0..TRIES {
+        let opens = number % 2 == 0;
+        let start = now_micros();
+        test.namespace.apply(&egg(if opens { "198.18.0.0/15" } else { "203.0.113.0/24" })).await?;
+        let wanted = if opens { Outcome::is_reached } else { Outcome::is_blocked };
+        edited.push(slowest(&mut watching, wanted, start).await?);
+    }
+    ensure!(TRIES.is_multiple_of(2), "or the last edit has opened");
+    for _ in 0..TRIES {
+        let start = now_micros();
+        test.namespace.egg("shop").delete().await?;
+        deleted.push(slowest(&mut watching, Outcome::is_reached, start).await?);
+        let start = now_micros();
+        test.namespace.apply(&egg("203.0.113.0/24")).await?;
+        created.push(slowest(&mut watching, Outcome::is_blocked, start).await?);
+    }
+    println!("{}", head());
+    println!("{}", row("Egg edited → enforced on both nodes", &edited));
+    println!("{}", row("Egg created → enforced on both nodes", &created));
+    println!("{}", row("Egg deleted → traffic free on both nodes", &deleted));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pod_bound() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("latency-pod").await? else { return Ok(()) };
+    test.namespace.enforce(&egg("203.0.113.0/24"), 0).await?;
+    let (mut enforced, mut exposed, mut first_packet, mut escaped) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for number in 0..TRIES {
+        let name = format!("shop-{number}");
+        let node = test.cluster.two_nodes()[number % 2];
+        let target = format!("udp://{ADDRESS}:123");
+        let plan = PodPlan::new(&name).label("app", "shop").on(node).command(&["/probe", "watch", &target]);
+        // It names its node, so it is bound as soon as it exists.
+        test.namespace.create(&plan).await?;
+        let bound = now_micros();
+        let (first, denied) = until_denied(&test.namespace, &name).await.with_context(|| name.clone())?;
+        first_packet.push(since(bound, &first));
+        enforced.push(since(bound, &denied));
+        exposed.push(since(first.at, &denied));
+        escaped += denied.tries;
+        test.namespace.kill(&name).await?;
+    }
+    println!("{}", head());
+    println!("{}", row("pod bound → enforced, seen by its own packets", &enforced));
+    println!("{}", row("  of it: pod bound → its first packet", &first_packet));
+    println!("{}", row("  of it: first packet → enforced", &exposed));
+    println!("  {escaped} packets of {TRIES} pods left before their Egg was enforced");
+    Ok(())
+}
+
+/// Of both watchers the later change to a wanted outcome, as time since `start`.
+async fn slowest(
+    watching: &mut [Watching; 2],
+    wanted: fn(&Outcome) -> bool,
+    start: u64,
+) -> anyhow::Result<Duration> {
+    let mut slowest = Duration::ZERO;
+    for watcher in watching {
+        let change = loop {
+            // One from before the start would be a flicker of the former state.
+            let change = watcher.until(LIMIT, wanted).await?;
+            if change.at >= start {
+                break change;
+            }
+        };
+        slowest = slowest.max(since(start, &change));
+    }
+    Ok(slowest)
+}
+
+/// The first try of a pod that watches, and the first that was denied, from its log.
+async fn until_denied(namespace: &Namespace, pod: &str) -> anyhow::Result<(Change, Change)> {
+    let pod = namespace.running(pod).await?;
+    eventually("the pod is denied", LIMIT, || async {
+        let log = pod.log().await?;
+        let changes: Vec<Change> = log.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let denied = changes.iter().find(|change| change.outcome.is_blocked());
+        Ok(changes.first().cloned().zip(denied.cloned()).ok_or(log))
+    })
+    .await
+}
