@@ -91,7 +91,7 @@ pub struct EggSpec {
 #[x_kube(validation = Rule::new("!(has(self.nodeSelector) && (has(self.podSelector) || has(self.namespaceSelector)))")
     .message("write either nodeSelector (a host firewall) or podSelector and namespaceSelector, not both"))]
 #[x_kube(validation = Rule::new("has(self.nodeSelector) || has(self.podSelector)")
-    .message("write podSelector: {} to select every pod, or nodeSelector to select nodes"))]
+    .message("write podSelector: {} to select every pod of the namespaces, or matchLabels in it to select some"))]
 pub struct ClusterEggSpec {
     /// The namespaces whose pods are meant. Not written or `{}`: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -35,8 +35,10 @@ pub enum Action {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(cel)]
-#[x_kube(validation = Rule::new("has(self.cidr) != (has(self.domainNames) || has(self.domainRegex) || has(self.domainSuffixes))")
-    .message("a destination is either a cidr (with except) or names (domainNames, domainRegex, domainSuffixes): write them as two entries of to"))]
+#[x_kube(validation = Rule::new("has(self.cidr) || has(self.except) || has(self.domainNames) || has(self.domainRegex) || has(self.domainSuffixes)")
+    .message("a destination needs names or a cidr: write domainNames or cidr"))]
+#[x_kube(validation = Rule::new("!has(self.cidr) || !(has(self.domainNames) || has(self.domainRegex) || has(self.domainSuffixes))")
+    .message("a destination is either a cidr (with except) or names: write them as two entries of to"))]
 #[x_kube(validation = Rule::new("!has(self.except) || has(self.cidr)")
     .message("except belongs to a cidr: write cidr beside it"))]
 #[x_kube(validation = Rule::new("!has(self.cidr) || self.cidr.matches('^[0-9A-Fa-f.:]+/[0-9]{1,3}$')")
@@ -68,9 +70,11 @@ pub struct Destination {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(cel)]
-#[x_kube(validation = Rule::new("!has(self.endPort) || (has(self.port) && self.endPort >= self.port)")
-    .message("endPort is the end of a range: it needs port, and must not be below it"))]
-#[x_kube(validation = Rule::new("!has(self.protocol) || self.protocol != 'ICMP' || !has(self.port)")
+#[x_kube(validation = Rule::new("!has(self.endPort) || has(self.port)")
+    .message("endPort is the end of a range: write port, its start, too"))]
+#[x_kube(validation = Rule::new("!has(self.endPort) || !has(self.port) || self.endPort >= self.port")
+    .message("the range is upside down: endPort is below port"))]
+#[x_kube(validation = Rule::new("!has(self.protocol) || self.protocol != 'ICMP' || !(has(self.port) || has(self.endPort))")
     .message("ICMP has no ports: write {protocol: ICMP} alone"))]
 pub struct Port {
     /// TCP (default), UDP, SCTP or ICMP (which is ICMPv6 as well).

@@ -7,6 +7,7 @@
 
 mod compile;
 mod flow;
+mod limits;
 mod lookup;
 mod name;
 mod network;
@@ -20,6 +21,10 @@ mod validate;
 
 pub use compile::{CompileError, CompiledPolicy, PortPrefix, compile};
 pub use flow::{Flow, Verdict};
+pub use limits::{
+    MAX_CIDRS, MAX_DESTINATION_NAMES, MAX_DESTINATIONS, MAX_EXCEPTS, MAX_NAMES, MAX_PORT_LISTS, MAX_PORTS,
+    MAX_RULES,
+};
 pub use lookup::lookup_compiled;
 pub use name::{DomainName, MAX_LABEL, MAX_WIRE, NameError};
 pub use network::{IPV4_SPACE, Network, NetworkError, to_address, to_number};
@@ -29,6 +34,4 @@ pub use ports::{PortError, PortRange, PortSet, protocol_number};
 pub use problem::{Problem, ProblemKind};
 pub use rule::{Block, Rule};
 pub use source::Source;
-pub use validate::{
-    MAX_CIDRS, MAX_DESTINATIONS, MAX_NAMES, MAX_PORT_LISTS, MAX_PORTS, MAX_RULES, validate, validate_cluster,
-};
+pub use validate::{validate, validate_cluster};

@@ -1,25 +1,10 @@
 //! Whether an Egg can be accepted. Everything the schema and CEL rules of the CRDs say is checked here
 //! again: API servers before 1.25 run no CEL, and objects can be older than a rule.
 
-use std::collections::BTreeSet;
-
 use l7egg_crds::{ClusterEggSpec, Mode, PolicySpec};
 
-use crate::{Problem, Rule};
+use crate::{Problem, Rule, limits};
 
-/// Most rules of one Egg.
-pub const MAX_RULES: usize = 256;
-/// Most entries of one rule's `to`.
-pub const MAX_DESTINATIONS: usize = 2000;
-/// Most entries of one rule's `ports`.
-pub const MAX_PORTS: usize = 64;
-/// Most names of one Egg.
-pub const MAX_NAMES: usize = 4096;
-/// Most CIDRs of one Egg, excepts included.
-pub const MAX_CIDRS: usize = 100_000;
-/// Most different port lists of one Egg, and of all Eggs that select one pod: the kernel keeps which lists
-/// allow a destination as the bits of one 64-bit number.
-pub const MAX_PORT_LISTS: usize = 64;
 /// A list of problems ends here: it has to fit into a condition's message, and ten say enough.
 const MAX_PROBLEMS: usize = 100;
 
@@ -58,24 +43,14 @@ pub fn validate_cluster(spec: &ClusterEggSpec) -> Vec<Problem> {
 pub(crate) fn read(spec: &PolicySpec) -> (Vec<Rule>, Vec<Problem>) {
     let mut problems = Vec::new();
     refuse_unsupported(spec, &mut problems);
-    if spec.egress.len() > MAX_RULES {
-        problems.push(too_many("spec.egress", spec.egress.len(), "rules", MAX_RULES));
-    }
     let mut rules = Vec::with_capacity(spec.egress.len());
     for (index, rule) in spec.egress.iter().enumerate() {
-        let path = format!("spec.egress[{index}]");
-        if rule.to.len() > MAX_DESTINATIONS {
-            problems.push(too_many(&format!("{path}.to"), rule.to.len(), "destinations", MAX_DESTINATIONS));
-        }
-        if rule.ports.len() > MAX_PORTS {
-            problems.push(too_many(&format!("{path}.ports"), rule.ports.len(), "ports", MAX_PORTS));
-        }
-        rules.push(Rule::parse(rule, &path, &mut problems));
+        rules.push(Rule::parse(rule, &format!("spec.egress[{index}]"), &mut problems));
         if problems.len() >= MAX_PROBLEMS {
             break;
         }
     }
-    refuse_sizes(&rules, &mut problems);
+    limits::check(spec, &rules, &mut problems);
     problems.truncate(MAX_PROBLEMS);
     (rules, problems)
 }
@@ -105,26 +80,4 @@ fn refuse_unsupported(spec: &PolicySpec, problems: &mut Vec<Problem>) {
             "shaping comes with a later version of l7egg: leave it out",
         ));
     }
-}
-
-fn refuse_sizes(rules: &[Rule], problems: &mut Vec<Problem>) {
-    let names: usize = rules.iter().map(|rule| rule.names.len()).sum();
-    let cidrs: usize = rules.iter().flat_map(|rule| &rule.blocks).map(|block| 1 + block.except.len()).sum();
-    let port_lists = rules.iter().map(|rule| &rule.ports).collect::<BTreeSet<_>>().len();
-    for (found, what, most) in [
-        (names, "names", MAX_NAMES),
-        (cidrs, "CIDRs and excepts", MAX_CIDRS),
-        (port_lists, "different lists of ports", MAX_PORT_LISTS),
-    ] {
-        if found > most {
-            problems.push(too_many("spec.egress", found, what, most));
-        }
-    }
-}
-
-fn too_many(path: &str, found: usize, what: &str, most: usize) -> Problem {
-    Problem::invalid(
-        path,
-        format!("{found} {what} are too many: {most} is the most, divide them among several Eggs or rules"),
-    )
 }
