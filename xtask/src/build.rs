@@ -20,18 +20,30 @@ pub struct BuildArgs {
 
 /// Runs `cargo xtask build`.
 pub fn run(args: &BuildArgs) -> Result<()> {
-    setup::ensure(&[Part::Ebpf])?;
-    kernel_programs()?;
-    if args.ebpf_only { Ok(()) } else { host_programs() }
+    if args.ebpf_only {
+        return kernel_programs();
+    }
+    all()
 }
 
-/// Everything: for the commands that run what was built.
+/// The kernel programs and every program of the workspace.
 pub fn all() -> Result<()> {
-    run(&BuildArgs { ebpf_only: false })
+    kernel_programs()?;
+    let cargo = command("cargo", ["build", "--workspace"]);
+    step("building the workspace", cargo).limit(3600).run()
+}
+
+/// The same and the tests. In one go, because the tests' dependencies switch on features of others: programs
+/// built without them and tests built with them would compile half of all crates twice.
+pub fn all_and_tests() -> Result<()> {
+    kernel_programs()?;
+    let cargo = command("cargo", ["build", "--workspace", "--all-targets"]);
+    step("building the workspace and its tests", cargo).limit(3600).run()
 }
 
 /// Builds the kernel programs into [`workspace::ebpf_object`].
 pub fn kernel_programs() -> Result<()> {
+    setup::ensure(&[Part::Ebpf])?;
     let toolchain =
         ebpf_toolchain::choose().context("no toolchain for the kernel programs; run: cargo xtask setup")?;
     let mut cargo = ebpf_toolchain::cargo(toolchain, "build");
@@ -52,8 +64,4 @@ pub fn kernel_programs() -> Result<()> {
         fs::rename(&new, &embedded)?;
     }
     Ok(())
-}
-
-fn host_programs() -> Result<()> {
-    step("building the workspace", command("cargo", ["build", "--workspace"])).limit(3600).run()
 }

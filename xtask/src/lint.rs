@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::crds::{self, CrdsArgs};
 use crate::process::{command, step};
-use crate::setup::{self, Part, cargo_deny, ebpf_toolchain};
+use crate::setup::{cargo_deny, ebpf_toolchain};
 use crate::{build, workspace};
 
 /// Formats the workspace and the kernel programs.
@@ -23,7 +23,6 @@ pub fn fmt(check: bool) -> Result<()> {
 
 /// All that can be said about the code without running it.
 pub fn lint() -> Result<()> {
-    setup::ensure(&[Part::Ebpf])?;
     fmt(true)?;
     crds::run(&CrdsArgs { check: true })?;
     build::kernel_programs()?;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::process::{command, step};
+use crate::workspace;
 
 /// A test program and the folder in which cargo would run it.
 pub struct TestBinary {
@@ -38,33 +39,25 @@ struct Profile {
     test: bool,
 }
 
-/// Builds the integration tests `tests` (a name or a pattern) of a package.
-pub fn build(package: &str, tests: &str) -> Result<Vec<TestBinary>> {
-    let cargo = command(
-        "cargo",
-        [
-            "test",
-            "--package",
-            package,
-            "--test",
-            tests,
-            "--no-run",
-            "--message-format=json-render-diagnostics",
-        ],
-    );
-    let messages = step(format!("building the tests of {package}"), cargo).limit(3600).capture()?;
+/// Builds the integration tests `tests` (a name or a pattern) of the package in `folder`.
+pub fn build(folder: &str, tests: &str) -> Result<Vec<TestBinary>> {
+    // Of the whole workspace, because a package alone would be built with other features of its dependencies.
+    let arguments =
+        ["test", "--workspace", "--test", tests, "--no-run", "--message-format=json-render-diagnostics"];
+    let cargo = step(format!("building the tests of {folder}"), command("cargo", arguments));
+    let folder = workspace::root().join(folder);
     let mut binaries = Vec::new();
-    for line in messages.lines().filter(|line| line.starts_with('{')) {
+    for line in cargo.limit(3600).capture()?.lines().filter(|line| line.starts_with('{')) {
         let message: Message = serde_json::from_str(line).context("cargo's messages")?;
         if let (Some(program), Some(manifest), true) =
             (message.executable, message.manifest_path, message.profile.test)
+            && manifest.parent() == Some(&folder)
         {
-            binaries
-                .push(TestBinary { program, folder: manifest.parent().context("no folder")?.to_path_buf() });
+            binaries.push(TestBinary { program, folder: folder.clone() });
         }
     }
     if binaries.is_empty() {
-        bail!("{package} has no test {tests}");
+        bail!("{} has no test {tests}", folder.display());
     }
     Ok(binaries)
 }

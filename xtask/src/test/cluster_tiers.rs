@@ -9,7 +9,7 @@ use crate::kubernetes::Kubernetes;
 
 /// Runs the operator's tests; only the API server takes part.
 pub fn operator(kubernetes: &Kubernetes, filter: &[String]) -> Row {
-    run("operator", "l7egg-operator", "api", kubernetes, 900, filter)
+    run("operator", "operator", "api", kubernetes, 900, filter)
         .unwrap_or_else(|error| Row::unable("operator", &error))
 }
 
@@ -17,7 +17,7 @@ pub fn operator(kubernetes: &Kubernetes, filter: &[String]) -> Row {
 pub fn e2e(report: &mut Report, kubernetes: &Kubernetes, filter: &[String]) {
     let one_at_a_time = ["--test-threads=1".to_owned()];
     let filter: Vec<_> = one_at_a_time.iter().chain(filter).cloned().collect();
-    let row = kubernetes.install().and_then(|()| run("e2e", "l7egg-e2e", "*", kubernetes, 1800, &filter));
+    let row = kubernetes.install().and_then(|()| run("e2e", "e2e", "*", kubernetes, 1800, &filter));
     report.add(row.unwrap_or_else(|error| Row::unable("e2e", &error)));
     if report.failed() > 0 {
         kubernetes.explain();
@@ -26,13 +26,13 @@ pub fn e2e(report: &mut Report, kubernetes: &Kubernetes, filter: &[String]) {
 
 fn run(
     tier: &str,
-    package: &str,
+    folder: &str,
     tests: &str,
     kubernetes: &Kubernetes,
     limit: u64,
     filter: &[String],
 ) -> Result<Row> {
-    let tests = binaries::build(package, tests)?.into_iter().map(|binary| {
+    let tests = binaries::build(folder, tests)?.into_iter().map(|binary| {
         let mut test = kubernetes.command([binary.program.as_os_str(), "--show-output".as_ref()]);
         binary.prepare(&mut test);
         test.args(filter);

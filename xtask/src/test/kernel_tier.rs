@@ -13,7 +13,7 @@ const IN_VM: u64 = 900;
 
 /// Runs the tier on every kernel.
 pub fn run(report: &mut Report, kernels: &[String], all: bool, filter: &[String]) {
-    let binaries = match binaries::build("l7egg-node-agent", "kernel") {
+    let binaries = match binaries::build("node-agent", "kernel") {
         Ok(binaries) => binaries,
         Err(error) => return report.add(Row::unable("kernel", &error)),
     };

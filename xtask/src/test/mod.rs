@@ -81,7 +81,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
     let wanted = |tier| args.tiers.contains(&tier) || args.tiers.contains(&Tier::All);
     let on_cluster = wanted(Tier::Operator) || wanted(Tier::E2e);
     setup::ensure(&Part::ALL)?;
-    build::all()?;
+    build::all_and_tests()?;
 
     let mut report = Report::default();
     if wanted(Tier::Unit) {
@@ -98,7 +98,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
 
 /// Runs `cargo xtask e2e`.
 pub fn run_e2e(args: &E2eArgs) -> Result<()> {
-    build::all()?;
+    build::all_and_tests()?;
     let kubernetes = match &args.kubeconfig {
         Some(path) => Kubernetes::Kubeconfig(std::path::absolute(path)?),
         None => Kubernetes::Local(local_cluster(args.dir.as_deref())?),
