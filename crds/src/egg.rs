@@ -88,6 +88,7 @@ pub struct EggSpec {
     cel
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(cel)]
 #[x_kube(validation = Rule::new("!(has(self.nodeSelector) && (has(self.podSelector) || has(self.namespaceSelector)))")
     .message("write either nodeSelector (a host firewall) or podSelector and namespaceSelector, not both"))]
 #[x_kube(validation = Rule::new("has(self.nodeSelector) || has(self.podSelector)")
