@@ -1,0 +1,201 @@
+//! One Egg: what of it is in force, and on which nodes its pods are.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use l7egg_crds::{EggReference, PolicySpec};
+
+use super::{Assignment, Changes, Egg, EggKey, Labels, ObjectKey, Observed, Pod, Selection, Tally};
+use crate::naming::assignment_key;
+
+#[derive(Debug)]
+pub(super) struct EggState {
+    pub egg: Egg,
+    in_force: Option<InForce>,
+    pub nodes: BTreeMap<String, NodeState>,
+}
+
+/// The last accepted state of an Egg. It stays when an edit is not accepted.
+#[derive(Debug)]
+struct InForce {
+    generation: i64,
+    policy: Arc<PolicySpec>,
+    selection: Option<Selection>,
+    /// Uids of pods that an earlier operator had selected, by a selector that is no longer to be read.
+    kept: HashSet<String>,
+}
+
+/// The pods of one node that the Egg selects; never empty.
+#[derive(Debug)]
+pub(super) struct NodeState {
+    pub assignment: ObjectKey,
+    pub pods: BTreeSet<ObjectKey>,
+    pub tally: Option<Tally>,
+}
+
+/// Whose and for which node an EggAssignment is.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub egg: EggKey,
+    pub node: String,
+}
+
+impl EggState {
+    pub fn new(egg: Egg) -> Self {
+        let mut state = EggState { egg, in_force: None, nodes: BTreeMap::new() };
+        state.enforce();
+        state
+    }
+
+    /// Takes the Egg as it is now; whether that can select other pods.
+    pub fn update(&mut self, egg: Egg) -> bool {
+        let before = self.selection().cloned();
+        let kept_any = self.in_force.as_ref().is_some_and(|in_force| !in_force.kept.is_empty());
+        self.egg = egg;
+        self.enforce();
+        kept_any || before.as_ref() != self.selection()
+    }
+
+    /// Takes up the newest of an earlier operator's assignments, if nothing is in force; whether it did.
+    pub fn recover<'a>(&mut self, assignments: impl Iterator<Item = &'a Observed>) -> bool {
+        let Err(rejection) = &self.egg.spec else { return false };
+        if self.in_force.is_some() {
+            return false;
+        }
+        let own: Vec<&Assignment> = assignments
+            .filter_map(|observed| observed.assignment.as_ref())
+            .filter(|assignment| assignment.egg.uid == self.egg.uid)
+            .collect();
+        let Some(newest) = own.iter().max_by_key(|assignment| assignment.egg.generation) else {
+            return false;
+        };
+        self.in_force = Some(InForce {
+            generation: newest.egg.generation,
+            policy: newest.policy.clone(),
+            selection: rejection.selection.clone(),
+            kept: own.iter().flat_map(|assignment| &assignment.pods).map(|pod| pod.uid.clone()).collect(),
+        });
+        true
+    }
+
+    pub fn in_force_generation(&self) -> Option<i64> {
+        self.in_force.as_ref().map(|in_force| in_force.generation)
+    }
+
+    pub fn policy(&self) -> Option<&Arc<PolicySpec>> {
+        self.in_force.as_ref().map(|in_force| &in_force.policy)
+    }
+
+    pub fn reads_namespace_labels(&self) -> bool {
+        self.selection().is_some_and(Selection::reads_namespace_labels)
+    }
+
+    pub fn selects(&self, namespace_labels: Option<&Labels>, pod: &Pod) -> bool {
+        let kept = self.in_force.as_ref().is_some_and(|in_force| in_force.kept.contains(&pod.assigned.uid));
+        kept || self.selection().is_some_and(|selection| {
+            selection.selects(&pod.assigned.namespace, namespace_labels, &pod.labels)
+        })
+    }
+
+    /// Puts a pod among those selected on its node, or takes it out, and marks its node if that is news.
+    pub fn place(
+        &mut self,
+        pod: &Pod,
+        selected: bool,
+        changed: bool,
+        targets: &mut HashMap<ObjectKey, Target>,
+        changes: &mut Changes,
+    ) {
+        if !selected && !self.nodes.contains_key(&pod.node) {
+            return;
+        }
+        let egg = &self.egg.key;
+        let node = self.nodes.entry(pod.node.clone()).or_insert_with(|| {
+            let assignment = assignment_key(egg, &pod.node);
+            targets.insert(assignment.clone(), Target { egg: egg.clone(), node: pod.node.clone() });
+            NodeState { assignment, pods: BTreeSet::new(), tally: None }
+        });
+        let news =
+            if selected { node.pods.insert(pod.key()) || changed } else { node.pods.remove(&pod.key()) };
+        if !news {
+            return;
+        }
+        node.tally = None;
+        changes.desired(&node.assignment, Some(egg));
+        changes.status.insert(egg.clone());
+        if node.pods.is_empty() {
+            targets.remove(&node.assignment);
+            self.nodes.remove(&pod.node);
+        }
+    }
+
+    pub fn mark_nodes(&self, changes: &mut Changes) {
+        for node in self.nodes.values() {
+            changes.desired(&node.assignment, Some(&self.egg.key));
+        }
+    }
+
+    pub fn desired<'a>(&self, node: &str, pod: impl Fn(&ObjectKey) -> Option<&'a Pod>) -> Option<Assignment> {
+        let in_force = self.in_force.as_ref()?;
+        let pods = &self.nodes.get(node)?.pods;
+        Some(Assignment {
+            node: node.to_owned(),
+            egg: EggReference {
+                kind: self.egg.key.kind,
+                namespace: self.egg.key.namespace.clone(),
+                name: self.egg.key.name.clone(),
+                uid: self.egg.uid.clone(),
+                generation: in_force.generation,
+            },
+            policy: in_force.policy.clone(),
+            pods: pods.iter().filter_map(pod).map(|pod| pod.assigned.clone()).collect(),
+        })
+    }
+
+    pub fn stale_nodes(&self) -> Vec<String> {
+        self.nodes.iter().filter(|(_, node)| node.tally.is_none()).map(|(name, _)| name.clone()).collect()
+    }
+
+    pub fn forget_tally(&mut self, node: &str) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.tally = None;
+        }
+    }
+
+    pub fn forget_tallies(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.tally = None;
+        }
+    }
+
+    pub fn tally(&self) -> Tally {
+        let mut total = Tally::default();
+        for tally in self.nodes.values().filter_map(|node| node.tally.as_ref()) {
+            total.add(tally);
+        }
+        total
+    }
+
+    fn selection(&self) -> Option<&Selection> {
+        match (&self.in_force, &self.egg.spec) {
+            (Some(in_force), _) => in_force.selection.as_ref(),
+            (None, Ok(accepted)) => Some(&accepted.selection),
+            (None, Err(rejection)) => rejection.selection.as_ref(),
+        }
+    }
+
+    fn enforce(&mut self) {
+        let Ok(accepted) = &self.egg.spec else { return };
+        // An edit that leaves the policy as it was keeps the one that the assignments share.
+        let policy = match self.policy() {
+            Some(policy) if *policy == accepted.policy => policy.clone(),
+            _ => accepted.policy.clone(),
+        };
+        self.in_force = Some(InForce {
+            generation: self.egg.generation,
+            policy,
+            selection: Some(accepted.selection.clone()),
+            kept: HashSet::new(),
+        });
+    }
+}

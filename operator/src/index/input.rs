@@ -1,0 +1,125 @@
+//! What the index is told: plain data, already read from API objects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, EggStatus, PolicySpec};
+
+use super::{EggKey, ObjectKey, Selection};
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// A pod that is bound to a node and not yet finished. Others are not told to the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Labels of the pod.
+    pub labels: Labels,
+    /// Node that it is bound to.
+    pub node: String,
+    /// What its node's agent has to know.
+    pub assigned: AssignedPod,
+}
+
+impl Pod {
+    /// Namespace and name.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey::new(&self.assigned.namespace, &self.assigned.name)
+    }
+}
+
+/// An Egg or ClusterEgg, read and judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Egg {
+    /// Which one.
+    pub key: EggKey,
+    /// Uid of the object: an Egg of the same name with another uid is another Egg.
+    pub uid: String,
+    /// Generation of the object.
+    pub generation: i64,
+    /// Resource version as a number, 0 if it is none: older news of an object are not to undo newer ones.
+    pub resource_version: u64,
+    /// What it asks for, or why it was not accepted.
+    pub spec: Result<Accepted, Rejection>,
+    /// Its status at present.
+    pub status: EggStatus,
+}
+
+/// What an accepted Egg asks for.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The pods.
+    pub selection: Selection,
+    /// Their policy. Shared, because every node that runs one of these pods has it.
+    pub policy: Arc<PolicySpec>,
+}
+
+impl PartialEq for Accepted {
+    fn eq(&self, other: &Self) -> bool {
+        self.selection == other.selection && same_policy(&self.policy, &other.policy)
+    }
+}
+
+/// Why an Egg was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// One CamelCase word, the reason of the condition.
+    pub reason: &'static str,
+    /// A sentence that names what is wrong and what to write.
+    pub message: String,
+    /// The pods it is for, if at least that could be read.
+    pub selection: Option<Selection>,
+}
+
+/// An EggAssignment as the operator means it.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// Node that it is for.
+    pub node: String,
+    /// Egg that it comes from.
+    pub egg: EggReference,
+    /// The Egg's policy.
+    pub policy: Arc<PolicySpec>,
+    /// The node's pods that the Egg selects, in order of namespace and name.
+    pub pods: Vec<AssignedPod>,
+}
+
+impl PartialEq for Assignment {
+    fn eq(&self, other: &Self) -> bool {
+        self.node == other.node
+            && self.egg == other.egg
+            && self.pods == other.pods
+            && same_policy(&self.policy, &other.policy)
+    }
+}
+
+/// An EggAssignment as the API server has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// Namespace and name of the EggAssignment.
+    pub key: ObjectKey,
+    /// Uid of the EggAssignment.
+    pub uid: String,
+    /// Generation of the EggAssignment.
+    pub generation: i64,
+    /// Resource version as a number, 0 if it is none.
+    pub resource_version: u64,
+    /// Its spec; nothing if that cannot be read.
+    pub assignment: Option<Assignment>,
+    /// Label and owner are those that belong to this spec.
+    pub labelled: bool,
+    /// What the agent says.
+    pub status: EggAssignmentStatus,
+}
+
+impl Observed {
+    /// The Egg that it comes from, as far as it can be read.
+    pub fn egg(&self) -> Option<EggKey> {
+        let egg = &self.assignment.as_ref()?.egg;
+        Some(EggKey { kind: egg.kind, namespace: egg.namespace.clone(), name: egg.name.clone() })
+    }
+}
+
+fn same_policy(a: &Arc<PolicySpec>, b: &Arc<PolicySpec>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
+}

@@ -1,0 +1,77 @@
+//! The EggAssignments that exist.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{EggKey, ObjectKey, Observed};
+
+#[derive(Debug, Default)]
+pub(super) struct ObservedSet {
+    by_key: HashMap<ObjectKey, Observed>,
+    by_egg: HashMap<EggKey, BTreeSet<ObjectKey>>,
+    /// The newest resource version that the watch has shown.
+    newest: u64,
+}
+
+impl ObservedSet {
+    pub fn get(&self, key: &ObjectKey) -> Option<&Observed> {
+        self.by_key.get(key)
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &Observed> {
+        self.by_key.values()
+    }
+
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Observed> {
+        self.by_key.values_mut()
+    }
+
+    pub fn of_egg(&self, egg: &EggKey) -> impl Iterator<Item = &ObjectKey> {
+        self.by_egg.get(egg).into_iter().flatten()
+    }
+
+    pub fn seen(&mut self, resource_version: u64) {
+        self.newest = self.newest.max(resource_version);
+    }
+
+    pub fn is_past(&self, resource_version: u64) -> bool {
+        resource_version <= self.newest
+    }
+
+    /// Whether anything but the resource version is new.
+    pub fn insert(&mut self, observed: Observed) -> bool {
+        let key = observed.key.clone();
+        let egg = observed.egg();
+        let resource_version = observed.resource_version;
+        let changed = match self.by_key.get(&key) {
+            Some(known) => Observed { resource_version, ..known.clone() } != observed,
+            None => true,
+        };
+        if let Some(old) = self.by_key.insert(key.clone(), observed) {
+            self.unlink(&key, old.egg());
+        }
+        if let Some(egg) = egg {
+            self.by_egg.entry(egg).or_default().insert(key);
+        }
+        changed
+    }
+
+    pub fn remove(&mut self, key: &ObjectKey) -> Option<Observed> {
+        let old = self.by_key.remove(key)?;
+        self.unlink(key, old.egg());
+        Some(old)
+    }
+
+    fn unlink(&mut self, key: &ObjectKey, egg: Option<EggKey>) {
+        let Some(egg) = egg else { return };
+        if let Some(keys) = self.by_egg.get_mut(&egg) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_egg.remove(&egg);
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `l7egg-operator`.
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use l7egg_operator::{Settings, run};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Turns Eggs into EggAssignments for the node agents, and their reports into the Eggs' status.
+///
+/// Uses the service account of its pod, or the kubeconfig of $KUBECONFIG or ~/.kube/config.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  l7egg-operator --leader-elect                         in a cluster
+  RUST_LOG=l7egg_operator=debug l7egg-operator          on a desk, against the current kubeconfig"
+)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Log format.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match arguments.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let client = kube::Client::try_default()
+        .await
+        .context("no way to the API server: run in a pod with a service account, or set KUBECONFIG")?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(shutdown.clone())?);
+    run(client, arguments.settings, shutdown).await?;
+    Ok(())
+}
+
+fn cancel_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        shutdown.cancel();
+    })
+}

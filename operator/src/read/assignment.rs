@@ -1,0 +1,35 @@
+//! EggAssignments.
+
+use std::sync::Arc;
+
+use kube::api::DynamicObject;
+use l7egg_crds::{EggAssignmentSpec, EggAssignmentStatus, NODE_LABEL};
+use serde::Deserialize;
+
+use super::resource_version;
+use crate::index::{Assignment, ObjectKey, Observed};
+
+/// An EggAssignment for the index; nothing if it has no name.
+pub fn observed(object: &DynamicObject) -> Option<Observed> {
+    let meta = &object.metadata;
+    let assignment = EggAssignmentSpec::deserialize(&object.data["spec"]).ok().map(|spec| Assignment {
+        node: spec.node,
+        egg: spec.egg,
+        policy: Arc::new(spec.policy),
+        pods: spec.pods,
+    });
+    let labelled = assignment.as_ref().is_some_and(|assignment| {
+        let label = meta.labels.as_ref().and_then(|labels| labels.get(NODE_LABEL));
+        let owned = meta.owner_references.iter().flatten().any(|owner| owner.uid == assignment.egg.uid);
+        label == Some(&assignment.node) && owned
+    });
+    Some(Observed {
+        key: ObjectKey::new(meta.namespace.clone()?, meta.name.clone()?),
+        uid: meta.uid.clone().unwrap_or_default(),
+        generation: meta.generation.unwrap_or(0),
+        resource_version: resource_version(meta),
+        assignment,
+        labelled,
+        status: EggAssignmentStatus::deserialize(&object.data["status"]).unwrap_or_default(),
+    })
+}

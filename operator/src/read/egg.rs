@@ -1,0 +1,150 @@
+//! Eggs and ClusterEggs: read and judged here, so that the index holds only what can be enforced.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::api::DynamicObject;
+use kube::core::Selector;
+use l7egg_crds::{ClusterEggSpec, EggStatus, PolicySpec};
+use l7egg_policy::{Problem, ProblemKind, validate, validate_cluster};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::resource_version;
+use crate::index::{Accepted, Egg, EggKey, Namespaces, Rejection, Selection};
+
+/// Most problems that a condition's message lists.
+const MAX_PROBLEMS: usize = 5;
+
+/// An Egg for the index; nothing if it has no name, or is being deleted.
+pub fn egg(object: &DynamicObject) -> Option<Egg> {
+    let key = egg_key(object)?;
+    let spec = read_egg(key.namespace.as_deref().unwrap_or_default(), &object.data["spec"]);
+    read(object, key, spec)
+}
+
+/// A ClusterEgg for the index; nothing if it has no name, or is being deleted.
+pub fn cluster_egg(object: &DynamicObject) -> Option<Egg> {
+    let key = cluster_egg_key(object)?;
+    read(object, key, read_cluster_egg(&object.data["spec"]))
+}
+
+/// Which Egg an object is.
+pub fn egg_key(object: &DynamicObject) -> Option<EggKey> {
+    Some(EggKey::egg(object.metadata.namespace.clone()?, object.metadata.name.clone()?))
+}
+
+/// Which ClusterEgg an object is.
+pub fn cluster_egg_key(object: &DynamicObject) -> Option<EggKey> {
+    Some(EggKey::cluster(object.metadata.name.clone()?))
+}
+
+fn read(object: &DynamicObject, key: EggKey, spec: Result<Accepted, Rejection>) -> Option<Egg> {
+    // It may wait for finalizers of others; what it asked for ends with the order to delete it.
+    if object.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    Some(Egg {
+        key,
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or(0),
+        resource_version: resource_version(&object.metadata),
+        spec,
+        // A status that cannot be read is one to be written anew.
+        status: EggStatus::deserialize(&object.data["status"]).unwrap_or_default(),
+    })
+}
+
+fn read_egg(namespace: &str, spec: &Value) -> Result<Accepted, Rejection> {
+    let namespaces = Namespaces::One(namespace.to_owned());
+    let pods = match spec.get("podSelector") {
+        Some(selector) => parse::<LabelSelector>(selector, "spec.podSelector")
+            .and_then(|it| selector_of(it, "spec.podSelector")),
+        None => {
+            Err(malformed("spec.podSelector: write podSelector: {} to select every pod of the namespace"))
+        }
+    };
+    let selection = pods.map(|pods| Selection { namespaces, pods });
+    judge(parse::<PolicySpec>(spec, "spec").map(|policy| (validate(&policy), policy)), selection)
+}
+
+fn read_cluster_egg(spec: &Value) -> Result<Accepted, Rejection> {
+    let parsed = parse::<ClusterEggSpec>(spec, "spec")?;
+    let problems = validate_cluster(&parsed);
+    let namespaces = selector_of(parsed.namespace_selector.unwrap_or_default(), "spec.namespaceSelector");
+    // Without a podSelector there is a problem already, or a nodeSelector: no pod is meant.
+    let pods = parsed.pod_selector.map(|pods| selector_of(pods, "spec.podSelector")).transpose();
+    let selection = match (namespaces, pods) {
+        (Ok(namespaces), Ok(Some(pods))) => {
+            Ok(Selection { namespaces: Namespaces::Matching(namespaces), pods })
+        }
+        (Ok(_), Ok(None)) => Err(malformed("spec.podSelector: is missing")),
+        (Err(rejection), _) | (_, Err(rejection)) => Err(rejection),
+    };
+    judge(Ok((problems, parsed.policy)), selection)
+}
+
+/// Everything there is to say against it, the policy first; or what can be enforced.
+fn judge(
+    policy: Result<(Vec<Problem>, PolicySpec), Rejection>,
+    selection: Result<Selection, Rejection>,
+) -> Result<Accepted, Rejection> {
+    let policy = policy.and_then(|(problems, policy)| match rejection_of(&problems) {
+        Some(rejection) => Err(rejection),
+        None => Ok(policy),
+    });
+    match (policy, selection) {
+        (Ok(policy), Ok(selection)) => Ok(Accepted { selection, policy: Arc::new(policy) }),
+        (Err(rejection), selection) => Err(Rejection { selection: selection.ok(), ..rejection }),
+        (Ok(_), Err(rejection)) => Err(rejection),
+    }
+}
+
+fn rejection_of(problems: &[Problem]) -> Option<Rejection> {
+    if problems.is_empty() {
+        return None;
+    }
+    let invalid = problems.iter().any(|problem| problem.kind == ProblemKind::Invalid);
+    let mut message =
+        problems.iter().take(MAX_PROBLEMS).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if problems.len() > MAX_PROBLEMS {
+        message.push_str(&format!("; and {} more", problems.len() - MAX_PROBLEMS));
+    }
+    Some(Rejection { reason: if invalid { "Invalid" } else { "Unsupported" }, message, selection: None })
+}
+
+fn selector_of(selector: LabelSelector, path: &str) -> Result<Selector, Rejection> {
+    for (index, requirement) in selector.match_expressions.iter().flatten().enumerate() {
+        let some = requirement.values.as_ref().is_some_and(|values| !values.is_empty());
+        let wrong = match requirement.operator.as_str() {
+            "In" | "NotIn" if !some => format!("{} needs values", requirement.operator),
+            "Exists" | "DoesNotExist" if some => format!("{} takes no values", requirement.operator),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => continue,
+            other => format!("{other:?} is no operator: write In, NotIn, Exists or DoesNotExist"),
+        };
+        return Err(invalid_selector(format!("{path}.matchExpressions[{index}]: {wrong}")));
+    }
+    Selector::try_from(selector).map_err(|error| invalid_selector(format!("{path}: {error}")))
+}
+
+fn parse<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T, Rejection> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = match error.path().to_string().as_str() {
+            "." => path.to_owned(),
+            below => format!("{path}.{below}"),
+        };
+        malformed(&format!("{path}: {}", error.inner()))
+    })
+}
+
+fn malformed(message: &str) -> Rejection {
+    Rejection { reason: "Malformed", message: message.to_owned(), selection: None }
+}
+
+fn invalid_selector(message: String) -> Rejection {
+    Rejection { reason: "InvalidSelector", message, selection: None }
+}
+
+#[cfg(test)]
+mod tests;

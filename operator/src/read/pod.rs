@@ -1,0 +1,127 @@
+//! Pods.
+
+use k8s_openapi::api::core::v1::Pod as ApiPod;
+use kube::Resource;
+use kube::api::ObjectMeta;
+use l7egg_crds::{AssignedPod, PodDns};
+use serde::Deserialize;
+
+use crate::index::Pod;
+
+/// Annotation of the pod object of a static pod: the uid that its kubelet knows it by.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// Those fields of a pod that are used: the others are not even decoded.
+#[derive(Resource, Clone, Debug, Default, Deserialize)]
+#[resource(inherit = "ApiPod")]
+pub struct PodObject {
+    /// Name, namespace, uid, labels.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// Node and DNS.
+    #[serde(default)]
+    pub spec: PodObjectSpec,
+    /// Phase.
+    #[serde(default)]
+    pub status: PodObjectStatus,
+}
+
+/// Those fields of a pod's spec that are used.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodObjectSpec {
+    /// Node that the pod is bound to.
+    pub node_name: Option<String>,
+    /// Whether it uses the node's network namespace.
+    pub host_network: Option<bool>,
+    /// What its resolv.conf is made of.
+    pub dns_policy: Option<String>,
+    /// What is added to it.
+    pub dns_config: Option<DnsConfig>,
+}
+
+/// Those fields of a pod's `dnsConfig` that are used.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct DnsConfig {
+    /// Resolvers.
+    pub nameservers: Option<Vec<String>>,
+}
+
+/// Those fields of a pod's status that are used.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodObjectStatus {
+    /// `Succeeded` and `Failed` pods have no running container and never will.
+    pub phase: Option<String>,
+}
+
+/// The pod for the index; nothing if it is not bound yet, or finished.
+pub fn pod(object: PodObject) -> Option<Pod> {
+    let PodObject { metadata, spec, status } = object;
+    let node = spec.node_name.filter(|node| !node.is_empty())?;
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    // The cgroup of a static pod has the uid that kubelet gave it, not the one of its mirror in the API.
+    let mirrored = metadata.annotations.and_then(|mut annotations| annotations.remove(MIRROR_ANNOTATION));
+    Some(Pod {
+        labels: metadata.labels.unwrap_or_default(),
+        node,
+        assigned: AssignedPod {
+            namespace: metadata.namespace?,
+            name: metadata.name?,
+            uid: mirrored.or(metadata.uid)?,
+            host_network: spec.host_network.unwrap_or(false),
+            dns: PodDns {
+                policy: spec.dns_policy.unwrap_or_else(|| "ClusterFirst".to_owned()),
+                nameservers: spec.dns_config.and_then(|config| config.nameservers).unwrap_or_default(),
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(spec: serde_json::Value, phase: &str) -> Option<Pod> {
+        let object = json!({
+            "metadata": {"namespace": "shop", "name": "a", "uid": "u", "labels": {"app": "x"}},
+            "spec": spec, "status": {"phase": phase},
+        });
+        pod(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn bound_pods_count_until_they_finish() {
+        assert_eq!(read(json!({}), "Pending"), None);
+        for phase in ["Pending", "Running", "Unknown"] {
+            assert_eq!(read(json!({"nodeName": "n"}), phase).unwrap().node, "n");
+        }
+        for phase in ["Succeeded", "Failed"] {
+            assert_eq!(read(json!({"nodeName": "n"}), phase), None);
+        }
+    }
+
+    #[test]
+    fn dns_and_host_network() {
+        let dns = json!({"nameservers": ["1.1.1.1"]});
+        let spec = json!({"nodeName": "n", "hostNetwork": true, "dnsPolicy": "None", "dnsConfig": dns});
+        let assigned = read(spec, "Running").unwrap().assigned;
+        assert!(assigned.host_network);
+        assert_eq!(assigned.dns, PodDns { policy: "None".into(), nameservers: vec!["1.1.1.1".into()] });
+    }
+
+    #[test]
+    fn a_static_pod_has_the_uid_of_its_kubelet() {
+        let object = json!({
+            "metadata": {"namespace": "kube-system", "name": "a", "uid": "api",
+                         "annotations": {"kubernetes.io/config.mirror": "kubelet"}},
+            "spec": {"nodeName": "n"},
+        });
+        assert_eq!(pod(serde_json::from_value(object).unwrap()).unwrap().assigned.uid, "kubelet");
+    }
+}

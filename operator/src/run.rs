@@ -1,0 +1,85 @@
+//! Everything started, connected, and ended in order.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, Recorder, Reporter};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::controller::{Connections, Controller};
+use crate::health::Health;
+use crate::lease::Candidate;
+use crate::listing::Listings;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+use crate::write::MANAGER;
+use crate::{http, watch as watches};
+
+/// News that may wait for the control loop, and events that may wait to be sent.
+const WAITING: usize = 1024;
+
+/// Why the operator could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The address for metrics and probes.
+    #[error("cannot listen on {address} for metrics and probes, choose another --metrics-address: {error}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// Runs the operator until `shutdown` is cancelled. An API server that is away is waited for.
+///
+/// # Errors
+/// When the address for metrics and probes cannot be used.
+pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken) -> Result<(), RunError> {
+    let address = settings.metrics_address;
+    let listener = http::bind(address).await.map_err(|error| RunError::Listen { address, error })?;
+    let metrics = Metrics::default();
+    let health = Arc::new(Health::new(Listings::default().waiting_for()));
+    let (news_sender, news) = mpsc::channel(WAITING);
+    let (events_sender, events) = mpsc::channel(WAITING);
+    let (leads_sender, leads) = watch::channel(!settings.leader_elect);
+
+    // Dropped at the end, and with them their tasks.
+    let mut services = watches::start(&client, &news_sender, &metrics);
+    drop(news_sender);
+    services.spawn(http::serve(listener, health.clone(), metrics.clone()));
+    services.spawn(publish(recorder(&client, &settings.identity), events));
+
+    // The lease is given back only when nothing is written any more.
+    let written = CancellationToken::new();
+    let lease = settings.leader_elect.then(|| {
+        let candidate = Candidate::new(client.clone(), &settings.lease_namespace, &settings.identity);
+        tokio::spawn(candidate.run(leads_sender, written.clone()))
+    });
+
+    let connections = Connections { news, leads, events: events_sender, health, metrics };
+    Controller::new(client, connections, usize::from(settings.concurrent_writes)).run(shutdown).await;
+    written.cancel();
+    if let Some(lease) = lease
+        && let Err(error) = lease.await
+    {
+        tracing::error!(%error, "leader election died");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn recorder(client: &Client, identity: &str) -> Recorder {
+    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(identity.to_owned()) };
+    Recorder::new(client.clone(), reporter)
+}
+
+async fn publish(recorder: Recorder, mut events: mpsc::Receiver<(Event, ObjectReference)>) {
+    while let Some((event, about)) = events.recv().await {
+        if let Err(error) = recorder.publish(&event, &about).await {
+            tracing::debug!(reason = %event.reason, name = ?about.name, %error, "event was not sent");
+        }
+    }
+}

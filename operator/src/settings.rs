@@ -1,0 +1,42 @@
+//! What can be chosen when the operator is started.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use l7egg_crds::SYSTEM_NAMESPACE;
+
+/// The operator's settings.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// Write only while holding the Lease `l7egg-operator`: needed for more than one replica.
+    #[arg(long)]
+    pub leader_elect: bool,
+
+    /// Namespace of the Lease.
+    #[arg(long, default_value = SYSTEM_NAMESPACE, value_name = "NAMESPACE")]
+    pub lease_namespace: String,
+
+    /// Name of this operator in the Lease and in events; the pod's name in a cluster.
+    #[arg(long, env = "POD_NAME", default_value = "l7egg-operator", value_name = "NAME")]
+    pub identity: String,
+
+    /// Address for /metrics, /healthz and /readyz.
+    #[arg(long, default_value = "0.0.0.0:9468", value_name = "ADDRESS:PORT")]
+    pub metrics_address: SocketAddr,
+
+    /// Most requests that write at a time.
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub concurrent_writes: u16,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            leader_elect: false,
+            lease_namespace: SYSTEM_NAMESPACE.to_owned(),
+            identity: "l7egg-operator".to_owned(),
+            metrics_address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            concurrent_writes: 32,
+        }
+    }
+}

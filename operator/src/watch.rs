@@ -1,0 +1,170 @@
+//! What the API server has, as a stream of news.
+
+use std::fmt::Debug;
+use std::pin::pin;
+use std::time::Duration;
+
+use backon::ExponentialBuilder;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use kube::{Client, ResourceExt};
+use l7egg_crds::{ClusterEgg, Egg as ApiEgg, EggAssignment};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::index::{Egg, EggKey, Labels, ObjectKey, Observed, Pod};
+use crate::metrics::Metrics;
+use crate::read::{self, PodObject};
+use crate::write::{MANAGED_BY_LABEL, MANAGER};
+
+/// Only pods that are bound and not finished: the API server leaves out the others, and reports those that
+/// become so as deleted.
+const POD_FIELDS: &str = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
+
+/// News of one kind of object.
+#[derive(Debug)]
+pub enum Change<T, K> {
+    /// A list of all that there is begins.
+    Listing,
+    /// It is there, or has changed.
+    Set(T),
+    /// It is gone, or counts no longer.
+    Gone(K),
+    /// The list is complete: what was not in it is gone.
+    Listed,
+}
+
+/// News.
+#[derive(Debug)]
+pub enum News {
+    /// Of Eggs.
+    Egg(Change<Egg, EggKey>),
+    /// Of ClusterEggs.
+    ClusterEgg(Change<Egg, EggKey>),
+    /// Of pods.
+    Pod(Change<Pod, ObjectKey>),
+    /// Of namespaces.
+    Namespace(Change<(String, Labels), String>),
+    /// Of EggAssignments.
+    Assignment(Change<Observed, ObjectKey>),
+}
+
+/// Starts to watch everything, each kind in its own task. They end with the returned set.
+pub fn start(client: &Client, news: &mpsc::Sender<News>, metrics: &Metrics) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let (eggs, cluster_eggs) = (ApiResource::erase::<ApiEgg>(&()), ApiResource::erase::<ClusterEgg>(&()));
+    let assignments = ApiResource::erase::<EggAssignment>(&());
+    let all = watcher::Config::default();
+    let ours = all.clone().labels(&format!("{MANAGED_BY_LABEL}={MANAGER}"));
+    let bound = all.clone().fields(POD_FIELDS);
+
+    let dynamic = |resource: &ApiResource| Api::<DynamicObject>::all_with(client.clone(), resource);
+    let stream = watcher::watcher(dynamic(&eggs), all.clone());
+    tasks.spawn(forward("eggs", stream, news.clone(), metrics.clone(), |event| {
+        change(event, |object| read::egg(&object), read::egg_key).map(News::Egg)
+    }));
+    let stream = watcher::watcher(dynamic(&cluster_eggs), all.clone());
+    tasks.spawn(forward("clustereggs", stream, news.clone(), metrics.clone(), |event| {
+        change(event, |object| read::cluster_egg(&object), read::cluster_egg_key).map(News::ClusterEgg)
+    }));
+    let stream = watcher::watcher(dynamic(&assignments), ours);
+    tasks.spawn(forward("eggassignments", stream, news.clone(), metrics.clone(), |event| {
+        change(event, |object| read::observed(&object), object_key).map(News::Assignment)
+    }));
+    let stream = watcher::watcher(Api::<PodObject>::all(client.clone()), bound);
+    tasks.spawn(forward("pods", stream, news.clone(), metrics.clone(), |event| {
+        change(event, read::pod, object_key).map(News::Pod)
+    }));
+    let stream = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all);
+    tasks.spawn(forward("namespaces", stream, news.clone(), metrics.clone(), |event| {
+        change(event, namespace, |object| object.metadata.name.clone()).map(News::Namespace)
+    }));
+    tasks
+}
+
+/// Passes on what a watch brings. Errors are the watch's to mend: it tries again after a pause.
+async fn forward<K: Debug>(
+    what: &'static str,
+    stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    news: mpsc::Sender<News>,
+    metrics: Metrics,
+    to_news: impl Fn(Event<K>) -> Option<News>,
+) {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times();
+    let mut stream = pin!(stream.backoff(ExponentialBackoff::from(pauses)));
+    let mut failing = false;
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(event) => {
+                // A list begins before the API server has been asked for it.
+                if failing && !matches!(event, Event::Init) {
+                    tracing::info!(what, "watch works again");
+                    failing = false;
+                }
+                if let Some(item) = to_news(event)
+                    && news.send(item).await.is_err()
+                {
+                    return;
+                }
+            }
+            Err(error) => {
+                metrics.watch_failed(what);
+                if failing {
+                    tracing::debug!(what, %error, "watch still fails");
+                } else {
+                    tracing::warn!(what, %error, "watch failed, trying again{}", advice(&error));
+                    failing = true;
+                }
+            }
+        }
+    }
+}
+
+/// An object without a name is none that the API server could have.
+fn change<O, T, K>(
+    event: Event<O>,
+    read: impl Fn(O) -> Option<T>,
+    key: impl Fn(&O) -> Option<K>,
+) -> Option<Change<T, K>> {
+    match event {
+        Event::Init => Some(Change::Listing),
+        Event::InitDone => Some(Change::Listed),
+        Event::Apply(object) | Event::InitApply(object) => {
+            let key = key(&object)?;
+            Some(read(object).map_or(Change::Gone(key), Change::Set))
+        }
+        Event::Delete(object) => Some(Change::Gone(key(&object)?)),
+    }
+}
+
+fn object_key<O: ResourceExt>(object: &O) -> Option<ObjectKey> {
+    let meta = object.meta();
+    Some(ObjectKey::new(meta.namespace.clone()?, meta.name.clone()?))
+}
+
+fn namespace(object: PartialObjectMeta<Namespace>) -> Option<(String, Labels)> {
+    Some((object.metadata.name?, object.metadata.labels.unwrap_or_default()))
+}
+
+/// What a person can do about it, where that is known.
+fn advice(error: &watcher::Error) -> &'static str {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return "";
+    };
+    match error {
+        kube::Error::Api(status) if status.code == 404 => {
+            ": the CustomResourceDefinitions are not installed, apply manifests/crds"
+        }
+        kube::Error::Api(status) if status.code == 403 => {
+            ": the operator's ClusterRole lacks the right, apply manifests/base"
+        }
+        _ => "",
+    }
+}

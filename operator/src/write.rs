@@ -1,0 +1,190 @@
+//! The requests that write to the API server.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, Preconditions,
+};
+use kube::{Client, Resource};
+use l7egg_crds::{ClusterEgg, Egg, EggAssignment, EggAssignmentSpec, EggKind, EggStatus, GROUP, NODE_LABEL};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::index::{Assignment, EggKey, ObjectKey, Observed};
+use crate::read;
+
+/// Field manager of everything that the operator writes.
+pub const MANAGER: &str = "l7egg-operator";
+/// Label of the EggAssignments that are the operator's.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Longest that one request may take.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// One request.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// Create or change an EggAssignment by server-side apply.
+    Apply(ObjectKey, Assignment),
+    /// Delete an EggAssignment, if it still is the one of this uid.
+    Delete(ObjectKey, String),
+    /// Write the status of the Egg of this uid.
+    Status(EggKey, String, EggStatus),
+}
+
+/// What the API server has after a request.
+#[derive(Clone, Debug)]
+pub enum Written {
+    /// The EggAssignment.
+    Applied(Box<Observed>),
+    /// No such EggAssignment.
+    Deleted,
+    /// The Egg's resource version and status.
+    Status(u64, EggStatus),
+    /// No such Egg.
+    EggGone,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The API server refused it, or could not be asked.
+    #[error("{}", words(.0))]
+    Request(#[from] kube::Error),
+    /// No answer in time.
+    #[error("the API server did not answer within {} s", TIMEOUT.as_secs())]
+    Timeout,
+    /// The answer has no name: it is no Kubernetes API server that answers.
+    #[error("the API server's answer is no EggAssignment")]
+    Answer,
+    /// The object was stored, but not as it was sent.
+    #[error(
+        "the API server stored the EggAssignment otherwise than it was sent: its CustomResourceDefinition is \
+         older or newer than the operator; apply the manifests of the operator's version"
+    )]
+    StoredOtherwise(Box<Observed>),
+}
+
+impl WriteError {
+    /// Whether the same request will very likely be refused again.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            WriteError::Request(kube::Error::Api(status)) => {
+                (400..500).contains(&status.code) && ![404, 408, 409, 429].contains(&status.code)
+            }
+            WriteError::Request(_) | WriteError::Timeout => false,
+            WriteError::Answer | WriteError::StoredOtherwise(_) => true,
+        }
+    }
+}
+
+/// Sends one request and waits for the answer.
+///
+/// # Errors
+/// When it is refused, fails, or takes too long. It can then be sent again as it is.
+pub async fn write(client: Client, write: Write) -> Result<Written, WriteError> {
+    let request = async {
+        match write {
+            Write::Apply(key, assignment) => apply(client, &key, assignment).await,
+            Write::Delete(key, uid) => delete(client, &key, uid).await,
+            Write::Status(key, uid, status) => write_status(client, &key, &uid, status).await,
+        }
+    };
+    tokio::time::timeout(TIMEOUT, request).await.unwrap_or(Err(WriteError::Timeout))
+}
+
+async fn apply(client: Client, key: &ObjectKey, assignment: Assignment) -> Result<Written, WriteError> {
+    let object = object(key, &assignment);
+    let params = PatchParams::apply(MANAGER).force();
+    let answer = assignments(client, key).patch(&key.name, &params, &Patch::Apply(&object)).await?;
+    let observed = Box::new(read::observed(&answer).ok_or(WriteError::Answer)?);
+    if observed.assignment.as_ref() == Some(&assignment) && observed.labelled {
+        Ok(Written::Applied(observed))
+    } else {
+        Err(WriteError::StoredOtherwise(observed))
+    }
+}
+
+async fn delete(client: Client, key: &ObjectKey, uid: String) -> Result<Written, WriteError> {
+    let only_this = Preconditions { uid: Some(uid), resource_version: None };
+    let params = DeleteParams::default().preconditions(only_this);
+    match assignments(client, key).delete(&key.name, &params).await {
+        Ok(_) => Ok(Written::Deleted),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Written::Deleted),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn write_status(
+    client: Client,
+    key: &EggKey,
+    uid: &str,
+    status: EggStatus,
+) -> Result<Written, WriteError> {
+    let resource = match key.kind {
+        EggKind::Egg => ApiResource::erase::<Egg>(&()),
+        EggKind::ClusterEgg => ApiResource::erase::<ClusterEgg>(&()),
+    };
+    // Dynamic, because the rest of the object may be what this status complains of.
+    let api: Api<DynamicObject> = match &key.namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    let patch = json!({"metadata": {"uid": uid}, "status": status});
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch_status(&key.name, &params, &Patch::Merge(&patch)).await {
+        Ok(answer) => {
+            let stored = EggStatus::deserialize(&answer.data["status"]).unwrap_or_default();
+            Ok(Written::Status(read::resource_version(&answer.metadata), stored))
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Written::EggGone),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn assignments(client: Client, key: &ObjectKey) -> Api<DynamicObject> {
+    Api::namespaced_with(client, &key.namespace, &ApiResource::erase::<EggAssignment>(&()))
+}
+
+fn object(key: &ObjectKey, assignment: &Assignment) -> serde_json::Value {
+    let egg = &assignment.egg;
+    let (api_version, kind) = match egg.kind {
+        EggKind::Egg => (Egg::api_version(&()), Egg::kind(&())),
+        EggKind::ClusterEgg => (ClusterEgg::api_version(&()), ClusterEgg::kind(&())),
+    };
+    let labels = [(NODE_LABEL, assignment.node.as_str()), (MANAGED_BY_LABEL, MANAGER)];
+    let metadata = ObjectMeta {
+        name: Some(key.name.clone()),
+        namespace: Some(key.namespace.clone()),
+        labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+        owner_references: Some(vec![OwnerReference {
+            api_version: api_version.into_owned(),
+            kind: kind.into_owned(),
+            name: egg.name.clone(),
+            uid: egg.uid.clone(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        }]),
+        ..ObjectMeta::default()
+    };
+    let spec = EggAssignmentSpec {
+        node: assignment.node.clone(),
+        egg: egg.clone(),
+        policy: (*assignment.policy).clone(),
+        pods: assignment.pods.clone(),
+    };
+    json!({
+        "apiVersion": format!("{GROUP}/{}", EggAssignment::version(&())),
+        "kind": EggAssignment::kind(&()),
+        "metadata": metadata,
+        "spec": spec,
+    })
+}
+
+/// The API server's own message, where there is one: kube prints the whole answer.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
+}
