@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use l7egg_crds::{Condition, ConditionStatus};
 use l7egg_e2e::cluster::{PodPlan, Setting, blocked, reached};
-use serde::Deserialize;
 use serde_yaml::Value;
 
 const GOOD: &str = "[{to: [{cidr: 198.18.0.80/32}], ports: [{port: 80}]}]";
@@ -70,46 +69,22 @@ async fn features_to_come_are_refused_by_name() -> anyhow::Result<()> {
 async fn nonsense_says_what_to_write_and_stops_nobody() -> anyhow::Result<()> {
     let Some(test) = Setting::new("nonsense").await? else { return Ok(()) };
     let pod = test.namespace.start(PodPlan::new("shop").label("app", "shop")).await?;
-    let to = |to: &str| format!("{{podSelector: {{}}, egress: [{{to: [{to}]}}]}}");
-    let ports = |ports: &str| {
-        format!("{{podSelector: {{}}, egress: [{{to: [{{cidr: 10.0.0.0/8}}], ports: [{ports}]}}]}}")
-    };
-    let cases = [
-        ("no-cidr", to("{cidr: 10.0.0.0/33}")),
-        ("host-bits", to("{cidr: a.b.c.d/8}")),
-        ("except-outside", to("{cidr: 10.0.0.0/8, except: [11.0.0.0/16]}")),
-        ("except-family", to("{cidr: 10.0.0.0/8, except: ['2001:db8::/48']}")),
-        ("except-alone", to("{except: [10.0.0.0/16]}")),
-        ("mixed", to("{cidr: 10.0.0.0/8, domainNames: [a.test]}")),
-        ("empty-destination", to("{}")),
-        ("long-label", to(&format!("{{domainNames: [{}.test]}}", "a".repeat(64)))),
-        ("pattern", to("{domainNames: ['***.test']}")),
-        ("upside-down", ports("{port: 443, endPort: 80}")),
-        ("end-alone", ports("{endPort: 80}")),
-        ("icmp-port", ports("{protocol: ICMP, port: 8}")),
-        (
-            "selector",
-            format!(
-                "{{podSelector: {{matchExpressions: [{{key: a, operator: Near, values: [b]}}]}}, egress: {GOOD}}}"
-            ),
-        ),
-        (
-            "selector-values",
-            format!("{{podSelector: {{matchExpressions: [{{key: a, operator: In}}]}}, egress: {GOOD}}}"),
-        ),
-    ];
-    for (name, spec) in &cases {
-        match test.namespace.judge(&egg(name, spec)).await {
+    let bad = documents("../examples/bad")?;
+    for (file, text) in bad.iter().chain(&bad_selectors()) {
+        let promised: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# operator: ")).collect();
+        match test.namespace.judge(text).await {
             Ok(condition) => {
-                println!("  {name}: {}", says(&condition));
-                ensure!(condition.status == ConditionStatus::False, "{name} was accepted");
-                ensure!(condition.message.len() > 20, "{name}: the message says too little");
+                println!("  {file}: {}", says(&condition));
+                ensure!(condition.status == ConditionStatus::False, "{file} was accepted");
+                ensure!(condition.message.len() > 20, "{file}: the message says too little");
+                let missing = promised.iter().find(|line| !condition.message.contains(**line));
+                ensure!(missing.is_none(), "{file} promises a message that does not come: {missing:?}");
             }
-            Err(error) if is_refusal(&error) => println!("  {name}: refused by the API server: {error:#}"),
-            Err(error) => return Err(error.context(format!("Egg {name}"))),
+            Err(error) if is_refusal(&error) => println!("  {file}: refused by the API server: {error:#}"),
+            Err(error) => return Err(error.context(file.clone())),
         }
     }
-    println!("among {} such Eggs a good one is enforced", cases.len());
+    println!("among {} such Eggs a good one is enforced", bad.len() + 2);
     test.namespace.enforce(&good("good", "shop"), 1).await?;
     let as_good = || vec![reached("tcp://198.18.0.80:80"), blocked("tcp://198.18.0.81:80")];
     test.namespace.verify(&[(&pod, as_good())]).await?;
@@ -129,37 +104,52 @@ async fn nonsense_says_what_to_write_and_stops_nobody() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_is_accepted() -> anyhow::Result<()> {
     let Some(test) = Setting::new("examples").await? else { return Ok(()) };
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let mut count = 0;
+    let examples = documents("../examples")?;
+    for (number, (file, text)) in examples.iter().enumerate() {
+        let mut object: Value = serde_yaml::from_str(text).with_context(|| file.clone())?;
+        // It is about acceptance: an example's ClusterEgg must not reach the pods of the whole cluster.
+        if object["kind"] == "ClusterEgg" {
+            let name = &test.namespace.name;
+            object["metadata"]["name"] = format!("{name}-{number}").into();
+            object["spec"]["namespaceSelector"] =
+                serde_yaml::from_str(&format!("matchLabels: {{l7egg.dev/e2e: {name}}}"))?;
+        }
+        let condition =
+            test.namespace.judge(&serde_yaml::to_string(&object)?).await.with_context(|| file.clone())?;
+        println!("  {file}: {}", says(&condition));
+        ensure!(condition.status == ConditionStatus::True, "{file} is not accepted");
+    }
+    ensure!(examples.len() >= 5, "where have the examples gone?");
+    Ok(())
+}
+
+/// File name and text of every Egg and ClusterEgg in the YAML files of a folder.
+fn documents(folder: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: Vec<_> =
         std::fs::read_dir(&folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.sort();
+    let mut documents = Vec::new();
     for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "yaml")) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
         let text = std::fs::read_to_string(file)?;
-        for document in serde_yaml::Deserializer::from_str(&text) {
-            let mut object = Value::deserialize(document).with_context(|| format!("{}", file.display()))?;
-            if !["Egg", "ClusterEgg"].contains(&object["kind"].as_str().unwrap_or_default()) {
-                continue;
-            }
-            // It is about acceptance: an example's ClusterEgg must not reach the pods of the whole cluster.
-            if object["kind"] == "ClusterEgg" && object["spec"]["nodeSelector"].is_null() {
-                let name = &test.namespace.name;
-                object["metadata"]["name"] = format!("{name}-{count}").into();
-                object["spec"]["namespaceSelector"] =
-                    serde_yaml::from_str(&format!("matchLabels: {{l7egg.dev/e2e: {name}}}"))?;
-            }
-            let condition = test
-                .namespace
-                .judge(&serde_yaml::to_string(&object)?)
-                .await
-                .with_context(|| format!("{}", file.display()))?;
-            println!("  {}: {}", file.file_name().unwrap_or_default().to_string_lossy(), says(&condition));
-            ensure!(condition.status == ConditionStatus::True, "{} is not accepted", file.display());
-            count += 1;
-        }
+        let parts = text
+            .split("\n---\n")
+            .filter(|part| part.contains("\nkind: Egg\n") || part.contains("\nkind: ClusterEgg\n"));
+        documents.extend(parts.map(|part| (name.to_string(), part.to_string())));
     }
-    ensure!(count > 0, "no Egg in {}", folder.display());
-    Ok(())
+    Ok(documents)
+}
+
+/// Label selectors that Kubernetes itself would refuse, had it known that they were some.
+fn bad_selectors() -> [(String, String); 2] {
+    [("operator", "{key: a, operator: Near, values: [b]}"), ("values", "{key: a, operator: In}")].map(
+        |(name, expression)| {
+            let name = format!("selector-{name}");
+            let spec = format!("{{podSelector: {{matchExpressions: [{expression}]}}, egress: {GOOD}}}");
+            (name.clone(), egg(&name, &spec))
+        },
+    )
 }
 
 fn is_refusal(error: &anyhow::Error) -> bool {
