@@ -217,10 +217,12 @@ pub struct Learned {
 pub struct Name {
     /// When it was last asked for, `bpf_ktime_get_boot_ns`.
     pub asked_ns: u64,
-    /// Length of `wire` in use.
-    pub len: u16,
-    /// Wire form, lower case, without the root label.
-    pub wire: [u8; NAME_MAX],
+    /// Length of `wire` in use, at most [`NAME_MAX`].
+    pub len: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Wire form, lower case, without the root label; zero behind it.
+    pub wire: [u8; 256],
 }
 
 /// Key of `NAME_VERDICTS`, a cache: what a policy says about a whole name. The value is [`Masks`].
@@ -367,6 +369,18 @@ pub fn mapped(v4: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
 }
 
+#[cfg(feature = "aya")]
+mod pod {
+    macro_rules! pod {
+        ($($t:ident),*) => {
+            // SAFETY: repr(C), plain data, no padding (see the test below), any bytes are valid.
+            $(unsafe impl aya::Pod for super::$t {})*
+        };
+    }
+    pod!(Masks, NameMasks, Config, Subject, SubjectState, PatternKey, CidrData, PortData, ResolverKey);
+    pod!(QueryKey, Query, LearnedKey, Learned, Name, FlowKey, Flow, Connection, Event);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,7 +395,7 @@ mod tests {
         assert_eq!(size_of::<QueryKey>(), 24);
         assert_eq!(size_of::<LearnedKey>(), 20);
         assert_eq!(size_of::<Learned>(), 16 * LEARNED_NAMES);
-        assert_eq!(size_of::<Name>(), 8 + 2 + NAME_MAX);
+        assert_eq!(size_of::<Name>(), 8 + 8 + 256);
         assert_eq!(size_of::<FlowKey>(), 28);
         assert_eq!(size_of::<Flow>(), 24);
         assert_eq!(size_of::<Connection>(), 40);

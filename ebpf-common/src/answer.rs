@@ -105,8 +105,8 @@ impl Message {
 pub enum Step {
     /// Nothing yet: go on.
     More,
-    /// An address, and how long it may be used, in seconds.
-    Address(Address, u32),
+    /// An address: [`AnswerWalk::address`] and [`AnswerWalk::ttl_s`].
+    Address,
     /// The end of the answer section.
     Done,
     /// The message is not what it should be.
@@ -120,8 +120,8 @@ pub struct AnswerWalk {
     at: u32,
     records_left: u32,
     in_name: u32,
-    /// Zero.
-    reserved: u32,
+    ttl_s: u32,
+    address: Address,
 }
 
 impl AnswerWalk {
@@ -131,7 +131,18 @@ impl AnswerWalk {
         self.at = behind_qname + 4;
         self.records_left = u32::from(answers);
         self.in_name = 1;
-        self.reserved = 0;
+    }
+
+    /// The address that was found last.
+    #[inline(always)]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// How long it may be used, in seconds.
+    #[inline(always)]
+    pub fn ttl_s(&self) -> u32 {
+        self.ttl_s
     }
 
     /// One label of a record's name, or the rest of the record.
@@ -178,21 +189,20 @@ impl AnswerWalk {
             return None;
         }
         // RFC 2181 §8: a TTL with the top bit set is 0.
-        let ttl = if ttl >> 31 == 1 { 0 } else { ttl };
+        self.ttl_s = if ttl >> 31 == 1 { 0 } else { ttl };
         Some(match (kind, class, length) {
             (TYPE_A, CLASS_IN, 4) => {
-                let mut v4 = [0; 4];
-                for (i, byte) in v4.iter_mut().enumerate() {
-                    *byte = message.byte(data + i as u32)?;
+                self.address = mapped([0; 4]);
+                for i in 0..4 {
+                    self.address[12 + i] = message.byte(data + i as u32)?;
                 }
-                Step::Address(mapped(v4), ttl)
+                Step::Address
             }
             (TYPE_AAAA, CLASS_IN, 16) => {
-                let mut v6 = [0; 16];
-                for (i, byte) in v6.iter_mut().enumerate() {
-                    *byte = message.byte(data + i as u32)?;
+                for i in 0..16 {
+                    self.address[i] = message.byte(data + i as u32)?;
                 }
-                Step::Address(v6, ttl)
+                Step::Address
             }
             (TYPE_A | TYPE_AAAA, CLASS_IN, _) => Step::Stop,
             _ => Step::More,
@@ -210,7 +220,7 @@ pub fn addresses(message: &Message, behind_qname: u32, answers: u16) -> (Vec<(Ad
     for _ in 0..ANSWER_STEPS {
         match walk.step(message) {
             Step::More => {}
-            Step::Address(address, ttl) => found.push((address, ttl)),
+            Step::Address => found.push((walk.address, walk.ttl_s)),
             Step::Done => return (found, true),
             Step::Stop => return (found, false),
         }

@@ -1,6 +1,6 @@
 //! Which names an address was learned by, in a fixed number of slots.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
 use crate::abi::{Config, LEARNED_NAMES, Learned, LearnedName};
 
@@ -14,6 +14,17 @@ pub struct Slot {
     pub expires_ns: AtomicU64,
 }
 
+/// Access to a cell of map memory. The kernel's target has the instructions, but Rust's own atomics do not
+/// offer them there.
+pub trait Atomics {
+    /// The value.
+    fn load(cell: &AtomicU64) -> u64;
+    /// Sets the value.
+    fn store(cell: &AtomicU64, value: u64);
+    /// Sets the value to `to` if it is `from`; whether it was.
+    fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool;
+}
+
 /// Until when an answer is believed: its TTL, within the bounds of the settings.
 #[inline(always)]
 pub fn expiry(now_ns: u64, ttl_s: u32, config: &Config) -> u64 {
@@ -22,32 +33,31 @@ pub fn expiry(now_ns: u64, ttl_s: u32, config: &Config) -> u64 {
     now_ns + if low > config.max_ttl_ns { config.max_ttl_ns } else { low }
 }
 
-/// A value for an address that was not known yet.
+/// Makes the value for an address that was not known yet.
 #[inline(always)]
-pub fn first(name: u64, expires_ns: u64) -> Learned {
-    let mut learned = Learned { names: [LearnedName { name: 0, expires_ns: 0 }; LEARNED_NAMES] };
+pub fn set_first(learned: &mut Learned, name: u64, expires_ns: u64) {
+    learned.names = [LearnedName { name: 0, expires_ns: 0 }; LEARNED_NAMES];
     learned.names[0] = LearnedName { name, expires_ns };
-    learned
 }
 
 /// Adds a name to a known address, or renews it. Several CPUs may do this at once: a slot is claimed by
 /// compare-and-swap, so that no name is lost. With all slots live, the one that would end first gives way.
 #[inline(always)]
-pub fn renew(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u64, now_ns: u64) {
+pub fn renew<A: Atomics>(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u64, now_ns: u64) {
     let mut victim = 0usize;
     let mut victim_expires = u64::MAX;
     for (index, Slot { name: slot_name, expires_ns: slot_expires }) in slots.iter().enumerate() {
-        let known = slot_name.load(Ordering::Relaxed);
-        let expires = slot_expires.load(Ordering::Relaxed);
+        let known = A::load(slot_name);
+        let expires = A::load(slot_expires);
         if known == name {
             if expires < expires_ns {
-                slot_expires.store(expires_ns, Ordering::Relaxed);
+                A::store(slot_expires, expires_ns);
             }
             return;
         }
         if known == 0 || expires < now_ns {
-            if slot_name.compare_exchange(known, name, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                slot_expires.store(expires_ns, Ordering::Relaxed);
+            if A::compare_and_swap(slot_name, known, name) {
+                A::store(slot_expires, expires_ns);
                 return;
             }
         } else if expires < victim_expires {
@@ -56,8 +66,8 @@ pub fn renew(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u64, now_ns: 
         }
     }
     let slot = &slots[victim & (LEARNED_NAMES - 1)];
-    slot.expires_ns.store(expires_ns, Ordering::Relaxed);
-    slot.name.store(name, Ordering::Relaxed);
+    A::store(&slot.expires_ns, expires_ns);
+    A::store(&slot.name, name);
 }
 
 /// The slots of a value in a map, as atomics.
@@ -72,7 +82,29 @@ pub unsafe fn slots<'a>(learned: *mut Learned) -> &'a [Slot; LEARNED_NAMES] {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::Ordering;
+
     use super::*;
+
+    struct Std;
+
+    impl Atomics for Std {
+        fn load(cell: &AtomicU64) -> u64 {
+            cell.load(Ordering::Relaxed)
+        }
+        fn store(cell: &AtomicU64, value: u64) {
+            cell.store(value, Ordering::Relaxed);
+        }
+        fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool {
+            cell.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        }
+    }
+
+    fn first(name: u64, expires_ns: u64) -> Learned {
+        let mut learned = Learned::default();
+        set_first(&mut learned, name, expires_ns);
+        learned
+    }
 
     fn names(learned: &Learned) -> Vec<u64> {
         learned.names.iter().map(|slot| slot.name).filter(|name| *name != 0).collect()
@@ -80,7 +112,7 @@ mod tests {
 
     fn add(learned: &mut Learned, name: u64, expires: u64, now: u64) {
         // SAFETY: `learned` is borrowed for as long as the slots are used.
-        renew(unsafe { slots(learned) }, name, expires, now);
+        renew::<Std>(unsafe { slots(learned) }, name, expires, now);
     }
 
     #[test]

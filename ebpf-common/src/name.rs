@@ -103,6 +103,7 @@ pub struct NameWalk {
     unreadable: Unreadable,
     /// A byte occurred that no host name has (RFC 1123 §2.1, and the underscore of RFC 8552).
     odd: u32,
+    reserved: u32,
     wire: [u8; 256],
 }
 
@@ -119,6 +120,7 @@ impl Default for NameWalk {
             position: 0,
             unreadable: Unreadable::No,
             odd: 0,
+            reserved: 0,
             wire: [0; 256],
         }
     }

@@ -19,7 +19,7 @@ impl Bytes for [u8] {
 }
 
 /// The parts of a packet that a verdict needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
     pub source: Address,
@@ -61,45 +61,45 @@ pub enum Malformed {
 }
 
 /// Reads a packet that begins with its IP header.
-#[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Packet, Malformed> {
+    let mut packet = Packet::default();
+    parse_into(bytes, &mut packet).map(|()| packet)
+}
+
+/// The same into a place that is there already: the kernel's stack has room for one packet only.
+#[inline(always)]
+pub fn parse_into<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Malformed> {
     let [first] = bytes.read::<1>(0).ok_or(Malformed::Short)?;
     match first >> 4 {
-        4 => parse_v4(bytes, first),
-        6 => parse_v6(bytes),
+        4 => parse_v4(bytes, first, packet),
+        6 => parse_v6(bytes, packet),
         _ => Err(Malformed::Version),
     }
 }
 
 #[inline(always)]
-fn parse_v4<B: Bytes + ?Sized>(bytes: &B, first: u8) -> Result<Packet, Malformed> {
-    let header = bytes.read::<20>(0).ok_or(Malformed::Short)?;
+fn parse_v4<B: Bytes + ?Sized>(bytes: &B, first: u8, packet: &mut Packet) -> Result<(), Malformed> {
+    // From the fragment offset on.
+    let header = bytes.read::<14>(6).ok_or(Malformed::Short)?;
     let length = usize::from(first & 15) * 4;
     if length < 20 {
         return Err(Malformed::Version);
     }
-    if u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
+    if u16::from_be_bytes([header[0], header[1]]) & 0x1fff != 0 {
         return Err(Malformed::Fragment);
     }
-    transport(
-        bytes,
-        length,
-        header[9],
-        mapped([header[12], header[13], header[14], header[15]]),
-        mapped([header[16], header[17], header[18], header[19]]),
-    )
+    packet.source = mapped([header[6], header[7], header[8], header[9]]);
+    packet.destination = mapped([header[10], header[11], header[12], header[13]]);
+    transport(bytes, length, header[3], packet)
 }
 
 #[inline(always)]
-fn parse_v6<B: Bytes + ?Sized>(bytes: &B) -> Result<Packet, Malformed> {
-    let header = bytes.read::<40>(0).ok_or(Malformed::Short)?;
-    let mut source = [0; 16];
-    let mut destination = [0; 16];
-    source.copy_from_slice(&header[8..24]);
-    destination.copy_from_slice(&header[24..40]);
-    let mut next = header[6];
+fn parse_v6<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Malformed> {
+    let [mut next] = bytes.read::<1>(6).ok_or(Malformed::Short)?;
+    packet.source = bytes.read::<16>(8).ok_or(Malformed::Short)?;
+    packet.destination = bytes.read::<16>(24).ok_or(Malformed::Short)?;
     let mut offset = 40usize;
-    // RFC 8200 §4.1. A header count bound rather than a length: the kernel's own receive path has one too.
+    // RFC 8200 §4.1. A bound on the headers rather than on their length, so that the loop ends.
     for _ in 0..EXTENSIONS_MAX {
         match next {
             // Hop-by-hop and destination options.
@@ -123,7 +123,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B) -> Result<Packet, Malformed> {
                 offset += 8;
             }
             43 => return Err(Malformed::Routing),
-            _ => return transport(bytes, offset, next, source, destination),
+            _ => return transport(bytes, offset, next, packet),
         }
     }
     Err(Malformed::Extensions)
@@ -134,41 +134,25 @@ fn transport<B: Bytes + ?Sized>(
     bytes: &B,
     offset: usize,
     number: u8,
-    source: Address,
-    destination: Address,
-) -> Result<Packet, Malformed> {
-    let mut packet = Packet {
-        source,
-        destination,
-        source_port: 0,
-        destination_port: 0,
-        protocol: if number == protocol::ICMPV6 { protocol::ICMP } else { number },
-        tcp_flags: 0,
-        payload: 0,
-        payload_len: 0,
-    };
-    match number {
-        protocol::TCP => {
-            let header = bytes.read::<14>(offset).ok_or(Malformed::Short)?;
-            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
-            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
-            packet.tcp_flags = header[13];
-        }
-        protocol::UDP => {
-            let header = bytes.read::<8>(offset).ok_or(Malformed::Short)?;
-            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
-            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
-            packet.payload = (offset + 8) as u16;
-            packet.payload_len = u16::from_be_bytes([header[4], header[5]]).saturating_sub(8);
-        }
-        protocol::SCTP => {
-            let header = bytes.read::<4>(offset).ok_or(Malformed::Short)?;
-            packet.source_port = u16::from_be_bytes([header[0], header[1]]);
-            packet.destination_port = u16::from_be_bytes([header[2], header[3]]);
-        }
-        _ => {}
+    packet: &mut Packet,
+) -> Result<(), Malformed> {
+    packet.protocol = if number == protocol::ICMPV6 { protocol::ICMP } else { number };
+    if !matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP) {
+        return Ok(());
     }
-    Ok(packet)
+    // All three begin with the ports.
+    let ports = bytes.read::<4>(offset).ok_or(Malformed::Short)?;
+    packet.source_port = u16::from_be_bytes([ports[0], ports[1]]);
+    packet.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
+    if number == protocol::TCP {
+        let [flags] = bytes.read::<1>(offset + 13).ok_or(Malformed::Short)?;
+        packet.tcp_flags = flags;
+    } else if number == protocol::UDP {
+        let length = bytes.read::<2>(offset + 4).ok_or(Malformed::Short)?;
+        packet.payload = (offset + 8) as u16;
+        packet.payload_len = u16::from_be_bytes(length).saturating_sub(8);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

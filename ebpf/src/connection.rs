@@ -1,0 +1,143 @@
+//! TCP: the verdict is on the connection, and stays in its socket.
+
+use aya_ebpf::bindings::{
+    BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock, bpf_sock_ops,
+};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::programs::SockOpsContext;
+use l7egg_ebpf_common::abi::{Address, Connection, Direction, mapped};
+use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN};
+
+use crate::maps::CONNECTIONS;
+use crate::skb::Skb;
+use crate::subject::Current;
+use crate::{Recalled, listener, subject};
+
+/// `BPF_TCP_LISTEN` of include/uapi/linux/bpf.h.
+const LISTEN: u32 = 10;
+const AF_INET: u32 = 2;
+
+/// What is known of the connection of a packet that leaves.
+#[inline(always)]
+pub fn recall(skb: &Skb, subject: &Current, packet: &Packet) -> Recalled {
+    // A raw socket's packet has no connection to be remembered in.
+    let Some(socket) = skb.socket() else { return Recalled::New };
+    // A listener sends SYN-ACKs only, to whoever asked for a connection.
+    // SAFETY: checked for null; the verifier checks the offset.
+    if unsafe { (*socket).state } == LISTEN {
+        return Recalled::Judged;
+    }
+    if let Some(known) = storage(socket, core::ptr::null_mut(), 0) {
+        // SAFETY: the socket's own storage; a packet of it is sent by one CPU at a time.
+        let known = unsafe { &*known };
+        if is_same(known, packet) {
+            if known.policy == subject.policy || known.direction == Direction::Ingress as u32 {
+                return Recalled::Judged;
+            }
+            return Recalled::Earlier { name: known.name };
+        }
+    }
+    let opens = packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
+    if !opens && listener::exists(skb.as_ptr().cast(), &packet.source, packet.source_port) == 1 {
+        // Open before the programs were attached, and accepted: otherwise it would have been judged or
+        // marked. Somebody listens on its port.
+        store(socket, packet, subject.policy, Direction::Ingress, 0);
+        return Recalled::Judged;
+    }
+    Recalled::New
+}
+
+/// Remembers that the policy in force allows the connection of a packet, by a name or 0.
+#[inline(always)]
+pub fn remember(skb: &Skb, subject: &Current, packet: &Packet, name: u64) {
+    if let Some(socket) = skb.socket() {
+        store(socket, packet, subject.policy, Direction::Egress, name);
+    }
+}
+
+/// Marks a connection that the other side opened.
+#[inline(always)]
+pub fn accepted(ctx: &SockOpsContext) {
+    if ctx.op() != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB || subject::current().is_none() {
+        return;
+    }
+    let ops: *mut bpf_sock_ops = ctx.ops;
+    // SAFETY: the context is valid; its socket is tested before it is used.
+    let socket = unsafe { (*ops).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return;
+    }
+    // SAFETY: as above. All fields are read, one by one, whatever the family: the verifier refuses a pointer
+    // that was computed.
+    let (v4, v6) = unsafe {
+        (
+            (&raw const (*ops).remote_ip4).read_volatile(),
+            [
+                (&raw const (*ops).remote_ip6[0]).read_volatile(),
+                (&raw const (*ops).remote_ip6[1]).read_volatile(),
+                (&raw const (*ops).remote_ip6[2]).read_volatile(),
+                (&raw const (*ops).remote_ip6[3]).read_volatile(),
+            ],
+        )
+    };
+    let remote = if ctx.family() == AF_INET { mapped(v4.to_ne_bytes()) } else { words(v6) };
+    let mut connection = Connection {
+        name: 0,
+        remote,
+        // The kernel keeps it in network order, in the upper half on little endian.
+        remote_port: u32::from_be(ctx.remote_port()) as u16,
+        local_port: ctx.local_port() as u16,
+        policy: 0,
+        direction: Direction::Ingress as u32,
+        reserved: 0,
+    };
+    storage(socket, &raw mut connection, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
+}
+
+/// Four words in network order as an address.
+#[inline(always)]
+pub fn words(words: [u32; 4]) -> Address {
+    let mut address = [0; 16];
+    let mut i = 0;
+    while i < 4 {
+        let bytes = words[i].to_ne_bytes();
+        address[i * 4] = bytes[0];
+        address[i * 4 + 1] = bytes[1];
+        address[i * 4 + 2] = bytes[2];
+        address[i * 4 + 3] = bytes[3];
+        i += 1;
+    }
+    address
+}
+
+#[inline(always)]
+fn is_same(known: &Connection, packet: &Packet) -> bool {
+    known.remote_port == packet.destination_port
+        && known.local_port == packet.source_port
+        && known.remote == packet.destination
+}
+
+#[inline(always)]
+fn store(socket: *mut bpf_sock, packet: &Packet, policy: u32, direction: Direction, name: u64) {
+    let Some(known) = storage(socket, core::ptr::null_mut(), u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else {
+        return;
+    };
+    // SAFETY: the socket's own storage. It may be an older one, of another destination.
+    unsafe {
+        (*known).name = name;
+        (*known).remote = packet.destination;
+        (*known).remote_port = packet.destination_port;
+        (*known).local_port = packet.source_port;
+        (*known).direction = direction as u32;
+        (*known).policy = policy;
+    }
+}
+
+#[inline(always)]
+fn storage(socket: *mut bpf_sock, value: *mut Connection, flags: u64) -> Option<*mut Connection> {
+    // SAFETY: `socket` is a full socket, tested for null; `value` is null or a whole connection.
+    let found = unsafe {
+        bpf_sk_storage_get((&raw const CONNECTIONS).cast_mut().cast(), socket.cast(), value.cast(), flags)
+    };
+    if found.is_null() { None } else { Some(found.cast()) }
+}

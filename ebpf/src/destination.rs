@@ -1,0 +1,120 @@
+//! What the policy says about a destination.
+//!
+//! Small functions that are not inlined: their keys leave the stack when they are done.
+
+use aya_ebpf::helpers::bpf_loop;
+use aya_ebpf::maps::lpm_trie::Key;
+use l7egg_ebpf_common::abi::{
+    Address, CidrData, DNS_PORT, LEARNED_NAMES, Learned, LearnedKey, Masks, PortData, protocol,
+};
+use l7egg_ebpf_common::judge::{Verdict, combine};
+use l7egg_ebpf_common::learned::{self, Atomics};
+
+use crate::atomic::Bpf;
+use crate::maps::{CIDRS, LEARNED, PORTS};
+use crate::subject::Current;
+use crate::{event, name};
+
+/// A verdict and what it rests on.
+pub struct Judgement {
+    /// Whether it may pass.
+    pub verdict: Verdict,
+    /// Hash of the name that allows it, or 0 where no name is needed.
+    pub name: u64,
+}
+
+/// Judges a destination. `allowed_by` is the name by which an earlier policy allowed it, or 0: it counts
+/// though its TTL may have run out, because that ends no live connection.
+#[inline(always)]
+pub fn judge(subject: &Current, address: &Address, protocol: u8, port: u16, allowed_by: u64) -> Judgement {
+    let is_dns = port == DNS_PORT && (protocol == protocol::TCP || protocol == protocol::UDP);
+    if is_dns && subject.trusts(address) {
+        return Judgement { verdict: Verdict::Allow, name: 0 };
+    }
+    let groups = port_groups(subject.policy, u32::from(protocol) << 16 | u32::from(port));
+    if groups == 0 {
+        return Judgement { verdict: Verdict::Deny, name: 0 };
+    }
+    let mut said = Said { masks: Masks::NONE, groups, name: 0, policy: subject.policy };
+    add_cidr(address, &mut said);
+    let by_cidr = said.masks.allow & groups != 0;
+    if allowed_by != 0 {
+        add_name(&mut said, allowed_by);
+    }
+    add_learned(subject.id, address, &mut said);
+    Judgement { verdict: combine(said.masks, groups), name: if by_cidr { 0 } else { said.name } }
+}
+
+/// What has been said about a destination so far.
+struct Said {
+    masks: Masks,
+    groups: u64,
+    /// A name that allows it.
+    name: u64,
+    policy: u32,
+}
+
+#[inline(always)]
+fn add_name(said: &mut Said, name: u64) {
+    let mut masks = Masks::NONE;
+    name::masks(said.policy, name, &mut masks);
+    if masks.allow & said.groups != 0 {
+        said.name = name;
+    }
+    said.masks = said.masks.union(masks);
+}
+
+/// Adds every name that the pod learned the address by and that has not run out.
+#[inline(never)]
+fn add_learned(subject: u32, address: &Address, said: &mut Said) -> i32 {
+    let key = LearnedKey { subject, address: *address };
+    let Some(found) = LEARNED.get_ptr_mut(&key) else { return 0 };
+    let mut slots = Slots { learned: found, said, now_ns: event::now_ns() };
+    // SAFETY: the callback has the type that the kernel calls, and `slots` outlives the loop.
+    unsafe { bpf_loop(LEARNED_NAMES as u32, add_slot as *const () as *mut _, (&raw mut slots).cast(), 0) };
+    1
+}
+
+struct Slots {
+    learned: *mut Learned,
+    said: *mut Said,
+    now_ns: u64,
+}
+
+extern "C" fn add_slot(index: u32, slots: *mut Slots) -> i64 {
+    // SAFETY: `slots` is the one of the call above; map memory is accessed atomically by all programs.
+    unsafe {
+        let slot = &learned::slots((*slots).learned)[index as usize & (LEARNED_NAMES - 1)];
+        let name = Bpf::load(&slot.name);
+        if name != 0 && Bpf::load(&slot.expires_ns) >= (*slots).now_ns {
+            add_name(&mut *(*slots).said, name);
+        }
+    }
+    0
+}
+
+#[inline(never)]
+fn add_cidr(address: &Address, said: &mut Said) -> i32 {
+    let key = Key::new(32 + 128, CidrData { policy: said.policy.to_be_bytes(), address: *address });
+    match CIDRS.get(&key) {
+        Some(masks) => {
+            said.masks = said.masks.union(*masks);
+            1
+        }
+        None => 0,
+    }
+}
+
+#[inline(never)]
+fn port_groups(policy: u32, protocol_and_port: u32) -> u64 {
+    let data = PortData {
+        policy: policy.to_be_bytes(),
+        protocol: (protocol_and_port >> 16) as u8,
+        port: (protocol_and_port as u16).to_be_bytes(),
+        reserved: 0,
+    };
+    match PORTS.get(&Key::new(32 + 24, data)) {
+        Some(groups) => *groups,
+        None => 0,
+    }
+}

@@ -1,0 +1,61 @@
+//! UDP and SCTP: flows by address and port, because one socket may have many.
+
+use l7egg_ebpf_common::abi::{Address, Direction, FLOW_IDLE_NS, Flow, FlowKey};
+use l7egg_ebpf_common::packet::Packet;
+
+use crate::maps::FLOWS;
+use crate::subject::Current;
+use crate::{Recalled, event};
+
+/// What is known of the flow of a packet that leaves.
+#[inline(always)]
+pub fn recall(subject: &Current, packet: &Packet) -> Recalled {
+    let key = key(subject, &packet.destination, packet.source_port, packet.destination_port, packet.protocol);
+    let Some(known) = FLOWS.get_ptr_mut(&key) else { return Recalled::New };
+    // SAFETY: map memory; the worst that a race does is an older time.
+    let known = unsafe { &mut *known };
+    let now_ns = event::now_ns();
+    if now_ns.wrapping_sub(known.seen_ns) >= FLOW_IDLE_NS {
+        return Recalled::New;
+    }
+    if known.direction == Direction::Ingress as u32 || known.policy == subject.policy {
+        known.seen_ns = now_ns;
+        return Recalled::Judged;
+    }
+    Recalled::Earlier { name: known.name }
+}
+
+/// Remembers that the policy in force allows the flow of a packet, by a name or 0. Not remembered means
+/// judged again, no more.
+#[inline(always)]
+pub fn remember(subject: &Current, packet: &Packet, name: u64) {
+    let key = key(subject, &packet.destination, packet.source_port, packet.destination_port, packet.protocol);
+    let flow =
+        Flow { seen_ns: event::now_ns(), name, policy: subject.policy, direction: Direction::Egress as u32 };
+    let _ = FLOWS.insert(&key, &flow, 0);
+}
+
+/// Remembers who opened the flow of a packet that arrived, so that its replies pass.
+#[inline(always)]
+pub fn ingress(subject: &Current, packet: &Packet) {
+    let key = key(subject, &packet.source, packet.destination_port, packet.source_port, packet.protocol);
+    let now_ns = event::now_ns();
+    if let Some(known) = FLOWS.get_ptr_mut(&key) {
+        // SAFETY: as above.
+        let known = unsafe { &mut *known };
+        if now_ns.wrapping_sub(known.seen_ns) < FLOW_IDLE_NS {
+            // An answer keeps the pod's own flow its own: it must not turn into one that was opened from
+            // outside, which no change of policy ends.
+            known.seen_ns = now_ns;
+            return;
+        }
+    }
+    let flow =
+        Flow { seen_ns: now_ns, name: 0, policy: subject.policy, direction: Direction::Ingress as u32 };
+    let _ = FLOWS.insert(&key, &flow, 0);
+}
+
+#[inline(always)]
+fn key(subject: &Current, remote: &Address, local_port: u16, remote_port: u16, protocol: u8) -> FlowKey {
+    FlowKey { subject: subject.id, local_port, remote_port, remote: *remote, protocol, reserved: [0; 3] }
+}

@@ -1,0 +1,210 @@
+//! The kernel programs. Each entry point is a match from what was found to what the kernel is told; the
+//! work is in the modules, and the algorithms are in `l7egg-ebpf-common`.
+//!
+//! | program | attached to the pod's cgroup as | what it does |
+//! |---|---|---|
+//! | `egress` | cgroup_skb egress | judges every packet that leaves, notes DNS queries |
+//! | `ingress` | cgroup_skb ingress | learns from DNS answers, remembers who opened a flow |
+//! | `accepted` | sock_ops | marks accepted TCP connections |
+//! | `connect4`, `connect6` | connect hooks | refuse at once what the packets would be dropped for |
+
+#![no_std]
+#![no_main]
+// The target has the instructions, but no stable way to them.
+#![allow(internal_features)]
+#![feature(core_intrinsics)]
+
+mod answer;
+mod atomic;
+mod connect;
+mod connection;
+mod destination;
+mod event;
+mod flow;
+mod listener;
+mod maps;
+mod name;
+mod query;
+mod scratch;
+mod skb;
+mod subject;
+
+use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, sock_ops};
+use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockOpsContext};
+use l7egg_ebpf_common::abi::{Counter, DNS_PORT, protocol};
+use l7egg_ebpf_common::judge::Verdict;
+
+use crate::skb::Skb;
+use crate::subject::Known;
+
+/// What the kernel is told of a packet or a connect.
+const PASS: i32 = 1;
+const DROP: i32 = 0;
+
+/// What is known of the connection or flow of a packet.
+pub enum Recalled {
+    /// The policy in force has allowed it, or the other side opened it.
+    Judged,
+    /// An earlier policy allowed it, by the name with this hash, or 0.
+    Earlier {
+        /// See there.
+        name: u64,
+    },
+    /// Nothing.
+    New,
+}
+
+/// Why a packet is dropped or a connect refused.
+#[derive(Clone, Copy)]
+pub enum Refusal {
+    /// It could not be read.
+    Malformed,
+    /// No rule allows it, or one denies it. It has been counted and reported.
+    Denied,
+    /// The pod's policy is not here yet.
+    Unconfigured,
+    /// No memory to work in; the sender will try again.
+    ScratchBusy,
+}
+
+#[cgroup_skb]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    match try_egress(&Skb::new(&ctx)) {
+        Ok(()) => PASS,
+        Err(refusal) => {
+            match refusal {
+                Refusal::Malformed => event::count(Counter::Malformed),
+                Refusal::Denied => event::count(Counter::Denied),
+                Refusal::Unconfigured => event::count(Counter::Unconfigured),
+                Refusal::ScratchBusy => event::count(Counter::ScratchBusy),
+            }
+            DROP
+        }
+    }
+}
+
+#[inline(always)]
+fn try_egress(skb: &Skb) -> Result<(), Refusal> {
+    let subject = match subject::known() {
+        Known::Policy(subject) => subject,
+        Known::Attaching => return Ok(()),
+        Known::Unconfigured => return Err(Refusal::Unconfigured),
+    };
+    // What stays in the pod is free: loopback, and the pod's own addresses, which are routed over it.
+    if skb.is_loopback() {
+        return Ok(());
+    }
+    let packet = skb.parse().ok_or(Refusal::Malformed)?;
+    if packet.protocol == protocol::UDP
+        && packet.destination_port == DNS_PORT
+        && subject.trusts(&packet.destination)
+    {
+        return query::note(skb, &subject, &packet);
+    }
+    let recalled = match packet.protocol {
+        protocol::TCP => connection::recall(skb, &subject, &packet),
+        protocol::UDP | protocol::SCTP => flow::recall(&subject, &packet),
+        _ => Recalled::New,
+    };
+    let allowed_by = match recalled {
+        Recalled::Judged => return Ok(()),
+        Recalled::Earlier { name } => name,
+        Recalled::New => 0,
+    };
+    // The one place that judges a packet: the verifier follows it once.
+    let judgement = destination::judge(
+        &subject,
+        &packet.destination,
+        packet.protocol,
+        packet.destination_port,
+        allowed_by,
+    );
+    match judgement.verdict {
+        Verdict::Allow => {
+            event::count(Counter::Allowed);
+            match packet.protocol {
+                protocol::TCP => connection::remember(skb, &subject, &packet, judgement.name),
+                protocol::UDP | protocol::SCTP => flow::remember(&subject, &packet, judgement.name),
+                _ => {}
+            }
+            Ok(())
+        }
+        Verdict::Deny => {
+            event::denied(&subject, &packet.destination, packet.protocol, packet.destination_port);
+            Err(Refusal::Denied)
+        }
+    }
+}
+
+#[cgroup_skb]
+pub fn ingress(ctx: SkBuffContext) -> i32 {
+    let skb = Skb::new(&ctx);
+    match try_ingress(&skb) {
+        Ok(()) => PASS,
+        // An answer that cannot be learned now must not be read now either: the resolver asks again.
+        Err(_) => {
+            event::count(Counter::ScratchBusy);
+            DROP
+        }
+    }
+}
+
+#[inline(always)]
+fn try_ingress(skb: &Skb) -> Result<(), Refusal> {
+    // Nothing that arrives is judged. What comes over loopback was sent by the pod itself, so it neither
+    // opens flows nor teaches names.
+    let Some(subject) = subject::current() else { return Ok(()) };
+    if skb.is_loopback() {
+        return Ok(());
+    }
+    let Some(packet) = skb.parse() else { return Ok(()) };
+    match packet.protocol {
+        protocol::UDP if packet.source_port == DNS_PORT && subject.trusts(&packet.source) => {
+            answer::learn(skb, &subject, &packet)
+        }
+        protocol::UDP | protocol::SCTP => {
+            flow::ingress(&subject, &packet);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+#[sock_ops]
+pub fn accepted(ctx: SockOpsContext) -> u32 {
+    connection::accepted(&ctx);
+    PASS as u32
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    match connect::v4(&ctx) {
+        Ok(()) => PASS,
+        Err(_) => {
+            event::count(Counter::Denied);
+            DROP
+        }
+    }
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    match connect::v6(&ctx) {
+        Ok(()) => PASS,
+        Err(_) => {
+            event::count(Counter::Denied);
+            DROP
+        }
+    }
+}
+
+/// The licence that the kernel asks for: some helpers are only for GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    // SAFETY: the verifier refuses a program in which this can be reached, so it never is.
+    unsafe { core::hint::unreachable_unchecked() }
+}

@@ -1,0 +1,70 @@
+//! The maps. The agent pins each under its name; the layouts are in `l7egg_ebpf_common::abi`.
+
+// Storage by attachment, not `CgrpStorage`: that needs Linux 6.2 and finds the socket's cgroup, not ours.
+#![allow(deprecated)]
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use l7egg_ebpf_common::abi::{
+    COUNTERS, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks,
+    NameVerdictKey, PatternKey, PortData, Query, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
+};
+
+use crate::scratch::Scratch;
+
+#[map]
+pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static SUBJECT: CgroupStorage<Subject> = CgroupStorage::new();
+
+#[map]
+pub static SUBJECTS: Array<SubjectState> = Array::with_max_entries(SUBJECTS_MAX, 0);
+
+// User space's own: the digest of every policy, and under id 0 the last id that was given.
+#[map]
+pub static POLICIES: HashMap<u32, [u8; 32]> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static PATTERNS: HashMap<PatternKey, NameMasks> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static CIDRS: LpmTrie<CidrData, Masks> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static PORTS: LpmTrie<PortData, u64> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static RESOLVERS: HashMap<ResolverKey, u8> = HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
+
+// The oldest query gives way when there are too many: it has been waiting for its answer longest.
+#[map]
+pub static QUERIES: LruHashMap<QueryKey, Query> = LruHashMap::with_max_entries(32_768, 0);
+
+#[map]
+pub static LEARNED: HashMap<LearnedKey, Learned> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static NAMES: HashMap<u64, Name> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+// A cache over NAMES and PATTERNS.
+#[map]
+pub static NAME_VERDICTS: LruHashMap<NameVerdictKey, Masks> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+
+#[btf_map]
+pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+
+#[map]
+pub static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
+
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+// The agent makes it as large as the machine has CPUs, times `scratch::PER_CPU`.
+#[map]
+pub static SCRATCH: Array<Scratch> = Array::with_max_entries(8, 0);

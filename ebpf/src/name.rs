@@ -1,0 +1,152 @@
+//! Names: the loops around `l7egg_ebpf_common::name`, and the names that are remembered.
+
+use aya_ebpf::helpers::bpf_loop;
+use l7egg_ebpf_common::abi::{Masks, NAME_MAX, NameVerdictKey, PatternKey};
+use l7egg_ebpf_common::name::{HASH_STEPS, NameWalk, READ_STEPS, Step};
+
+use crate::event::now_ns;
+use crate::maps::{CONFIG, NAME_VERDICTS, NAMES, PATTERNS};
+use crate::scratch::Scratch;
+use crate::{Refusal, scratch};
+
+/// Reads the name at `at` of the scratch's message; whether it is one.
+#[inline(always)]
+pub fn read(scratch: &mut Scratch, at: u32) -> bool {
+    scratch.walk.start(at);
+    let mut read = Read { scratch, complete: 0 };
+    // SAFETY: the callback has the type that the kernel calls, and `read` outlives the loop.
+    unsafe { bpf_loop(READ_STEPS, read_step as *const () as *mut _, (&raw mut read).cast(), 0) };
+    read.complete == 1
+}
+
+/// Hashes the name that was read and finds what the policy says about it.
+#[inline(always)]
+pub fn judge(walk: &mut NameWalk, policy: u32) {
+    let Some(config) = CONFIG.get(0) else { return };
+    walk.rewind();
+    let mut hash = Hash { walk, key: config.hash_key, policy };
+    // SAFETY: as above.
+    unsafe { bpf_loop(HASH_STEPS + 1, hash_step as *const () as *mut _, (&raw mut hash).cast(), 0) };
+}
+
+/// Remembers the name that was judged, so that a later policy can judge it again, and what this one said.
+#[inline(always)]
+pub fn remember(scratch: &mut Scratch, policy: u32) {
+    let name = scratch.walk.value();
+    let now = now_ns();
+    match NAMES.get_ptr_mut(&name) {
+        // SAFETY: map memory; a torn read of the time by another CPU does no harm.
+        Some(known) => unsafe { (*known).asked_ns = now },
+        None => {
+            let len = scratch.walk.len();
+            scratch.name.asked_ns = now;
+            scratch.name.len = len as u32;
+            scratch.name.reserved = 0;
+            copy_wire(scratch.walk.wire(), &mut scratch.name.wire);
+            // A full map costs a new verdict on this name after the next change of policy, no more.
+            let _ = NAMES.insert(&name, &scratch.name, 0);
+        }
+    }
+    let masks = scratch.walk.masks();
+    let _ = NAME_VERDICTS.insert(&NameVerdictKey { name, policy, reserved: 0 }, &masks, 0);
+}
+
+/// What the policy says about a remembered name.
+#[inline(never)]
+pub fn masks(policy: u32, name: u64, found: &mut Masks) -> i32 {
+    *found = Masks::NONE;
+    let key = NameVerdictKey { name, policy, reserved: 0 };
+    // SAFETY: the value is read at once; the cache may drop it afterwards.
+    if let Some(masks) = unsafe { NAME_VERDICTS.get(&key) } {
+        *found = *masks;
+        return 1;
+    }
+    let result = scratch::with(|scratch| judge_again(scratch, policy, name));
+    match result {
+        Ok(masks) => {
+            *found = masks;
+            let _ = NAME_VERDICTS.insert(&key, &masks, 0);
+            1
+        }
+        Err(_) => 0,
+    }
+}
+
+#[inline(always)]
+fn judge_again(scratch: &mut Scratch, policy: u32, name: u64) -> Result<Masks, Refusal> {
+    // SAFETY: only the agent removes names, and then nothing refers to them any more.
+    let known = unsafe { NAMES.get(&name) }.ok_or(Refusal::Denied)?;
+    // Back into a message, with its root label, so that there is one way to read a name.
+    let len = known.len as usize;
+    if len > NAME_MAX {
+        return Err(Refusal::Malformed);
+    }
+    copy_wire(&known.wire, scratch.message.bytes.first_chunk_mut::<256>().ok_or(Refusal::Malformed)?);
+    scratch.message.bytes[len & 255] = 0;
+    scratch.message.len = len as u32 + 1;
+    if !read(scratch, 0) {
+        return Err(Refusal::Malformed);
+    }
+    judge(&mut scratch.walk, policy);
+    // The bytes are those that the hash was made of, or the name is not this one.
+    if scratch.walk.value() == name { Ok(scratch.walk.masks()) } else { Err(Refusal::Malformed) }
+}
+
+struct Read {
+    scratch: *mut Scratch,
+    complete: u64,
+}
+
+extern "C" fn read_step(_index: u32, read: *mut Read) -> i64 {
+    // SAFETY: `read` is the one of the call above, and its scratch is claimed.
+    unsafe {
+        let scratch = &mut *(*read).scratch;
+        let byte = scratch.message.byte(scratch.walk.offset() as u32);
+        match scratch.walk.read(byte) {
+            Step::More | Step::Suffix(_) => 0,
+            Step::Done => {
+                (*read).complete = 1;
+                1
+            }
+            Step::Stop => 1,
+        }
+    }
+}
+
+struct Hash {
+    walk: *mut NameWalk,
+    key: [u32; 2],
+    policy: u32,
+}
+
+extern "C" fn hash_step(_index: u32, hash: *mut Hash) -> i64 {
+    // SAFETY: `hash` is the one of the call above, and its walk is in a claimed scratch.
+    unsafe {
+        let walk = &mut *(*hash).walk;
+        match walk.hash(&(*hash).key) {
+            Step::Suffix(suffix) => {
+                let key = PatternKey { name: suffix, policy: (*hash).policy, reserved: 0 };
+                if let Some(masks) = PATTERNS.get(&key) {
+                    walk.add(masks);
+                }
+                0
+            }
+            Step::More => 0,
+            Step::Done | Step::Stop => 1,
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_wire(from: &[u8; 256], to: &mut [u8; 256]) {
+    // SAFETY: both are 256 bytes. Word by word, unaligned, so that it is unrolled rather than a call.
+    unsafe {
+        let from = from.as_ptr().cast::<u64>();
+        let to = to.as_mut_ptr().cast::<u64>();
+        let mut i = 0;
+        while i < 32 {
+            to.add(i).write_unaligned(from.add(i).read_unaligned());
+            i += 1;
+        }
+    }
+}

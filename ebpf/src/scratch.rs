@@ -1,0 +1,66 @@
+//! Memory to work in: a DNS message and the walks over it do not fit on the stack of 512 bytes.
+//!
+//! Not a per-CPU array: a program may be preempted, or interrupted by a packet that arrives, and another
+//! program on the same CPU would then write into a name that is being judged. Every CPU has several buffers
+//! and each run claims one for itself.
+
+use core::sync::atomic::AtomicU64;
+
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use l7egg_ebpf_common::abi::{Learned, LearnedKey, Name};
+use l7egg_ebpf_common::answer::{AnswerWalk, Message};
+use l7egg_ebpf_common::learned::Atomics;
+use l7egg_ebpf_common::name::NameWalk;
+
+use crate::Refusal;
+use crate::atomic::{Bpf, swap};
+use crate::maps::SCRATCH;
+
+/// Buffers for each CPU: process, softirq, and two that were preempted.
+pub const PER_CPU: u32 = 4;
+
+/// One buffer.
+#[repr(C)]
+pub struct Scratch {
+    busy: AtomicU64,
+    /// Walk over a name.
+    pub walk: NameWalk,
+    /// Walk over an answer.
+    pub answers: AnswerWalk,
+    /// A name to be stored.
+    pub name: Name,
+    /// An address to be stored, and its key.
+    pub learned: Learned,
+    /// See there.
+    pub learned_key: LearnedKey,
+    reserved: u32,
+    /// The message.
+    pub message: Message,
+}
+
+/// Runs `work` with a buffer that nobody else uses.
+#[inline(always)]
+pub fn with<T>(work: impl FnOnce(&mut Scratch) -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let scratch = claim().ok_or(Refusal::ScratchBusy)?;
+    // SAFETY: claimed, so this is the only reference; map memory lives as long as the program.
+    let scratch = unsafe { &mut *scratch };
+    let result = work(scratch);
+    Bpf::store(&scratch.busy, 0);
+    result
+}
+
+#[inline(always)]
+fn claim() -> Option<*mut Scratch> {
+    // SAFETY: the helper has no preconditions.
+    let first = unsafe { bpf_get_smp_processor_id() } * PER_CPU;
+    let mut i = 0;
+    while i < PER_CPU {
+        let scratch = SCRATCH.get_ptr_mut(first + i)?;
+        // SAFETY: an element of the array; `busy` is only ever accessed atomically.
+        if swap(unsafe { &(*scratch).busy }, 1) == 0 {
+            return Some(scratch);
+        }
+        i += 1;
+    }
+    None
+}

@@ -1,0 +1,150 @@
+//! Packets: the only module that reads them.
+
+use core::hint::black_box;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::helpers::{bpf_loop, bpf_sk_fullsock, bpf_skb_load_bytes};
+use aya_ebpf::programs::SkBuffContext;
+use l7egg_ebpf_common::answer::{MESSAGE_MAX, Message};
+use l7egg_ebpf_common::packet::{self, Bytes, Packet};
+
+/// `LOOPBACK_IFINDEX` of include/net/flow.h: the same in every network namespace.
+const LOOPBACK_IFINDEX: u32 = 1;
+/// Bytes copied at once.
+const BLOCK: usize = 64;
+
+/// A packet that begins with its IP header, as cgroup_skb programs see it.
+pub struct Skb {
+    skb: *mut __sk_buff,
+}
+
+impl Skb {
+    #[inline(always)]
+    pub fn new(ctx: &SkBuffContext) -> Self {
+        Self { skb: ctx.as_ptr().cast() }
+    }
+
+    /// The context for helpers.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut __sk_buff {
+        self.skb
+    }
+
+    /// Whether it goes over, or came over, the loopback interface.
+    #[inline(always)]
+    pub fn is_loopback(&self) -> bool {
+        // SAFETY: the kernel hands a valid context to the program; the verifier checks the offset.
+        unsafe { (*self.skb).ifindex == LOOPBACK_IFINDEX }
+    }
+
+    /// Who talks to whom, `None` if the packet cannot be read.
+    #[inline(always)]
+    pub fn parse(&self) -> Option<Packet> {
+        let mut packet = Packet::default();
+        if parse_into(self, &mut packet) == 1 { Some(packet) } else { None }
+    }
+
+    /// The socket that sent it or will read it, if it is a full one (not a request or time-wait socket).
+    #[inline(always)]
+    pub fn socket(&self) -> Option<*mut bpf_sock> {
+        // SAFETY: the verifier checks that the pointer is tested before the helper uses it.
+        unsafe {
+            let sk = (*self.skb).__bindgen_anon_2.sk;
+            if sk.is_null() {
+                return None;
+            }
+            let full = bpf_sk_fullsock(sk);
+            if full.is_null() { None } else { Some(full) }
+        }
+    }
+
+    /// Copies `len` bytes from `offset` into a message. `len` is at most [`MESSAGE_MAX`].
+    ///
+    /// The helper wants a length that the verifier can bound, and different kernels can bound different
+    /// things; so every length here is a constant: blocks, then the rest by powers of two.
+    #[inline(always)]
+    pub fn copy(&self, offset: u32, len: u32, message: &mut Message) -> bool {
+        message.len = len;
+        let mut copy = Copy { skb: self.skb, message, offset };
+        // SAFETY: the callback has the type that the kernel calls, and `copy` outlives the loop.
+        unsafe {
+            bpf_loop(
+                (MESSAGE_MAX / BLOCK) as u32,
+                copy_block as *const () as *mut _,
+                (&raw mut copy).cast(),
+                0,
+            )
+        };
+        let mut at = black_box(len) as usize & (MESSAGE_MAX - BLOCK) & !(BLOCK - 1);
+        if len as usize >= MESSAGE_MAX {
+            return true;
+        }
+        let rest = len as usize & (BLOCK - 1);
+        macro_rules! part {
+            ($size:literal) => {
+                if rest & $size != 0 {
+                    // SAFETY: `at` is below MESSAGE_MAX, and the message is a block longer than that.
+                    let result = unsafe {
+                        bpf_skb_load_bytes(
+                            self.skb.cast(),
+                            offset + at as u32,
+                            message.bytes.as_mut_ptr().add(at).cast(),
+                            $size,
+                        )
+                    };
+                    if result != 0 {
+                        return false;
+                    }
+                    at += $size;
+                }
+            };
+        }
+        part!(32);
+        part!(16);
+        part!(8);
+        part!(4);
+        part!(2);
+        part!(1);
+        let _ = at;
+        true
+    }
+}
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0u8; N];
+        // SAFETY: `bytes` is N bytes long; the helper fails where the packet ends before.
+        let result = unsafe {
+            bpf_skb_load_bytes(self.skb.cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        if result == 0 { Some(bytes) } else { None }
+    }
+}
+
+/// A function of its own, so that its headers leave the stack when it is done.
+#[inline(never)]
+fn parse_into(skb: &Skb, packet: &mut Packet) -> i32 {
+    i32::from(packet::parse_into(skb, packet).is_ok())
+}
+
+struct Copy {
+    skb: *mut __sk_buff,
+    message: *mut Message,
+    offset: u32,
+}
+
+extern "C" fn copy_block(index: u32, copy: *mut Copy) -> i64 {
+    // SAFETY: `copy` is the one of the call above; `at + BLOCK` is at most MESSAGE_MAX.
+    unsafe {
+        let at = (index as usize & (MESSAGE_MAX / BLOCK - 1)) * BLOCK;
+        let message = (*copy).message;
+        if at + BLOCK > (*message).len as usize {
+            return 1;
+        }
+        let to = (&raw mut (*message).bytes).cast::<u8>().add(at);
+        bpf_skb_load_bytes((*copy).skb.cast(), (*copy).offset + at as u32, to.cast(), BLOCK as u32);
+    }
+    0
+}

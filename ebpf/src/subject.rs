@@ -1,0 +1,60 @@
+//! Whose packet it is.
+
+use l7egg_ebpf_common::abi::{Address, ResolverKey};
+
+use crate::maps::{RESOLVERS, SUBJECT, SUBJECTS};
+
+/// A pod and the policy in force for it.
+pub struct Current {
+    /// Subject id.
+    pub id: u32,
+    /// Policy id.
+    pub policy: u32,
+}
+
+/// What is known of the pod that the program runs for.
+pub enum Known {
+    /// Not which pod it is: the agent is attaching the programs this moment. What the pod did before goes on.
+    Attaching,
+    /// The pod, but not its policy. Nothing may leave it.
+    Unconfigured,
+    /// Its policy.
+    Policy(Current),
+}
+
+/// The pod that the program runs for.
+#[inline(always)]
+pub fn known() -> Known {
+    // SAFETY: the storage is there as long as the program is attached, and only user space writes it.
+    let id = unsafe { (*SUBJECT.get_ptr_mut()).id };
+    let Some(state) = SUBJECTS.get(id) else { return Known::Unconfigured };
+    match (id, state.policy) {
+        (0, 0) => Known::Attaching,
+        (_, 0) => Known::Unconfigured,
+        (id, policy) => Known::Policy(Current { id, policy }),
+    }
+}
+
+/// The pod, if its policy is known.
+#[inline(always)]
+pub fn current() -> Option<Current> {
+    match known() {
+        Known::Policy(current) => Some(current),
+        Known::Attaching | Known::Unconfigured => None,
+    }
+}
+
+impl Current {
+    /// Whether it is one of the pod's own resolvers.
+    #[inline(always)]
+    pub fn trusts(&self, address: &Address) -> bool {
+        is_resolver(self.policy, address) == 1
+    }
+}
+
+/// A function of its own, so that its key leaves the stack when it is done.
+#[inline(never)]
+fn is_resolver(policy: u32, address: &Address) -> i32 {
+    let key = ResolverKey { policy, address: *address };
+    i32::from(RESOLVERS.get_ptr(&key).is_some())
+}

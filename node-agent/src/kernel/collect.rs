@@ -1,0 +1,89 @@
+//! Removing what has run out.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+
+use aya::maps::IterableMap;
+use l7egg_ebpf_common::abi::{Learned, LearnedKey};
+
+use super::error::kernel;
+use super::programs::Maps;
+use super::sys;
+use crate::datapath::DatapathError;
+
+/// How long an address stays in the map after it ran out, in ns: an answer that renews it just then should
+/// find it.
+const KEEP_NS: u64 = 60_000_000_000;
+/// Names are kept until there are this many, because a change of policy wants to know by what name a
+/// connection was allowed, however long ago.
+const NAMES_KEPT: usize = 65_536;
+
+/// Removes learned addresses that ran out, and everything of subjects that are no more.
+pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
+    let mut live = BTreeSet::new();
+    let mut expired = Vec::new();
+    for entry in maps.learned.iter() {
+        let (key, value) = entry.map_err(kernel("reading map LEARNED"))?;
+        if released.contains(&key.subject) || is_over(&value, now_ns) {
+            expired.push(key);
+        } else {
+            live.extend(value.names.iter().map(|slot| slot.name));
+        }
+    }
+    for key in expired {
+        let map = maps.learned.map();
+        let taken: Option<Learned> =
+            sys::map_take(map.fd().as_fd(), &key).map_err(kernel("removing an address from map LEARNED"))?;
+        put_back_if_renewed(maps, key, taken, now_ns, released);
+    }
+    names(maps, &live)
+}
+
+/// Removes the flows of subjects that are no more; the others make room for each other.
+pub fn flows(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
+    if released.is_empty() {
+        return Ok(());
+    }
+    let keys: Result<Vec<_>, _> = maps.flows.keys().collect();
+    for key in keys.map_err(kernel("reading map FLOWS"))? {
+        if released.contains(&key.subject) {
+            let _ = maps.flows.remove(&key);
+        }
+    }
+    Ok(())
+}
+
+/// An answer may have come between the look and the removal.
+fn put_back_if_renewed(
+    maps: &mut Maps,
+    key: LearnedKey,
+    taken: Option<Learned>,
+    now_ns: u64,
+    released: &BTreeSet<u32>,
+) {
+    const NO_EXIST: u64 = 1;
+    if let Some(value) = taken.filter(|value| !is_over(value, now_ns) && !released.contains(&key.subject)) {
+        let _ = maps.learned.insert(key, value, NO_EXIST);
+    }
+}
+
+fn is_over(value: &Learned, now_ns: u64) -> bool {
+    value.names.iter().all(|slot| slot.name == 0 || slot.expires_ns + KEEP_NS < now_ns)
+}
+
+fn names(maps: &mut Maps, live: &BTreeSet<u64>) -> Result<(), DatapathError> {
+    let mut known = Vec::new();
+    for entry in maps.names.iter() {
+        let (name, value) = entry.map_err(kernel("reading map NAMES"))?;
+        known.push((value.asked_ns, name));
+    }
+    if known.len() <= NAMES_KEPT {
+        return Ok(());
+    }
+    known.sort_unstable();
+    let surplus = known.len() - NAMES_KEPT;
+    for (_, name) in known.into_iter().filter(|(_, name)| !live.contains(name)).take(surplus) {
+        let _ = maps.names.remove(&name);
+    }
+    Ok(())
+}

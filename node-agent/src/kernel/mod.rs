@@ -1,0 +1,269 @@
+//! The running kernel as a [`Datapath`]: programs and maps pinned below
+//! `<bpffs>/l7egg/v<ABI version>`, so that they outlive the agent.
+//!
+//! ```text
+//! maps/<NAME>           every map
+//! pods/<uid>/<hook>     a link for every hook of a pod
+//! ```
+
+mod collect;
+mod error;
+mod events;
+mod pods;
+mod policies;
+mod programs;
+mod sys;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use l7egg_ebpf_common::abi::{ABI_VERSION, COUNTERS, Config, SUBJECTS_MAX, SubjectState};
+use l7egg_ebpf_common::name::hash_key;
+use l7egg_policy::CompiledPolicy;
+
+use self::error::kernel;
+use self::pods::Pod;
+use self::policies::Policies;
+pub use self::programs::{HOOKS, Hook, Verified};
+use self::programs::{Maps, Programs};
+use crate::datapath::{Counters, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource};
+
+/// The kernel's programs and maps, and what this agent knows of them.
+pub struct Kernel {
+    directory: PathBuf,
+    programs: Programs,
+    maps: Maps,
+    policies: Policies,
+    pods: BTreeMap<String, Pod>,
+    /// Policy id in force, by subject.
+    in_force: BTreeMap<u32, u32>,
+    /// Subjects whose addresses and flows are still in the maps: their ids are not free yet.
+    released: BTreeSet<u32>,
+    last_subject: u32,
+}
+
+impl Kernel {
+    /// Loads the programs, takes over what an earlier agent left, and replaces its programs in place.
+    pub fn open(settings: &DatapathSettings) -> Result<Self, DatapathError> {
+        let directory = directory(&settings.bpffs);
+        let (programs, mut maps) = programs::load(&directory.join("maps"))?;
+        let hash_key = configure(&mut maps, settings)?;
+        let mut policies = Policies::open(&maps, hash_key)?;
+        let pods: BTreeMap<String, Pod> =
+            pods::open(&directory.join("pods"), &programs, &maps)?.into_iter().collect();
+        let mut in_force = BTreeMap::new();
+        for pod in pods.values() {
+            let state = maps
+                .subjects
+                .get(&pod.subject, 0)
+                .map_err(kernel(format!("reading the state of subject {}", pod.subject)))?;
+            in_force.insert(pod.subject, state.policy);
+        }
+        // What was installed and not used, or written in part, when the last agent ended.
+        let used: BTreeSet<u32> = in_force.values().copied().collect();
+        policies.retain(&mut maps, &used)?;
+        policies::sweep(&mut maps, &used)?;
+        let last_subject = in_force.keys().copied().max().unwrap_or(0);
+        let mut kernel = Self {
+            directory,
+            programs,
+            maps,
+            policies,
+            pods,
+            in_force,
+            released: BTreeSet::new(),
+            last_subject,
+        };
+        kernel.forget_unknown_subjects()?;
+        Ok(kernel)
+    }
+
+    /// What the verifier says of each program.
+    pub fn verified(&self) -> Result<Vec<Verified>, DatapathError> {
+        self.programs.verified()
+    }
+
+    /// Runs a program on a packet as the pod with subject id 0 (`BPF_PROG_TEST_RUN`); tests and benchmarks
+    /// give it a policy by [`Self::enforce_test_subject`].
+    pub fn programs_mut(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+
+    /// Makes `policy` the one of subject 0, for which programs run that are not attached.
+    pub fn enforce_test_subject(&mut self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
+        let id = self.policies.install(&mut self.maps, policy)?;
+        self.switch(0, id)
+    }
+
+    fn pins(&self, uid: &str) -> PathBuf {
+        self.directory.join("pods").join(uid)
+    }
+
+    /// One write of eight bytes: a packet sees the old policy or the new one.
+    fn switch(&mut self, subject: u32, policy: u32) -> Result<(), DatapathError> {
+        self.maps
+            .subjects
+            .set(subject, SubjectState { policy, flags: 0 }, 0)
+            .map_err(kernel(format!("switching subject {subject} to policy {policy}")))?;
+        self.in_force.insert(subject, policy);
+        Ok(())
+    }
+
+    fn free_subject(&mut self) -> Result<u32, DatapathError> {
+        for _ in 1..SUBJECTS_MAX {
+            self.last_subject = if self.last_subject + 1 >= SUBJECTS_MAX { 1 } else { self.last_subject + 1 };
+            let id = self.last_subject;
+            if !self.in_force.contains_key(&id) && !self.released.contains(&id) {
+                return Ok(id);
+            }
+        }
+        Err(DatapathError::MapFull {
+            map: "SUBJECTS",
+            advice: format!("{SUBJECTS_MAX} pods are the most for one node"),
+        })
+    }
+
+    /// Addresses that pods learned which are no more, from the time of another agent.
+    fn forget_unknown_subjects(&mut self) -> Result<(), DatapathError> {
+        let mut unknown = BTreeSet::new();
+        for key in self.maps.learned.keys() {
+            let key = key.map_err(kernel("reading map LEARNED"))?;
+            if !self.in_force.contains_key(&key.subject) {
+                unknown.insert(key.subject);
+            }
+        }
+        for key in self.maps.flows.keys() {
+            let key = key.map_err(kernel("reading map FLOWS"))?;
+            if !self.in_force.contains_key(&key.subject) {
+                unknown.insert(key.subject);
+            }
+        }
+        self.released = unknown;
+        self.collect()
+    }
+}
+
+impl Datapath for Kernel {
+    fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError> {
+        let enforced = self.pods.iter().map(|(uid, pod)| {
+            let policy = self.in_force.get(&pod.subject).copied().unwrap_or(0);
+            // A pod that is attached in part, or has no policy, is one whose policy is not the wanted one.
+            let digest = if pod.complete { self.policies.digest(policy) } else { None };
+            EnforcedPod {
+                uid: uid.clone(),
+                cgroup_id: pod.cgroup_id,
+                policy: digest.unwrap_or_default(),
+                subject: pod.subject,
+            }
+        });
+        Ok(enforced.collect())
+    }
+
+    fn enforce(&mut self, uid: &str, cgroup: &Path, policy: &CompiledPolicy) -> Result<(), DatapathError> {
+        let id = self.policies.install(&mut self.maps, policy)?;
+        let known = self.pods.get(uid).cloned();
+        let subject = match &known {
+            Some(pod) => pod.subject,
+            None => self.free_subject()?,
+        };
+        // Before the programs are attached, so that they never run without it.
+        self.switch(subject, id)?;
+        let pins = self.pins(uid);
+        match pods::attach(&pins, uid, cgroup, subject, &self.programs, &mut self.maps) {
+            Ok(pod) => {
+                self.pods.insert(uid.into(), pod);
+                Ok(())
+            }
+            Err(error) => {
+                if known.is_none() {
+                    pods::remove_pins(&pins);
+                    self.in_force.remove(&subject);
+                    self.released.insert(subject);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn release(&mut self, uid: &str) -> Result<(), DatapathError> {
+        let Some(pod) = self.pods.remove(uid) else { return Ok(()) };
+        // Detached first: a program without a policy drops.
+        pods::remove_pins(&self.pins(uid));
+        self.maps
+            .subjects
+            .set(pod.subject, SubjectState::default(), 0)
+            .map_err(kernel(format!("clearing subject {} of pod {uid}", pod.subject)))?;
+        self.in_force.remove(&pod.subject);
+        self.released.insert(pod.subject);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<(), DatapathError> {
+        let used: BTreeSet<u32> = self.in_force.values().copied().collect();
+        self.policies.retain(&mut self.maps, &used)?;
+        collect::learned(&mut self.maps, boot_ns(), &self.released)?;
+        collect::flows(&mut self.maps, &self.released)?;
+        self.released.clear();
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Counters, DatapathError> {
+        let mut counters = [0; COUNTERS as usize];
+        for (index, counter) in counters.iter_mut().enumerate() {
+            let counts = self.maps.counts.get(&(index as u32), 0).map_err(kernel("reading map COUNTS"))?;
+            *counter = counts.iter().sum();
+        }
+        Ok(counters)
+    }
+
+    fn events(&mut self) -> Option<Box<dyn EventSource>> {
+        self.maps.events.take().map(|ring| Box::new(events::Ring::new(ring)) as Box<dyn EventSource>)
+    }
+}
+
+/// Detaches every pod and removes every pin, of every version.
+pub fn remove_everything(bpffs: &Path) -> Result<(), DatapathError> {
+    let root = bpffs.join("l7egg");
+    match fs::remove_dir_all(&root) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(kernel(format!("removing {}", root.display()))(error)),
+    }
+}
+
+fn directory(bpffs: &Path) -> PathBuf {
+    bpffs.join("l7egg").join(format!("v{ABI_VERSION}"))
+}
+
+/// Writes the settings; the secret of the name hash is made once, because the maps are full of hashes.
+fn configure(maps: &mut Maps, settings: &DatapathSettings) -> Result<[u32; 2], DatapathError> {
+    let known = maps.config.get(&0, 0).map_err(kernel("reading map CONFIG"))?;
+    let hash_key =
+        if known.hash_key[0] == 0 { [hash_key(random()?), hash_key(random()?)] } else { known.hash_key };
+    let config = Config {
+        hash_key,
+        min_ttl_ns: settings.min_ttl.as_nanos() as u64,
+        max_ttl_ns: settings.max_ttl.as_nanos() as u64,
+    };
+    maps.config.set(0, config, 0).map_err(kernel("writing map CONFIG"))?;
+    Ok(hash_key)
+}
+
+fn random() -> Result<u32, DatapathError> {
+    let mut bytes = [0u8; 4];
+    // SAFETY: the buffer is as long as said.
+    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if read != 4 {
+        return Err(kernel("asking the kernel for random bytes")(std::io::Error::last_os_error()));
+    }
+    Ok(u32::from_ne_bytes(bytes))
+}
+
+/// The clock of the maps, in ns.
+fn boot_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid place for the result.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}

@@ -1,0 +1,176 @@
+//! Policies in the maps: written whole under a new id before a pod is switched to it, removed when no pod
+//! uses them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aya::maps::lpm_trie::Key;
+use l7egg_ebpf_common::abi::{CidrData, NameVerdictKey, PatternKey, PortData, ResolverKey};
+use l7egg_ebpf_common::name;
+use l7egg_policy::CompiledPolicy;
+
+use super::error::{insertion, kernel};
+use super::programs::Maps;
+use crate::datapath::{DatapathError, Digest};
+
+/// Key of `POLICIES` that holds the last id given: ids are never used twice, because connections remember
+/// under which one they were judged.
+const LAST_ID: u32 = 0;
+
+/// What is installed.
+pub struct Policies {
+    by_digest: BTreeMap<Digest, u32>,
+    /// What each id was written from, where this agent wrote it: its entries are removed by name.
+    sources: BTreeMap<u32, Arc<CompiledPolicy>>,
+    last_id: u32,
+    hash_key: [u32; 2],
+}
+
+impl Policies {
+    /// Reads what an earlier agent installed.
+    pub fn open(maps: &Maps, hash_key: [u32; 2]) -> Result<Self, DatapathError> {
+        let mut by_digest = BTreeMap::new();
+        let mut last_id = 0;
+        for entry in maps.policies.iter() {
+            let (id, digest) = entry.map_err(kernel("reading map POLICIES"))?;
+            if id == LAST_ID {
+                last_id = last_id.max(u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]]));
+            } else {
+                by_digest.insert(digest, id);
+                last_id = last_id.max(id);
+            }
+        }
+        Ok(Self { by_digest, sources: BTreeMap::new(), last_id, hash_key })
+    }
+
+    /// The digest of an id, if it is installed.
+    pub fn digest(&self, id: u32) -> Option<Digest> {
+        self.by_digest.iter().find(|(_, known)| **known == id).map(|(digest, _)| *digest)
+    }
+
+    /// The id of a policy, which is written to the maps unless it is there.
+    pub fn install(&mut self, maps: &mut Maps, policy: &CompiledPolicy) -> Result<u32, DatapathError> {
+        if let Some(id) = self.by_digest.get(&policy.digest) {
+            return Ok(*id);
+        }
+        let id = self.next_id(maps)?;
+        if let Err(error) = write(maps, id, policy, &self.hash_key) {
+            // Half a policy is none: nobody has been switched to it.
+            remove_entries(maps, id, policy, &self.hash_key);
+            return Err(error);
+        }
+        maps.policies.insert(id, policy.digest, 0).map_err(|error| insertion("POLICIES", error))?;
+        self.by_digest.insert(policy.digest, id);
+        self.sources.insert(id, Arc::new(policy.clone()));
+        Ok(id)
+    }
+
+    /// Removes every policy whose id is not in use.
+    pub fn retain(&mut self, maps: &mut Maps, used: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        let unused: Vec<(Digest, u32)> = self
+            .by_digest
+            .iter()
+            .filter(|(_, id)| !used.contains(id))
+            .map(|(digest, id)| (*digest, *id))
+            .collect();
+        let mut unknown = BTreeSet::new();
+        for (digest, id) in unused {
+            match self.sources.remove(&id) {
+                Some(policy) => remove_entries(maps, id, &policy, &self.hash_key),
+                None => {
+                    unknown.insert(id);
+                }
+            }
+            maps.policies.remove(&id).map_err(kernel(format!("forgetting policy {id}")))?;
+            self.by_digest.remove(&digest);
+        }
+        if !unknown.is_empty() {
+            let known: BTreeSet<u32> = self.by_digest.values().copied().collect();
+            sweep(maps, &known)?;
+        }
+        Ok(())
+    }
+
+    fn next_id(&mut self, maps: &mut Maps) -> Result<u32, DatapathError> {
+        // 0 means "no policy"; after four thousand million changes the first ids are long gone.
+        let id = self.last_id.checked_add(1).unwrap_or(1);
+        let mut value = [0; 32];
+        value[..4].copy_from_slice(&id.to_le_bytes());
+        maps.policies.insert(LAST_ID, value, 0).map_err(|error| insertion("POLICIES", error))?;
+        self.last_id = id;
+        Ok(id)
+    }
+}
+
+/// Removes the entries of every id that is not known: what an agent left that was killed while it wrote, or
+/// that another one wrote.
+pub fn sweep(maps: &mut Maps, known: &BTreeSet<u32>) -> Result<(), DatapathError> {
+    macro_rules! sweep {
+        ($map:ident, $name:literal, $id:expr) => {
+            let keys: Result<Vec<_>, _> = maps.$map.keys().collect();
+            for key in keys.map_err(kernel(concat!("reading map ", $name)))? {
+                if !known.contains(&$id(&key)) {
+                    let _ = maps.$map.remove(&key);
+                }
+            }
+        };
+    }
+    sweep!(patterns, "PATTERNS", |key: &PatternKey| key.policy);
+    sweep!(cidrs, "CIDRS", |key: &Key<CidrData>| u32::from_be_bytes(key.data().policy));
+    sweep!(ports, "PORTS", |key: &Key<PortData>| u32::from_be_bytes(key.data().policy));
+    sweep!(resolvers, "RESOLVERS", |key: &ResolverKey| key.policy);
+    sweep!(name_verdicts, "NAME_VERDICTS", |key: &NameVerdictKey| key.policy);
+    Ok(())
+}
+
+fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) -> Result<(), DatapathError> {
+    for (name, masks) in &policy.names {
+        let key = pattern_key(id, name.wire(), key);
+        maps.patterns.insert(key, masks, 0).map_err(|error| insertion("PATTERNS", error))?;
+    }
+    for (network, masks) in &policy.cidrs {
+        let key = cidr_key(id, network.address, network.length);
+        maps.cidrs.insert(&key, masks, 0).map_err(|error| insertion("CIDRS", error))?;
+    }
+    for (prefix, groups) in &policy.ports {
+        let key = port_key(id, prefix.protocol, prefix.port, prefix.length);
+        maps.ports.insert(&key, groups, 0).map_err(|error| insertion("PORTS", error))?;
+    }
+    for resolver in &policy.resolvers {
+        let key = ResolverKey { policy: id, address: resolver.to_be_bytes() };
+        maps.resolvers.insert(key, 1, 0).map_err(|error| insertion("RESOLVERS", error))?;
+    }
+    Ok(())
+}
+
+/// Errors are of entries that are not there; what may stay behind is swept at the next start.
+fn remove_entries(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) {
+    for name in policy.names.keys() {
+        let _ = maps.patterns.remove(&pattern_key(id, name.wire(), key));
+    }
+    for network in policy.cidrs.keys() {
+        let _ = maps.cidrs.remove(&cidr_key(id, network.address, network.length));
+    }
+    for prefix in policy.ports.keys() {
+        let _ = maps.ports.remove(&port_key(id, prefix.protocol, prefix.port, prefix.length));
+    }
+    for resolver in &policy.resolvers {
+        let _ = maps.resolvers.remove(&ResolverKey { policy: id, address: resolver.to_be_bytes() });
+    }
+}
+
+fn pattern_key(policy: u32, wire: &[u8], key: &[u32; 2]) -> PatternKey {
+    PatternKey { name: name::hash(wire, key), policy, reserved: 0 }
+}
+
+fn cidr_key(policy: u32, address: u128, length: u8) -> Key<CidrData> {
+    Key::new(
+        32 + u32::from(length),
+        CidrData { policy: policy.to_be_bytes(), address: address.to_be_bytes() },
+    )
+}
+
+fn port_key(policy: u32, protocol: u8, port: u16, length: u8) -> Key<PortData> {
+    let data = PortData { policy: policy.to_be_bytes(), protocol, port: port.to_be_bytes(), reserved: 0 };
+    Key::new(32 + u32::from(length), data)
+}

@@ -1,0 +1,214 @@
+//! Loading the programs and opening their maps.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf};
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use l7egg_ebpf_common::abi::{
+    CidrData, Config, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks, NameVerdictKey, PatternKey,
+    PortData, ResolverKey, SubjectState,
+};
+
+use super::error::kernel;
+use crate::datapath::DatapathError;
+
+/// The object that `cargo xtask build` compiled.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("L7EGG_EBPF_OBJECT"));
+
+/// Buffers for each CPU in `SCRATCH`, as the programs expect.
+const SCRATCH_PER_CPU: u32 = 4;
+
+/// A program and where it is attached in a pod's cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Name of the program and of the link's pin.
+    pub name: &'static str,
+    /// `enum bpf_attach_type` of include/uapi/linux/bpf.h.
+    pub attach_type: u32,
+}
+
+/// In the order of attaching. Marks and lessons come before judgement, so that nothing that was going on is
+/// judged without them.
+pub const HOOKS: [Hook; 5] = [
+    Hook { name: "ingress", attach_type: 0 },
+    Hook { name: "accepted", attach_type: 3 },
+    Hook { name: "egress", attach_type: 1 },
+    Hook { name: "connect4", attach_type: 10 },
+    Hook { name: "connect6", attach_type: 11 },
+];
+
+/// Every map that outlives the agent, by name.
+const PINNED: [&str; 14] = [
+    "CONFIG",
+    "SUBJECT",
+    "SUBJECTS",
+    "POLICIES",
+    "PATTERNS",
+    "CIDRS",
+    "PORTS",
+    "RESOLVERS",
+    "QUERIES",
+    "LEARNED",
+    "NAMES",
+    "NAME_VERDICTS",
+    "FLOWS",
+    "CONNECTIONS",
+];
+const PINNED_COUNTERS: [&str; 2] = ["COUNTS", "EVENTS"];
+
+/// The maps that user space uses.
+pub struct Maps {
+    pub config: Array<MapData, Config>,
+    pub subjects: Array<MapData, SubjectState>,
+    pub policies: HashMap<MapData, u32, [u8; 32]>,
+    pub patterns: HashMap<MapData, PatternKey, NameMasks>,
+    pub cidrs: LpmTrie<MapData, CidrData, Masks>,
+    pub ports: LpmTrie<MapData, PortData, u64>,
+    pub resolvers: HashMap<MapData, ResolverKey, u8>,
+    pub learned: HashMap<MapData, LearnedKey, Learned>,
+    pub names: HashMap<MapData, u64, Name>,
+    pub name_verdicts: HashMap<MapData, NameVerdictKey, Masks>,
+    pub flows: HashMap<MapData, FlowKey, Flow>,
+    pub counts: PerCpuArray<MapData, u64>,
+    pub events: Option<RingBuf<MapData>>,
+    /// `SUBJECT`: cgroup storage, by cgroup and attach type.
+    pub subject: SubjectStorage,
+}
+
+#[allow(deprecated)]
+type SubjectStorage = aya::maps::CgroupStorage<MapData, l7egg_ebpf_common::abi::Subject>;
+
+/// The loaded programs.
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+/// A program as the verifier saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Name of the program.
+    pub program: &'static str,
+    /// Instructions that the verifier looked at (Linux 5.16 and later).
+    pub instructions: Option<u32>,
+}
+
+/// Loads every program; the maps are those pinned below `directory`, or are made and pinned there.
+pub fn load(directory: &Path) -> Result<(Programs, Maps), DatapathError> {
+    fs::create_dir_all(directory).map_err(kernel(format!(
+        "creating {}: is bpffs mounted there (mount -t bpf bpf /sys/fs/bpf)?",
+        directory.display()
+    )))?;
+    let cpus = aya::util::nr_cpus().map_err(|(file, error)| DatapathError::Kernel {
+        what: format!("reading {file}"),
+        source: error.into(),
+    })? as u32;
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU);
+    for name in PINNED.into_iter().chain(PINNED_COUNTERS) {
+        loader.map_pin_path(name, directory.join(name));
+    }
+    let mut ebpf = loader
+        .load(OBJECT)
+        .map_err(kernel(format!("loading the kernel programs with their maps in {}", directory.display())))?;
+    for hook in HOOKS {
+        load_program(&mut ebpf, hook.name)?;
+    }
+    let maps = take_maps(&mut ebpf)?;
+    Ok((Programs { ebpf }, maps))
+}
+
+impl Programs {
+    /// The program of a hook.
+    pub fn fd(&self, hook: Hook) -> Result<BorrowedFd<'_>, DatapathError> {
+        let program = self.ebpf.program(hook.name).ok_or_else(|| missing("program", hook.name))?;
+        let fd = match program {
+            Program::CgroupSkb(program) => program.fd(),
+            Program::SockOps(program) => program.fd(),
+            Program::CgroupSockAddr(program) => program.fd(),
+            _ => return Err(missing("program", hook.name)),
+        };
+        fd.map(AsFd::as_fd).map_err(kernel(format!("using program {}", hook.name)))
+    }
+
+    /// What the verifier says of each.
+    pub fn verified(&self) -> Result<Vec<Verified>, DatapathError> {
+        HOOKS
+            .iter()
+            .map(|hook| {
+                let program = self.ebpf.program(hook.name).ok_or_else(|| missing("program", hook.name))?;
+                let info = program.info().map_err(kernel(format!("asking about program {}", hook.name)))?;
+                Ok(Verified { program: hook.name, instructions: info.verified_instruction_count() })
+            })
+            .collect()
+    }
+
+    /// The programs themselves, for tests that run them.
+    pub fn program_mut(&mut self, name: &str) -> Option<&mut Program> {
+        self.ebpf.program_mut(name)
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing("program", name))?;
+    let result = match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        _ => return Err(missing("program", name)),
+    };
+    result.map_err(|error| match error {
+        ProgramError::LoadError { io_error, verifier_log } => DatapathError::Kernel {
+            what: format!(
+                "the kernel refuses program {name}; the end of its reasons:\n{}",
+                last_lines(&verifier_log.to_string())
+            ),
+            source: io_error.into(),
+        },
+        other => DatapathError::Kernel { what: format!("loading program {name}"), source: other.into() },
+    })
+}
+
+/// The verifier's logs run to megabytes; what matters is how they end.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
+    macro_rules! take {
+        ($name:literal) => {
+            ebpf.take_map($name).ok_or_else(|| missing("map", $name))?.try_into().map_err(
+                |error: aya::maps::MapError| DatapathError::Kernel {
+                    what: concat!("opening map ", $name).into(),
+                    source: error.into(),
+                },
+            )?
+        };
+    }
+    Ok(Maps {
+        config: take!("CONFIG"),
+        subjects: take!("SUBJECTS"),
+        policies: take!("POLICIES"),
+        patterns: take!("PATTERNS"),
+        cidrs: take!("CIDRS"),
+        ports: take!("PORTS"),
+        resolvers: take!("RESOLVERS"),
+        learned: take!("LEARNED"),
+        names: take!("NAMES"),
+        name_verdicts: take!("NAME_VERDICTS"),
+        flows: take!("FLOWS"),
+        counts: take!("COUNTS"),
+        events: Some(take!("EVENTS")),
+        subject: take!("SUBJECT"),
+    })
+}
+
+fn missing(kind: &str, name: &str) -> DatapathError {
+    DatapathError::Kernel {
+        what: format!("the embedded object has no {kind} {name}: it is not of this build"),
+        source: "build again with `cargo xtask build`".into(),
+    }
+}

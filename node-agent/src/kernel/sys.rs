@@ -1,0 +1,134 @@
+//! The bpf(2) commands that aya has no way to: links on cgroups that can be replaced, asked for their
+//! cgroup, and pinned alike whatever their program's type. Layouts from include/uapi/linux/bpf.h.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// Attaches a program to a cgroup by a link, which lasts as long as a descriptor or a pin of it.
+pub fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attr = Attr {
+        program: program.as_raw_fd() as u32,
+        target: cgroup.as_raw_fd() as u32,
+        attach_type,
+        flags: 0,
+    };
+    let fd = bpf(BPF_LINK_CREATE, &mut attr)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts another program in the place of a link's, in one step.
+pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        link: u32,
+        program: u32,
+        flags: u32,
+        old_program: u32,
+    }
+    let mut attr =
+        Attr { link: link.as_raw_fd() as u32, program: program.as_raw_fd() as u32, flags: 0, old_program: 0 };
+    bpf(BPF_LINK_UPDATE, &mut attr).map(|_| ())
+}
+
+/// The cgroup that a link is on: the inode number of its directory, or 0 if the cgroup is gone.
+pub fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
+    #[repr(C, align(8))]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program_id: u32,
+        reserved: u32,
+        cgroup: u64,
+        attach_type: u32,
+        rest: [u32; 16],
+    }
+    #[repr(C)]
+    struct Attr {
+        fd: u32,
+        len: u32,
+        info: u64,
+    }
+    let mut info = Info::default();
+    let mut attr =
+        Attr { fd: link.as_raw_fd() as u32, len: size_of::<Info>() as u32, info: (&raw mut info) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info.cgroup)
+}
+
+/// Pins a link in bpffs.
+pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    object(BPF_OBJ_PIN, path, fd.as_raw_fd() as u32).map(|_| ())
+}
+
+/// Opens what is pinned.
+pub fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    let fd = object(BPF_OBJ_GET, path, 0)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes an entry out of a hash map in one step, so that a change by a program is not lost.
+pub fn map_take<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        map: u32,
+        reserved: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let mut value = std::mem::MaybeUninit::<V>::zeroed();
+    let mut attr = Attr {
+        map: map.as_raw_fd() as u32,
+        reserved: 0,
+        key: (&raw const *key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) {
+        // SAFETY: the kernel has written a whole value, and any bytes are one.
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn object(command: libc::c_int, path: &Path, fd: u32) -> io::Result<libc::c_int> {
+    #[repr(C)]
+    struct Attr {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    bpf(command, &mut Attr { path: path.as_ptr() as u64, fd, flags: 0 })
+}
+
+fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
+    // SAFETY: every `T` above is the head of `union bpf_attr` for its command; the kernel takes what is
+    // behind it as zero. Pointers in it live as long as the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
+}
