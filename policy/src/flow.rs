@@ -1,4 +1,4 @@
-//! What is judged, and what comes out.
+//! What is judged.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,15 +16,6 @@ pub struct Flow {
     pub port: u16,
     /// Which side opened it.
     pub direction: Direction,
-}
-
-/// What happens to a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It passes.
-    Allow,
-    /// It is dropped, and refused at once where that can be.
-    Deny,
 }
 
 impl Flow {
@@ -62,14 +53,5 @@ impl fmt::Display for Flow {
         } else {
             write!(f, "{name} to {}", self.address)
         }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Verdict::Allow => "allow",
-            Verdict::Deny => "deny",
-        })
     }
 }

@@ -20,7 +20,8 @@ mod source;
 mod validate;
 
 pub use compile::{CompileError, CompiledPolicy, PortPrefix, compile};
-pub use flow::{Flow, Verdict};
+pub use flow::Flow;
+pub use l7egg_ebpf_common::judge::Verdict;
 pub use limits::{
     MAX_CIDRS, MAX_DESTINATION_NAMES, MAX_DESTINATIONS, MAX_EXCEPTS, MAX_NAMES, MAX_PORT_LISTS, MAX_PORTS,
     MAX_RULES,

@@ -1,6 +1,7 @@
 //! How the kernel reads a compiled policy, in user space.
 
 use l7egg_ebpf_common::abi::{Direction, Masks};
+use l7egg_ebpf_common::judge::combine;
 
 use crate::network::to_number;
 use crate::{CompiledPolicy, DomainName, Flow, Network, PortPrefix, Verdict};
@@ -17,13 +18,15 @@ pub fn lookup_compiled(policy: &CompiledPolicy, names: &[DomainName], flow: Flow
     }
     let masks =
         names.iter().fold(cidr_masks(policy, address), |masks, name| masks.union(name_masks(policy, name)));
-    let groups = port_groups(policy, flow.protocol, flow.port);
-    if masks.deny & groups == 0 && masks.allow & groups != 0 { Verdict::Allow } else { Verdict::Deny }
+    combine(masks, port_groups(policy, flow.protocol, flow.port))
 }
 
 /// What the policy says about one name: its own entry, and the star entries of every suffix.
 fn name_masks(policy: &CompiledPolicy, name: &DomainName) -> Masks {
     let mut masks = Masks::NONE;
+    if !name.is_host() {
+        return masks;
+    }
     let (mut rest, mut labels) = (name.wire(), 0);
     while !rest.is_empty() {
         if let Some(entry) = DomainName::from_wire(rest).and_then(|suffix| policy.names.get(&suffix)) {

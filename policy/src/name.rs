@@ -66,7 +66,9 @@ impl DomainName {
             return Err(NameError::Address(address, if address.is_ipv4() { 32 } else { 128 }));
         }
         let ascii = to_a_labels(body)?;
-        if let Some(character) = ascii.chars().find(|&c| !is_host_character(c)) {
+        if let Some(character) =
+            ascii.chars().find(|&c| c != '.' && !u8::try_from(c).is_ok_and(is_host_octet))
+        {
             return Err(NameError::Character { name: text.to_owned(), character });
         }
         let mut wire = Vec::with_capacity(ascii.len() + 1);
@@ -102,6 +104,19 @@ impl DomainName {
     /// The wire form: lower case, without the root's zero.
     pub fn wire(&self) -> &[u8] {
         &self.wire
+    }
+
+    /// Whether every label is of letters, digits, `-` and `_` (RFC 1123 §2.1, RFC 8552).
+    pub fn is_host(&self) -> bool {
+        let mut rest = self.wire.as_slice();
+        while let [length, tail @ ..] = rest {
+            let (label, after) = tail.split_at(usize::from(*length));
+            if !label.iter().all(|&octet| is_host_octet(octet)) {
+                return false;
+            }
+            rest = after;
+        }
+        true
     }
 
     /// How many labels this name has in front of `suffix`: 0 if it is that name, `None` if it is not below it.
@@ -152,8 +167,8 @@ fn to_a_labels(body: &str) -> Result<String, NameError> {
         .map_err(|_| NameError::Idna(body.to_owned()))
 }
 
-fn is_host_character(c: char) -> bool {
-    c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.')
+fn is_host_octet(octet: u8) -> bool {
+    octet.is_ascii_lowercase() || octet.is_ascii_digit() || matches!(octet, b'-' | b'_')
 }
 
 #[cfg(test)]

@@ -138,7 +138,11 @@ fn port_matches(port: &Port, flow: Flow) -> bool {
 
 impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.verdict, self.why)
+        let verdict = match self.verdict {
+            Verdict::Allow => "allowed",
+            Verdict::Deny => "denied",
+        };
+        write!(f, "{verdict}: {}", self.why)
     }
 }
 

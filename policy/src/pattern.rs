@@ -71,8 +71,12 @@ impl NamePattern {
         Ok(NamePattern { kind, name: DomainName::parse(rest)? })
     }
 
-    /// Whether `name` is one of the names that the pattern is about.
+    /// Whether `name` is one of the names that the pattern is about. A name that no host can have is none:
+    /// nobody who writes `*.example.com` means labels with dots or zeros in them.
     pub fn matches(&self, name: &DomainName) -> bool {
+        if !name.is_host() {
+            return false;
+        }
         match (self.kind, name.labels_before(&self.name)) {
             (_, None) => false,
             (PatternKind::Exact, Some(labels)) => labels == 0,
@@ -126,6 +130,13 @@ mod tests {
         assert!(matches("**.example.com", "a.b.c.example.com"));
         assert!(!matches("**.example.com", "example.com"));
         assert!(!matches("**.example.com", "example.com.org"));
+    }
+
+    #[test]
+    fn odd_names_match_nothing() {
+        let odd = DomainName::from_wire(b"\x03a.b\x07example\x03com").unwrap();
+        assert!(!NamePattern::parse("*.example.com").unwrap().matches(&odd));
+        assert!(!NamePattern::parse("**.com").unwrap().matches(&odd));
     }
 
     #[test]
