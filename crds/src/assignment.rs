@@ -84,15 +84,27 @@ pub struct AssignedPod {
 }
 
 /// What decides a pod's own resolvers: `spec.dnsPolicy` and `spec.dnsConfig.nameservers`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodDns {
     /// `ClusterFirst`, `ClusterFirstWithHostNet`, `Default` or `None`, as in the pod.
-    #[serde(default)]
+    // Not "": as a default in a schema, API servers of 1.20 take that for null.
+    #[serde(default = "cluster_first")]
     pub policy: String,
     /// Extra resolvers of `dnsConfig`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
+}
+
+impl Default for PodDns {
+    fn default() -> Self {
+        PodDns { policy: cluster_first(), nameservers: Vec::new() }
+    }
+}
+
+/// What a pod has that does not say.
+fn cluster_first() -> String {
+    "ClusterFirst".to_owned()
 }
 
 /// What the agent says of an assignment.

@@ -27,7 +27,7 @@ pub struct PodCounts {
     /// Scheduled pods, not yet finished, that the Egg selects.
     #[serde(default)]
     pub selected: i32,
-    /// Pods whose node agent enforces the Egg's present generation.
+    /// Pods whose node agent enforces the Egg, as it was last accepted.
     #[serde(default)]
     pub enforced: i32,
     /// Pods whose node agent could not do it; `Programmed` says why.
