@@ -1,0 +1,122 @@
+//! The meaning of Eggs, sentence by sentence: verdicts and the reasons given to people.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use l7egg_crds::PolicySpec;
+use l7egg_ebpf_common::abi::Direction;
+use l7egg_policy::{DomainName, Flow, Source, judge};
+
+const CHECKOUT: &str = "
+- to: [{domainNames: [api.stripe.com, '*.debian.org']}]
+  ports: [{port: 443}]
+- to: [{cidr: 10.0.0.0/8, except: [10.9.0.0/16]}, {cidr: '2001:db8::/32'}]
+  ports: [{port: 8000, endPort: 8100}, {protocol: UDP}]
+";
+const BASELINE: &str = "
+- to: [{cidr: 192.0.2.0/24}]
+- action: Deny
+  to: [{cidr: 10.1.0.0/16}, {domainNames: ['**.debian.org']}]
+  ports: [{port: 8080}]
+";
+
+/// What is said about a flow of a pod that both select, whose DNS server is 10.1.0.10.
+fn said(flow: Flow, learned: &[&str]) -> String {
+    let [checkout, baseline] = [CHECKOUT, BASELINE]
+        .map(|egress| PolicySpec { egress: serde_yaml::from_str(egress).unwrap(), ..PolicySpec::default() });
+    let sources = [
+        Source { name: "Egg shop/checkout".into(), spec: &checkout },
+        Source { name: "ClusterEgg baseline".into(), spec: &baseline },
+    ];
+    let resolvers: BTreeSet<IpAddr> = ["10.1.0.10".parse().unwrap()].into();
+    let learned: Vec<DomainName> = learned.iter().map(|name| DomainName::parse(name).unwrap()).collect();
+    judge(&sources, &resolvers, &learned, flow).to_string()
+}
+
+fn flow(protocol: u8, address: &str, port: u16) -> Flow {
+    Flow { protocol, address: address.parse().unwrap(), port, direction: Direction::Egress }
+}
+
+fn tcp(address: &str, port: u16) -> Flow {
+    flow(6, address, port)
+}
+
+#[test]
+fn a_pod_without_eggs_is_untouched() {
+    let judgement = judge(&[], &BTreeSet::new(), &[], tcp("192.0.2.1", 80));
+    assert_eq!(judgement.to_string(), "allowed: no Egg selects the pod");
+}
+
+#[test]
+fn names_open_the_addresses_learned_by_them() {
+    assert_eq!(
+        said(tcp("198.51.100.7", 443), &["cdn.example", "API.stripe.com"]),
+        "allowed: Egg shop/checkout spec.egress[0], which has api.stripe.com, and the address was learned by api.stripe.com"
+    );
+    assert_eq!(
+        said(tcp("198.51.100.7", 443), &["debian.org", "a.b.debian.org"]),
+        "denied: no rule allows it"
+    );
+}
+
+#[test]
+fn ports_belong_to_their_own_rule() {
+    assert_eq!(
+        said(tcp("198.51.100.7", 8000), &["api.stripe.com"]),
+        "denied: no rule allows it; Egg shop/checkout spec.egress[0] allows the destination, on other ports"
+    );
+}
+
+#[test]
+fn cidrs_without_their_excepts() {
+    assert_eq!(
+        said(tcp("10.2.3.4", 8100), &[]),
+        "allowed: Egg shop/checkout spec.egress[1], which has 10.0.0.0/8"
+    );
+    assert_eq!(
+        said(flow(17, "2001:db8::1", 9), &[]),
+        "allowed: Egg shop/checkout spec.egress[1], which has 2001:db8::/32"
+    );
+    assert_eq!(said(tcp("10.9.3.4", 8100), &[]), "denied: no rule allows it");
+    assert_eq!(said(tcp("::ffff:10.2.3.4", 8100), &[]), said(tcp("10.2.3.4", 8100), &[]));
+}
+
+#[test]
+fn union_of_all_eggs() {
+    let any = "allowed: ClusterEgg baseline spec.egress[0], which has 192.0.2.0/24";
+    assert_eq!(said(tcp("192.0.2.1", 1), &[]), any);
+    // Without ports a rule is about protocols that have none, too: here GRE.
+    assert_eq!(said(flow(47, "192.0.2.1", 0), &[]), any);
+}
+
+#[test]
+fn deny_beats_allow() {
+    assert_eq!(
+        said(tcp("10.1.3.4", 8080), &[]),
+        "denied: ClusterEgg baseline spec.egress[1], which has 10.1.0.0/16"
+    );
+    assert_eq!(
+        said(tcp("10.1.3.4", 8081), &[]),
+        "allowed: Egg shop/checkout spec.egress[1], which has 10.0.0.0/8"
+    );
+    assert_eq!(
+        said(tcp("192.0.2.1", 8080), &["www.debian.org"]),
+        "denied: ClusterEgg baseline spec.egress[1], which has **.debian.org, and the address was learned by www.debian.org"
+    );
+}
+
+#[test]
+fn always_free() {
+    assert_eq!(said(tcp("127.0.0.1", 1), &[]), "allowed: loopback is always free");
+    assert_eq!(said(tcp("::1", 1), &[]), "allowed: loopback is always free");
+    let reply = Flow { direction: Direction::Ingress, ..tcp("203.0.113.9", 40000) };
+    assert_eq!(said(reply, &[]), "allowed: the other side opened the connection");
+    let dns = "allowed: DNS to the pod's own DNS server is always free";
+    assert_eq!(said(flow(17, "10.1.0.10", 53), &[]), dns);
+    assert_eq!(said(tcp("10.1.0.10", 53), &[]), dns);
+    assert_eq!(
+        said(tcp("10.1.0.10", 54), &[]),
+        "denied: no rule allows it; Egg shop/checkout spec.egress[1] allows the destination, on other ports"
+    );
+    assert_eq!(said(tcp("192.168.0.10", 53), &[]), "denied: no rule allows it");
+}
