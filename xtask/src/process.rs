@@ -97,7 +97,7 @@ impl Step {
     /// Runs it with its output in a file of [`workspace::logs`], of which the end is shown if it fails.
     /// Says every ten seconds that it is still at work, and in the end how long it took.
     pub fn quietly(mut self, log: &str) -> Result<()> {
-        let path = workspace::logs().join(log).with_extension("log");
+        let path = workspace::logs().join(format!("{log}.log"));
         fs::create_dir_all(workspace::logs())?;
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         self.command.stdout(file.try_clone()?).stderr(file);

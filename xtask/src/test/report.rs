@@ -55,7 +55,7 @@ impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             out,
-            "\n{:<24} {:>6} {:>6} {:>6} {:>7} {:>7}",
+            "\n{:<32} {:>6} {:>6} {:>6} {:>7} {:>7}",
             "tier", "ran", "passed", "failed", "skipped", "seconds"
         )?;
         for row in &self.0 {
@@ -64,7 +64,7 @@ impl fmt::Display for Report {
             let (skipped, seconds) = (row.tally.skipped.len(), row.took.as_secs());
             writeln!(
                 out,
-                "{tier:<24} {:>6} {passed:>6} {failed:>6} {skipped:>7} {seconds:>7}",
+                "{tier:<32} {:>6} {passed:>6} {failed:>6} {skipped:>7} {seconds:>7}",
                 passed + failed
             )?;
         }

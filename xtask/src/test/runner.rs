@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ pub enum Show {
 /// Runs the commands of one tier one after the other, each for at most `limit` seconds.
 pub fn run(tier: &str, commands: Vec<Command>, limit: u64, show: Show) -> Row {
     eprintln!("xtask: test tier {tier}");
+    // The last run's output goes; what cannot be written is reported by the first program that wants to.
+    fs::create_dir_all(workspace::logs()).ok();
+    fs::remove_file(log_of(tier)).ok();
     let started = Instant::now();
     let mut tally = Tally::default();
     let mut trouble = None;
@@ -37,8 +41,7 @@ pub fn run(tier: &str, commands: Vec<Command>, limit: u64, show: Show) -> Row {
 }
 
 fn watch(tier: &str, command: Command, limit: u64, show: Show, tally: &mut Tally) -> Result<()> {
-    fs::create_dir_all(workspace::logs())?;
-    let path = workspace::logs().join(format!("test-{}.log", tier.replace(' ', "-")));
+    let path = log_of(tier);
     let mut log = File::options().create(true).append(true).open(&path)?;
     writeln!(log, "\n=== {command:?}")?;
 
@@ -53,7 +56,7 @@ fn watch(tier: &str, command: Command, limit: u64, show: Show, tally: &mut Tally
         let wanted = show == Show::Everything && kind != Line::Frame;
         if wanted || failures || line.ends_with(" ... FAILED") {
             println!("{line}");
-        } else if count.elapsed() > Duration::from_secs(10) {
+        } else if show == Show::Failures && count.elapsed() > Duration::from_secs(10) {
             eprintln!("xtask: {tier}: {} passed so far", tally.passed);
             count = Instant::now();
         }
@@ -63,4 +66,8 @@ fn watch(tier: &str, command: Command, limit: u64, show: Show, tally: &mut Tally
     }
     // Not a failed test but a program that crashed, a VM that died, a compiler's error.
     bail!("a test program did not come to its end: {}; see {}", describe(status), path.display())
+}
+
+fn log_of(tier: &str) -> PathBuf {
+    workspace::logs().join(format!("test-{}.log", tier.replace(' ', "-")))
 }
