@@ -1,4 +1,37 @@
 //! The agent of one node: from the assignments that the operator writes for the node, to what the kernel
 //! enforces for each of its pods, and back to a report per pod.
+//!
+//! ```text
+//! API server ─► assignment ─► inventory ─► desired ─┐
+//!                              policies ┘           ├─► plan ─► datapath (the kernel) ─► enforced
+//! cgroup tree ─► cgroup ────────────────────────────┘                                       │
+//! API server ◄─ reporter ◄─ report ◄────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! [`reconcile`] turns the wheel; everything between its inputs and the datapath is a pure function.
 
+pub mod admin;
+pub mod assignment;
+pub mod cgroup;
 pub mod datapath;
+pub mod desired;
+pub mod inventory;
+pub mod kernel;
+pub mod kernel_events;
+pub mod metrics;
+pub mod mounts;
+pub mod notice;
+pub mod plan;
+pub mod policies;
+pub mod preflight;
+pub mod reconcile;
+pub mod report;
+pub mod reporter;
+pub mod resolvers;
+pub mod run;
+pub mod settings;
+pub mod state;
+pub mod status;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,224 @@
+//! An [`EggAssignment`](l7egg_crds::EggAssignment) as it comes from the API server: readable, or not.
+
+use std::{fmt, sync::Arc};
+
+use kube::api::DynamicObject;
+use l7egg_crds::{AssignedPod, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PolicySpec};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// Which assignment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct AssignmentKey {
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+}
+
+impl AssignmentKey {
+    /// The key of an object.
+    #[must_use]
+    pub fn of(object: &DynamicObject) -> Self {
+        AssignmentKey {
+            namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for AssignmentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One object, read as far as it can be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AssignmentObject {
+    /// Which object.
+    pub key: AssignmentKey,
+    /// Its uid: an object that is deleted and made again has another.
+    pub uid: String,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// What it says.
+    pub content: Result<Assignment, Unreadable>,
+    /// The status that it has at the API server, if that can be read.
+    pub reported: Option<EggAssignmentStatus>,
+}
+
+/// A readable assignment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assignment {
+    /// The Egg it comes from.
+    pub egg: EggReference,
+    /// What the Egg says.
+    pub policy: Arc<PolicySpec>,
+    /// The pods of this node that the Egg selects.
+    pub pods: Vec<AssignedPod>,
+}
+
+/// What is left of an object that this agent cannot read, because it was written past validation or by an
+/// operator of another version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unreadable {
+    /// Where it goes wrong, and how.
+    pub message: String,
+    /// Its pods, where these at least can be read.
+    pub pods: Option<Vec<AssignedPod>>,
+}
+
+impl AssignmentObject {
+    /// Reads an object. Never fails: what cannot be read is in [`AssignmentObject::content`].
+    #[must_use]
+    pub fn read(object: &DynamicObject) -> Self {
+        let key = AssignmentKey::of(object);
+        AssignmentObject {
+            uid: object.metadata.uid.clone().unwrap_or_default(),
+            generation: object.metadata.generation,
+            content: read_content(&key, &object.data),
+            reported: read(&object.data["status"]).ok(),
+            key,
+        }
+    }
+
+    /// Its pods, as far as they can be read.
+    #[must_use]
+    pub fn pods(&self) -> &[AssignedPod] {
+        match &self.content {
+            Ok(assignment) => &assignment.pods,
+            Err(unreadable) => unreadable.pods.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+/// The Egg's name for people: `Egg shop/checkout`, `ClusterEgg baseline`.
+#[must_use]
+pub fn egg_name(egg: &EggReference) -> String {
+    match (&egg.kind, &egg.namespace) {
+        (EggKind::Egg, Some(namespace)) => format!("Egg {namespace}/{}", egg.name),
+        (EggKind::Egg, None) => format!("Egg {}", egg.name),
+        (EggKind::ClusterEgg, _) => format!("ClusterEgg {}", egg.name),
+    }
+}
+
+fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreadable> {
+    match read::<EggAssignmentSpec>(&data["spec"]) {
+        Ok(spec) => Ok(Assignment { egg: spec.egg, policy: Arc::new(spec.policy), pods: unique(spec.pods) }),
+        Err(error) => Err(Unreadable {
+            message: format!(
+                "EggAssignment {key} cannot be read: spec.{error}; it is not written by hand: if operator and agent are of the same version, delete it and the operator writes it anew"
+            ),
+            pods: read_pods(&data["spec"]["pods"]).map(unique),
+        }),
+    }
+}
+
+/// The uid is all that is needed to leave a pod as it is.
+#[derive(Deserialize)]
+struct PodWithUid {
+    uid: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    name: String,
+}
+
+fn read_pods(pods: &Value) -> Option<Vec<AssignedPod>> {
+    let one = |value: &Value| {
+        read::<AssignedPod>(value).or_else(|_| {
+            read::<PodWithUid>(value).map(|pod| AssignedPod {
+                namespace: pod.namespace,
+                name: pod.name,
+                uid: pod.uid,
+                ..AssignedPod::default()
+            })
+        })
+    };
+    pods.as_array()?.iter().map(one).collect::<Result<_, _>>().ok()
+}
+
+/// The schema has uids unique; objects can be older than a schema.
+fn unique(mut pods: Vec<AssignedPod>) -> Vec<AssignedPod> {
+    let mut seen = std::collections::BTreeSet::new();
+    pods.retain(|pod| seen.insert(pod.uid.clone()));
+    pods
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> Result<T, serde_path_to_error::Error<serde_json::Error>> {
+    serde_path_to_error::deserialize(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(spec: Value) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "l7egg.dev/v1alpha1", "kind": "EggAssignment",
+            "metadata": {"namespace": "shop", "name": "checkout-x", "uid": "u1", "generation": 3},
+            "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn spec() -> Value {
+        json!({
+            "node": "node1",
+            "egg": {"kind": "Egg", "namespace": "shop", "name": "checkout", "uid": "e1", "generation": 7},
+            "policy": {"mode": "Enforce", "egress": []},
+            "pods": [{"namespace": "shop", "name": "a", "uid": "p1"}],
+        })
+    }
+
+    #[test]
+    fn reads_what_the_operator_writes() {
+        let read = AssignmentObject::read(&object(spec()));
+        assert_eq!(read.key.to_string(), "shop/checkout-x");
+        assert_eq!(read.generation, Some(3));
+        let assignment = read.content.unwrap();
+        assert_eq!(egg_name(&assignment.egg), "Egg shop/checkout");
+        assert_eq!(assignment.pods.len(), 1);
+    }
+
+    #[test]
+    fn says_where_it_cannot_read_and_keeps_the_pods() {
+        let mut bad = spec();
+        bad["policy"]["egress"] = json!([{"to": [{"cidr": 17}]}]);
+        let unreadable = AssignmentObject::read(&object(bad)).content.unwrap_err();
+        assert!(unreadable.message.contains("shop/checkout-x"), "{}", unreadable.message);
+        assert!(unreadable.message.contains("spec.policy.egress[0].to[0].cidr"), "{}", unreadable.message);
+        assert_eq!(unreadable.pods.unwrap()[0].uid, "p1");
+    }
+
+    #[test]
+    fn of_a_pod_that_cannot_be_read_the_uid_is_enough() {
+        let mut bad = spec();
+        bad["pods"][0]["hostNetwork"] = json!("what");
+        let unreadable = AssignmentObject::read(&object(bad)).content.unwrap_err();
+        assert!(unreadable.message.contains("spec.pods[0].hostNetwork"), "{}", unreadable.message);
+        assert_eq!(unreadable.pods.unwrap()[0].uid, "p1");
+    }
+
+    #[test]
+    fn without_readable_pods_there_are_none_to_name() {
+        for pods in [json!("x"), json!([{"name": "a"}])] {
+            let mut bad = spec();
+            bad["pods"] = pods;
+            assert_eq!(AssignmentObject::read(&object(bad)).content.unwrap_err().pods, None);
+        }
+        assert!(AssignmentObject::read(&object(Value::Null)).content.is_err());
+    }
+
+    #[test]
+    fn a_pod_listed_twice_is_one_pod() {
+        let mut twice = spec();
+        twice["pods"] = json!([
+            {"namespace": "shop", "name": "a", "uid": "p1"}, {"namespace": "shop", "name": "a", "uid": "p1"},
+        ]);
+        assert_eq!(AssignmentObject::read(&object(twice)).pods().len(), 1);
+    }
+}

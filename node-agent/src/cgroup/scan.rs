@@ -1,0 +1,107 @@
+//! A walk over the cgroup tree.
+
+use std::{
+    io,
+    os::unix::fs::{DirEntryExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use super::{Place, PodCgroup, PodCgroups, classify};
+
+/// Nobody nests the kubelet's cgroup root deeper than this; services' own trees can be deeper.
+const MAX_DEPTH: usize = 8;
+
+/// What a walk found.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// The pods.
+    pub cgroups: PodCgroups,
+    /// The directories that pods come and go in.
+    pub parents: Vec<PathBuf>,
+}
+
+/// Walks the trees below `roots`, but not into pods.
+#[must_use]
+pub fn scan(roots: &[PathBuf]) -> Scan {
+    let mut found = Scan::default();
+    found.cgroups.complete = true;
+    for root in roots {
+        if walk(root, MAX_DEPTH, &mut found).is_err() {
+            found.cgroups.complete = false;
+        }
+    }
+    // Where there is no kubelet there is nothing to conclude.
+    found.cgroups.complete &= !found.parents.is_empty();
+    found
+}
+
+/// The cgroup in this directory, if it still is there.
+pub(super) fn cgroup_at(path: &Path) -> io::Result<PodCgroup> {
+    Ok(PodCgroup { path: path.to_owned(), id: path.metadata()?.ino() })
+}
+
+fn walk(directory: &Path, depth: usize, found: &mut Scan) -> io::Result<()> {
+    let place = classify(directory);
+    if place == Place::Parent {
+        found.parents.push(directory.to_owned());
+    }
+    for entry in gone_is_empty(directory.read_dir())? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let path = entry.path();
+        match classify(&path) {
+            Place::Pod { uid } => {
+                found.cgroups.pods.insert(uid, PodCgroup { id: entry.ino(), path });
+            }
+            Place::Parent => walk(&path, depth, found)?,
+            // Nothing else can be of interest among the pods.
+            Place::Other if place == Place::Other && depth > 0 => walk(&path, depth - 1, found)?,
+            Place::Other => {}
+        }
+    }
+    Ok(())
+}
+
+/// Directories end while they are read.
+fn gone_is_empty(
+    read: io::Result<std::fs::ReadDir>,
+) -> io::Result<impl Iterator<Item = io::Result<std::fs::DirEntry>>> {
+    match read {
+        Ok(entries) => Ok(Some(entries).into_iter().flatten()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None.into_iter().flatten()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::create_dir_all;
+
+    use super::*;
+
+    const A: &str = "0f3a2b1c-1111-2222-3333-444455556666";
+    const B: &str = "aaaaaaaa-1111-2222-3333-444455556666";
+
+    #[test]
+    fn finds_pods_of_all_classes_and_the_places_to_watch() {
+        let root = tempfile::tempdir().unwrap();
+        let kubepods = root.path().join("cluster/node1/kubepods");
+        create_dir_all(kubepods.join(format!("burstable/pod{A}/container"))).unwrap();
+        create_dir_all(kubepods.join(format!("pod{B}"))).unwrap();
+        create_dir_all(root.path().join("system.slice/a.service")).unwrap();
+        let found = scan(&[root.path().to_owned()]);
+        assert!(found.cgroups.complete);
+        assert_eq!(found.cgroups.pods.keys().collect::<Vec<_>>(), [A, B]);
+        assert_eq!(found.cgroups.pods[A], cgroup_at(&kubepods.join(format!("burstable/pod{A}"))).unwrap());
+        assert_eq!(found.parents.len(), 2);
+    }
+
+    #[test]
+    fn without_a_kubelet_or_a_root_nothing_is_complete() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!scan(&[root.path().to_owned()]).cgroups.complete);
+        assert!(!scan(&[root.path().join("none")]).cgroups.complete);
+    }
+}

@@ -1,0 +1,257 @@
+//! From assignments to what should be in force for every pod of the node.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use l7egg_crds::{AssignedPod, PolicySpec};
+use l7egg_policy::CompiledPolicy;
+
+use crate::{
+    assignment::{AssignmentKey, egg_name},
+    inventory::{Entry, Inventory},
+    policies::{PolicyCache, PolicySource},
+    resolvers::{NodeResolvers, resolvers},
+};
+
+/// What should be in force.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    /// Every pod that some assignment names, by uid.
+    pub pods: BTreeMap<String, DesiredPod>,
+    /// Whether a pod that is not in `pods` is one that no Egg selects. Not so before the first full list,
+    /// or while some assignment does not even say which its pods are.
+    pub knows_all_pods: bool,
+}
+
+/// One pod.
+#[derive(Clone, Debug)]
+pub struct DesiredPod {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// The assignments that name it.
+    pub assignments: Vec<AssignmentKey>,
+    /// The Eggs of these, for people.
+    pub eggs: Vec<String>,
+    /// DNS servers whose answers it may learn from.
+    pub resolvers: BTreeSet<IpAddr>,
+    /// The policy of all its Eggs together, or why there is none.
+    pub policy: Result<Arc<CompiledPolicy>, Failure>,
+    /// Where there is none: what is meanwhile to be in force if nothing is.
+    pub fallback: Option<Fallback>,
+}
+
+/// The policy of those Eggs of a pod that can be compiled.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// Their policy.
+    pub policy: Arc<CompiledPolicy>,
+    /// Their assignments.
+    pub assignments: Vec<AssignmentKey>,
+}
+
+/// Why something is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// What is wrong with which object, and what to do.
+    pub message: String,
+}
+
+/// What every assignment together asks for. Compiles what `cache` has not yet, and forgets what is not
+/// needed any more.
+pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCache) -> Desired {
+    let mut selections: BTreeMap<&str, Selection<'_>> = BTreeMap::new();
+    let mut knows_all_pods = inventory.is_complete();
+    for entry in inventory.entries() {
+        let (pods, source) = match &entry.good {
+            Some(good) => (good.pods.as_slice(), Ok(good.policy.as_ref())),
+            None => (entry.object.pods(), Err(unreadable(entry))),
+        };
+        if matches!(&entry.object.content, Err(unreadable) if unreadable.pods.is_none()) {
+            knows_all_pods = false;
+        }
+        for pod in pods {
+            let selection = selections.entry(&pod.uid).or_insert_with(|| Selection::new(pod));
+            selection.resolvers.extend(resolvers(pod, node));
+            selection.sources.push((entry, source.clone()));
+        }
+    }
+    let pods =
+        selections.into_iter().map(|(uid, selection)| (uid.to_owned(), selection.pod(cache))).collect();
+    cache.forget_unused();
+    Desired { pods, knows_all_pods }
+}
+
+/// A pod and all that select it.
+struct Selection<'a> {
+    pod: &'a AssignedPod,
+    resolvers: BTreeSet<IpAddr>,
+    sources: Vec<(&'a Entry, Result<&'a PolicySpec, Failure>)>,
+}
+
+impl<'a> Selection<'a> {
+    fn new(pod: &'a AssignedPod) -> Self {
+        Selection { pod, resolvers: BTreeSet::new(), sources: Vec::new() }
+    }
+
+    fn pod(self, cache: &mut PolicyCache) -> DesiredPod {
+        let (policy, fallback) = if self.pod.host_network {
+            (Err(host_network(self.pod)), None)
+        } else {
+            match self.compile(cache) {
+                Ok(policy) => (Ok(policy), None),
+                Err(failure) => (Err(failure), self.compile_what_can_be(cache)),
+            }
+        };
+        DesiredPod {
+            namespace: self.pod.namespace.clone(),
+            name: self.pod.name.clone(),
+            assignments: self.sources.iter().map(|(entry, _)| entry.object.key.clone()).collect(),
+            eggs: self.sources.iter().map(|(entry, _)| name_of(entry)).collect(),
+            resolvers: self.resolvers,
+            policy,
+            fallback,
+        }
+    }
+
+    fn compile(&self, cache: &mut PolicyCache) -> Result<Arc<CompiledPolicy>, Failure> {
+        let sources = self.sources.iter().map(|(entry, spec)| Ok(source(entry, spec.clone()?)));
+        cache.compile(&sources.collect::<Result<Vec<_>, _>>()?, &self.resolvers)
+    }
+
+    fn compile_what_can_be(&self, cache: &mut PolicyCache) -> Option<Fallback> {
+        let mut sources = Vec::new();
+        let mut assignments = Vec::new();
+        for (entry, spec) in &self.sources {
+            let Ok(spec) = spec else { continue };
+            let source = source(entry, spec);
+            if cache.compile(std::slice::from_ref(&source), &self.resolvers).is_ok() {
+                sources.push(source);
+                assignments.push(entry.object.key.clone());
+            }
+        }
+        if sources.is_empty() {
+            return None;
+        }
+        cache.compile(&sources, &self.resolvers).ok().map(|policy| Fallback { policy, assignments })
+    }
+}
+
+fn source<'a>(entry: &Entry, spec: &'a PolicySpec) -> PolicySource<'a> {
+    PolicySource { revision: entry.revision, name: name_of(entry), spec }
+}
+
+fn name_of(entry: &Entry) -> String {
+    entry
+        .good
+        .as_ref()
+        .map_or_else(|| format!("EggAssignment {}", entry.object.key), |good| egg_name(&good.egg))
+}
+
+fn unreadable(entry: &Entry) -> Failure {
+    let message = entry.object.content.as_ref().err().map(|unreadable| unreadable.message.clone());
+    Failure { reason: "AssignmentUnreadable", message: message.unwrap_or_default() }
+}
+
+fn host_network(pod: &AssignedPod) -> Failure {
+    Failure {
+        reason: "HostNetworkUnsupported",
+        message: format!(
+            "pod {}/{} uses its node's network (hostNetwork: true), where this version enforces nothing: leave it out of the Egg's podSelector, or run it without hostNetwork",
+            pod.namespace, pod.name
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{AssignmentBuilder, assignment, inventory_of};
+
+    fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
+        let node = NodeResolvers { cluster: vec!["10.96.0.10".parse().unwrap()], node: vec![] };
+        desired(&inventory_of(assignments), &node, &mut PolicyCache::default())
+    }
+
+    #[test]
+    fn eggs_of_one_pod_become_one_policy() {
+        let both = desired_of(&[
+            assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2"),
+            assignment("b").allow("192.0.2.0/24").pod("p1"),
+        ]);
+        assert!(both.knows_all_pods);
+        let p1 = &both.pods["p1"];
+        assert_eq!(p1.eggs, ["Egg shop/a", "Egg shop/b"]);
+        assert_eq!(p1.policy.as_ref().unwrap().cidrs.len(), 2);
+        let p2 = &both.pods["p2"];
+        assert_eq!(p2.policy.as_ref().unwrap().cidrs.len(), 1);
+        assert_ne!(p1.policy.as_ref().unwrap().digest, p2.policy.as_ref().unwrap().digest);
+    }
+
+    #[test]
+    fn pods_of_one_egg_share_one_compiled_policy() {
+        let pods = desired_of(&[assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2")]).pods;
+        assert!(Arc::ptr_eq(pods["p1"].policy.as_ref().unwrap(), pods["p2"].policy.as_ref().unwrap()));
+    }
+
+    #[test]
+    fn resolvers_are_part_of_the_policy() {
+        let pods = desired_of(&[assignment("a").pod("p1").pod_asking("p2", "9.9.9.9")]).pods;
+        assert_ne!(pods["p1"].policy.as_ref().unwrap().digest, pods["p2"].policy.as_ref().unwrap().digest);
+    }
+
+    #[test]
+    fn host_network_pods_fail_alone() {
+        let pods = desired_of(&[assignment("a").pod("p1").host_network_pod("p2")]).pods;
+        assert!(pods["p1"].policy.is_ok());
+        let failure = pods["p2"].policy.as_ref().unwrap_err();
+        assert_eq!(failure.reason, "HostNetworkUnsupported");
+        assert!(pods["p2"].fallback.is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_compiled_leaves_the_other_eggs() {
+        let pods = desired_of(&[
+            assignment("good").allow("10.0.0.0/8").pod("p1"),
+            assignment("bad").allow("not a network").pod("p1").pod("p2"),
+        ])
+        .pods;
+        let failure = pods["p1"].policy.as_ref().unwrap_err();
+        assert_eq!(failure.reason, "PolicyInvalid");
+        assert!(failure.message.contains("Egg shop/bad"), "{}", failure.message);
+        let fallback = pods["p1"].fallback.as_ref().unwrap();
+        assert_eq!(fallback.assignments.len(), 1);
+        assert_eq!(fallback.policy.cidrs.len(), 1);
+        assert!(pods["p2"].fallback.is_none());
+    }
+
+    #[test]
+    fn too_much_together_is_a_failure_of_all() {
+        let many = |name: &str, first: i32| {
+            (0..40).fold(assignment(name).pod("p1"), |egg, n| egg.allow_port("10.0.0.0/8", first + n))
+        };
+        let pods = desired_of(&[many("a", 1000), many("b", 2000)]).pods;
+        assert_eq!(pods["p1"].policy.as_ref().unwrap_err().reason, "PolicyTooLarge");
+        assert!(pods["p1"].fallback.is_none());
+    }
+
+    #[test]
+    fn an_unreadable_assignment_touches_nothing_but_its_pods() {
+        let found = desired_of(&[
+            assignment("good").allow("10.0.0.0/8").pod("p1").pod("p3"),
+            assignment("bad").malformed().pod("p1").pod("p2"),
+        ]);
+        assert_eq!(found.pods["p1"].policy.as_ref().unwrap_err().reason, "AssignmentUnreadable");
+        assert_eq!(found.pods["p1"].fallback.as_ref().unwrap().assignments.len(), 1);
+        assert!(found.pods["p2"].policy.is_err());
+        assert!(found.pods["p3"].policy.is_ok());
+        assert!(found.knows_all_pods);
+        assert!(!desired_of(&[assignment("bad").without_readable_pods()]).knows_all_pods);
+    }
+}

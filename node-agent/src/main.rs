@@ -1,0 +1,14 @@
+//! `l7egg-node-agent`, see `--help`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use l7egg_node_agent::{run::run, settings::Cli};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    run(Cli::parse()).await.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,233 @@
+//! What the agent counts, in the OpenMetrics text format.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use l7egg_crds::PodState;
+use l7egg_ebpf_common::abi::{COUNTERS, Event, EventKind};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use tokio::sync::watch;
+
+use crate::{datapath::Counters, reconcile::Outcome};
+
+/// Names of [`l7egg_ebpf_common::abi::Counter`], by index.
+const COUNTER_NAMES: [&str; COUNTERS as usize] = [
+    "allowed",
+    "denied",
+    "malformed",
+    "queries_noted",
+    "queries_unreadable",
+    "addresses_learned",
+    "learned_full",
+    "answers_unreadable",
+    "answers_unasked",
+    "events_lost",
+    "scratch_busy",
+    "unconfigured",
+];
+
+/// Metrics that the agent's parts write to.
+#[derive(Debug)]
+pub struct Metrics {
+    waited: Histogram,
+    enforce: Histogram,
+    failures: Counter,
+    events: Family<EventLabels, Counter>,
+    datapath: Arc<DatapathCounters>,
+    started: Instant,
+    alive_ms: AtomicU64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    kind: &'static str,
+}
+
+impl Metrics {
+    /// Metrics in a registry.
+    pub fn new(registry: &mut Registry) -> Self {
+        let times = || Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
+        let metrics = Metrics {
+            waited: times(),
+            enforce: times(),
+            failures: Counter::default(),
+            events: Family::default(),
+            datapath: Arc::default(),
+            started: Instant::now(),
+            alive_ms: AtomicU64::new(0),
+        };
+        registry.register(
+            "l7egg_agent_wait_seconds",
+            "From when a pod's cgroup and assignment were both known to its policy being in force",
+            metrics.waited.clone(),
+        );
+        registry.register(
+            "l7egg_agent_enforce_seconds",
+            "Time that the kernel took to put one policy in force for one pod",
+            metrics.enforce.clone(),
+        );
+        registry.register(
+            "l7egg_agent_failures",
+            "Attempts to enforce or release a pod that the kernel refused",
+            metrics.failures.clone(),
+        );
+        registry.register("l7egg_datapath_events", "Events read from the kernel", metrics.events.clone());
+        registry.register_collector(Box::new(Arc::clone(&metrics.datapath)));
+        metrics
+    }
+
+    /// A pod waited this long although everything was there.
+    pub fn waited(&self, time: Duration) {
+        self.waited.observe(time.as_secs_f64());
+    }
+
+    /// A policy was put in force within this time.
+    pub fn enforced(&self, time: Duration) {
+        self.enforce.observe(time.as_secs_f64());
+    }
+
+    /// The kernel refused something.
+    pub fn failed(&self) {
+        self.failures.inc();
+    }
+
+    /// An event came from the kernel.
+    pub fn event(&self, event: &Event) {
+        self.events.get_or_create(&EventLabels { kind: kind(event) }).inc();
+    }
+
+    /// What the programs have counted.
+    pub fn datapath(&self, counters: Counters) {
+        for (total, now) in self.datapath.0.iter().zip(counters) {
+            total.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// The reconciler has made its round.
+    pub fn alive(&self) {
+        self.alive_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// How long ago that was.
+    pub fn since_alive(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.alive_ms.load(Ordering::Relaxed)))
+    }
+}
+
+/// Name of an event's kind.
+#[must_use]
+pub fn kind(event: &Event) -> &'static str {
+    const DENIED: u32 = EventKind::Denied as u32;
+    const LEARNED: u32 = EventKind::Learned as u32;
+    const LEARNED_FULL: u32 = EventKind::LearnedFull as u32;
+    match event.kind {
+        DENIED => "denied",
+        LEARNED => "learned",
+        LEARNED_FULL => "learned_full",
+        _ => "unknown",
+    }
+}
+
+#[derive(Debug, Default)]
+struct DatapathCounters([AtomicU64; COUNTERS as usize]);
+
+impl Collector for DatapathCounters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "l7egg_datapath",
+            "What the kernel programs of this node counted",
+            None,
+            MetricType::Counter,
+        )?;
+        for (name, total) in COUNTER_NAMES.iter().zip(&self.0) {
+            ConstCounter::new(total.load(Ordering::Relaxed))
+                .encode(family.encode_family(&[("counter", *name)])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts what the last pass found.
+#[derive(Debug)]
+pub struct OutcomeCollector(pub watch::Receiver<Arc<Outcome>>);
+
+impl Collector for OutcomeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let outcome = Arc::clone(&self.0.borrow());
+        let state = &outcome.state;
+        let mut pods =
+            encoder.encode_descriptor("l7egg_agent_pods", "Pods by state", None, MetricType::Gauge)?;
+        for (name, wanted) in
+            [("enforced", PodState::Enforced), ("pending", PodState::Pending), ("failed", PodState::Failed)]
+        {
+            let count = state.pods.iter().filter(|pod| pod.state == wanted).count();
+            ConstGauge::new(count as i64).encode(pods.encode_family(&[("state", name)])?)?;
+        }
+        for (name, help, value) in [
+            ("l7egg_agent_assignments", "Assignments of this node", state.assignments.len()),
+            (
+                "l7egg_agent_assignments_unreadable",
+                "Assignments that cannot be read",
+                state.assignments.iter().filter(|assignment| assignment.unreadable.is_some()).count(),
+            ),
+            ("l7egg_agent_policies", "Different policies of this node's pods", state.policies.len()),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value as i64).encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_in_the_text() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let (_sender, outcome) = watch::channel(Arc::<Outcome>::default());
+        registry.register_collector(Box::new(OutcomeCollector(outcome)));
+        let mut counters = [0; COUNTERS as usize];
+        counters[l7egg_ebpf_common::abi::Counter::Denied as usize] = 5;
+        metrics.datapath(counters);
+        metrics.event(&Event { kind: EventKind::Denied as u32, ..Event::default() });
+        metrics.failed();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "l7egg_datapath_total{counter=\"denied\"} 5",
+            "l7egg_datapath_events_total{kind=\"denied\"} 1",
+            "l7egg_agent_failures_total 1",
+            "l7egg_agent_pods{state=\"failed\"} 0",
+            "l7egg_agent_policies 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn counters_have_their_names() {
+        use l7egg_ebpf_common::abi::Counter as C;
+        assert_eq!(COUNTER_NAMES[C::Allowed as usize], "allowed");
+        assert_eq!(COUNTER_NAMES[C::LearnedFull as usize], "learned_full");
+        assert_eq!(COUNTER_NAMES[C::Unconfigured as usize], "unconfigured");
+    }
+}

@@ -1,0 +1,160 @@
+//! From what should be in force and what is, to what has to be done.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use l7egg_policy::CompiledPolicy;
+
+use crate::{
+    cgroup::{PodCgroup, PodCgroups},
+    datapath::EnforcedPod,
+    desired::Desired,
+};
+
+/// One call of the datapath.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Put a policy in force for a pod.
+    Enforce {
+        /// Uid of the pod.
+        uid: String,
+        /// Its cgroup.
+        cgroup: PodCgroup,
+        /// Its policy.
+        policy: Arc<CompiledPolicy>,
+        /// Whether nothing is in force for it yet.
+        first: bool,
+    },
+    /// Let go of a pod.
+    Release {
+        /// Uid of the pod.
+        uid: String,
+        /// Why.
+        why: ReleaseReason,
+    },
+}
+
+/// Why a pod is let go of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleaseReason {
+    /// No Egg selects it any more.
+    NoEgg,
+    /// Its cgroup is gone, and its processes with it.
+    Ended,
+}
+
+/// What has to be done, most urgent first: pods that nothing is in force for, changed policies, pods to let go
+/// of. Empty if everything is as it should be.
+#[must_use]
+pub fn plan(desired: &Desired, enforced: &[EnforcedPod], cgroups: &PodCgroups) -> Vec<Operation> {
+    let enforced: BTreeMap<&str, &EnforcedPod> = enforced.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
+    let mut first = Vec::new();
+    let mut changes = Vec::new();
+    for (uid, pod) in &desired.pods {
+        let Some(cgroup) = cgroups.pods.get(uid) else { continue };
+        // A cgroup that was made anew under the same name has nothing in force, whatever the old one had.
+        let now = enforced.get(uid.as_str()).filter(|now| now.cgroup_id == cgroup.id);
+        let policy = match (&pod.policy, &pod.fallback) {
+            (Ok(policy), _) => policy,
+            (Err(_), Some(fallback)) if now.is_none() => &fallback.policy,
+            (Err(_), _) => continue,
+        };
+        if now.is_some_and(|now| now.policy == policy.digest) {
+            continue;
+        }
+        let operation = |first| Operation::Enforce {
+            uid: uid.clone(),
+            cgroup: cgroup.clone(),
+            policy: Arc::clone(policy),
+            first,
+        };
+        match now {
+            None => first.push(operation(true)),
+            Some(_) => changes.push(operation(false)),
+        }
+    }
+    let releases = enforced.keys().filter_map(|uid| {
+        let why = if cgroups.complete && !cgroups.pods.contains_key(*uid) {
+            ReleaseReason::Ended
+        } else if desired.knows_all_pods && !desired.pods.contains_key(*uid) {
+            ReleaseReason::NoEgg
+        } else {
+            return None;
+        };
+        Some(Operation::Release { uid: (*uid).to_owned(), why })
+    });
+    first.into_iter().chain(changes).chain(releases).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assignment, cgroups_of, desired_of, enforced_pod};
+
+    fn summary(operations: &[Operation]) -> Vec<String> {
+        let one = |operation: &Operation| match operation {
+            Operation::Enforce { uid, first: true, .. } => format!("first {uid}"),
+            Operation::Enforce { uid, .. } => format!("change {uid}"),
+            Operation::Release { uid, why } => format!("release {uid} {why:?}"),
+        };
+        operations.iter().map(one).collect()
+    }
+
+    #[test]
+    fn nothing_to_do_when_nothing_differs() {
+        let desired = desired_of(&[assignment("a").allow("10.0.0.0/8").pod("p1")]);
+        let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
+        let cgroups = cgroups_of(&["p1", "other"]);
+        let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, digest)];
+        assert!(plan(&desired, &enforced, &cgroups).is_empty());
+    }
+
+    #[test]
+    fn uncovered_pods_come_first_and_releases_last() {
+        let desired = desired_of(&[assignment("a").pod("p1").pod("p2").pod("p3")]);
+        let cgroups = cgroups_of(&["p0", "p1", "p2"]);
+        let enforced = [
+            enforced_pod("p0", cgroups.pods["p0"].id, [1; 32]),
+            enforced_pod("p1", cgroups.pods["p1"].id, [1; 32]),
+        ];
+        let operations = plan(&desired, &enforced, &cgroups);
+        // p3 has no cgroup yet: nothing can be done.
+        assert_eq!(summary(&operations), ["first p2", "change p1", "release p0 NoEgg"]);
+    }
+
+    #[test]
+    fn a_cgroup_made_anew_is_enforced_anew() {
+        let desired = desired_of(&[assignment("a").pod("p1")]);
+        let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
+        let operations = plan(&desired, &[enforced_pod("p1", 99_999, digest)], &cgroups_of(&["p1"]));
+        assert_eq!(summary(&operations), ["first p1"]);
+    }
+
+    #[test]
+    fn an_ended_pod_is_let_go_even_if_assignments_still_name_it() {
+        let desired = desired_of(&[assignment("a").pod("p1")]);
+        let enforced = [enforced_pod("p1", 7, [1; 32])];
+        assert_eq!(summary(&plan(&desired, &enforced, &cgroups_of(&[]))), ["release p1 Ended"]);
+    }
+
+    #[test]
+    fn absence_proves_nothing_while_the_view_is_incomplete() {
+        let cgroups = cgroups_of(&["p1"]);
+        let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
+        let unsure = Desired { knows_all_pods: false, ..Desired::default() };
+        assert!(plan(&unsure, &enforced, &cgroups).is_empty());
+        let blind = PodCgroups { complete: false, ..cgroups_of(&[]) };
+        let desired = desired_of(&[assignment("a").pod("p1")]);
+        assert!(plan(&desired, &enforced, &blind).is_empty());
+    }
+
+    #[test]
+    fn a_failure_keeps_what_is_in_force_and_falls_back_only_where_nothing_is() {
+        let desired = desired_of(&[
+            assignment("good").allow("10.0.0.0/8").pod("p1").pod("p2"),
+            assignment("bad").allow("what").pod("p1").pod("p2"),
+        ]);
+        let cgroups = cgroups_of(&["p1", "p2"]);
+        let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
+        assert_eq!(summary(&plan(&desired, &enforced, &cgroups)), ["first p2"]);
+    }
+}

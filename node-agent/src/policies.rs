@@ -1,0 +1,95 @@
+//! Compiled policies, each compiled once however many pods have it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use l7egg_crds::PolicySpec;
+use l7egg_policy::{CompileError, CompiledPolicy, Source, compile};
+
+use crate::desired::Failure;
+
+/// One Egg's part of a policy.
+#[derive(Clone, Debug)]
+pub struct PolicySource<'a> {
+    /// Stands for `spec`: equal revisions, equal specs.
+    pub revision: u64,
+    /// Name of the Egg, for messages.
+    pub name: String,
+    /// What it says.
+    pub spec: &'a PolicySpec,
+}
+
+/// What a policy is compiled from.
+type Inputs = (Vec<u64>, BTreeSet<IpAddr>);
+
+/// Compiled policies by what they are compiled from.
+#[derive(Debug, Default)]
+pub struct PolicyCache {
+    entries: BTreeMap<Inputs, Cached>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    policy: Result<Arc<CompiledPolicy>, Failure>,
+    used: bool,
+}
+
+impl PolicyCache {
+    /// The policy of all sources together.
+    pub fn compile(
+        &mut self,
+        sources: &[PolicySource<'_>],
+        resolvers: &BTreeSet<IpAddr>,
+    ) -> Result<Arc<CompiledPolicy>, Failure> {
+        let inputs = (sources.iter().map(|source| source.revision).collect(), resolvers.clone());
+        let cached = self
+            .entries
+            .entry(inputs)
+            .or_insert_with(|| Cached { policy: compile_now(sources, resolvers), used: true });
+        cached.used = true;
+        cached.policy.clone()
+    }
+
+    /// Drops what has not been asked for since the last call.
+    pub fn forget_unused(&mut self) {
+        self.entries.retain(|_, cached| std::mem::take(&mut cached.used));
+    }
+}
+
+fn compile_now(
+    sources: &[PolicySource<'_>],
+    resolvers: &BTreeSet<IpAddr>,
+) -> Result<Arc<CompiledPolicy>, Failure> {
+    let sources: Vec<Source<'_>> =
+        sources.iter().map(|source| Source { name: source.name.clone(), spec: source.spec }).collect();
+    compile(&sources, resolvers).map(Arc::new).map_err(|error| Failure {
+        reason: match error {
+            CompileError::Invalid { .. } => "PolicyInvalid",
+            CompileError::PortLists { .. } => "PolicyTooLarge",
+        },
+        message: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiles_once_and_forgets() {
+        let mut cache = PolicyCache::default();
+        let spec = PolicySpec::default();
+        let source = |revision| PolicySource { revision, name: "Egg a/b".into(), spec: &spec };
+        let none = BTreeSet::new();
+        let first = cache.compile(&[source(1)], &none).unwrap();
+        assert!(Arc::ptr_eq(&first, &cache.compile(&[source(1)], &none).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &cache.compile(&[source(2)], &none).unwrap()));
+        cache.forget_unused();
+        let _ = cache.compile(&[source(2)], &none);
+        cache.forget_unused();
+        assert_eq!(cache.entries.len(), 1);
+    }
+}

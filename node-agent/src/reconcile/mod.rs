@@ -1,0 +1,296 @@
+//! The loop that owns the datapath: takes in what the API server and the cgroup tree say, and makes the kernel
+//! enforce it, pass by pass. A pass changes nothing if nothing differs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use kube::{api::DynamicObject, runtime::watcher};
+use tokio::sync::watch;
+
+mod timeline;
+
+use self::timeline::Timeline;
+use crate::{
+    assignment::AssignmentKey,
+    cgroup::{CgroupEvent, PodCgroups},
+    datapath::{Datapath, DatapathError, EnforcedPod},
+    desired::{Desired, Failure, desired},
+    inventory::Inventory,
+    metrics::Metrics,
+    plan::{Operation, ReleaseReason, plan},
+    policies::PolicyCache,
+    report::{Findings, Report, reports},
+    resolvers::NodeResolvers,
+    state::{AgentState, short, state},
+};
+
+/// A pass is made at least this often: it repeats what failed.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the datapath removes what nothing uses.
+const COLLECT_EVERY: Duration = Duration::from_secs(10);
+
+/// What the reconciler reacts to.
+#[derive(Debug)]
+pub enum Input {
+    /// The API server says something.
+    Assignments(Box<watcher::Event<DynamicObject>>),
+    /// The cgroup tree changed.
+    Cgroup(CgroupEvent),
+    /// The agent ends.
+    Stop,
+}
+
+/// What is known after a pass.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// For people.
+    pub state: AgentState,
+    /// For the API server.
+    pub reports: BTreeMap<AssignmentKey, Report>,
+}
+
+/// Everything between the inputs and the kernel.
+pub struct Reconciler<D> {
+    datapath: D,
+    node: NodeResolvers,
+    metrics: Arc<Metrics>,
+    inventory: Inventory,
+    cgroups: PodCgroups,
+    policies: PolicyCache,
+    desired: Desired,
+    failures: BTreeMap<String, Failure>,
+    timeline: Timeline,
+    unreadable: bool,
+}
+
+impl<D: Datapath> Reconciler<D> {
+    /// A reconciler that knows nothing but what is in force.
+    pub fn new(datapath: D, node: NodeResolvers, metrics: Arc<Metrics>) -> Self {
+        Reconciler {
+            datapath,
+            node,
+            metrics,
+            inventory: Inventory::default(),
+            cgroups: PodCgroups::default(),
+            policies: PolicyCache::default(),
+            desired: Desired::default(),
+            failures: BTreeMap::new(),
+            timeline: Timeline::default(),
+            unreadable: false,
+        }
+    }
+
+    /// The loop. Ends when told to, or when nobody is left to tell.
+    pub fn run(mut self, inputs: &mpsc::Receiver<Input>, outcome: &watch::Sender<Arc<Outcome>>) {
+        let mut collect_at = Instant::now() + COLLECT_EVERY;
+        loop {
+            let mut stop = false;
+            match inputs.recv_timeout(TICK) {
+                Ok(first) => {
+                    for input in std::iter::once(first).chain(inputs.try_iter()) {
+                        stop |= self.take(input);
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => stop = true,
+            }
+            if stop {
+                return;
+            }
+            if let Some(new) = self.pass() {
+                outcome.send_if_modified(|old| {
+                    let changed = **old != new;
+                    *old = Arc::new(new);
+                    changed
+                });
+            }
+            if Instant::now() >= collect_at {
+                self.collect();
+                collect_at = Instant::now() + COLLECT_EVERY;
+            }
+            self.metrics.alive();
+        }
+    }
+
+    /// Takes one input in. True if it is the last.
+    pub fn take(&mut self, input: Input) -> bool {
+        match input {
+            Input::Stop => return true,
+            Input::Cgroup(event) => {
+                if let CgroupEvent::Appeared { uid, .. } = &event {
+                    self.timeline.cgroup(uid);
+                }
+                self.cgroups.apply(event);
+            }
+            Input::Assignments(event) => {
+                let first = !self.inventory.is_complete();
+                if self.inventory.apply(*event) {
+                    let before = std::mem::take(&mut self.desired);
+                    self.desired = desired(&self.inventory, &self.node, &mut self.policies);
+                    let new = self.desired.pods.keys().filter(|uid| !before.pods.contains_key(*uid));
+                    new.for_each(|uid| self.timeline.assigned(uid));
+                }
+                if first && self.inventory.is_complete() {
+                    let assignments = self.inventory.entries().count();
+                    tracing::info!(
+                        assignments,
+                        pods = self.desired.pods.len(),
+                        "assignments of this node listed"
+                    );
+                }
+            }
+        }
+        false
+    }
+
+    /// Makes the kernel enforce what should be in force, as far as that can be done now. `None` if it cannot even
+    /// be asked.
+    pub fn pass(&mut self) -> Option<Outcome> {
+        let enforced = self.enforced()?;
+        let operations = plan(&self.desired, &enforced, &self.cgroups);
+        let enforced = if operations.is_empty() {
+            enforced
+        } else {
+            operations.iter().for_each(|operation| self.perform(operation));
+            self.enforced()?
+        };
+        self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
+        self.timeline
+            .retain(|uid| self.cgroups.pods.contains_key(uid) || self.desired.pods.contains_key(uid));
+        if let Ok(counters) = self.datapath.counters() {
+            self.metrics.datapath(counters);
+        }
+        let enforced = enforced.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
+        let findings = Findings {
+            desired: &self.desired,
+            enforced: &enforced,
+            cgroups: &self.cgroups,
+            failures: &self.failures,
+        };
+        Some(Outcome { state: state(&self.inventory, findings), reports: reports(&self.inventory, findings) })
+    }
+
+    fn enforced(&mut self) -> Option<Vec<EnforcedPod>> {
+        match self.datapath.enforced() {
+            Ok(enforced) => {
+                self.unreadable = false;
+                Some(enforced)
+            }
+            Err(error) => {
+                // Once, not every second.
+                if !std::mem::replace(&mut self.unreadable, true) {
+                    tracing::error!(%error, "cannot read what is in force; what is enforced stays, and nothing new can be");
+                }
+                None
+            }
+        }
+    }
+
+    fn perform(&mut self, operation: &Operation) {
+        let start = Instant::now();
+        match operation {
+            Operation::Enforce { uid, cgroup, policy, first } => {
+                match self.datapath.enforce(uid, &cgroup.path, policy) {
+                    Ok(()) => {
+                        self.failures.remove(uid);
+                        self.metrics.enforced(start.elapsed());
+                        self.tell_enforced(uid, &short(&policy.digest), *first);
+                    }
+                    Err(error) => self.fail(uid, &error),
+                }
+            }
+            Operation::Release { uid, why } => match self.datapath.release(uid) {
+                Ok(()) => {
+                    self.failures.remove(uid);
+                    match why {
+                        ReleaseReason::NoEgg => {
+                            tracing::info!(uid, "no Egg selects the pod any more: it is free")
+                        }
+                        ReleaseReason::Ended => tracing::debug!(uid, "pod ended"),
+                    }
+                }
+                Err(error) => self.fail(uid, &error),
+            },
+        }
+    }
+
+    fn tell_enforced(&mut self, uid: &str, policy: &str, first: bool) {
+        let (pod, eggs) = self.name(uid);
+        if !first {
+            tracing::info!(pod, uid, eggs, policy, "policy of the pod changed");
+            return;
+        }
+        let (waited, uncovered) = self.timeline.enforced(uid);
+        if let Some(waited) = waited {
+            self.metrics.waited(waited);
+        }
+        let micros = |time: Option<Duration>| time.map(|time| time.as_micros());
+        let (after_both, after_cgroup) = (micros(waited), micros(uncovered));
+        tracing::info!(
+            pod,
+            uid,
+            eggs,
+            policy,
+            after_both,
+            after_cgroup,
+            "pod is enforced (times in \u{b5}s)"
+        );
+    }
+
+    fn fail(&mut self, uid: &str, error: &DatapathError) {
+        if let DatapathError::CgroupGone { path, .. } = error {
+            // The watch says so soon; until then there is nothing to enforce.
+            tracing::debug!(uid, "pod ended before it was enforced");
+            self.cgroups.apply(CgroupEvent::Vanished { path: path.clone() });
+            return;
+        }
+        let failure = Failure { reason: error.reason(), message: chain(error) };
+        if self.failures.get(uid) != Some(&failure) {
+            let (pod, eggs) = self.name(uid);
+            tracing::error!(
+                pod,
+                uid,
+                eggs,
+                error = failure.message,
+                "pod cannot be brought to what its Eggs ask; tried again every second"
+            );
+            self.failures.insert(uid.to_owned(), failure);
+        }
+        self.metrics.failed();
+    }
+
+    fn collect(&mut self) {
+        if let Err(error) = self.datapath.collect() {
+            tracing::warn!(
+                error = chain(&error),
+                "what nothing uses any more stays in the kernel's maps for now"
+            );
+        }
+    }
+
+    fn name(&self, uid: &str) -> (String, String) {
+        self.desired.pods.get(uid).map_or_else(Default::default, |pod| {
+            (format!("{}/{}", pod.namespace, pod.name), pod.eggs.join(", "))
+        })
+    }
+}
+
+/// An error with its causes, unless it tells them itself.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! One agent, its inputs in order, and a datapath in memory.
+
+use kube::runtime::watcher::Event;
+use l7egg_crds::PodState;
+
+use super::*;
+use crate::testing::{AssignmentBuilder, FakeDatapath, assignment, cgroups_of, node_resolvers};
+
+fn agent(datapath: FakeDatapath) -> Reconciler<FakeDatapath> {
+    Reconciler::new(datapath, node_resolvers(), Arc::new(Metrics::new(&mut Default::default())))
+}
+
+fn list(agent: &mut Reconciler<FakeDatapath>, assignments: &[AssignmentBuilder]) {
+    agent.take(Input::Assignments(Box::new(Event::Init)));
+    for assignment in assignments {
+        agent.take(Input::Assignments(Box::new(Event::InitApply(assignment.object()))));
+    }
+    agent.take(Input::Assignments(Box::new(Event::InitDone)));
+}
+
+fn apply(agent: &mut Reconciler<FakeDatapath>, assignment: &AssignmentBuilder) {
+    agent.take(Input::Assignments(Box::new(Event::Apply(assignment.object()))));
+}
+
+fn cgroups(agent: &mut Reconciler<FakeDatapath>, uids: &[&str]) {
+    let cgroups = cgroups_of(uids);
+    agent.datapath.know(&cgroups);
+    agent.take(Input::Cgroup(CgroupEvent::Scanned(cgroups)));
+}
+
+fn pass(agent: &mut Reconciler<FakeDatapath>) -> Vec<String> {
+    agent.pass();
+    agent.datapath.take_calls()
+}
+
+fn status(agent: &mut Reconciler<FakeDatapath>, name: &str) -> Vec<(PodState, String)> {
+    let outcome = agent.pass().unwrap();
+    let report = outcome.reports.values().find(|report| report.uid == format!("uid-{name}")).unwrap();
+    report.status.pods.iter().map(|pod| (pod.state, pod.reason.clone())).collect()
+}
+
+/// An agent that enforces Egg `a` for pods p1 and p2.
+fn settled() -> Reconciler<FakeDatapath> {
+    let mut agent = agent(FakeDatapath::default());
+    list(&mut agent, &[assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2")]);
+    cgroups(&mut agent, &["p1", "p2", "unselected"]);
+    assert_eq!(pass(&mut agent), ["enforce p1", "enforce p2"]);
+    agent
+}
+
+#[test]
+fn a_settled_node_is_left_alone() {
+    let mut agent = settled();
+    assert!(pass(&mut agent).is_empty());
+    apply(&mut agent, &assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2").generation(2));
+    assert!(pass(&mut agent).is_empty());
+    assert_eq!(
+        status(&mut agent, "a"),
+        [(PodState::Enforced, String::new()), (PodState::Enforced, String::new())]
+    );
+}
+
+#[test]
+fn a_restart_writes_nothing() {
+    let mut restarted = agent(settled().datapath);
+    assert!(pass(&mut restarted).is_empty(), "before anything is known");
+    cgroups(&mut restarted, &["p1", "p2"]);
+    assert!(pass(&mut restarted).is_empty(), "before the API server has answered");
+    list(&mut restarted, &[assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2")]);
+    assert!(pass(&mut restarted).is_empty(), "nothing has changed");
+}
+
+#[test]
+fn a_lost_api_server_changes_nothing() {
+    let mut agent = settled();
+    // The watch starts again and its list never ends.
+    agent.take(Input::Assignments(Box::new(Event::Init)));
+    assert!(pass(&mut agent).is_empty());
+    agent.take(Input::Cgroup(CgroupEvent::Scanned(cgroups_of(&["p1", "p2"]))));
+    assert!(pass(&mut agent).is_empty());
+}
+
+#[test]
+fn what_changed_while_nobody_watched_is_found_in_the_next_list() {
+    let mut agent = settled();
+    list(&mut agent, &[assignment("a").allow("10.0.0.0/9").pod("p2")]);
+    assert_eq!(pass(&mut agent), ["enforce p2", "release p1"]);
+}
+
+#[test]
+fn a_deleted_egg_frees_its_pods() {
+    let mut agent = settled();
+    agent.take(Input::Assignments(Box::new(Event::Delete(assignment("a").object()))));
+    assert_eq!(pass(&mut agent), ["release p1", "release p2"]);
+}
+
+#[test]
+fn of_two_eggs_one_can_go() {
+    let mut agent = settled();
+    apply(&mut agent, &assignment("b").allow("192.0.2.0/24").pod("p1"));
+    assert_eq!(pass(&mut agent), ["enforce p1"]);
+    agent.take(Input::Assignments(Box::new(Event::Delete(assignment("b").object()))));
+    assert_eq!(pass(&mut agent), ["enforce p1"]);
+}
+
+#[test]
+fn a_pod_is_enforced_the_moment_its_cgroup_appears() {
+    let mut agent = settled();
+    apply(&mut agent, &assignment("b").pod("late"));
+    assert!(pass(&mut agent).is_empty());
+    assert_eq!(status(&mut agent, "b"), [(PodState::Pending, "WaitingForCgroup".into())]);
+    let late = cgroups_of(&["late"]);
+    agent.datapath.know(&late);
+    agent
+        .take(Input::Cgroup(CgroupEvent::Appeared { uid: "late".into(), cgroup: late.pods["late"].clone() }));
+    assert_eq!(pass(&mut agent), ["enforce late"]);
+    assert_eq!(status(&mut agent, "b"), [(PodState::Enforced, String::new())]);
+}
+
+#[test]
+fn a_pod_that_ended_is_cleaned_up() {
+    let mut agent = settled();
+    let path = cgroups_of(&["p1"]).pods["p1"].path.clone();
+    agent.take(Input::Cgroup(CgroupEvent::Vanished { path }));
+    assert_eq!(pass(&mut agent), ["release p1"]);
+}
+
+#[test]
+fn a_cgroup_that_ends_under_our_hands_is_no_failure() {
+    let mut agent = agent(FakeDatapath::default());
+    list(&mut agent, &[assignment("a").pod("p1")]);
+    agent.take(Input::Cgroup(CgroupEvent::Scanned(cgroups_of(&["p1"]))));
+    assert!(pass(&mut agent).is_empty());
+    assert_eq!(status(&mut agent, "a"), [(PodState::Pending, "WaitingForCgroup".into())]);
+}
+
+#[test]
+fn a_policy_that_cannot_be_compiled_keeps_the_old_one() {
+    let mut agent = settled();
+    apply(&mut agent, &assignment("a").allow("nonsense").pod("p1").pod("p2"));
+    assert!(pass(&mut agent).is_empty());
+    assert_eq!(agent.datapath.pods.len(), 2);
+    assert_eq!(status(&mut agent, "a")[0], (PodState::Failed, "PolicyInvalid".into()));
+    apply(&mut agent, &assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2"));
+    assert!(pass(&mut agent).is_empty(), "it is the old policy again");
+}
+
+#[test]
+fn a_malformed_assignment_stops_nobody() {
+    let mut agent = settled();
+    apply(&mut agent, &assignment("a").malformed().pod("p1").pod("p2"));
+    apply(&mut agent, &assignment("new").without_readable_pods());
+    apply(&mut agent, &assignment("b").allow("192.0.2.0/24").pod("p1").pod("unselected"));
+    // Egg a's last readable policy still counts for p1.
+    assert_eq!(pass(&mut agent), ["enforce unselected", "enforce p1"]);
+    let p1 = agent.desired.pods["p1"].policy.as_ref().unwrap();
+    assert_eq!(p1.cidrs.len(), 2);
+    assert_eq!(status(&mut agent, "a")[0], (PodState::Failed, "AssignmentUnreadable".into()));
+    assert_eq!(status(&mut agent, "b")[0], (PodState::Enforced, String::new()));
+}
+
+#[test]
+fn a_restart_beside_a_malformed_assignment_keeps_its_pods() {
+    for malformed in
+        [assignment("a").malformed().pod("p1").pod("p2"), assignment("a").without_readable_pods()]
+    {
+        let mut restarted = agent(settled().datapath);
+        cgroups(&mut restarted, &["p1", "p2"]);
+        list(&mut restarted, &[malformed]);
+        assert!(pass(&mut restarted).is_empty());
+        assert_eq!(restarted.datapath.pods.len(), 2);
+    }
+}
+
+#[test]
+fn one_refused_pod_does_not_stop_the_others_and_is_tried_again() {
+    let mut agent = agent(FakeDatapath::default());
+    agent.datapath.refuse.insert("p1".into());
+    list(&mut agent, &[assignment("a").pod("p1").pod("p2")]);
+    cgroups(&mut agent, &["p1", "p2"]);
+    assert_eq!(pass(&mut agent), ["enforce p2"]);
+    assert_eq!(status(&mut agent, "a")[0], (PodState::Failed, "KernelRefused".into()));
+    agent.datapath.refuse.clear();
+    assert_eq!(pass(&mut agent), ["enforce p1"]);
+    assert_eq!(status(&mut agent, "a")[0], (PodState::Enforced, String::new()));
+}
+
+#[test]
+fn a_kernel_that_cannot_be_asked_is_left_alone() {
+    let mut agent = settled();
+    agent.datapath.broken = true;
+    agent.take(Input::Assignments(Box::new(Event::Delete(assignment("a").object()))));
+    assert!(agent.pass().is_none());
+    agent.datapath.broken = false;
+    assert_eq!(pass(&mut agent), ["release p1", "release p2"]);
+}
+
+#[test]
+fn the_loop_takes_inputs_publishes_and_ends() {
+    let (inputs, received) = mpsc::channel();
+    let (outcome, published) = watch::channel(Arc::default());
+    let agent = settled();
+    let thread = std::thread::spawn(move || agent.run(&received, &outcome));
+    inputs.send(Input::Assignments(Box::new(Event::Apply(assignment("b").pod("p1").object())))).unwrap();
+    let start = Instant::now();
+    while published.borrow().reports.len() < 2 {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    inputs.send(Input::Stop).unwrap();
+    thread.join().unwrap();
+    assert_eq!(published.borrow().state.pods.len(), 2);
+}

@@ -1,0 +1,259 @@
+//! From what is in force to what every assignment's status should say.
+
+use std::collections::BTreeMap;
+
+use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, PodReport, PodState};
+
+use crate::{
+    assignment::AssignmentKey,
+    cgroup::PodCgroups,
+    datapath::EnforcedPod,
+    desired::{Desired, DesiredPod, Failure},
+    inventory::{Entry, Inventory},
+};
+
+/// The status that one assignment should have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Uid of the assignment.
+    pub uid: String,
+    /// The Egg, where it is known.
+    pub egg: Option<EggReference>,
+    /// The assignment's pods, one for each entry of the status.
+    pub pods: Vec<AssignedPod>,
+    /// What the status should be.
+    pub status: EggAssignmentStatus,
+    /// What the API server has.
+    pub known: Option<EggAssignmentStatus>,
+}
+
+/// What is known of the node's pods after a pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Findings<'a> {
+    /// What should be in force.
+    pub desired: &'a Desired,
+    /// What is.
+    pub enforced: &'a BTreeMap<String, EnforcedPod>,
+    /// Where the pods' cgroups are.
+    pub cgroups: &'a PodCgroups,
+    /// What went wrong, by uid of the pod.
+    pub failures: &'a BTreeMap<String, Failure>,
+}
+
+impl Findings<'_> {
+    /// What is in force for the pod's present cgroup.
+    #[must_use]
+    pub fn in_force(&self, uid: &str) -> Option<&EnforcedPod> {
+        let cgroup = self.cgroups.pods.get(uid)?;
+        self.enforced.get(uid).filter(|pod| pod.cgroup_id == cgroup.id)
+    }
+
+    /// State, reason and message of one pod; of one of its assignments, or of all.
+    #[must_use]
+    pub fn state(
+        &self,
+        pod: &DesiredPod,
+        uid: &str,
+        of: Option<&AssignmentKey>,
+    ) -> (PodState, String, String) {
+        let now = self.in_force(uid);
+        match (&pod.policy, now) {
+            (Ok(policy), Some(now)) if now.policy == policy.digest => return enforced(),
+            (Err(_), Some(now)) if covered_by_fallback(pod, now, of) => return enforced(),
+            _ => {}
+        }
+        let failure = pod.policy.as_ref().err().or_else(|| self.failures.get(uid));
+        match failure {
+            Some(failure) => failed(failure, now.is_some()),
+            None if now.is_none() && !self.cgroups.pods.contains_key(uid) => {
+                waiting(pod, self.cgroups.complete)
+            }
+            None => (PodState::Pending, "InProgress".into(), "the agent has not come to this pod yet".into()),
+        }
+    }
+}
+
+/// The status that every assignment should have.
+#[must_use]
+pub fn reports(inventory: &Inventory, findings: Findings<'_>) -> BTreeMap<AssignmentKey, Report> {
+    inventory.entries().map(|entry| (entry.object.key.clone(), report(entry, findings))).collect()
+}
+
+fn report(entry: &Entry, findings: Findings<'_>) -> Report {
+    let pods: Vec<AssignedPod> = entry.object.pods().to_vec();
+    let one = |pod: &AssignedPod| {
+        let (state, reason, message) = match (&entry.object.content, findings.desired.pods.get(&pod.uid)) {
+            (Err(unreadable), _) => failed(
+                &Failure { reason: "AssignmentUnreadable", message: unreadable.message.clone() },
+                findings.in_force(&pod.uid).is_some(),
+            ),
+            (Ok(_), Some(desired)) => findings.state(desired, &pod.uid, Some(&entry.object.key)),
+            (Ok(_), None) => (PodState::Pending, String::new(), String::new()),
+        };
+        PodReport { uid: pod.uid.clone(), state, reason, message }
+    };
+    Report {
+        uid: entry.object.uid.clone(),
+        egg: entry.good.as_ref().map(|good| good.egg.clone()),
+        status: EggAssignmentStatus {
+            observed_generation: entry.object.generation,
+            pods: pods.iter().map(one).collect(),
+        },
+        pods,
+        known: entry.object.reported.clone(),
+    }
+}
+
+fn covered_by_fallback(pod: &DesiredPod, now: &EnforcedPod, of: Option<&AssignmentKey>) -> bool {
+    match (&pod.fallback, of) {
+        (Some(fallback), Some(key)) => {
+            now.policy == fallback.policy.digest && fallback.assignments.contains(key)
+        }
+        _ => false,
+    }
+}
+
+fn enforced() -> (PodState, String, String) {
+    (PodState::Enforced, String::new(), String::new())
+}
+
+fn failed(failure: &Failure, something_in_force: bool) -> (PodState, String, String) {
+    let rest = if something_in_force {
+        "what was in force for the pod before still is"
+    } else {
+        "nothing is in force for the pod"
+    };
+    (PodState::Failed, failure.reason.to_owned(), format!("{}; {rest}", failure.message))
+}
+
+fn waiting(pod: &DesiredPod, complete: bool) -> (PodState, String, String) {
+    let (reason, what) = if complete {
+        (
+            "WaitingForCgroup",
+            "the kubelet has not made it yet, or the pod has ended, or it is a static pod, which cannot be enforced",
+        )
+    } else {
+        (
+            "NoKubeletCgroups",
+            "no kubepods directory was found in any cgroup2 mount: give the agent the host's /sys/fs/cgroup, or name the mount with --cgroup-root",
+        )
+    };
+    let message = format!("pod {}/{} has no cgroup: {what}", pod.namespace, pod.name);
+    (PodState::Pending, reason.into(), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        desired::desired,
+        policies::PolicyCache,
+        testing::{AssignmentBuilder, assignment, cgroups_of, enforced_pod, inventory_of, node_resolvers},
+    };
+
+    struct World {
+        assignments: Vec<AssignmentBuilder>,
+        cgroups: PodCgroups,
+        failures: BTreeMap<String, Failure>,
+    }
+
+    impl World {
+        /// `in_force` says for each pod whether the desired policy, the fallback or an old one is.
+        fn states(&self, in_force: &[(&str, &str)]) -> Vec<(String, PodState, String)> {
+            let inventory = inventory_of(&self.assignments);
+            let desired = desired(&inventory, &node_resolvers(), &mut PolicyCache::default());
+            let digest = |uid: &str, which: &str| match which {
+                "desired" => desired.pods[uid].policy.as_ref().unwrap().digest,
+                "fallback" => desired.pods[uid].fallback.as_ref().unwrap().policy.digest,
+                _ => [9; 32],
+            };
+            let enforced = in_force
+                .iter()
+                .map(|(uid, which)| {
+                    ((*uid).to_owned(), enforced_pod(uid, self.cgroups.pods[*uid].id, digest(uid, which)))
+                })
+                .collect();
+            let findings = Findings {
+                desired: &desired,
+                enforced: &enforced,
+                cgroups: &self.cgroups,
+                failures: &self.failures,
+            };
+            reports(&inventory, findings)
+                .into_iter()
+                .flat_map(|(key, report)| {
+                    let one =
+                        move |pod: PodReport| (format!("{} {}", key.name, pod.uid), pod.state, pod.reason);
+                    report.status.pods.into_iter().map(one)
+                })
+                .collect()
+        }
+    }
+
+    fn world(assignments: &[AssignmentBuilder], cgroups: &[&str]) -> World {
+        World { assignments: assignments.to_vec(), cgroups: cgroups_of(cgroups), failures: BTreeMap::new() }
+    }
+
+    fn expect(states: &[(String, PodState, String)], expected: &[(&str, PodState, &str)]) {
+        let states: Vec<_> =
+            states.iter().map(|(pod, state, reason)| (pod.as_str(), *state, reason.as_str())).collect();
+        assert_eq!(states, expected);
+    }
+
+    #[test]
+    fn in_order_of_the_spec() {
+        let world = world(&[assignment("a").pod("p2").pod("p1").pod("p3")], &["p1", "p2"]);
+        expect(
+            &world.states(&[("p1", "desired"), ("p2", "old")]),
+            &[
+                ("a p2", PodState::Pending, "InProgress"),
+                ("a p1", PodState::Enforced, ""),
+                ("a p3", PodState::Pending, "WaitingForCgroup"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_refused_is_a_failure() {
+        let mut world = world(&[assignment("a").pod("p1")], &["p1"]);
+        let failure = Failure { reason: "MapFull", message: "map X is full".into() };
+        world.failures.insert("p1".into(), failure);
+        expect(&world.states(&[]), &[("a p1", PodState::Failed, "MapFull")]);
+        // What went wrong before does not matter once it is done.
+        expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Enforced, "")]);
+    }
+
+    #[test]
+    fn a_bad_egg_fails_for_itself_where_the_others_could_be_enforced() {
+        let assignments =
+            [assignment("bad").allow("what").pod("p1"), assignment("good").allow("10.0.0.0/8").pod("p1")];
+        let world = world(&assignments, &["p1"]);
+        expect(
+            &world.states(&[("p1", "fallback")]),
+            &[("bad p1", PodState::Failed, "PolicyInvalid"), ("good p1", PodState::Enforced, "")],
+        );
+        expect(
+            &world.states(&[("p1", "old")]),
+            &[("bad p1", PodState::Failed, "PolicyInvalid"), ("good p1", PodState::Failed, "PolicyInvalid")],
+        );
+    }
+
+    #[test]
+    fn an_unreadable_assignment_says_so_for_each_pod() {
+        let world = world(&[assignment("bad").malformed().pod("p1")], &["p1"]);
+        expect(&world.states(&[]), &[("bad p1", PodState::Failed, "AssignmentUnreadable")]);
+    }
+
+    #[test]
+    fn the_status_is_about_this_generation() {
+        let inventory = inventory_of(&[assignment("a").generation(4)]);
+        let findings = Findings {
+            desired: &Desired::default(),
+            enforced: &BTreeMap::new(),
+            cgroups: &PodCgroups::default(),
+            failures: &BTreeMap::new(),
+        };
+        let all = reports(&inventory, findings);
+        assert_eq!(all.values().next().unwrap().status.observed_generation, Some(4));
+    }
+}

@@ -1,0 +1,197 @@
+//! Wires the parts together.
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use futures::{StreamExt, pin_mut};
+use kube::{
+    Client,
+    api::{Api, ApiResource, DynamicObject},
+    runtime::{WatchStreamExt, watcher},
+};
+use l7egg_crds::{EggAssignment, NODE_LABEL};
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    admin::{self, Admin},
+    cgroup::CgroupWatch,
+    datapath::Datapath,
+    kernel, kernel_events,
+    metrics::{Metrics, OutcomeCollector},
+    notice::Notices,
+    preflight::Node,
+    reconcile::{Input, Outcome, Reconciler},
+    reporter,
+    resolvers::{NodeResolvers, nameservers},
+    settings::{Cli, Command, DetachSettings, LogFormat, OnExit, RunSettings},
+    status,
+};
+
+/// The cgroup tree is read from end to end this often, beside what inotify tells.
+const RESCAN_EVERY: Duration = Duration::from_secs(5);
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What the user has to know, in one line.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match (cli.command, cli.run) {
+        (Some(Command::Status(settings)), _) => status::run(&settings).await,
+        (Some(Command::Detach(settings)), _) => detach(&settings),
+        (Some(Command::Run(settings)), _) | (None, Some(settings)) => {
+            log(cli.log_format);
+            agent(settings).await
+        }
+        (None, None) => {
+            bail!("--node-name (or NODE_NAME) is needed: the node's name, as the API server knows it")
+        }
+    }
+}
+
+fn detach(settings: &DetachSettings) -> anyhow::Result<ExitCode> {
+    kernel::remove_everything(&settings.bpffs)?;
+    println!("nothing of l7egg is left below {}", settings.bpffs.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
+    let node =
+        Node { root: "/".into(), bpffs: settings.bpffs.clone(), cgroup_roots: settings.cgroup_root.clone() };
+    let missing = node.missing();
+    missing.iter().for_each(|missing| tracing::error!("{missing}"));
+    if !missing.is_empty() {
+        bail!(
+            "this node cannot enforce Eggs: {}",
+            missing.iter().map(|m| m.what.as_str()).collect::<Vec<_>>().join("; ")
+        );
+    }
+    // The signals first: from here on an end is an orderly one.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let resolvers = node_resolvers(&settings)?;
+    let mut kernel = kernel::Kernel::open(&settings.datapath())?;
+    let mut registry = Registry::default();
+    let metrics = Arc::new(Metrics::new(&mut registry));
+    let (publish, outcome) = watch::channel(Arc::<Outcome>::default());
+    registry.register_collector(Box::new(OutcomeCollector(outcome.clone())));
+    if let Some(events) = kernel.events() {
+        let (metrics, outcome) = (Arc::clone(&metrics), outcome.clone());
+        thread::Builder::new()
+            .name("events".into())
+            .spawn(move || kernel_events::run(events, &metrics, &outcome))?;
+    }
+
+    let (inputs, received) = mpsc::channel();
+    watch_cgroups(node.cgroup2_roots(), inputs.clone())?;
+    let client = Client::try_default()
+        .await
+        .context("no access to the API server: run in a pod with a service account, or set KUBECONFIG")?;
+    tokio::spawn(watch_assignments(client.clone(), settings.node_name.clone(), inputs.clone()));
+    tokio::spawn(reporter::run(client.clone(), outcome.clone(), Notices::new(client, &settings.node_name)));
+    let admin = Admin { registry: Arc::new(registry), metrics: Arc::clone(&metrics), outcome };
+    let listener = TcpListener::bind(&settings.admin_address).await.with_context(|| {
+        format!("--admin-address {}: is another agent running on this node?", settings.admin_address)
+    })?;
+    tokio::spawn(async move { axum::serve(listener, admin::router(admin)).await });
+    let reconciler = Reconciler::new(kernel, resolvers, metrics);
+    let (ended, end) = tokio::sync::oneshot::channel();
+    thread::Builder::new().name("reconciler".into()).spawn(move || {
+        reconciler.run(&received, &publish);
+        let _ = ended.send(());
+    })?;
+    tracing::info!(node = settings.node_name, "agent runs");
+
+    tokio::pin!(end);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = &mut end => bail!("the reconciler ended: this is a bug; what is enforced stays"),
+    }
+    // The pass under way is finished, so that no pod is left half changed.
+    let _ = inputs.send(Input::Stop);
+    let _ = end.await;
+    if settings.on_exit == OnExit::Detach {
+        kernel::remove_everything(&settings.bpffs)?;
+        tracing::info!("told to stop: nothing is enforced any more");
+    } else {
+        tracing::info!("told to stop: what is enforced stays");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn node_resolvers(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {
+    let read = |path: &std::path::Path| {
+        std::fs::read_to_string(path)
+            .map(|text| nameservers(&text))
+            .with_context(|| format!("{}: give the kubelet's resolvConf as --resolv-conf", path.display()))
+    };
+    let cluster = match settings.cluster_dns.as_slice() {
+        [] => read("/etc/resolv.conf".as_ref())?,
+        given => given.to_vec(),
+    };
+    let resolvers = NodeResolvers { cluster, node: read(&settings.resolv_conf)? };
+    tracing::info!(cluster = ?resolvers.cluster, node = ?resolvers.node, "DNS servers whose answers pods can learn from");
+    Ok(resolvers)
+}
+
+fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
+    let mut watch = CgroupWatch::new(roots.clone(), RESCAN_EVERY)
+        .context("no inotify instance can be had: raise fs.inotify.max_user_instances")?;
+    tracing::info!(?roots, "looking for pods");
+    thread::Builder::new().name("cgroups".into()).spawn(move || {
+        loop {
+            match watch.wait() {
+                Ok(events) => {
+                    for event in events {
+                        if inputs.send(Input::Cgroup(event)).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cgroups cannot be watched; tried again in a second");
+                    thread::sleep(Duration::from_secs(1));
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+async fn watch_assignments(client: Client, node: String, inputs: mpsc::Sender<Input>) {
+    let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<EggAssignment>(&()));
+    let ours = watcher::Config::default().labels(&format!("{NODE_LABEL}={node}"));
+    let events = watcher(api, ours).default_backoff();
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                if inputs.send(Input::Assignments(Box::new(event))).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "assignments cannot be watched, tried again; what is enforced stays")
+            }
+        }
+    }
+}
+
+fn log(format: LogFormat) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

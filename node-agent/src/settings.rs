@@ -1,0 +1,172 @@
+//! The command line.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::datapath::DatapathSettings;
+
+/// Where the admin endpoint is unless told otherwise.
+pub const ADMIN_ADDRESS: &str = "127.0.0.1:9469";
+
+/// Enforces the Eggs that select this node's pods.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "l7egg-node-agent",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
+Examples:
+  l7egg-node-agent --node-name node1                       run, as in the DaemonSet
+  l7egg-node-agent run --node-name node1 --cluster-dns 10.96.0.10,fd00:96::a
+  l7egg-node-agent status                                  what is enforced for which pod
+  l7egg-node-agent status --json | jq '.pods[] | select(.state != \"Enforced\")'
+  l7egg-node-agent detach                                  take everything off this node"
+)]
+pub struct Cli {
+    /// What to do; run if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Settings of run.
+    #[command(flatten)]
+    pub run: Option<RunSettings>,
+    /// Text for people, or JSON for programs that collect logs. What is logged: RUST_LOG, such as `debug`.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "L7EGG_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// What the program can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Enforce, until told to stop by SIGTERM or SIGINT.
+    Run(RunSettings),
+    /// Show what a running agent enforces. Exit code 1 if some pod failed, 2 if the agent cannot be asked.
+    Status(StatusSettings),
+    /// Stop enforcing on this node and remove every trace from the kernel. Stop the agent first, or it starts anew.
+    Detach(DetachSettings),
+}
+
+/// Settings of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunSettings {
+    /// Name of this node, as the API server knows it.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+    /// Addresses of the cluster's DNS, which pods of dnsPolicy ClusterFirst ask: the kubelet's clusterDNS. Not
+    /// given: the nameservers of the agent's own /etc/resolv.conf, which are the same if its pod has
+    /// dnsPolicy ClusterFirst or ClusterFirstWithHostNet.
+    #[arg(long, value_delimiter = ',', env = "L7EGG_CLUSTER_DNS")]
+    pub cluster_dns: Vec<IpAddr>,
+    /// The file that pods of dnsPolicy Default get their nameservers from: the kubelet's resolvConf.
+    #[arg(long, default_value = "/etc/resolv.conf", env = "L7EGG_RESOLV_CONF")]
+    pub resolv_conf: PathBuf,
+    /// A cgroup2 directory to find pods in. Not given: every mount of cgroup2. Can be repeated.
+    #[arg(long)]
+    pub cgroup_root: Vec<PathBuf>,
+    /// Where bpffs is mounted.
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+    /// Where /healthz, /readyz, /metrics and /state are served.
+    #[arg(long, default_value = ADMIN_ADDRESS, env = "L7EGG_ADMIN_ADDRESS")]
+    pub admin_address: String,
+    /// A DNS answer is believed at least so long, in seconds: programs use addresses longer than their TTL.
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub min_ttl: Duration,
+    /// A DNS answer is believed at most so long, in seconds.
+    #[arg(long, default_value = "86400", value_parser = seconds)]
+    pub max_ttl: Duration,
+    /// Whether enforcement stays when the agent is told to stop. keep is for restarts and upgrades.
+    #[arg(long, value_enum, default_value_t = OnExit::Keep)]
+    pub on_exit: OnExit,
+}
+
+impl RunSettings {
+    /// The kernel's part of the settings.
+    #[must_use]
+    pub fn datapath(&self) -> DatapathSettings {
+        DatapathSettings { bpffs: self.bpffs.clone(), min_ttl: self.min_ttl, max_ttl: self.max_ttl }
+    }
+}
+
+/// Settings of `status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusSettings {
+    /// Where the agent serves its state.
+    #[arg(long, default_value = ADMIN_ADDRESS, env = "L7EGG_ADMIN_ADDRESS")]
+    pub admin_address: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Settings of `detach`.
+#[derive(Clone, Debug, Args)]
+pub struct DetachSettings {
+    /// Where bpffs is mounted.
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+}
+
+/// What becomes of enforcement when the agent is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnExit {
+    /// It stays as it is.
+    Keep,
+    /// Every pod is let go of, and every trace removed.
+    Detach,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse();
+    number.map(Duration::from_secs).map_err(|_| "write a number of seconds, such as 30".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default() {
+        let cli = parse("agent --node-name n1 --cluster-dns 10.0.0.10,fd00::a --min-ttl 5s --on-exit detach")
+            .unwrap();
+        let run = cli.run.unwrap();
+        assert_eq!(run.cluster_dns.len(), 2);
+        assert_eq!(run.min_ttl, Duration::from_secs(5));
+        assert_eq!(run.on_exit, OnExit::Detach);
+        assert!(cli.command.is_none());
+        assert!(matches!(parse("agent run --node-name n1").unwrap().command, Some(Command::Run(_))));
+    }
+
+    #[test]
+    fn other_commands_need_no_node_name() {
+        assert!(matches!(parse("agent status --json").unwrap().command, Some(Command::Status(_))));
+        assert!(matches!(parse("agent detach --log-format json").unwrap().command, Some(Command::Detach(_))));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused() {
+        assert!(parse("agent --node-name n1 --min-ttl soon").is_err());
+        assert!(parse("agent --node-name n1 --cluster-dns dns.local").is_err());
+    }
+}

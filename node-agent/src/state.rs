@@ -1,0 +1,167 @@
+//! What the agent tells people about itself: `/state` of the admin endpoint, and `l7egg-node-agent status`.
+
+use std::collections::BTreeMap;
+
+use l7egg_crds::PodState;
+use l7egg_policy::CompiledPolicy;
+use serde::{Deserialize, Serialize};
+
+use crate::{datapath::Digest, inventory::Inventory, report::Findings};
+
+/// Everything, after one pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentState {
+    /// Whether a full list of assignments has come from the API server.
+    pub synced: bool,
+    /// Whether the kubelet's cgroups were found.
+    pub cgroups_found: bool,
+    /// The assignments of this node.
+    pub assignments: Vec<AssignmentState>,
+    /// The pods that assignments name, and those that something is still in force for.
+    pub pods: Vec<PodStatus>,
+    /// The policies that should be in force.
+    pub policies: Vec<PolicyState>,
+}
+
+/// One assignment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignmentState {
+    /// Namespace and name.
+    pub name: String,
+    /// Its Egg.
+    pub egg: String,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// How many pods it names.
+    pub pods: usize,
+    /// Why it cannot be read, if it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatus {
+    /// Uid of the pod.
+    pub uid: String,
+    /// Namespace and name; empty for a pod that no assignment names.
+    pub name: String,
+    /// The Eggs that select it.
+    pub eggs: Vec<String>,
+    /// Its DNS servers.
+    pub resolvers: Vec<String>,
+    /// Directory of its cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// Id by which the kernel knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<u32>,
+    /// Digest of the policy in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Whether that is what its Eggs ask for.
+    pub state: PodState,
+    /// Why not, in one word.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// One compiled policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyState {
+    /// Its digest.
+    pub digest: String,
+    /// How many pods it is for.
+    pub pods: usize,
+    /// How many names it has.
+    pub names: usize,
+    /// How many networks.
+    pub cidrs: usize,
+    /// How many lists of ports, of at most 64.
+    pub port_lists: usize,
+}
+
+/// A digest as people see it: its first 12 hexadecimal digits.
+#[must_use]
+pub fn short(digest: &Digest) -> String {
+    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What to tell after a pass.
+#[must_use]
+pub fn state(inventory: &Inventory, findings: Findings<'_>) -> AgentState {
+    let mut policies: BTreeMap<String, PolicyState> = BTreeMap::new();
+    for pod in findings.desired.pods.values() {
+        if let Ok(policy) = &pod.policy {
+            policies.entry(short(&policy.digest)).or_insert_with(|| policy_state(policy)).pods += 1;
+        }
+    }
+    AgentState {
+        synced: inventory.is_complete(),
+        cgroups_found: findings.cgroups.complete,
+        assignments: assignments(inventory),
+        pods: pods(findings),
+        policies: policies.into_values().collect(),
+    }
+}
+
+fn assignments(inventory: &Inventory) -> Vec<AssignmentState> {
+    let one = |entry: &crate::inventory::Entry| AssignmentState {
+        name: entry.object.key.to_string(),
+        egg: entry.good.as_ref().map(|good| crate::assignment::egg_name(&good.egg)).unwrap_or_default(),
+        generation: entry.object.generation,
+        pods: entry.object.pods().len(),
+        unreadable: entry.object.content.as_ref().err().map(|unreadable| unreadable.message.clone()),
+    };
+    inventory.entries().map(one).collect()
+}
+
+fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
+    let cgroup = |uid: &str| findings.cgroups.pods.get(uid).map(|cgroup| cgroup.path.display().to_string());
+    let selected = findings.desired.pods.iter().map(|(uid, pod)| {
+        let (state, reason, message) = findings.state(pod, uid, None);
+        PodStatus {
+            uid: uid.clone(),
+            name: format!("{}/{}", pod.namespace, pod.name),
+            eggs: pod.eggs.clone(),
+            resolvers: pod.resolvers.iter().map(ToString::to_string).collect(),
+            cgroup: cgroup(uid),
+            subject: findings.in_force(uid).map(|pod| pod.subject),
+            policy: findings.in_force(uid).map(|pod| short(&pod.policy)),
+            state,
+            reason,
+            message,
+        }
+    });
+    let left = findings.enforced.values().filter(|pod| !findings.desired.pods.contains_key(&pod.uid));
+    let left = left.map(|pod| PodStatus {
+        uid: pod.uid.clone(),
+        name: String::new(),
+        eggs: Vec::new(),
+        resolvers: Vec::new(),
+        cgroup: cgroup(&pod.uid),
+        subject: Some(pod.subject),
+        policy: Some(short(&pod.policy)),
+        state: PodState::Enforced,
+        reason: "NotAssigned".into(),
+        message: "in force since before; kept until it is certain that no Egg selects the pod".into(),
+    });
+    selected.chain(left).collect()
+}
+
+fn policy_state(policy: &CompiledPolicy) -> PolicyState {
+    PolicyState {
+        digest: short(&policy.digest),
+        pods: 0,
+        names: policy.names.len(),
+        cidrs: policy.cidrs.len(),
+        port_lists: policy.port_groups.len(),
+    }
+}

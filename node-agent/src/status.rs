@@ -1,0 +1,140 @@
+//! `l7egg-node-agent status`: what a running agent says, as a table.
+
+use std::{fmt::Write, process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use l7egg_crds::PodState;
+
+use crate::{settings::StatusSettings, state::AgentState};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the agent and prints its answer. Exit code 1 if some pod failed.
+///
+/// # Errors
+/// There is no agent, or it does not answer.
+pub async fn run(settings: &StatusSettings) -> anyhow::Result<ExitCode> {
+    let address = &settings.admin_address;
+    let answer = tokio::time::timeout(PATIENCE, get(address, "/state")).await;
+    let (code, text) = answer
+        .with_context(|| format!("no answer from {address} for {} s", PATIENCE.as_secs()))?
+        .with_context(|| {
+            format!(
+                "no agent answers at {address}: is it running on this node, and is that its --admin-address?"
+            )
+        })?;
+    if code != 200 {
+        bail!("{address} answered {code}: {text}");
+    }
+    let state: AgentState = serde_json::from_str(&text)
+        .with_context(|| format!("{address} is not an l7egg-node-agent of this version"))?;
+    print!("{}", if settings.json { text } else { table(&state) });
+    let failed = state.pods.iter().any(|pod| pod.state == PodState::Failed);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// GET of one path: status code and body.
+pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    let client: Client<_, Empty<&[u8]>> = Client::builder(TokioExecutor::new()).build_http();
+    let response = client.get(format!("http://{address}{path}").parse()?).await?;
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok((code, String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// The state as people read it.
+#[must_use]
+pub fn table(state: &AgentState) -> String {
+    let mut rows = vec![["POD", "STATE", "REASON", "POLICY", "EGGS"].map(str::to_owned)];
+    rows.extend(state.pods.iter().map(|pod| {
+        [
+            if pod.name.is_empty() { pod.uid.clone() } else { pod.name.clone() },
+            format!("{:?}", pod.state),
+            pod.reason.clone(),
+            pod.policy.clone().unwrap_or_default(),
+            pod.eggs.join(", "),
+        ]
+    }));
+    let mut text = columns(&rows);
+    for pod in state.pods.iter().filter(|pod| !pod.message.is_empty()) {
+        let _ = writeln!(text, "{}: {}", if pod.name.is_empty() { &pod.uid } else { &pod.name }, pod.message);
+    }
+    for (name, message) in state.assignments.iter().filter_map(|a| Some((&a.name, a.unreadable.as_ref()?))) {
+        let _ = writeln!(text, "{name}: {message}");
+    }
+    if !state.synced {
+        text +=
+            "The API server has not listed this node's assignments yet; what was enforced before still is.\n";
+    }
+    if !state.cgroups_found {
+        text += "No kubepods directory was found in any cgroup2 mount.\n";
+    }
+    let count = |wanted| state.pods.iter().filter(|pod| pod.state == wanted).count();
+    let _ = writeln!(
+        text,
+        "{} pods enforced, {} pending, {} failed; {} policies, {} assignments",
+        count(PodState::Enforced),
+        count(PodState::Pending),
+        count(PodState::Failed),
+        state.policies.len(),
+        state.assignments.len()
+    );
+    text
+}
+
+/// Left-aligned columns, two spaces apart, as kubectl prints them.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let _ = write!(line, "{cell:<width$}  ", width = width(column));
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::PodStatus;
+
+    #[test]
+    fn a_table_for_people() {
+        let pod = PodStatus {
+            uid: "u1".into(),
+            name: "shop/a".into(),
+            eggs: vec!["Egg shop/checkout".into()],
+            resolvers: vec![],
+            cgroup: None,
+            subject: None,
+            policy: None,
+            state: PodState::Failed,
+            reason: "MapFull".into(),
+            message: "map X is full".into(),
+        };
+        let state =
+            AgentState { synced: true, cgroups_found: true, pods: vec![pod], ..AgentState::default() };
+        assert_eq!(
+            table(&state),
+            "\
+POD     STATE   REASON   POLICY  EGGS
+shop/a  Failed  MapFull          Egg shop/checkout
+shop/a: map X is full
+0 pods enforced, 0 pending, 1 failed; 0 policies, 0 assignments
+"
+        );
+    }
+
+    #[tokio::test]
+    async fn without_an_agent_it_says_so() {
+        let settings = StatusSettings { admin_address: "127.0.0.1:1".into(), json: false };
+        let error = run(&settings).await.unwrap_err();
+        assert!(error.to_string().contains("is it running on this node"), "{error}");
+    }
+}

@@ -1,0 +1,87 @@
+//! A datapath in memory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+};
+
+use l7egg_ebpf_common::abi::COUNTERS;
+use l7egg_policy::CompiledPolicy;
+
+use crate::{
+    cgroup::PodCgroups,
+    datapath::{Counters, Datapath, DatapathError, EnforcedPod, EventSource},
+    testing::enforced_pod,
+};
+
+/// Remembers what it was asked, and refuses what it is told to refuse.
+#[derive(Debug, Default)]
+pub struct FakeDatapath {
+    /// What is in force.
+    pub pods: BTreeMap<String, EnforcedPod>,
+    /// Every call that changes something, as `enforce <uid>` or `release <uid>`.
+    pub calls: Vec<String>,
+    /// How often [`Datapath::collect`] was called.
+    pub collected: usize,
+    /// Uids for which `enforce` fails.
+    pub refuse: BTreeSet<String>,
+    /// Whether nothing at all can be read.
+    pub broken: bool,
+    ids: BTreeMap<PathBuf, u64>,
+}
+
+impl FakeDatapath {
+    /// Tells it the ids of more cgroups.
+    pub fn know(&mut self, cgroups: &PodCgroups) {
+        self.ids.extend(cgroups.pods.values().map(|cgroup| (cgroup.path.clone(), cgroup.id)));
+    }
+
+    /// The calls since it was last asked.
+    pub fn take_calls(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.calls)
+    }
+}
+
+impl Datapath for FakeDatapath {
+    fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError> {
+        if self.broken {
+            return Err(refusal("reading the pins"));
+        }
+        Ok(self.pods.values().cloned().collect())
+    }
+
+    fn enforce(&mut self, uid: &str, cgroup: &Path, policy: &CompiledPolicy) -> Result<(), DatapathError> {
+        let gone = || DatapathError::CgroupGone { uid: uid.to_owned(), path: cgroup.to_owned() };
+        let id = *self.ids.get(cgroup).ok_or_else(gone)?;
+        if self.refuse.contains(uid) {
+            return Err(refusal("attaching"));
+        }
+        self.calls.push(format!("enforce {uid}"));
+        self.pods.insert(uid.to_owned(), enforced_pod(uid, id, policy.digest));
+        Ok(())
+    }
+
+    fn release(&mut self, uid: &str) -> Result<(), DatapathError> {
+        self.calls.push(format!("release {uid}"));
+        self.pods.remove(uid);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<(), DatapathError> {
+        self.collected += 1;
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Counters, DatapathError> {
+        Ok([7; COUNTERS as usize])
+    }
+
+    fn events(&mut self) -> Option<Box<dyn EventSource>> {
+        None
+    }
+}
+
+fn refusal(what: &str) -> DatapathError {
+    DatapathError::Kernel { what: what.to_owned(), source: Box::new(io::Error::from_raw_os_error(1)) }
+}

@@ -1,0 +1,137 @@
+//! Assignments and cgroups in a line each.
+
+use std::path::PathBuf;
+
+use kube::{api::DynamicObject, runtime::watcher::Event};
+use serde_json::{Value, json};
+
+use crate::{
+    cgroup::{PodCgroup, PodCgroups},
+    datapath::{Digest, EnforcedPod},
+    desired::{Desired, desired},
+    inventory::Inventory,
+    policies::PolicyCache,
+    resolvers::NodeResolvers,
+};
+
+/// An assignment under construction.
+#[derive(Clone, Debug)]
+pub struct AssignmentBuilder(Value);
+
+/// The assignment of Egg `shop/<name>` without rules and pods.
+pub fn assignment(name: &str) -> AssignmentBuilder {
+    AssignmentBuilder(json!({
+        "apiVersion": "l7egg.dev/v1alpha1", "kind": "EggAssignment",
+        "metadata": {"namespace": "shop", "name": name, "uid": format!("uid-{name}"), "generation": 1},
+        "spec": {
+            "node": "node1",
+            "egg": {"kind": "Egg", "namespace": "shop", "name": name, "uid": format!("egg-{name}"), "generation": 1},
+            "policy": {"mode": "Enforce", "egress": []},
+            "pods": [],
+        },
+    }))
+}
+
+impl AssignmentBuilder {
+    /// Another rule: a CIDR, every port.
+    pub fn allow(self, cidr: &str) -> Self {
+        self.push("egress", json!({"to": [{"cidr": cidr}]}))
+    }
+
+    /// Another rule: a CIDR, one TCP port.
+    pub fn allow_port(self, cidr: &str, port: i32) -> Self {
+        self.push("egress", json!({"to": [{"cidr": cidr}], "ports": [{"port": port}]}))
+    }
+
+    /// Another pod, whose name is its uid.
+    pub fn pod(self, uid: &str) -> Self {
+        self.push(
+            "pods",
+            json!({"namespace": "shop", "name": uid, "uid": uid, "dns": {"policy": "ClusterFirst"}}),
+        )
+    }
+
+    /// Another pod that asks a server of its own.
+    pub fn pod_asking(self, uid: &str, server: &str) -> Self {
+        let dns = json!({"policy": "None", "nameservers": [server]});
+        self.push("pods", json!({"namespace": "shop", "name": uid, "uid": uid, "dns": dns}))
+    }
+
+    /// Another pod in its node's network.
+    pub fn host_network_pod(self, uid: &str) -> Self {
+        self.push("pods", json!({"namespace": "shop", "name": uid, "uid": uid, "hostNetwork": true}))
+    }
+
+    /// The object's uid.
+    pub fn uid(mut self, uid: &str) -> Self {
+        self.0["metadata"]["uid"] = json!(uid);
+        self
+    }
+
+    /// The object's generation.
+    pub fn generation(mut self, generation: i64) -> Self {
+        self.0["metadata"]["generation"] = json!(generation);
+        self
+    }
+
+    /// A policy that no agent can read.
+    pub fn malformed(mut self) -> Self {
+        self.0["spec"]["policy"] = json!({"egress": "everything"});
+        self
+    }
+
+    /// Nothing that any agent can read.
+    pub fn without_readable_pods(self) -> Self {
+        let mut bad = self.malformed();
+        bad.0["spec"]["pods"] = json!("all");
+        bad
+    }
+
+    /// The object.
+    pub fn object(&self) -> DynamicObject {
+        serde_json::from_value(self.0.clone()).unwrap()
+    }
+
+    fn push(mut self, list: &str, item: Value) -> Self {
+        let list =
+            if list == "egress" { &mut self.0["spec"]["policy"][list] } else { &mut self.0["spec"][list] };
+        list.as_array_mut().unwrap().push(item);
+        self
+    }
+}
+
+/// A complete inventory of these.
+pub fn inventory_of(assignments: &[AssignmentBuilder]) -> Inventory {
+    let mut inventory = Inventory::default();
+    inventory.apply(Event::Init);
+    for assignment in assignments {
+        inventory.apply(Event::InitApply(assignment.object()));
+    }
+    inventory.apply(Event::InitDone);
+    inventory
+}
+
+/// What these ask for.
+pub fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
+    desired(&inventory_of(assignments), &node_resolvers(), &mut PolicyCache::default())
+}
+
+/// A node with one cluster DNS address.
+pub fn node_resolvers() -> NodeResolvers {
+    NodeResolvers { cluster: vec!["10.96.0.10".parse().unwrap()], node: vec![] }
+}
+
+/// A complete view of the cgroups of these pods.
+pub fn cgroups_of(uids: &[&str]) -> PodCgroups {
+    let one = |uid: &&str| {
+        // An id of its own for each uid, the same in every view.
+        let id = uid.bytes().fold(5381, |id: u64, byte| id.wrapping_mul(33) ^ u64::from(byte));
+        ((*uid).to_owned(), PodCgroup { path: PathBuf::from(format!("/kubepods/pod{uid}")), id })
+    };
+    PodCgroups { pods: uids.iter().map(one).collect(), complete: true }
+}
+
+/// A pod that something is in force for.
+pub fn enforced_pod(uid: &str, cgroup_id: u64, policy: Digest) -> EnforcedPod {
+    EnforcedPod { uid: uid.to_owned(), cgroup_id, policy, subject: 1 }
+}
