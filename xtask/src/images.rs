@@ -88,9 +88,11 @@ fn pack(image: &Image, complete: bool) -> Result<PathBuf> {
 /// Debug information would make up nine tenths of an image.
 fn strip(program: &Path, stripped: &Path) -> Result<PathBuf> {
     if !is_newer(stripped, &[program.to_path_buf()]) {
+        let new = stripped.with_extension(std::process::id().to_string());
         let mut strip = command("strip", ["--strip-debug", "-o"]);
-        strip.arg(stripped).arg(program);
+        strip.arg(&new).arg(program);
         step("stripping", strip).limit(120).capture()?;
+        fs::rename(&new, stripped)?;
     }
     Ok(stripped.to_path_buf())
 }

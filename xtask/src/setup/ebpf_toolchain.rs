@@ -22,6 +22,7 @@ use crate::workspace;
 const LINKER: &str = "0.13.0";
 const LLVM: &str = "22";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 
 /// Which compiler builds the kernel programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,28 +72,25 @@ pub fn ensure() -> Result<()> {
 /// `cargo SUBCOMMAND` for the BPF target with this toolchain. Of the caller's environment, what cargo or rustup
 /// put there for the compiler that runs xtask itself does not go along.
 pub fn cargo(toolchain: Toolchain, subcommand: &str) -> Command {
-    let mut cargo = match toolchain {
-        Toolchain::Nightly => command("rustup", ["run", "nightly", "cargo"]),
-        Toolchain::Debian => {
-            let mut cargo = command("/usr/bin/cargo", [""; 0]);
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let path = std::env::split_paths(&path).filter(|dir| !dir.ends_with(".cargo/bin"));
-            let linker = debian_linker().parent().map(Path::to_path_buf);
-            // rustup's cargo-clippy must not stand before Debian's.
-            let path = std::env::join_paths(linker.into_iter().chain(["/usr/bin".into()]).chain(path));
-            cargo
-                .env("PATH", path.unwrap_or_default())
-                .env("RUSTC", DEBIAN_RUSTC)
-                .env("RUSTC_BOOTSTRAP", "1");
-            cargo
-        }
+    let mut cargo = match (toolchain, subcommand) {
+        (Toolchain::Nightly, _) => command("rustup", ["run", "nightly", "cargo", subcommand]),
+        // cargo itself would run rustup's cargo-clippy, which lies in its home.
+        (Toolchain::Debian, "clippy") => command("/usr/bin/cargo-clippy", [subcommand]),
+        (Toolchain::Debian, _) => command(DEBIAN_CARGO, [subcommand]),
     };
     let inherited =
         ["CARGO", "RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER"];
     for name in inherited {
         cargo.env_remove(name);
     }
-    cargo.arg(subcommand).args(["-Z", "build-std=core", "--target", "bpfel-unknown-none", "--release"]);
+    if toolchain == Toolchain::Debian {
+        let linker = debian_linker().parent().map(Path::to_path_buf);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(linker.into_iter().chain(std::env::split_paths(&path)));
+        cargo.env("PATH", path.unwrap_or_default());
+        cargo.env("CARGO", DEBIAN_CARGO).env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+    }
+    cargo.args(["-Z", "build-std=core", "--target", "bpfel-unknown-none", "--release"]);
     cargo.arg("--target-dir").arg(workspace::target().join("ebpf"));
     cargo.current_dir(workspace::root().join("ebpf"));
     cargo.env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf");
