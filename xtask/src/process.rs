@@ -95,7 +95,7 @@ impl Step {
     }
 
     /// Runs it with its output in a file of [`workspace::logs`], of which the end is shown if it fails.
-    /// Says every ten seconds that it is still at work, and in the end how long it took.
+    /// Says every ten seconds that it is still at work, and in the end how long it took if that was noticeable.
     pub fn quietly(mut self, log: &str) -> Result<()> {
         let path = workspace::logs().join(format!("{log}.log"));
         fs::create_dir_all(workspace::logs())?;
@@ -109,7 +109,9 @@ impl Step {
             eprintln!("{}", last_lines(&fs::read_to_string(&path).unwrap_or_default(), 25));
         }
         self.check(status)?;
-        eprintln!("xtask: {}: done in {} s", self.what, started.elapsed().as_secs());
+        if started.elapsed() > Duration::from_secs(2) {
+            eprintln!("xtask: {}: done in {} s", self.what, started.elapsed().as_secs());
+        }
         Ok(())
     }
 

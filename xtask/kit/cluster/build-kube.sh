@@ -65,15 +65,13 @@ prepare_source() {   # unpack into a GOPATH and re-create what Debian's tarball 
 }
 
 compile() {
-  local cmd p ld="-s -w"
+  local p ld="-s -w"
   for p in component-base/version client-go/pkg/version; do
     p=k8s.io/kubernetes/vendor/k8s.io/$p
     ld+=" -X $p.gitVersion=v$KUBE_VERSION -X $p.gitMajor=1 -X $p.gitMinor=20 -X $p.gitTreeState=clean -X $p.buildDate=2021-01-13T00:00:00Z"
   done
-  for cmd in "${KUBE_COMMANDS[@]}"; do
-    log "compiling $cmd"
-    go build -trimpath -ldflags "$ld" -o "$W/out/bin/$cmd" "./cmd/$cmd"
-  done
+  # All at once: one program's linking, which uses one processor, goes along with the others' compilation.
+  go build -trimpath -ldflags "$ld" -o "$W/out/bin/" "${KUBE_COMMANDS[@]/#/./cmd/}"
   "${CC:-cc}" -Os -static -DVERSION=$KUBE_VERSION -o "$W/out/bin/pause" build/pause/linux/pause.c 2>/dev/null ||
     "${CC:-cc}" -Os -static -DVERSION=$KUBE_VERSION -o "$W/out/bin/pause" build/pause/pause.c
 }
@@ -106,7 +104,7 @@ SRC=$GOPATH/src/k8s.io/kubernetes
 
 log "downloading packages";  fetch
 log "preparing the source";  prepare_source
-compile
+log "compiling";             compile
 collect
 mv -T "$W/out" "$OUT"
 log "done: $OUT"

@@ -108,8 +108,10 @@ pub fn load(dir: &Path, archives: &[PathBuf]) -> Result<()> {
 /// Builds Kubernetes unless the cache has it.
 pub fn build_kubernetes() -> Result<()> {
     let mut build = command(workspace::kit("cluster/build-kube.sh"), [""; 0]);
-    build.env("L7EGG_CACHE", workspace::cache()).stdout(Stdio::null());
-    step("Kubernetes from the cache, or built", build).limit(3600).run()
+    build.env("L7EGG_CACHE", workspace::cache());
+    step("Kubernetes, from the cache or built once in 4 to 7 minutes", build)
+        .limit(3600)
+        .quietly("kubernetes")
 }
 
 /// Stops clusters of commands that were killed before they could.
