@@ -31,3 +31,6 @@ pub const SYSTEM_NAMESPACE: &str = "l7egg-system";
 pub const CONDITION_ACCEPTED: &str = "Accepted";
 /// Condition type: every selected pod is enforced on its node.
 pub const CONDITION_PROGRAMMED: &str = "Programmed";
+
+#[cfg(test)]
+mod tests;

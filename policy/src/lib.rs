@@ -36,3 +36,6 @@ pub use problem::{Problem, ProblemKind};
 pub use rule::{Block, Rule};
 pub use source::Source;
 pub use validate::{validate, validate_cluster};
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! The schemas are what an API server takes, and can hold every value of the types.
 
+use crate::{Mode, PolicySpec, manifests};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use l7egg_crds::{Mode, PolicySpec, manifests};
 use serde_json::{Value, json};
 
 /// An API server estimates what a CEL rule costs at most: its own cost, times how often the lists around it

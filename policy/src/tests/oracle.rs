@@ -1,10 +1,9 @@
 //! The compiled form means what the oracle says: generated Eggs and flows, judged by both.
 
-mod generate;
-
 use std::cell::Cell;
 
-use l7egg_policy::{Source, Verdict, compile, judge, lookup_compiled, validate};
+use super::generate;
+use crate::{Source, Verdict, compile, judge, lookup_compiled, validate};
 use proptest::test_runner::{Config, TestRunner};
 
 /// Sets of Eggs; each is asked about [`generate::FLOWS`] flows.

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::{DomainName, Flow};
 use ipnetwork::IpNetwork;
 use l7egg_crds::{Action, Destination, EgressRule, PolicySpec, Port, Protocol};
 use l7egg_ebpf_common::abi::Direction;
-use l7egg_policy::{DomainName, Flow};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

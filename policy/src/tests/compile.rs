@@ -4,11 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use crate::{CompileError, CompiledPolicy, DomainName, Network, PortPrefix, Source, compile, to_number};
 use l7egg_crds::{Destination, EgressRule, PolicySpec};
 use l7egg_ebpf_common::abi::Masks;
-use l7egg_policy::{
-    CompileError, CompiledPolicy, DomainName, Network, PortPrefix, Source, compile, to_number,
-};
 
 fn spec(egress: &str) -> PolicySpec {
     PolicySpec { egress: serde_yaml::from_str(egress).unwrap(), ..PolicySpec::default() }
@@ -33,7 +31,7 @@ fn network(text: &str) -> Network {
     Network::parse(text).unwrap()
 }
 
-const ALL_IPV4: Network = l7egg_policy::IPV4_SPACE;
+const ALL_IPV4: Network = crate::IPV4_SPACE;
 
 #[test]
 fn no_rules_compile_to_nothing() {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::{DomainName, NamePattern, Source, compile, validate};
 use l7egg_crds::{Destination, EgressRule, PolicySpec, Port, Protocol};
 use l7egg_ebpf_common::abi::Masks;
 use l7egg_ebpf_common::name::{hash, judge_name};
-use l7egg_policy::{DomainName, NamePattern, Source, compile, validate};
 use proptest::prelude::*;
 
 const KEY: [u32; 2] = [0x1234_5678, 0x0bcd_ef01];

@@ -1,6 +1,6 @@
 //! Every CEL rule lets pass what it should, and says its message where it should not.
 
-use l7egg_crds::{ClusterEggSpec, Destination, Port};
+use crate::{ClusterEggSpec, Destination, Port};
 use serde_json::{Value, json};
 
 type Check = fn(&Value, Option<&Value>) -> Result<(), kube::core::cel::ValidationErrors>;

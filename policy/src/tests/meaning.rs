@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::{DomainName, Flow, Source, judge};
 use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::Direction;
-use l7egg_policy::{DomainName, Flow, Source, judge};
 
 const CHECKOUT: &str = "
 - to: [{domainNames: [api.stripe.com, '*.debian.org']}]

@@ -1,9 +1,9 @@
 //! The three levels on which an object is checked.
 
+use crate::{validate, validate_cluster};
 use kube::CustomResourceExt;
 use kube::core::cel::Validator;
 use l7egg_crds::{ClusterEgg, ClusterEggSpec, Egg, PolicySpec};
-use l7egg_policy::{validate, validate_cluster};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -2,12 +2,10 @@
 //! first lines say: `schema:` and `cel:` as an API server checks them, `operator:` as the operator reports
 //! them in `Accepted`, on servers that run no CEL and for whatever gets past the others.
 
-mod levels;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use levels::{Levels, object};
+use super::levels::{Levels, object};
 use serde_json::json;
 
 #[test]

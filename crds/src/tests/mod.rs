@@ -1,0 +1,4 @@
+//! Tests of what is generated from the types.
+
+mod cel;
+mod schema;

@@ -1,0 +1,9 @@
+//! Tests that need more than one module.
+
+mod compile;
+mod examples;
+mod generate;
+mod levels;
+mod meaning;
+mod names;
+mod oracle;
