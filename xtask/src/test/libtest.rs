@@ -47,8 +47,8 @@ impl Tally {
             self.section = None;
             self.in_successes = line == "successes:";
         }
-        if let (true, Some(name), Some(reason)) =
-            (self.in_successes, &self.section, line.strip_prefix("skipped: "))
+        let reason = line.strip_prefix("skipped: ").or_else(|| line.strip_prefix("skipped, "));
+        if let (true, Some(name), Some(reason)) = (self.in_successes, &self.section, reason)
             && self.gave_up.insert(name.clone())
         {
             self.passed = self.passed.saturating_sub(1);

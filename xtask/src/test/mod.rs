@@ -83,7 +83,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
     setup::ensure(&Part::ALL)?;
     build::all_and_tests()?;
 
-    let mut report = Report::default();
+    let mut report = Report::new(args.filter.is_empty());
     if wanted(Tier::Unit) {
         report.add(unit_tier::run(&args.filter));
     }
@@ -103,7 +103,7 @@ pub fn run_e2e(args: &E2eArgs) -> Result<()> {
         Some(path) => Kubernetes::Kubeconfig(std::path::absolute(path)?),
         None => Kubernetes::Local(local_cluster(args.dir.as_deref())?),
     };
-    let mut report = Report::default();
+    let mut report = Report::new(args.filter.is_empty());
     cluster_tiers::e2e(&mut report, &kubernetes, &args.filter);
     drop(kubernetes);
     finish(&report)

@@ -32,13 +32,24 @@ impl Row {
 }
 
 /// What became of all tiers, in the order in which they ran. Displayed, it is the table and the total.
-#[derive(Default)]
-pub struct Report(Vec<Row>);
+pub struct Report {
+    rows: Vec<Row>,
+    complete: bool,
+}
 
 impl Report {
+    /// An empty one. In a `complete` run no test is left out, so a tier of which none ran has failed.
+    pub fn new(complete: bool) -> Self {
+        Self { rows: Vec::new(), complete }
+    }
+
     /// Adds a tier.
-    pub fn add(&mut self, row: Row) {
-        self.0.push(row);
+    pub fn add(&mut self, mut row: Row) {
+        let ran = row.tally.passed + row.tally.failed.len();
+        if self.complete && ran == 0 && row.trouble.is_none() {
+            row.trouble = Some("no test ran".to_owned());
+        }
+        self.rows.push(row);
     }
 
     /// How many failures there are that count.
@@ -47,7 +58,7 @@ impl Report {
     }
 
     fn required(&self) -> impl Iterator<Item = &Row> {
-        self.0.iter().filter(|row| row.required)
+        self.rows.iter().filter(|row| row.required)
     }
 }
 
@@ -58,7 +69,7 @@ impl fmt::Display for Report {
             "\n{:<32} {:>6} {:>6} {:>6} {:>7} {:>7}",
             "tier", "ran", "passed", "failed", "skipped", "seconds"
         )?;
-        for row in &self.0 {
+        for row in &self.rows {
             let (passed, failed) = (row.tally.passed, row.tally.failed.len());
             let tier = if row.required { row.tier.clone() } else { format!("({})", row.tier) };
             let (skipped, seconds) = (row.tally.skipped.len(), row.took.as_secs());
@@ -68,15 +79,15 @@ impl fmt::Display for Report {
                 passed + failed
             )?;
         }
-        if self.0.iter().any(|row| !row.required) {
+        if self.rows.iter().any(|row| !row.required) {
             writeln!(out, "(in brackets: tried, does not decide the result)")?;
         }
-        for row in &self.0 {
+        for row in &self.rows {
             for (name, reason) in &row.tally.skipped {
                 writeln!(out, "skipped  {}: {name}: {reason}", row.tier)?;
             }
         }
-        for row in &self.0 {
+        for row in &self.rows {
             for name in &row.tally.failed {
                 writeln!(out, "FAILED   {}: {name}", row.tier)?;
             }
