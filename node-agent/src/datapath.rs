@@ -96,7 +96,7 @@ pub enum DatapathError {
         advice: String,
     },
     /// A system call or a library call on the way to one failed.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Kernel {
         /// What was tried, on which object, and what to do.
         what: String,

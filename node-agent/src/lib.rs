@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod assignment;
+pub mod causes;
 pub mod cgroup;
 pub mod datapath;
 pub mod desired;

@@ -1,6 +1,7 @@
 //! Wires the parts together.
 
 use std::{
+    io::IsTerminal,
     process::ExitCode,
     sync::{Arc, mpsc},
     thread,
@@ -189,7 +190,9 @@ async fn watch_assignments(client: Client, node: String, inputs: mpsc::Sender<In
 fn log(format: LogFormat) {
     use tracing_subscriber::{EnvFilter, fmt};
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let ansi = std::io::stderr().is_terminal();
+    let builder =
+        fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

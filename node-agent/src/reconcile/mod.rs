@@ -15,6 +15,7 @@ mod timeline;
 use self::timeline::Timeline;
 use crate::{
     assignment::AssignmentKey,
+    causes::causes,
     cgroup::{CgroupEvent, PodCgroups},
     datapath::{Datapath, DatapathError, EnforcedPod},
     desired::{Desired, Failure, desired},
@@ -182,7 +183,10 @@ impl<D: Datapath> Reconciler<D> {
             Err(error) => {
                 // Once, not every second.
                 if !std::mem::replace(&mut self.unreadable, true) {
-                    tracing::error!(%error, "cannot read what is in force; what is enforced stays, and nothing new can be");
+                    tracing::error!(
+                        error = causes(&error),
+                        "cannot read what is in force; what is enforced stays, and nothing new can be"
+                    );
                 }
                 None
             }
@@ -247,7 +251,7 @@ impl<D: Datapath> Reconciler<D> {
             self.cgroups.apply(CgroupEvent::Vanished { path: path.clone() });
             return;
         }
-        let failure = Failure { reason: error.reason(), message: chain(error) };
+        let failure = Failure { reason: error.reason(), message: causes(error) };
         if self.failures.get(uid) != Some(&failure) {
             let (pod, eggs) = self.name(uid);
             tracing::error!(
@@ -265,7 +269,7 @@ impl<D: Datapath> Reconciler<D> {
     fn collect(&mut self) {
         if let Err(error) = self.datapath.collect() {
             tracing::warn!(
-                error = chain(&error),
+                error = causes(&error),
                 "what nothing uses any more stays in the kernel's maps for now"
             );
         }
@@ -276,20 +280,6 @@ impl<D: Datapath> Reconciler<D> {
             (format!("{}/{}", pod.namespace, pod.name), pod.eggs.join(", "))
         })
     }
-}
-
-/// An error with its causes, unless it tells them itself.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.contains(&message) {
-            text = format!("{text}: {message}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
