@@ -58,8 +58,10 @@ pub struct Controller {
     queue: Queue,
     running: JoinSet<Done>,
     eggs: HashMap<EggKey, Progress>,
+    /// All first lists are in.
     settled: bool,
-    leads: bool,
+    /// It leads, and knows enough.
+    writes: bool,
 }
 
 /// What is remembered of one Egg's status.
@@ -91,7 +93,7 @@ impl Controller {
             running: JoinSet::new(),
             eggs: HashMap::new(),
             settled: false,
-            leads: false,
+            writes: false,
         }
     }
 
@@ -99,7 +101,7 @@ impl Controller {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut beat = tokio::time::interval(Health::BEAT);
         loop {
-            let due = self.queue.next_due().filter(|_| self.leads && self.settled);
+            let due = self.queue.next_due();
             tokio::select! {
                 news = self.connections.news.recv() => {
                     let Some(news) = news else { break };
@@ -138,33 +140,34 @@ impl Controller {
             tracing::info!(sizes.eggs, sizes.pods, sizes.assignments, "all lists are in");
         }
         self.connections.health.beat(waiting_for);
-        let leads = *self.connections.leads.borrow();
-        self.set_leads(leads);
-        let changes = self.index.take_changes();
-        if self.leads && self.settled {
-            for (key, egg) in changes.desired {
-                self.queue.push(Task::Assignment(key), egg, true);
-            }
-            for (key, egg) in changes.observed {
-                self.queue.push(Task::Assignment(key), egg, false);
-            }
-            for egg in changes.status {
-                self.queue.push(Task::Status(egg.clone()), Some(egg), false);
-            }
-            self.begin(Instant::now());
+        let writes = self.settled && *self.connections.leads.borrow();
+        if self.writes != writes {
+            self.set_writes(writes);
         }
-    }
-
-    fn set_leads(&mut self, leads: bool) {
-        if self.leads == leads {
+        let changes = self.index.take_changes();
+        if !writes {
             return;
         }
-        self.leads = leads;
-        self.connections.metrics.leader(leads);
+        for (key, egg) in changes.desired {
+            self.queue.push(Task::Assignment(key), egg, true);
+        }
+        for (key, egg) in changes.observed {
+            self.queue.push(Task::Assignment(key), egg, false);
+        }
+        for egg in changes.status {
+            self.queue.push(Task::Status(egg.clone()), Some(egg), false);
+        }
+        self.begin(Instant::now());
+    }
+
+    /// Begins to write, with a look at everything, or stops.
+    fn set_writes(&mut self, writes: bool) {
+        self.writes = writes;
+        self.connections.metrics.leader(writes);
         self.running.abort_all();
         self.running.detach_all();
         self.queue = Queue::default();
-        if leads {
+        if writes {
             self.index.mark_all();
         }
     }
@@ -218,7 +221,7 @@ impl Controller {
             let generation = |index: &Index| index.egg(&key).map(|egg| egg.generation);
             let before = generation(&self.index);
             self.index.apply_egg(egg);
-            if self.leads && self.settled && before != generation(&self.index) {
+            if self.writes && before != generation(&self.index) {
                 // A status that was refused before belonged to another generation.
                 self.queue.push(Task::Status(key.clone()), Some(key), true);
             }

@@ -57,6 +57,7 @@ fn read(object: &DynamicObject, key: EggKey, spec: Result<Accepted, Rejection>) 
 }
 
 fn read_egg(namespace: &str, spec: &Value) -> Result<Accepted, Rejection> {
+    refuse_no_object(spec)?;
     let namespaces = Namespaces::One(namespace.to_owned());
     let pods = match spec.get("podSelector") {
         Some(selector) => parse::<LabelSelector>(selector, "spec.podSelector")
@@ -70,6 +71,7 @@ fn read_egg(namespace: &str, spec: &Value) -> Result<Accepted, Rejection> {
 }
 
 fn read_cluster_egg(spec: &Value) -> Result<Accepted, Rejection> {
+    refuse_no_object(spec)?;
     let parsed = parse::<ClusterEggSpec>(spec, "spec")?;
     let problems = validate_cluster(&parsed);
     let namespaces = selector_of(parsed.namespace_selector.unwrap_or_default(), "spec.namespaceSelector");
@@ -126,6 +128,14 @@ fn selector_of(selector: LabelSelector, path: &str) -> Result<Selector, Rejectio
         return Err(invalid_selector(format!("{path}.matchExpressions[{index}]: {wrong}")));
     }
     Selector::try_from(selector).map_err(|error| invalid_selector(format!("{path}: {error}")))
+}
+
+fn refuse_no_object(spec: &Value) -> Result<(), Rejection> {
+    if spec.is_object() {
+        Ok(())
+    } else {
+        Err(malformed("spec: write an object, with podSelector and egress"))
+    }
 }
 
 fn parse<T: DeserializeOwned>(value: &Value, path: &str) -> Result<T, Rejection> {
