@@ -61,7 +61,8 @@ pub fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
         reserved: u32,
         cgroup: u64,
         attach_type: u32,
-        rest: [u32; 16],
+        // Newer kernels write more; to older ones these must be zero, so none may be padding.
+        rest: [u32; 17],
     }
     #[repr(C)]
     struct Attr {

@@ -1,5 +1,10 @@
 //! The kernel programs on the running kernel: loaded by the agent's own code, attached to a real cgroup, with
-//! real programs that talk to real servers through network namespaces. Needs root.
+//! real programs that talk to real servers through network namespaces. Needs root, and the binaries of the
+//! e2e crate (`cargo xtask test kernel` sees to both).
 
+mod destinations;
 mod harness;
+mod inbound;
 mod load;
+mod names;
+mod survival;

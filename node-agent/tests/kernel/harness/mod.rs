@@ -1,0 +1,108 @@
+//! What every test needs: a pod and a world in network namespaces of their own, with real cgroups.
+
+mod bpffs;
+mod pod;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+pub use bpffs::Bpffs;
+use l7egg_crds::PolicySpec;
+use l7egg_node_agent::datapath::{Datapath, DatapathError, DatapathSettings};
+use l7egg_node_agent::kernel::Kernel;
+use l7egg_policy::{CompiledPolicy, Source, compile};
+pub use pod::{POD4, POD6, Pod};
+
+/// The resolvers of every pod here: the world's DNS server.
+pub const RESOLVERS: [&str; 2] = ["198.18.0.53", "2001:db8:18::53"];
+
+/// A kernel of its own and a pod.
+pub struct Setup {
+    /// Programs and maps.
+    pub kernel: Kernel,
+    /// The pod.
+    pub pod: Pod,
+    bpffs: Bpffs,
+}
+
+impl Setup {
+    /// A pod that no policy is enforced for.
+    pub fn new() -> Self {
+        let bpffs = Bpffs::new();
+        let kernel = Kernel::open(&settings(&bpffs)).unwrap_or_else(fail);
+        Self { kernel, pod: Pod::new(), bpffs }
+    }
+
+    /// A pod with this policy in force.
+    pub fn with_policy(yaml: &str) -> Self {
+        let mut setup = Self::new();
+        setup.enforce(yaml);
+        setup
+    }
+
+    /// Enforces a policy for the pod.
+    pub fn enforce(&mut self, yaml: &str) {
+        let policy = policy(yaml);
+        self.kernel
+            .enforce(self.pod.uid(), self.pod.cgroup(), &policy)
+            .unwrap_or_else(fail);
+    }
+
+    /// Another agent takes over, as after a restart.
+    pub fn restart_agent(&mut self) {
+        self.kernel = Kernel::open(&settings(&self.bpffs)).unwrap_or_else(fail);
+    }
+}
+
+/// A policy from the spec of one Egg, in YAML.
+pub fn policy(yaml: &str) -> CompiledPolicy {
+    let spec: PolicySpec = serde_yaml::from_str(yaml).expect("a policy in the test");
+    let resolvers: BTreeSet<IpAddr> =
+        RESOLVERS.iter().map(|address| address.parse().expect("an address")).collect();
+    compile(&[Source { name: "Egg test/test".into(), spec: &spec }], &resolvers).expect("a valid policy")
+}
+
+/// Settings with short TTLs.
+pub fn settings(bpffs: &Bpffs) -> DatapathSettings {
+    DatapathSettings {
+        bpffs: bpffs.path().into(),
+        min_ttl: Duration::from_secs(2),
+        max_ttl: Duration::from_secs(3600),
+    }
+}
+
+/// Fails with an error and its causes.
+pub fn fail<T>(error: DatapathError) -> T {
+    panic!("{:#}", anyhow::Error::from(error))
+}
+
+/// A number that no other test of this machine has at the same time.
+fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A binary of the e2e crate, which is built beside this test.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let path = test.ancestors().nth(2).expect("target/<profile>/deps").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build -p l7egg-e2e`", path.display());
+    path
+}
+
+/// Runs a program that must succeed.
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}; these tests need root and iproute2"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}; these tests need root",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

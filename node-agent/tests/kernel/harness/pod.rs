@@ -1,0 +1,240 @@
+//! A pod: a cgroup and a network namespace, beside a namespace in which the test world runs.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{RESOLVERS, binary, run, unique};
+
+/// Address of the pod.
+pub const POD4: &str = "10.77.0.2";
+/// The same over IPv6.
+pub const POD6: &str = "fd77::2";
+
+/// A pod and its world.
+pub struct Pod {
+    name: String,
+    cgroup: PathBuf,
+    world: Child,
+}
+
+impl Pod {
+    /// Makes the namespaces, the cgroup, and starts the world.
+    pub fn new() -> Self {
+        let name = format!("l7k-{}", unique());
+        let (pod, world) = (format!("{name}p"), format!("{name}w"));
+        run("ip", &["netns", "add", &pod]);
+        run("ip", &["netns", "add", &world]);
+        run(
+            "ip",
+            &["-n", &pod, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &world],
+        );
+        for (ns, four, six) in [(&pod, "10.77.0.2/24", "fd77::2/64"), (&world, "10.77.0.1/24", "fd77::1/64")]
+        {
+            run("ip", &["-n", ns, "link", "set", "lo", "up"]);
+            run("ip", &["-n", ns, "addr", "add", four, "dev", "eth0"]);
+            run("ip", &["-n", ns, "addr", "add", six, "dev", "eth0", "nodad"]);
+            run("ip", &["-n", ns, "link", "set", "eth0", "up"]);
+        }
+        run("ip", &["-n", &pod, "route", "add", "default", "via", "10.77.0.1"]);
+        run("ip", &["-n", &pod, "-6", "route", "add", "default", "via", "fd77::1"]);
+        let etc = PathBuf::from("/etc/netns").join(&pod);
+        fs::create_dir_all(&etc).expect("/etc/netns");
+        fs::write(etc.join("resolv.conf"), format!("nameserver {}\n", RESOLVERS[0])).expect("resolv.conf");
+        let cgroup = cgroup2_root().join(format!("{name}/kubepods/pod{name}"));
+        fs::create_dir_all(&cgroup).expect("a cgroup");
+        let server = Command::new("ip")
+            .args(["netns", "exec", &world])
+            .arg(binary("world"))
+            .arg("serve")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the test world");
+        let pod = Self { name, cgroup, world: server };
+        pod.wait_for_world();
+        pod
+    }
+
+    /// Uid of the pod.
+    pub fn uid(&self) -> &str {
+        &self.name
+    }
+
+    /// Directory of its cgroup.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// A command that will run in the pod's cgroup and network namespace.
+    pub fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ >\"$0\" && exec ip netns exec \"$@\""]);
+        command
+            .arg(self.cgroup.join("cgroup.procs"))
+            .arg(format!("{}p", self.name))
+            .arg(program)
+            .args(arguments);
+        command
+    }
+
+    /// Runs the probe in the pod: one value for each line that it prints.
+    pub fn probe(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.command(&binary("probe"), arguments).output().expect("the probe");
+        assert!(output.status.success(), "probe: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
+    /// Opens a TCP connection from the pod that exchanges a message every 100 ms until [`Held::end`].
+    pub fn hold(&self, target: &str) -> Held {
+        Held::start(self.command(&binary("probe"), &["hold", target, "--until-line"]))
+    }
+
+    /// The same from the world.
+    pub fn world_hold(&self, target: &str) -> Held {
+        let mut command = self.in_world(&binary("probe"));
+        command.args(["hold", target, "--until-line"]);
+        Held::start(command)
+    }
+
+    /// Starts servers in the pod on these ports, until the result is dropped.
+    pub fn serve(&self, tcp: u16, udp: u16) -> Server {
+        let (tcp_text, udp_text) = (tcp.to_string(), udp.to_string());
+        let child = self
+            .command(&binary("probe"), &["serve", "--tcp", &tcp_text, "--udp", &udp_text])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the probe");
+        let server = Server(child);
+        let target = format!("tcp://{POD4}:{tcp}");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.world_connect(&[&target]) != ["ok"] {
+            assert!(Instant::now() < deadline, "the pod's server does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
+    /// What became of a connection from the world to each target.
+    pub fn world_connect(&self, targets: &[&str]) -> Vec<String> {
+        let output = self
+            .in_world(&binary("probe"))
+            .args(["connect", "--timeout-ms", "600"])
+            .args(targets)
+            .output()
+            .expect("the probe");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().map(|line| outcome(&serde_json::from_str(line).expect("a line of JSON"))).collect()
+    }
+
+    /// What became of a connection to each target: `ok`, `refused`, `denied`, `timeout` …
+    pub fn connect(&self, targets: &[&str]) -> Vec<String> {
+        let mut arguments = vec!["connect", "--timeout-ms", "600"];
+        arguments.extend(targets);
+        self.probe(&arguments).iter().map(outcome).collect()
+    }
+
+    /// One of them.
+    pub fn connect_one(&self, target: &str) -> String {
+        self.connect(&[target]).remove(0)
+    }
+
+    /// Gives names their records, as a zone file.
+    pub fn set_names(&self, zone: &str) {
+        let mut child = self
+            .in_world(&binary("world"))
+            .args(["ctl", "load"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("world ctl");
+        child.stdin.take().expect("its input").write_all(zone.as_bytes()).expect("a zone");
+        assert!(child.wait().expect("world ctl").success(), "world ctl load");
+    }
+
+    /// A command in the world's network namespace.
+    pub fn in_world(&self, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{}w", self.name)]).arg(program);
+        command
+    }
+
+    fn wait_for_world(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // IPv6 as well: its neighbour discovery takes a second where the namespaces are new.
+        while self.connect(&["tcp://198.18.0.80:9000", "tcp://[2001:db8:18::80]:9000"]) != ["ok", "ok"] {
+            assert!(Instant::now() < deadline, "the test world does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = self.world.kill();
+        let _ = self.world.wait();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
+        while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for parent in self.cgroup.ancestors().skip(1).take(2) {
+            let _ = fs::remove_dir(parent);
+        }
+        for ns in ["p", "w"] {
+            let _ = Command::new("ip").args(["netns", "del", &format!("{}{ns}", self.name)]).status();
+        }
+        let _ = fs::remove_dir_all(PathBuf::from("/etc/netns").join(format!("{}p", self.name)));
+    }
+}
+
+/// A server in the pod.
+pub struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A connection that is being held.
+pub struct Held {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Held {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the probe");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let first = lines.next().expect("a line").expect("a line");
+        assert!(first.contains("connected"), "the connection to be held was not made: {first}");
+        Self { child, lines }
+    }
+
+    /// Closes it, if it is still open; what became of it.
+    pub fn end(mut self) -> Value {
+        drop(self.child.stdin.take());
+        let last = self.lines.next().expect("a report").expect("a line");
+        let _ = self.child.wait();
+        serde_json::from_str(&last).expect("JSON")
+    }
+}
+
+fn outcome(report: &Value) -> String {
+    match &report["outcome"] {
+        Value::String(outcome) => outcome.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn cgroup2_root() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc/self/mounts");
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    PathBuf::from(line.expect("a cgroup2 mount").split(' ').nth(1).expect("its mount point"))
+}

@@ -1,0 +1,50 @@
+//! Connections that come in.
+
+use std::time::Duration;
+
+use crate::harness::{POD4, POD6, Setup};
+
+#[test]
+fn replies_pass_though_nothing_may_leave() {
+    let setup = Setup::with_policy("{egress: []}");
+    let _server = setup.pod.serve(8080, 8080);
+    let got = setup.pod.world_connect(&[
+        &format!("tcp://{POD4}:8080"),
+        &format!("tcp://[{POD6}]:8080"),
+        &format!("udp://{POD4}:8080"),
+        &format!("udp://[{POD6}]:8080"),
+        &format!("icmp://{POD4}"),
+        &format!("tcp://{POD4}:8081"),
+    ]);
+    assert_eq!(got, ["ok", "ok", "ok", "ok", "ok", "refused"]);
+    assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "udp://198.18.0.80:123"]), ["denied", "denied"]);
+}
+
+#[test]
+fn connections_that_were_open_before_the_first_policy_live_on_if_they_came_in() {
+    let mut setup = Setup::new();
+    let _server = setup.pod.serve(8080, 8080);
+    let inbound = setup.pod.world_hold(&format!("tcp://{POD4}:8080"));
+    let inbound6 = setup.pod.world_hold(&format!("tcp://[{POD6}]:8080"));
+    let outbound = setup.pod.hold("tcp://198.18.0.80:80");
+    std::thread::sleep(Duration::from_millis(300));
+    setup.enforce("{egress: []}");
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(inbound.end()["outcome"], "ok");
+    assert_eq!(inbound6.end()["outcome"], "ok");
+    assert_eq!(outbound.end()["outcome"], "timeout");
+}
+
+#[test]
+fn loopback_and_the_pods_own_addresses_are_free() {
+    let setup = Setup::with_policy("{egress: []}");
+    let _server = setup.pod.serve(8080, 8080);
+    let got = setup.pod.connect(&[
+        "tcp://127.0.0.1:8080",
+        "tcp://[::1]:8080",
+        &format!("tcp://{POD4}:8080"),
+        &format!("tcp://[{POD6}]:8080"),
+        &format!("udp://{POD4}:8080"),
+    ]);
+    assert_eq!(got, ["ok", "ok", "ok", "ok", "ok"]);
+}

@@ -1,0 +1,156 @@
+//! Names, learned from the answers of a real DNS server.
+
+use l7egg_node_agent::datapath::Datapath;
+
+use crate::harness::{Pod, Setup, policy};
+
+const ZONE: &str = "
+api.shop.test. 30 IN A 198.18.20.1
+api.shop.test. 30 IN AAAA 2001:db8:18:20::1
+other.shop.test. 30 IN A 198.18.20.2
+a.b.shop.test. 30 IN A 198.18.20.3
+shop.test. 30 IN A 198.18.20.4
+www.alias.test. 30 IN CNAME cdn.alias.test.
+cdn.alias.test. 30 IN CNAME edge.far.test.
+edge.far.test. 30 IN A 198.18.20.5
+short.ttl.test. 1 IN A 198.18.20.6
+shared-one.test. 30 IN A 198.18.20.7
+shared-two.test. 30 IN A 198.18.20.7
+";
+
+fn with_policy(yaml: &str) -> Setup {
+    let setup = Setup::with_policy(yaml);
+    setup.pod.set_names(ZONE);
+    setup
+}
+
+#[test]
+fn an_exact_name_in_both_families_and_no_other() {
+    let setup = with_policy("{egress: [{to: [{domainNames: [api.shop.test]}], ports: [{port: 80}]}]}");
+    let got = setup.pod.connect(&[
+        "tcp4://api.shop.test:80",
+        "tcp6://api.shop.test:80",
+        "tcp://api.shop.test:443",
+        "tcp://other.shop.test:80",
+    ]);
+    assert_eq!(got, ["ok", "ok", "denied", "denied"]);
+}
+
+#[test]
+fn names_are_matched_in_any_case() {
+    let setup = with_policy("{egress: [{to: [{domainNames: [API.Shop.Test]}]}]}");
+    assert_eq!(setup.pod.connect(&["tcp4://aPi.sHOP.test:80"]), ["ok"]);
+}
+
+#[test]
+fn one_label_and_one_or_more_labels() {
+    let setup = with_policy(
+        "{egress: [{to: [{domainNames: ['*.shop.test']}], ports: [{port: 80}]}, {to: [{domainNames: ['**.shop.test']}], ports: [{port: 443}]}]}",
+    );
+    let got = setup.pod.connect(&[
+        "tcp4://api.shop.test:80",
+        "tcp4://a.b.shop.test:80",
+        "tcp4://shop.test:80",
+        "tcp4://api.shop.test:443",
+        "tcp4://a.b.shop.test:443",
+        "tcp4://shop.test:443",
+    ]);
+    assert_eq!(got, ["ok", "denied", "denied", "ok", "ok", "denied"]);
+}
+
+#[test]
+fn an_address_is_no_name() {
+    let setup = with_policy("{egress: [{to: [{domainNames: [api.shop.test]}]}]}");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.1:80"), "denied", "nobody has asked yet");
+    assert_eq!(setup.pod.connect_one("tcp4://api.shop.test:80"), "ok");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.1:80"), "ok", "learned now");
+}
+
+#[test]
+fn the_chain_of_aliases_is_covered() {
+    let setup = with_policy("{egress: [{to: [{domainNames: [www.alias.test]}]}]}");
+    let got = setup.pod.connect(&["tcp4://www.alias.test:80", "tcp4://edge.far.test:443"]);
+    assert_eq!(got[0], "ok");
+}
+
+#[test]
+fn what_a_pod_learned_belongs_to_it() {
+    let mut setup = with_policy("{egress: [{to: [{domainNames: [api.shop.test]}]}]}");
+    assert_eq!(setup.pod.connect_one("tcp4://api.shop.test:80"), "ok");
+    let other = Pod::new();
+    let same = policy("{egress: [{to: [{domainNames: [api.shop.test]}]}]}");
+    setup.kernel.enforce(other.uid(), other.cgroup(), &same).expect("a second pod");
+    assert_eq!(other.connect_one("tcp://198.18.20.1:80"), "denied");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.1:80"), "ok");
+}
+
+#[test]
+fn a_stranger_is_not_believed() {
+    // The same server under another address: its answers are as good, but the pod does not use it.
+    let setup = with_policy(
+        "{egress: [{to: [{domainNames: [api.shop.test]}]}, {to: [{cidr: 198.18.0.54/32}], ports: [{protocol: UDP, port: 53}]}]}",
+    );
+    let dig = |server: &str| {
+        let output = setup
+            .pod
+            .command("dig".as_ref(), &[server, "+short", "+tries=1", "+timeout=2", "api.shop.test"])
+            .output()
+            .expect("dig (bind9-dnsutils)");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!(dig("@198.18.0.54"), "198.18.20.1");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.1:80"), "denied");
+    assert_eq!(dig("@198.18.0.53"), "198.18.20.1");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.1:80"), "ok");
+}
+
+#[test]
+fn a_ttl_that_runs_out_stops_new_connections_and_no_live_one() {
+    let setup = with_policy("{egress: [{to: [{domainNames: [short.ttl.test]}]}]}");
+    let held = setup.pod.hold("tcp4://short.ttl.test:80");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.6:80"), "ok");
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.6:80"), "denied");
+    assert_eq!(held.end()["outcome"], "ok");
+}
+
+#[test]
+fn a_live_connection_outlives_its_ttl_and_a_change_of_policy_that_keeps_its_name() {
+    let mut setup = with_policy("{egress: [{to: [{domainNames: [short.ttl.test, api.shop.test]}]}]}");
+    let kept = setup.pod.hold("tcp4://short.ttl.test:80");
+    let cut = setup.pod.hold("tcp4://api.shop.test:80");
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    setup.enforce("{egress: [{to: [{domainNames: ['*.ttl.test']}]}]}");
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    assert_eq!(kept.end()["outcome"], "ok");
+    assert_eq!(cut.end()["outcome"], "timeout");
+}
+
+#[test]
+fn what_was_learned_is_judged_by_the_new_policy() {
+    let mut setup = with_policy("{egress: [{to: [{domainNames: [api.shop.test]}], ports: [{port: 80}]}]}");
+    assert_eq!(setup.pod.connect_one("tcp4://api.shop.test:80"), "ok");
+    setup.enforce("{egress: [{to: [{domainNames: ['**.test']}], ports: [{port: 443}]}]}");
+    // No new lookup: the address was learned under the old policy.
+    let got = setup.pod.connect(&["tcp://198.18.20.1:443", "tcp://198.18.20.1:80"]);
+    assert_eq!(got, ["ok", "denied"]);
+}
+
+#[test]
+fn a_denied_name_is_denied_at_an_address_that_it_shares() {
+    let setup = with_policy(
+        "{egress: [{to: [{domainNames: [shared-one.test]}]}, {action: Deny, to: [{domainNames: [shared-two.test]}]}]}",
+    );
+    assert_eq!(setup.pod.connect_one("tcp4://shared-one.test:80"), "ok");
+    assert_eq!(setup.pod.connect_one("tcp4://shared-two.test:80"), "denied");
+}
+
+#[test]
+fn fresh_names_never_lose_the_race() {
+    let setup = with_policy("{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}");
+    let report = setup.pod.probe(&["race", "--count", "1000", "--pattern", "n{}.fresh.test"]).remove(0);
+    println!("race: {report}");
+    assert_eq!(report["connect_failures"], 0, "{report}");
+    assert_eq!(report["resolve_failures"], 0, "{report}");
+    assert_eq!(report["retried_syns"], 0, "{report}");
+}
