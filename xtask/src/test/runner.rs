@@ -18,7 +18,7 @@ use crate::workspace;
 pub enum Show {
     /// Failures only, and now and then a count: for thousands of tests.
     Failures,
-    /// Every test with its output: measurements are of interest even if the test passes.
+    /// Every test with its output, but for log lines of those that pass: measurements are of interest.
     Everything,
 }
 
@@ -40,11 +40,12 @@ pub fn run(tier: &str, commands: Vec<Command>, limit: u64, show: Show) -> Row {
     Row { tier: tier.to_owned(), tally, trouble, took: started.elapsed(), required: true }
 }
 
-fn watch(tier: &str, command: Command, limit: u64, show: Show, tally: &mut Tally) -> Result<()> {
+fn watch(tier: &str, mut command: Command, limit: u64, show: Show, tally: &mut Tally) -> Result<()> {
     let path = log_of(tier);
     let mut log = File::options().create(true).append(true).open(&path)?;
     writeln!(log, "\n=== {command:?}")?;
 
+    command.env("NO_COLOR", "1");
     let failed_before = tally.failed.len();
     let mut count = Instant::now();
     let mut failures = false;
@@ -53,7 +54,7 @@ fn watch(tier: &str, command: Command, limit: u64, show: Show, tally: &mut Tally
         let _ = writeln!(log, "{line}");
         let kind = tally.line(line);
         failures = (failures || line == "failures:") && !line.starts_with("test result: ");
-        let wanted = show == Show::Everything && kind != Line::Frame;
+        let wanted = show == Show::Everything && kind != Line::Frame && !is_log(line);
         if wanted || failures || line.ends_with(" ... FAILED") {
             println!("{line}");
         } else if show == Show::Failures && count.elapsed() > Duration::from_secs(10) {
@@ -70,4 +71,10 @@ fn watch(tier: &str, command: Command, limit: u64, show: Show, tally: &mut Tally
 
 fn log_of(tier: &str) -> PathBuf {
     workspace::logs().join(format!("test-{}.log", tier.replace(' ', "-")))
+}
+
+/// Whether it is a line of the tracing crate, which begins with the time: `2026-01-31T…`.
+fn is_log(line: &str) -> bool {
+    let mut shape = line.bytes().take(11).map(|byte| if byte.is_ascii_digit() { b'0' } else { byte });
+    b"0000-00-00T".iter().all(|expected| shape.next() == Some(*expected))
 }
