@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Dns {
     /// Answer REFUSED at once to queries for names that no rule can match, so that DNS itself is no way out.
+    /// Not there yet: an Egg that sets it is not accepted.
     #[serde(default)]
     pub refuse_unmatched: bool,
 }

@@ -102,7 +102,8 @@ pub struct ClusterEggSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LabelSelector")]
     pub pod_selector: Option<LabelSelector>,
-    /// Instead of pods: the nodes whose own traffic is meant.
+    /// Instead of pods: the nodes whose own traffic is meant. Not there yet: a ClusterEgg that has it is not
+    /// accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LabelSelector")]
     pub node_selector: Option<LabelSelector>,
@@ -115,14 +116,16 @@ pub struct ClusterEggSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicySpec {
-    /// Only these containers of the selected pods. Not written: all, init and ephemeral ones too.
+    /// Only these containers of the selected pods. Not written: all, init and ephemeral ones too. Not there yet:
+    /// an Egg that has it is not accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
     pub containers: Vec<String>,
-    /// Enforce denies what no rule allows. Audit allows it, and records what would have been denied.
+    /// Enforce denies what no rule allows. Audit allows it, and records what would have been denied; it is not
+    /// there yet: an Egg that has it is not accepted.
     #[serde(default)]
     pub mode: Mode,
-    /// The rules. Deny beats Allow; otherwise what any rule allows is allowed. No rules at all deny everything.
+    /// The rules. Deny beats Allow; otherwise what any rule allows is allowed. No rules at all allow nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub egress: Vec<EgressRule>,
@@ -130,7 +133,7 @@ pub struct PolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Dns")]
     pub dns: Option<Dns>,
-    /// How fast the pods may send.
+    /// How fast the pods may send. Not there yet: an Egg that has it is not accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Shaping")]
     pub shaping: Option<Shaping>,

@@ -45,14 +45,17 @@ pub enum Action {
     .message("a cidr is address/length, such as 10.0.0.0/8 or 2001:db8::/32; /32 or /128 for one address"))]
 pub struct Destination {
     /// DNS names: `api.example.com`, `*.example.com` (one label), `**.example.com` (one or more labels).
+    /// They open the addresses that the pod itself learned by asking its own DNS servers for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 256)))]
     pub domain_names: Vec<String>,
     /// Regular expressions over the whole name, in lower case and without the final dot; anchored at both ends.
+    /// Not there yet: an Egg that has it is not accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 1024)))]
     pub domain_regex: Vec<String>,
-    /// Partial names: `ome.com` matches `home.com` and `www.rome.com`.
+    /// Partial names: `ome.com` matches `home.com` and `www.rome.com`. Not there yet: an Egg that has it is not
+    /// accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 256)))]
     pub domain_suffixes: Vec<String>,
@@ -60,7 +63,7 @@ pub struct Destination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", length(max = 43))]
     pub cidr: Option<String>,
-    /// Parts of `cidr` that are not meant.
+    /// Parts of `cidr` that are not meant. They are not denied either: another entry can mean them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 43)))]
     pub except: Vec<String>,

@@ -13,7 +13,7 @@ pub const MAX_WIRE: usize = 254;
 /// A domain name in lower case and A-labels, held in wire form: labels, each behind its length
 /// (RFC 1035 §3.1), without the root's zero, as the kernel programs have it. Two names are the same name
 /// exactly if they are equal.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainName {
     wire: Vec<u8>,
 }
@@ -131,6 +131,12 @@ impl DomainName {
             rest = &rest[1 + usize::from(rest[0])..];
         }
         None
+    }
+}
+
+impl fmt::Debug for DomainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DomainName({self})")
     }
 }
 
