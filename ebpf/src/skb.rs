@@ -11,6 +11,8 @@ use l7egg_ebpf_common::packet::{self, Bytes, Packet};
 
 /// `LOOPBACK_IFINDEX` of include/net/flow.h: the same in every network namespace.
 const LOOPBACK_IFINDEX: u32 = 1;
+/// `SOCK_RAW` of include/linux/net.h.
+const SOCK_RAW: u32 = 3;
 /// Bytes copied at once.
 const BLOCK: usize = 64;
 
@@ -45,7 +47,9 @@ impl Skb {
         if parse_into(self, &mut packet) == 1 { Some(packet) } else { None }
     }
 
-    /// The socket that sent it or will read it, if it is a full one (not a request or time-wait socket).
+    /// The socket that sent it or will read it, if it is a full one (not a request or time-wait socket) and
+    /// the packet can only be its own: a raw socket sends whatever it likes, so nothing may be concluded from
+    /// it or remembered in it.
     #[inline(always)]
     pub fn socket(&self) -> Option<*mut bpf_sock> {
         // SAFETY: the verifier checks that the pointer is tested before the helper uses it.
@@ -55,7 +59,7 @@ impl Skb {
                 return None;
             }
             let full = bpf_sk_fullsock(sk);
-            if full.is_null() { None } else { Some(full) }
+            if full.is_null() || (*full).type_ == SOCK_RAW { None } else { Some(full) }
         }
     }
 

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use aya::programs::Program;
 use l7egg_ebpf_common::abi::{ABI_VERSION, COUNTERS, Config, SUBJECTS_MAX, SubjectState};
 use l7egg_ebpf_common::name::hash_key;
 use l7egg_policy::CompiledPolicy;
@@ -86,14 +87,17 @@ impl Kernel {
 
     /// Runs a program on a packet as the pod with subject id 0 (`BPF_PROG_TEST_RUN`); tests and benchmarks
     /// give it a policy by [`Self::enforce_test_subject`].
-    pub fn programs_mut(&mut self) -> &mut Programs {
-        &mut self.programs
+    pub fn program(&mut self, name: &str) -> Option<&mut Program> {
+        self.programs.program_mut(name)
     }
 
-    /// Makes `policy` the one of subject 0, for which programs run that are not attached.
+    /// Makes `policy` the one of subject 0, for which programs run that are not attached, and forgets what
+    /// it learned before.
     pub fn enforce_test_subject(&mut self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         let id = self.policies.install(&mut self.maps, policy)?;
-        self.switch(0, id)
+        self.switch(0, id)?;
+        self.released.insert(0);
+        self.collect()
     }
 
     fn pins(&self, uid: &str) -> PathBuf {

@@ -7,4 +7,5 @@ mod harness;
 mod inbound;
 mod load;
 mod names;
+mod oracle;
 mod survival;

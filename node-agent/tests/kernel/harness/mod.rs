@@ -47,9 +47,7 @@ impl Setup {
     /// Enforces a policy for the pod.
     pub fn enforce(&mut self, yaml: &str) {
         let policy = policy(yaml);
-        self.kernel
-            .enforce(self.pod.uid(), self.pod.cgroup(), &policy)
-            .unwrap_or_else(fail);
+        self.kernel.enforce(self.pod.uid(), self.pod.cgroup(), &policy).unwrap_or_else(fail);
     }
 
     /// Another agent takes over, as after a restart.

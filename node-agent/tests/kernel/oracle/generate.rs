@@ -1,0 +1,112 @@
+//! Cases from a small world, so that rules, names and packets meet often.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use l7egg_crds::{Action, Destination, EgressRule, PolicySpec, Port, Protocol};
+use l7egg_ebpf_common::abi::{Direction, protocol};
+use l7egg_policy::Flow;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// A pod's Eggs, what it resolved, and what it sends then.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub eggs: Vec<PolicySpec>,
+    pub history: Vec<(String, Vec<IpAddr>)>,
+    pub flows: Vec<Flow>,
+}
+
+const NAMES: [&str; 7] = ["a.test", "b.a.test", "c.b.a.test", "x.test", "y.x.test", "test", "far.example"];
+const PATTERNS: [&str; 10] = [
+    "a.test",
+    "*.a.test",
+    "**.a.test",
+    "b.a.test",
+    "*.test",
+    "**.test",
+    "*.x.test",
+    "far.example",
+    "**.example",
+    "C.B.A.Test.",
+];
+const CIDRS: [(&str, &[&str]); 9] = [
+    ("198.18.0.0/15", &["198.18.1.0/24", "198.18.0.0/30"]),
+    ("198.18.1.0/24", &["198.18.1.0/30"]),
+    ("198.18.1.1/32", &[]),
+    ("0.0.0.0/0", &["198.18.0.0/16", "198.18.1.2/31"]),
+    ("::/0", &["2001:db8:18::/126"]),
+    ("2001:db8:18::/48", &["2001:db8:18::1/128", "2001:db8:18:1::/64"]),
+    ("2001:db8:18::/64", &[]),
+    ("198.18.0.0/31", &[]),
+    ("203.0.113.0/24", &[]),
+];
+const PORTS: [u16; 7] = [0, 53, 79, 80, 81, 443, 65535];
+
+/// Whole cases.
+pub fn cases() -> impl Strategy<Value = Case> {
+    (
+        vec(egg(), 1..4),
+        vec((select(NAMES.as_slice()).prop_map(str::to_owned), vec(address(), 1..4)), 0..5),
+        vec(flow(), 20..60),
+    )
+        .prop_map(|(eggs, history, flows)| Case { eggs, history, flows })
+}
+
+fn egg() -> impl Strategy<Value = PolicySpec> {
+    vec(rule(), 0..4).prop_map(|egress| PolicySpec { egress, ..PolicySpec::default() })
+}
+
+fn rule() -> impl Strategy<Value = EgressRule> {
+    let action = prop_oneof![4 => Just(Action::Allow), 1 => Just(Action::Deny)];
+    (action, vec(destination(), 1..3), vec(port(), 0..3)).prop_map(|(action, to, ports)| EgressRule {
+        action,
+        to,
+        ports,
+    })
+}
+
+fn destination() -> impl Strategy<Value = Destination> {
+    let names = vec(select(PATTERNS.as_slice()).prop_map(str::to_owned), 1..3)
+        .prop_map(|domain_names| Destination { domain_names, ..Destination::default() });
+    let cidr = (select(CIDRS.as_slice()), any::<bool>()).prop_map(|((cidr, excepts), with)| Destination {
+        cidr: Some(cidr.into()),
+        except: if with { excepts.iter().map(|text| (*text).to_owned()).collect() } else { Vec::new() },
+        ..Destination::default()
+    });
+    prop_oneof![names, cidr]
+}
+
+fn port() -> impl Strategy<Value = Port> {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    prop_oneof![
+        1 => Just(Port { protocol: Protocol::Icmp, port: None, end_port: None }),
+        1 => select(protocols.to_vec()).prop_map(|protocol| Port { protocol, port: None, end_port: None }),
+        4 => (select(protocols.to_vec()), select(&PORTS[1..]), select(&PORTS[1..]), any::<bool>()).prop_map(
+            |(protocol, one, two, range)| Port {
+                protocol,
+                port: Some(one.min(two).into()),
+                end_port: range.then(|| one.max(two).into()),
+            }
+        ),
+    ]
+}
+
+fn flow() -> impl Strategy<Value = Flow> {
+    let protocols = [protocol::TCP, protocol::UDP, protocol::SCTP, protocol::ICMP, 47];
+    (select(protocols.to_vec()), address(), select(PORTS.as_slice())).prop_map(|(number, address, port)| {
+        let number = if number == protocol::ICMP && address.is_ipv6() { protocol::ICMPV6 } else { number };
+        Flow { protocol: number, address, port, direction: Direction::Egress }
+    })
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    let v4 = (0u8..3, 0u8..5).prop_map(|(c, d)| IpAddr::V4(Ipv4Addr::new(198, 18, c, d)));
+    let v6 = (0u16..2, 0u16..5)
+        .prop_map(|(net, host)| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, net, 0, 0, 0, host)));
+    let resolver = select(vec![
+        IpAddr::V4(Ipv4Addr::new(198, 18, 0, 53)),
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0, 0, 0, 0, 0x53)),
+    ]);
+    prop_oneof![8 => v4, 8 => v6, 1 => resolver]
+}

@@ -1,0 +1,95 @@
+//! Runs packets through the programs by `BPF_PROG_TEST_RUN`.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::str::FromStr;
+
+use aya::programs::{Program, TestRun, TestRunOptions};
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use hickory_proto::rr::rdata::{A, AAAA};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use l7egg_ebpf_common::abi::DNS_PORT;
+use l7egg_node_agent::kernel::Kernel;
+use l7egg_policy::{CompiledPolicy, Flow, Verdict};
+
+use super::packets::{first_of, frame, pod, udp};
+use crate::harness::{RESOLVERS, fail};
+
+/// Offset of `ifindex` in `struct __sk_buff`, include/uapi/linux/bpf.h.
+const IFINDEX: usize = 40;
+
+/// The programs, run for subject 0.
+pub struct Runner {
+    kernel: Kernel,
+    context: Vec<u8>,
+    local_port: u16,
+}
+
+impl Runner {
+    /// In a network namespace of its own, of this thread: packets are to seem to use an interface that is not
+    /// loopback.
+    pub fn new(kernel: Kernel) -> Self {
+        // SAFETY: changes the network namespace of this thread only.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "these tests need root");
+        let made =
+            Command::new("ip").args(["link", "add", "eth0", "type", "veth", "peer", "name", "eth1"]).status();
+        assert!(made.expect("ip").success());
+        // SAFETY: a valid C string.
+        let ifindex = unsafe { libc::if_nametoindex(c"eth0".as_ptr()) };
+        assert!(ifindex > 1);
+        let mut context = vec![0; 192];
+        context[IFINDEX..IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        Self { kernel, context, local_port: 1024 }
+    }
+
+    /// Starts anew under a policy.
+    pub fn enforce(&mut self, policy: &CompiledPolicy) {
+        self.kernel.enforce_test_subject(policy).unwrap_or_else(fail);
+    }
+
+    /// Asks for a name and gets these addresses.
+    pub fn resolve(&mut self, name: &str, addresses: &[IpAddr]) {
+        let local_port = self.next_port();
+        let resolver: IpAddr = RESOLVERS[usize::from(local_port) % 2].parse().expect("an address");
+        let name = Name::from_str(&format!("{}.", name.trim_end_matches('.'))).expect("a name");
+        let mut message = Message::new(local_port, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(name.clone(), RecordType::A));
+        let query = udp(local_port, DNS_PORT, &message.to_vec().expect("a query"));
+        assert_eq!(self.run("egress", &frame(pod(resolver), resolver, 17, &query)), 1, "DNS passes");
+        message.metadata.message_type = MessageType::Response;
+        for address in addresses {
+            let data = match address {
+                IpAddr::V4(address) => RData::A(A(*address)),
+                IpAddr::V6(address) => RData::AAAA(AAAA(*address)),
+            };
+            message.add_answer(Record::from_rdata(name.clone(), 300, data));
+        }
+        let answer = udp(DNS_PORT, local_port, &message.to_vec().expect("an answer"));
+        assert_eq!(self.run("ingress", &frame(resolver, pod(resolver), 17, &answer)), 1, "answers pass");
+    }
+
+    /// Sends the first packet of a flow.
+    pub fn send(&mut self, flow: &Flow) -> Verdict {
+        let transport = first_of(flow.protocol, self.next_port(), flow.port);
+        match self.run("egress", &frame(pod(flow.address), flow.address, flow.protocol, &transport)) {
+            0 => Verdict::Deny,
+            1 => Verdict::Allow,
+            other => panic!("egress returned {other}"),
+        }
+    }
+
+    fn run(&mut self, name: &str, frame: &[u8]) -> u32 {
+        let Some(Program::CgroupSkb(program)) = self.kernel.program(name) else {
+            panic!("no program {name}")
+        };
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.ctx_in = Some(&self.context);
+        program.test_run(options).expect("a test run").return_value
+    }
+
+    fn next_port(&mut self) -> u16 {
+        self.local_port = if self.local_port == u16::MAX { 1024 } else { self.local_port + 1 };
+        self.local_port
+    }
+}
