@@ -108,10 +108,19 @@ fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreada
         Ok(spec) => Ok(Assignment { egg: spec.egg, policy: Arc::new(spec.policy), pods: unique(spec.pods) }),
         Err(error) => Err(Unreadable {
             message: format!(
-                "EggAssignment {key} cannot be read: spec.{error}; it is not written by hand: if operator and agent are of the same version, delete it and the operator writes it anew"
+                "EggAssignment {key} cannot be read: {}; it is not written by hand: if operator and agent are of the same version, delete it and the operator writes it anew",
+                place(&error)
             ),
             pods: read_pods(&data["spec"]["pods"]).map(unique),
         }),
+    }
+}
+
+/// `spec.pods[0].uid: missing`, and what is wrong there.
+fn place(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    match error.path().to_string().as_str() {
+        "." => format!("spec: {}", error.inner()),
+        path => format!("spec.{path}: {}", error.inner()),
     }
 }
 
@@ -210,7 +219,8 @@ mod tests {
             bad["pods"] = pods;
             assert_eq!(AssignmentObject::read(&object(bad)).content.unwrap_err().pods, None);
         }
-        assert!(AssignmentObject::read(&object(Value::Null)).content.is_err());
+        let nothing = AssignmentObject::read(&object(json!(7))).content.unwrap_err();
+        assert!(nothing.message.contains("cannot be read: spec: invalid type"), "{}", nothing.message);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use kube::{
 use l7egg_crds::{EggAssignmentStatus, EggKind, EggReference};
 
 use crate::{
+    causes::causes,
     report::Report,
     reporter::{FIELD_MANAGER, new_failures},
 };
@@ -49,7 +50,11 @@ impl Notices {
                 ..ObjectReference::default()
             };
             if let Err(error) = self.recorder.publish(&event, &pod).await {
-                tracing::warn!(pod = pod.name, %error, "event cannot be published; the report of the assignment says the same");
+                tracing::warn!(
+                    pod = pod.name,
+                    error = causes(&error),
+                    "event cannot be published; the report of the assignment says the same"
+                );
             }
         }
     }

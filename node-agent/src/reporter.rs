@@ -11,7 +11,7 @@ use l7egg_crds::{EggAssignment, EggAssignmentStatus, PodReport, PodState};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::{assignment::AssignmentKey, notice::Notices, reconcile::Outcome, report::Report};
+use crate::{assignment::AssignmentKey, causes::causes, notice::Notices, reconcile::Outcome, report::Report};
 
 /// Name under which the agent writes.
 pub const FIELD_MANAGER: &str = "l7egg-node-agent";
@@ -37,7 +37,7 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
                 // Deleted meanwhile: the watch will say so.
                 Err(kube::Error::Api(status)) if status.code == 404 => written.note(key, report),
                 Err(error) => {
-                    tracing::warn!(assignment = %key, %error, retry = ?retry, "status cannot be written, tried again; enforcement does not depend on it");
+                    tracing::warn!(assignment = %key, error = causes(&error), retry = ?retry, "status cannot be written, tried again; enforcement does not depend on it");
                     failed = true;
                     break;
                 }

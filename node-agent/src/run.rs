@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin},
+    causes::causes,
     cgroup::CgroupWatch,
     datapath::Datapath,
     kernel, kernel_events,
@@ -40,6 +41,8 @@ use crate::{
 
 /// The cgroup tree is read from end to end this often, beside what inotify tells.
 const RESCAN_EVERY: Duration = Duration::from_secs(5);
+/// The client logs failed requests as errors; whoever made the request knows better how bad that is.
+const DEFAULT_LOG: &str = "info,kube_client=off";
 
 /// Does what the command line says.
 ///
@@ -173,15 +176,29 @@ async fn watch_assignments(client: Client, node: String, inputs: mpsc::Sender<In
     let ours = watcher::Config::default().labels(&format!("{NODE_LABEL}={node}"));
     let events = watcher(api, ours).default_backoff();
     pin_mut!(events);
+    let mut lost = false;
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
+                if std::mem::take(&mut lost) {
+                    tracing::info!("assignments are watched again");
+                }
                 if inputs.send(Input::Assignments(Box::new(event))).is_err() {
                     return;
                 }
             }
+            // A watch that was away for too long starts over; nobody has to know.
+            Err(watcher::Error::WatchError(status)) if status.code == 410 => {}
             Err(error) => {
-                tracing::warn!(%error, "assignments cannot be watched, tried again; what is enforced stays")
+                let error = causes(&error);
+                if std::mem::replace(&mut lost, true) {
+                    tracing::debug!(error, "assignments still cannot be watched");
+                } else {
+                    tracing::warn!(
+                        error,
+                        "assignments cannot be watched, tried again; what is enforced stays"
+                    );
+                }
             }
         }
     }
@@ -189,7 +206,7 @@ async fn watch_assignments(client: Client, node: String, inputs: mpsc::Sender<In
 
 fn log(format: LogFormat) {
     use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let ansi = std::io::stderr().is_terminal();
     let builder =
         fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false);

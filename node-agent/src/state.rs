@@ -18,7 +18,7 @@ pub struct AgentState {
     pub cgroups_found: bool,
     /// The assignments of this node.
     pub assignments: Vec<AssignmentState>,
-    /// The pods that assignments name, and those that something is still in force for.
+    /// The pods that assignments name, and those that something is still in force for; in order of their names.
     pub pods: Vec<PodStatus>,
     /// The policies that should be in force.
     pub policies: Vec<PolicyState>,
@@ -153,7 +153,9 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
         reason: "NotAssigned".into(),
         message: "in force since before; kept until it is certain that no Egg selects the pod".into(),
     });
-    selected.chain(left).collect()
+    let mut pods: Vec<PodStatus> = selected.chain(left).collect();
+    pods.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
+    pods
 }
 
 fn policy_state(policy: &CompiledPolicy) -> PolicyState {

@@ -64,7 +64,9 @@ pub struct Reconciler<D> {
     desired: Desired,
     failures: BTreeMap<String, Failure>,
     timeline: Timeline,
-    unreadable: bool,
+    /// Assignments that were said to be unreadable, with the reason.
+    told_unreadable: BTreeMap<AssignmentKey, String>,
+    told_unknown: bool,
 }
 
 impl<D: Datapath> Reconciler<D> {
@@ -80,7 +82,8 @@ impl<D: Datapath> Reconciler<D> {
             desired: Desired::default(),
             failures: BTreeMap::new(),
             timeline: Timeline::default(),
-            unreadable: false,
+            told_unreadable: BTreeMap::new(),
+            told_unknown: false,
         }
     }
 
@@ -129,6 +132,7 @@ impl<D: Datapath> Reconciler<D> {
             Input::Assignments(event) => {
                 let first = !self.inventory.is_complete();
                 if self.inventory.apply(*event) {
+                    self.tell_unreadable();
                     let before = std::mem::take(&mut self.desired);
                     self.desired = desired(&self.inventory, &self.node, &mut self.policies);
                     let new = self.desired.pods.keys().filter(|uid| !before.pods.contains_key(*uid));
@@ -174,15 +178,30 @@ impl<D: Datapath> Reconciler<D> {
         Some(Outcome { state: state(&self.inventory, findings), reports: reports(&self.inventory, findings) })
     }
 
+    /// Once for each, not with every event of the watch.
+    fn tell_unreadable(&mut self) {
+        let unreadable = self.inventory.entries().filter_map(|entry| {
+            let message = &entry.object.content.as_ref().err()?.message;
+            Some((entry.object.key.clone(), message.clone()))
+        });
+        let unreadable: BTreeMap<_, _> = unreadable.collect();
+        for (key, message) in &unreadable {
+            if self.told_unreadable.get(key) != Some(message) {
+                tracing::error!("{message}; what is enforced stays, and all other assignments are followed");
+            }
+        }
+        self.told_unreadable = unreadable;
+    }
+
     fn enforced(&mut self) -> Option<Vec<EnforcedPod>> {
         match self.datapath.enforced() {
             Ok(enforced) => {
-                self.unreadable = false;
+                self.told_unknown = false;
                 Some(enforced)
             }
             Err(error) => {
                 // Once, not every second.
-                if !std::mem::replace(&mut self.unreadable, true) {
+                if !std::mem::replace(&mut self.told_unknown, true) {
                     tracing::error!(
                         error = causes(&error),
                         "cannot read what is in force; what is enforced stays, and nothing new can be"
