@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::announce;
 use crate::health::Health;
-use crate::index::{EggKey, Index, ObjectKey};
+use crate::index::{EggKey, Index, ObjectKey, Sizes};
 use crate::listing::Listings;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
@@ -136,8 +136,8 @@ impl Controller {
         if !self.settled && waiting_for.is_empty() {
             self.settled = true;
             self.index.settle();
-            let sizes = self.index.sizes();
-            tracing::info!(sizes.eggs, sizes.pods, sizes.assignments, "all lists are in");
+            let Sizes { eggs, pods, assignments, .. } = self.index.sizes();
+            tracing::info!(eggs, pods, assignments, "all lists are in");
         }
         self.connections.health.beat(waiting_for);
         let writes = self.settled && *self.connections.leads.borrow();
@@ -401,3 +401,6 @@ async fn sleep_until(due: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

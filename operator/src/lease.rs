@@ -81,7 +81,7 @@ impl Candidate {
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
         let now = MicroTime(Timestamp::now());
         let Some(lease) = self.api.get_opt(NAME).await? else {
-            let spec = self.spec(None, now);
+            let spec = next(&self.identity, None, now);
             let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(spec) };
             return changed(self.api.create(&PostParams::default(), &lease).await);
@@ -91,33 +91,13 @@ impl Candidate {
             self.seen = Some((held.clone(), Instant::now()));
         }
         let unchanged_for = self.seen.as_ref().map(|(_, since)| since.elapsed()).unwrap_or_default();
-        if !self.may_take(&held, unchanged_for) {
+        if !may_take(&self.identity, &held, unchanged_for) {
             return Ok(false);
         }
-        let spec = self.spec(Some(&held), now);
+        let spec = next(&self.identity, Some(&held), now);
         // With the resource version of what was read: of two that try, one fails.
         let lease = Lease { spec: Some(spec), ..lease };
         changed(self.api.replace(NAME, &PostParams::default(), &lease).await)
-    }
-
-    fn may_take(&self, held: &LeaseSpec, unchanged_for: Duration) -> bool {
-        let holder = held.holder_identity.as_deref().unwrap_or_default();
-        let seconds = held.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let duration = seconds.map_or(DURATION, Duration::from_secs);
-        holder.is_empty() || holder == self.identity || unchanged_for >= duration
-    }
-
-    fn spec(&self, held: Option<&LeaseSpec>, now: MicroTime) -> LeaseSpec {
-        let mine = held.filter(|held| held.holder_identity.as_ref() == Some(&self.identity));
-        let transitions = held.and_then(|held| held.lease_transitions).unwrap_or(0);
-        LeaseSpec {
-            holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
-            acquire_time: mine.and_then(|held| held.acquire_time.clone()).or_else(|| Some(now.clone())),
-            renew_time: Some(now),
-            lease_transitions: Some(if mine.is_some() { transitions } else { transitions + 1 }),
-            ..LeaseSpec::default()
-        }
     }
 
     async fn release(&self) -> Result<(), kube::Error> {
@@ -134,11 +114,66 @@ impl Candidate {
     }
 }
 
+/// Whether this candidate may write itself into the lease.
+fn may_take(identity: &str, held: &LeaseSpec, unchanged_for: Duration) -> bool {
+    let holder = held.holder_identity.as_deref().unwrap_or_default();
+    let seconds = held.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let duration = seconds.map_or(DURATION, Duration::from_secs);
+    holder.is_empty() || holder == identity || unchanged_for >= duration
+}
+
+/// The lease as this candidate holds it.
+fn next(identity: &str, held: Option<&LeaseSpec>, now: MicroTime) -> LeaseSpec {
+    let mine = held.filter(|held| held.holder_identity.as_deref() == Some(identity));
+    let transitions = held.and_then(|held| held.lease_transitions).unwrap_or(0);
+    LeaseSpec {
+        holder_identity: Some(identity.to_owned()),
+        lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+        acquire_time: mine.and_then(|held| held.acquire_time.clone()).or_else(|| Some(now.clone())),
+        renew_time: Some(now),
+        lease_transitions: Some(if mine.is_some() { transitions } else { transitions + 1 }),
+        ..LeaseSpec::default()
+    }
+}
+
 /// Whether a write came through, or another was faster.
 fn changed(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
     match result {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> MicroTime {
+        MicroTime(Timestamp::from_second(second).unwrap())
+    }
+
+    #[test]
+    fn a_lease_is_anothers_until_it_runs_out() {
+        let held = next("first", None, at(1));
+        assert!(may_take("first", &held, Duration::ZERO));
+        assert!(!may_take("second", &held, DURATION - Duration::from_millis(1)));
+        assert!(may_take("second", &held, DURATION));
+        let given_back = LeaseSpec { holder_identity: Some(String::new()), ..held.clone() };
+        assert!(may_take("second", &given_back, Duration::ZERO));
+        // Another kind of operator may ask for more time.
+        let longer = LeaseSpec { lease_duration_seconds: Some(60), ..held };
+        assert!(!may_take("second", &longer, DURATION));
+    }
+
+    #[test]
+    fn renewing_keeps_what_taking_over_changes() {
+        let first = next("first", None, at(1));
+        let renewed = next("first", Some(&first), at(9));
+        assert_eq!((&renewed.acquire_time, &renewed.renew_time), (&Some(at(1)), &Some(at(9))));
+        assert_eq!(renewed.lease_transitions, first.lease_transitions);
+        let taken = next("second", Some(&renewed), at(30));
+        assert_eq!(taken.acquire_time, Some(at(30)));
+        assert_eq!(taken.lease_transitions, first.lease_transitions.map(|transitions| transitions + 1));
     }
 }

@@ -38,7 +38,7 @@ impl ObservedSet {
     }
 
     pub fn is_past(&self, resource_version: u64) -> bool {
-        resource_version <= self.newest
+        resource_version != 0 && resource_version <= self.newest
     }
 
     /// Whether anything but the resource version is new.

@@ -1,6 +1,7 @@
 //! Which pods an Egg is for.
 
 use kube::core::{Selector, SelectorExt};
+use l7egg_crds::SYSTEM_NAMESPACE;
 
 use super::Labels;
 
@@ -18,7 +19,8 @@ pub struct Selection {
 pub enum Namespaces {
     /// An Egg's own.
     One(String),
-    /// Those that a ClusterEgg selects by their labels.
+    /// Those that a ClusterEgg selects by their labels; never l7egg's own. A ClusterEgg for every pod would
+    /// otherwise cut the operator off from the API server, and nothing could then be changed any more.
     Matching(Selector),
 }
 
@@ -29,7 +31,9 @@ impl Selection {
         let namespace_matches = match &self.namespaces {
             Namespaces::One(own) => own == namespace,
             Namespaces::Matching(selector) => {
-                selector.selects_all() || namespace_labels.is_some_and(|labels| selector.matches(labels))
+                namespace != SYSTEM_NAMESPACE
+                    && (selector.selects_all()
+                        || namespace_labels.is_some_and(|labels| selector.matches(labels)))
             }
         };
         namespace_matches && self.pods.matches(pod_labels)

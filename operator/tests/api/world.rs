@@ -109,6 +109,9 @@ impl World {
                 let _ = namespaces.delete(&namespace.name_any(), &DeleteParams::background()).await;
             }
         }
+        let ours = ListParams::default().labels("l7egg.dev/test=true");
+        let _ =
+            Api::<Node>::all(self.client.clone()).delete_collection(&DeleteParams::default(), &ours).await;
     }
 
     pub fn eggs(&self) -> Api<Egg> {

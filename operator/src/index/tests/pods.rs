@@ -140,6 +140,19 @@ fn a_namespace_that_is_not_known_is_not_excluded_or_included_by_its_labels() {
 }
 
 #[test]
+fn a_cluster_egg_never_selects_the_operator_but_an_egg_may() {
+    let mut index = Index::default();
+    let all = cluster_egg("all", Selector::default(), Selector::default());
+    let own = egg("l7egg-system", "own", 1, Selector::default(), "10.0.0.0/8");
+    index.apply_egg(all.clone());
+    index.apply_egg(own.clone());
+    index.apply_namespace("l7egg-system", labels(&[]));
+    index.apply_pod(pod("l7egg-system", "l7egg-operator", "n1", &[]));
+    assert_eq!(index.desired(&key(&all, "n1")), None);
+    assert_eq!(pods_of(&index, &key(&own, "n1")), ["l7egg-operator"]);
+}
+
+#[test]
 fn all_kinds_of_expressions() {
     let tier = || "tier".to_owned();
     let values = || ["a".to_owned(), "b".to_owned()].into();

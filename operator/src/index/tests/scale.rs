@@ -64,11 +64,11 @@ fn news_mark_no_more_than_they_touch() {
     // Far above what any machine needs, far below what work on the whole cluster would take.
     assert!(pod_news < Duration::from_millis(1), "{pod_news:?}");
     assert!(edit < Duration::from_millis(50), "{edit:?}");
+    reports_cost_their_node(index);
 }
 
-#[test]
-fn a_cluster_egg_over_everything_takes_one_node_at_a_time() {
-    let mut index = cluster();
+/// A ClusterEgg over everything: a report costs its node's pods, and a sum over the nodes.
+fn reports_cost_their_node(mut index: Index) {
     let all = cluster_egg("all", Selector::default(), Selector::default());
     index.apply_egg(all.clone());
     assert_eq!(index.summary(&all.key).unwrap().tally.selected, PODS);

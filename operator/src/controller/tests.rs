@@ -1,0 +1,149 @@
+//! The control loop against an API server that only writes down what it is asked.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use kube::api::DynamicObject;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::index::{Labels, Observed};
+use crate::read;
+
+/// A control loop, its connections, and the requests that it made.
+struct Bench {
+    news: mpsc::Sender<News>,
+    leads: watch::Sender<bool>,
+    events: mpsc::Receiver<(Event, ObjectReference)>,
+    requests: Arc<Mutex<Vec<String>>>,
+    shutdown: CancellationToken,
+}
+
+fn start(leads: bool) -> Bench {
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let log = requests.clone();
+    let server = tower::service_fn(move |request: http::Request<Body>| {
+        log.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+        async move {
+            // It stores what it gets.
+            let bytes = request.into_body().collect_bytes().await.unwrap();
+            Ok::<_, Infallible>(http::Response::new(Body::from(bytes.to_vec())))
+        }
+    });
+    let (news_sender, news) = mpsc::channel(100);
+    let (leads_sender, leads) = watch::channel(leads);
+    let (events_sender, events) = mpsc::channel(100);
+    let health = Arc::new(Health::new(vec![]));
+    let connections = Connections { news, leads, events: events_sender, health, metrics: Metrics::default() };
+    let shutdown = CancellationToken::new();
+    tokio::spawn(Controller::new(Client::new(server, "default"), connections, 4).run(shutdown.clone()));
+    Bench { news: news_sender, leads: leads_sender, events, requests, shutdown }
+}
+
+impl Bench {
+    async fn tell(&self, news: News) {
+        self.news.send(news).await.unwrap();
+    }
+
+    /// All lists but that of EggAssignments, with an Egg and a pod that it selects.
+    async fn tell_all_but_assignments(&self) {
+        self.tell(News::Egg(Change::Listing)).await;
+        self.tell(News::Egg(Change::Set(egg(json!({"podSelector": {}}))))).await;
+        self.tell(News::Egg(Change::Listed)).await;
+        self.tell(News::ClusterEgg(Change::Listing)).await;
+        self.tell(News::ClusterEgg(Change::Listed)).await;
+        self.tell(News::Pod(Change::Listing)).await;
+        self.tell(News::Pod(Change::Set(pod()))).await;
+        self.tell(News::Pod(Change::Listed)).await;
+        self.tell(News::Namespace(Change::Listing)).await;
+        self.tell(News::Namespace(Change::Set(("shop".to_owned(), Labels::new())))).await;
+        self.tell(News::Namespace(Change::Listed)).await;
+    }
+
+    /// The requests so far, once the loop has had time to make them.
+    async fn requests(&self) -> Vec<String> {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut requests = std::mem::take(&mut *self.requests.lock().unwrap());
+        requests.sort();
+        requests
+    }
+}
+
+fn egg(spec: Value) -> crate::index::Egg {
+    let object: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "l7egg.dev/v1alpha1", "kind": "Egg",
+        "metadata": {"namespace": "shop", "name": "web", "uid": "u", "generation": 1}, "spec": spec,
+    }))
+    .unwrap();
+    read::egg(&object).unwrap()
+}
+
+fn pod() -> crate::index::Pod {
+    let object = json!({
+        "metadata": {"namespace": "shop", "name": "a", "uid": "p"}, "spec": {"nodeName": "n1"},
+    });
+    read::pod(serde_json::from_value(object).unwrap()).unwrap()
+}
+
+/// One that no Egg asks for.
+fn stray() -> Observed {
+    let object: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "l7egg.dev/v1alpha1", "kind": "EggAssignment",
+        "metadata": {"namespace": "shop", "name": "stray.n1", "uid": "s"}, "spec": {},
+    }))
+    .unwrap();
+    read::observed(&object).unwrap()
+}
+
+const APPLY: &str = "PATCH /apis/l7egg.dev/v1alpha1/namespaces/shop/eggassignments/web.n1";
+const DELETE: &str = "DELETE /apis/l7egg.dev/v1alpha1/namespaces/shop/eggassignments/stray.n1";
+const STATUS: &str = "PATCH /apis/l7egg.dev/v1alpha1/namespaces/shop/eggs/web/status";
+
+#[tokio::test]
+async fn nothing_is_written_before_all_lists_are_in() {
+    let bench = start(true);
+    // First the assignments: without its Egg, every one of them would look like a stray.
+    bench.tell(News::Assignment(Change::Listing)).await;
+    bench.tell(News::Assignment(Change::Set(stray()))).await;
+    assert_eq!(bench.requests().await, [""; 0]);
+    bench.tell_all_but_assignments().await;
+    assert_eq!(bench.requests().await, [""; 0]);
+    bench.tell(News::Assignment(Change::Listed)).await;
+    assert_eq!(bench.requests().await, [DELETE, APPLY, STATUS]);
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn one_that_does_not_lead_knows_and_does_not_write() {
+    let bench = start(false);
+    bench.tell_all_but_assignments().await;
+    bench.tell(News::Assignment(Change::Listing)).await;
+    bench.tell(News::Assignment(Change::Listed)).await;
+    assert_eq!(bench.requests().await, [""; 0]);
+    bench.leads.send(true).unwrap();
+    assert_eq!(bench.requests().await, [APPLY, STATUS]);
+    bench.leads.send(false).unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    bench.tell(News::Egg(Change::Gone(EggKey::egg("shop", "web")))).await;
+    assert_eq!(bench.requests().await, [""; 0]);
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_new_list_without_an_object_is_news_of_its_end() {
+    let mut bench = start(true);
+    bench.tell_all_but_assignments().await;
+    bench.tell(News::Assignment(Change::Listing)).await;
+    bench.tell(News::Assignment(Change::Listed)).await;
+    assert_eq!(bench.requests().await, [APPLY, STATUS]);
+    assert_eq!(bench.events.recv().await.unwrap().0.reason, "Accepted");
+    bench.tell(News::Pod(Change::Listing)).await;
+    assert_eq!(bench.requests().await, [""; 0], "half a list says nothing");
+    bench.tell(News::Pod(Change::Listed)).await;
+    assert_eq!(
+        bench.requests().await,
+        ["DELETE /apis/l7egg.dev/v1alpha1/namespaces/shop/eggassignments/web.n1", STATUS]
+    );
+    bench.shutdown.cancel();
+}
