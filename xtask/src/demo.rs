@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
 use crate::cluster::{self, LocalCluster};
@@ -30,21 +30,27 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         built
     })?;
 
-    let mut cluster = LocalCluster::own()?;
-    if args.keep {
-        cluster.keep();
-    }
-    let kubernetes = Kubernetes::Local(cluster);
+    let cluster =
+        if args.keep { LocalCluster::up(&cluster::default_dir(), 2)? } else { LocalCluster::own()? };
+    let mut kubernetes = Kubernetes::Local(cluster);
     kubernetes.install()?;
+
     let demo = kubernetes.command([workspace::binary("demo")]);
-    let shown = step("the demo", demo).limit(600).run();
-    if shown.is_err() {
+    // The demo's total is to be our last line, so it waits until the cluster is gone.
+    let mut total = String::new();
+    let status = step("the demo", demo).limit(600).lines(|line| match line.starts_with("demo: ") {
+        true => total = line.to_owned(),
+        false => println!("{line}"),
+    })?;
+    if !status.success() {
         kubernetes.explain();
     }
-    if let (Kubernetes::Local(cluster), true) = (&kubernetes, args.keep) {
-        let dir = cluster.dir().display();
-        eprintln!("xtask: the cluster runs on; cargo xtask cluster exec --dir {dir} -- kubectl get eggs -A");
-        eprintln!("xtask: and to stop it: cargo xtask cluster down --dir {dir}");
+    if let (Kubernetes::Local(cluster), true) = (&mut kubernetes, args.keep) {
+        cluster.keep();
+        eprintln!("xtask: the cluster runs on: cargo xtask cluster exec -- kubectl get eggs -A");
+        eprintln!("xtask: and to stop it: cargo xtask cluster down");
     }
-    shown.context("the demo's checks did not all pass")
+    drop(kubernetes);
+    println!("{total}");
+    if status.success() { Ok(()) } else { bail!("the demo's checks did not all pass") }
 }

@@ -29,7 +29,7 @@ node1 (control plane and kubelet), node2 and world (the nodes' default gateway) 
 namespaces of their own; nothing is reachable from the host's network. Clusters with different --dir run side by side.")]
 pub struct ClusterArgs {
     /// Where the cluster's state lives
-    #[arg(long, global = true, default_value_os_t = std::env::temp_dir().join("l7egg-cluster"))]
+    #[arg(long, global = true, default_value_os_t = default_dir())]
     dir: PathBuf,
     #[command(subcommand)]
     action: Action,
@@ -111,6 +111,11 @@ pub fn run(args: &ClusterArgs) -> Result<()> {
     }
 }
 
+/// Where a cluster lives that is to stay.
+pub fn default_dir() -> PathBuf {
+    std::env::temp_dir().join("l7egg-cluster")
+}
+
 /// Builds Kubernetes unless the cache has it.
 pub fn build_kubernetes() -> Result<()> {
     setup::ensure(&[Part::Cluster])?;
@@ -122,9 +127,5 @@ fn never(infallible: Infallible) -> Result<()> {
 }
 
 fn dir_flag(dir: &Path) -> String {
-    if dir == std::env::temp_dir().join("l7egg-cluster") {
-        String::new()
-    } else {
-        format!(" --dir {}", dir.display())
-    }
+    if dir == default_dir() { String::new() } else { format!(" --dir {}", dir.display()) }
 }
