@@ -48,13 +48,19 @@ pub fn step(what: impl Into<String>, command: Command) -> Step {
     Step { what: what.into(), command, limit: Duration::from_secs(3600), shielded: false }
 }
 
-/// A [`Command`] with arguments, in the workspace's top folder.
+/// A [`Command`] with arguments, in the workspace's top folder, and without what cargo tells xtask about xtask:
+/// build scripts of other crates (ring's) would run again whenever these variables change.
 pub fn command<S: AsRef<std::ffi::OsStr>>(
     program: impl AsRef<Path>,
     args: impl IntoIterator<Item = S>,
 ) -> Command {
     let mut command = Command::new(program.as_ref());
     command.args(args).current_dir(workspace::root());
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|about| name.to_string_lossy().starts_with(about)) {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
