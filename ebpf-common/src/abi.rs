@@ -371,13 +371,17 @@ pub fn mapped(v4: [u8; 4]) -> Address {
 
 #[cfg(feature = "aya")]
 mod pod {
+    use super::*;
+    use crate::automaton::{Extent, State};
+
     macro_rules! pod {
         ($($t:ident),*) => {
             // SAFETY: repr(C), plain data, no padding (see the test below), any bytes are valid.
-            $(unsafe impl aya::Pod for super::$t {})*
+            $(unsafe impl aya::Pod for $t {})*
         };
     }
     pod!(Masks, NameMasks, Config, Subject, SubjectState, PatternKey, CidrData, PortData, ResolverKey);
+    pod!(State, Extent);
     pod!(QueryKey, Query, LearnedKey, Learned, Name, FlowKey, Flow, Connection, Event);
 }
 
@@ -402,5 +406,6 @@ mod tests {
         assert_eq!(size_of::<Event>(), 48);
         assert_eq!(size_of::<SubjectState>(), 8);
         assert_eq!(size_of::<Config>(), 24);
+        assert_eq!(size_of::<crate::automaton::State>(), 16 + 2 * crate::automaton::CLASSES);
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod abi;
 pub mod answer;
+pub mod automaton;
 pub mod judge;
 pub mod learned;
 pub mod name;

@@ -6,6 +6,7 @@
 //! steps; [`NameWalk`] keeps their state where the verifier does not follow it, in map memory.
 
 use crate::abi::{Masks, NAME_MAX, NameMasks};
+use crate::automaton::{self, State};
 
 /// Steps that [`NameWalk::read`] needs at most: every byte of the longest name and its root label.
 pub const READ_STEPS: u32 = NAME_MAX as u32 + 1;
@@ -103,7 +104,8 @@ pub struct NameWalk {
     unreadable: Unreadable,
     /// A byte occurred that no host name has (RFC 1123 §2.1, and the underscore of RFC 8552).
     odd: u32,
-    reserved: u32,
+    /// State of the policy's automaton.
+    state: u32,
     wire: [u8; 256],
 }
 
@@ -120,7 +122,7 @@ impl Default for NameWalk {
             position: 0,
             unreadable: Unreadable::No,
             odd: 0,
-            reserved: 0,
+            state: 0,
             wire: [0; 256],
         }
     }
@@ -202,6 +204,39 @@ impl NameWalk {
     #[inline(always)]
     pub fn rewind(&mut self) {
         self.position = self.len;
+        self.state = u32::from(automaton::START);
+    }
+
+    /// Class of the byte that was hashed last, for the policy's automaton; `None` for the length of the first
+    /// label, before which no dot is.
+    #[inline(always)]
+    pub fn class(&self) -> Option<u8> {
+        let position = self.position as usize & 255;
+        if self.label_starts[position >> 6 & 3] >> (position & 63) & 1 == 0 {
+            Some(automaton::class(self.wire[position]))
+        } else if position == 0 {
+            None
+        } else {
+            Some(automaton::DOT)
+        }
+    }
+
+    /// State of the policy's automaton.
+    #[inline(always)]
+    pub fn state(&self) -> u32 {
+        self.state
+    }
+
+    /// Moves the automaton on.
+    #[inline(always)]
+    pub fn enter(&mut self, state: u16) {
+        self.state = u32::from(state);
+    }
+
+    /// Adds what the automaton says at the end of the name.
+    #[inline(always)]
+    pub fn add_masks(&mut self, masks: Masks) {
+        self.masks = self.masks.union(masks);
     }
 
     /// Hashes one byte more, from the right.
@@ -276,25 +311,32 @@ impl NameWalk {
     }
 }
 
-/// Hash of a name and what a policy says about it, where `lookup` answers for a suffix. What the kernel
-/// does in two loops, for user space.
+/// Hash of a name and what a policy says about it, where `lookup` answers for a suffix and `states` are those
+/// of its automaton, or none. What the kernel does in two loops, for user space.
 pub fn judge_name(
     wire: &[u8],
     key: &[u32; 2],
     mut lookup: impl FnMut(u64) -> Option<NameMasks>,
+    states: &[State],
 ) -> (u64, Masks) {
     let mut walk = NameWalk::default();
     walk.start_wire(wire);
     for _ in 0..=HASH_STEPS {
-        match walk.hash(key) {
-            Step::Suffix(suffix) => {
-                if let Some(masks) = lookup(suffix) {
-                    walk.add(&masks);
-                }
-            }
-            Step::More => {}
-            Step::Done | Step::Stop => break,
+        let step = walk.hash(key);
+        if step == Step::Done {
+            break;
         }
+        if let (Some(class), Some(state)) = (walk.class(), states.get(walk.state() as usize)) {
+            walk.enter(state.next[usize::from(class)]);
+        }
+        if let Step::Suffix(suffix) = step
+            && let Some(masks) = lookup(suffix)
+        {
+            walk.add(&masks);
+        }
+    }
+    if let Some(state) = states.get(walk.state() as usize) {
+        walk.add_masks(state.masks);
     }
     (walk.value(), walk.masks())
 }
@@ -355,7 +397,7 @@ mod tests {
                 any_labels: masks(bit << 16),
             })
         };
-        let (value, found) = judge_name(&wire("a.b.c"), &KEY, lookup);
+        let (value, found) = judge_name(&wire("a.b.c"), &KEY, lookup, &[]);
         assert_eq!(value, hash(&wire("a.b.c"), &KEY));
         assert_eq!(found.allow, 1 | 2 << 8 | 2 << 16 | 4 << 16);
     }
@@ -364,7 +406,7 @@ mod tests {
     fn a_byte_that_looks_like_a_dot_matches_nothing() {
         let odd = [b"\x05x.com".as_slice()].concat();
         let all = |_| Some(NameMasks { exact: masks(1), one_label: masks(1), any_labels: masks(1) });
-        assert_eq!(judge_name(&odd, &KEY, all).1, Masks::NONE);
+        assert_eq!(judge_name(&odd, &KEY, all, &[]).1, Masks::NONE);
     }
 
     #[test]
@@ -390,7 +432,7 @@ mod tests {
 
     #[test]
     fn root_has_no_suffix() {
-        let (_, found) = judge_name(&[], &KEY, |_| panic!("no suffix to ask for"));
+        let (_, found) = judge_name(&[], &KEY, |_| panic!("no suffix to ask for"), &[]);
         assert_eq!(found, Masks::NONE);
     }
 

@@ -11,6 +11,7 @@ use l7egg_ebpf_common::abi::{
     COUNTERS, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks,
     NameVerdictKey, PatternKey, PortData, Query, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
 };
+use l7egg_ebpf_common::automaton::{Extent, State};
 
 use crate::scratch::Scratch;
 
@@ -29,6 +30,12 @@ pub static POLICIES: HashMap<u32, [u8; 32]> = HashMap::with_max_entries(16_384, 
 
 #[map]
 pub static PATTERNS: HashMap<PatternKey, NameMasks> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static AUTOMATA: HashMap<u32, Extent> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static STATES: Array<State> = Array::with_max_entries(65_536, 0);
 
 #[map]
 pub static CIDRS: LpmTrie<CidrData, Masks> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);

@@ -1,11 +1,13 @@
 //! Names: the loops around `l7egg_ebpf_common::name`, and the names that are remembered.
 
+use core::hint::black_box;
+
 use aya_ebpf::helpers::bpf_loop;
 use l7egg_ebpf_common::abi::{Masks, NAME_MAX, NameVerdictKey, PatternKey};
 use l7egg_ebpf_common::name::{HASH_STEPS, NameWalk, READ_STEPS, Step};
 
 use crate::event::now_ns;
-use crate::maps::{CONFIG, NAME_VERDICTS, NAMES, PATTERNS};
+use crate::maps::{AUTOMATA, CONFIG, NAME_VERDICTS, NAMES, PATTERNS, STATES};
 use crate::scratch::Scratch;
 use crate::{Refusal, scratch};
 
@@ -24,9 +26,22 @@ pub fn read(scratch: &mut Scratch, at: u32) -> bool {
 pub fn judge(walk: &mut NameWalk, policy: u32) {
     let Some(config) = CONFIG.get(0) else { return };
     walk.rewind();
-    let mut hash = Hash { walk, key: config.hash_key, policy };
+    // SAFETY: the value is read at once.
+    let automaton = unsafe { AUTOMATA.get(&policy) };
+    let (base, has_automaton) = match automaton {
+        Some(extent) => (extent.base, 1),
+        None => (0, 0),
+    };
+    let mut hash = Hash { walk, key: config.hash_key, policy, base, has_automaton };
     // SAFETY: as above.
     unsafe { bpf_loop(HASH_STEPS + 1, hash_step as *const () as *mut _, (&raw mut hash).cast(), 0) };
+    if has_automaton == 1 {
+        // SAFETY: the walk is in a claimed scratch.
+        let walk = unsafe { &mut *hash.walk };
+        if let Some(state) = STATES.get(base + walk.state()) {
+            walk.add_masks(state.masks);
+        }
+    }
 }
 
 /// Remembers the name that was judged, so that a later policy can judge it again, and what this one said.
@@ -117,13 +132,25 @@ struct Hash {
     walk: *mut NameWalk,
     key: [u32; 2],
     policy: u32,
+    base: u32,
+    has_automaton: u32,
 }
 
 extern "C" fn hash_step(_index: u32, hash: *mut Hash) -> i64 {
     // SAFETY: `hash` is the one of the call above, and its walk is in a claimed scratch.
     unsafe {
         let walk = &mut *(*hash).walk;
-        match walk.hash(&(*hash).key) {
+        let step = walk.hash(&(*hash).key);
+        if (*hash).has_automaton == 1
+            && step != Step::Done
+            && let Some(class) = walk.class()
+            && let Some(state) = STATES.get((*hash).base + walk.state())
+            // The compiler knows that classes are few, the verifier does not.
+            && let Some(next) = state.next.get(black_box(class) as usize)
+        {
+            walk.enter(*next);
+        }
+        match step {
             Step::Suffix(suffix) => {
                 let key = PatternKey { name: suffix, policy: (*hash).policy, reserved: 0 };
                 if let Some(masks) = PATTERNS.get(&key) {

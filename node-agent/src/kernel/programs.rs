@@ -12,6 +12,8 @@ use l7egg_ebpf_common::abi::{
     PortData, ResolverKey, SubjectState,
 };
 
+use l7egg_ebpf_common::automaton::{Extent, State};
+
 use super::error::kernel;
 use crate::datapath::DatapathError;
 
@@ -41,7 +43,7 @@ pub const HOOKS: [Hook; 5] = [
 ];
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 14] = [
+const PINNED: [&str; 16] = [
     "CONFIG",
     "SUBJECT",
     "SUBJECTS",
@@ -51,6 +53,8 @@ const PINNED: [&str; 14] = [
     "PORTS",
     "RESOLVERS",
     "QUERIES",
+    "AUTOMATA",
+    "STATES",
     "LEARNED",
     "NAMES",
     "NAME_VERDICTS",
@@ -65,6 +69,8 @@ pub struct Maps {
     pub subjects: Array<MapData, SubjectState>,
     pub policies: HashMap<MapData, u32, [u8; 32]>,
     pub patterns: HashMap<MapData, PatternKey, NameMasks>,
+    pub automata: HashMap<MapData, u32, Extent>,
+    pub states: Array<MapData, State>,
     pub cidrs: LpmTrie<MapData, CidrData, Masks>,
     pub ports: LpmTrie<MapData, PortData, u64>,
     pub resolvers: HashMap<MapData, ResolverKey, u8>,
@@ -193,6 +199,8 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         subjects: take!("SUBJECTS"),
         policies: take!("POLICIES"),
         patterns: take!("PATTERNS"),
+        automata: take!("AUTOMATA"),
+        states: take!("STATES"),
         cidrs: take!("CIDRS"),
         ports: take!("PORTS"),
         resolvers: take!("RESOLVERS"),
