@@ -37,9 +37,12 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
                 // Deleted meanwhile: the watch will say so.
                 Err(kube::Error::Api(status)) if status.code == 404 => written.note(key, report),
                 Err(error) => {
-                    tracing::warn!(assignment = %key, error = causes(&error), retry = ?retry, "status cannot be written, tried again; enforcement does not depend on it");
+                    tracing::warn!(assignment = %key, error = causes(&error), ?retry, "status cannot be written, tried again; enforcement does not depend on it");
                     failed = true;
-                    break;
+                    // An object that is refused stops no other; without an API server none can be written.
+                    if !matches!(error, kube::Error::Api(_)) {
+                        break;
+                    }
                 }
             }
         }

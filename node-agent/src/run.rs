@@ -41,8 +41,6 @@ use crate::{
 
 /// The cgroup tree is read from end to end this often, beside what inotify tells.
 const RESCAN_EVERY: Duration = Duration::from_secs(5);
-/// The client logs failed requests as errors; whoever made the request knows better how bad that is.
-const DEFAULT_LOG: &str = "info,kube_client=off";
 
 /// Does what the command line says.
 ///
@@ -204,14 +202,36 @@ async fn watch_assignments(client: Client, node: String, inputs: mpsc::Sender<In
     }
 }
 
+/// What the user asks for. The client logs failed requests as errors: whoever made the request knows better how
+/// bad that is, so that is left out unless it is asked for by name.
+fn log_filter(asked: Option<String>) -> String {
+    match asked.as_deref() {
+        None | Some("") => "info,kube_client=off".to_owned(),
+        Some(asked) if asked.contains("kube_client") => asked.to_owned(),
+        Some(asked) => format!("{asked},kube_client=off"),
+    }
+}
+
 fn log(format: LogFormat) {
     use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let filter = EnvFilter::new(log_filter(std::env::var("RUST_LOG").ok()));
     let ansi = std::io::stderr().is_terminal();
     let builder =
         fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_own_lines_only_if_asked_for() {
+        assert_eq!(log_filter(None), "info,kube_client=off");
+        assert_eq!(log_filter(Some("debug".into())), "debug,kube_client=off");
+        assert_eq!(log_filter(Some("info,kube_client=debug".into())), "info,kube_client=debug");
     }
 }
