@@ -113,6 +113,10 @@ pub fn new_failures<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use axum::{extract::Path, http::StatusCode};
+
     use super::*;
 
     fn pod(uid: &str, state: PodState, message: &str) -> PodReport {
@@ -163,5 +167,49 @@ mod tests {
         let uids = |failures: Vec<&PodReport>| failures.iter().map(|pod| pod.uid.clone()).collect::<Vec<_>>();
         assert_eq!(uids(new_failures(Some(&before), &now)), ["q"]);
         assert_eq!(uids(new_failures(None, &now)), ["p", "q"]);
+    }
+
+    /// An API server that refuses the first two statuses it is given, and every one of assignment `never`.
+    async fn api_server() -> (Client, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        let status = move |Path(name): Path<String>, body: String| async move {
+            let mut log = log.lock().unwrap();
+            log.push(format!("{name} {body}"));
+            let code = if log.len() <= 2 || name == "never" { 500 } else { 200 };
+            let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "code": code});
+            (StatusCode::from_u16(code).unwrap(), answer.to_string())
+        };
+        let path = "/apis/l7egg.dev/v1alpha1/namespaces/shop/eggassignments/{name}/status";
+        let router = axum::Router::new().route(path, axum::routing::patch(status));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        (Client::try_from(config).unwrap(), asked)
+    }
+
+    #[tokio::test]
+    async fn a_status_is_tried_until_it_is_written_and_stops_no_other() {
+        let (client, asked) = api_server().await;
+        let key = |name: &str| AssignmentKey { namespace: "shop".into(), name: name.into() };
+        let enforced = status(&[pod("p", PodState::Enforced, "")]);
+        let reports = ["a", "never", "z"].map(|name| (key(name), report(name, enforced.clone(), None)));
+        let outcome = Outcome { reports: BTreeMap::from(reports), ..Outcome::default() };
+        let (sender, receiver) = watch::channel(Arc::new(outcome));
+        tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
+
+        let asked = |name: &str| {
+            let asked = asked.lock().unwrap();
+            asked.iter().filter(|line| line.starts_with(&format!("{name} "))).count()
+        };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while asked("a") < 2 || asked("never") < 3 {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(asked("z"), 1, "was written at once, and not again");
+        assert_eq!(asked("a"), 2, "was written the second time, and not again");
+        drop(sender);
     }
 }
