@@ -1,9 +1,12 @@
 //! [`EggAssignment`]: what the operator tells the agent of one node about one Egg.
 #![allow(clippy::duplicated_attributes, reason = "the attributes of printcolumn repeat per column")]
 
+use std::borrow::Cow;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::PolicySpec;
 
@@ -37,6 +40,21 @@ pub struct EggAssignmentSpec {
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub pods: Vec<AssignedPod>,
+}
+
+/// What [`NODE_LABEL`](crate::NODE_LABEL) says for this node: its name. A label holds 63 bytes and a node's
+/// name can have 253, so of a longer one it says the beginning and a hash.
+pub fn node_label_value(node: &str) -> Cow<'_, str> {
+    const MAX: usize = 63;
+    const DIGITS: usize = 16;
+    if node.len() <= MAX {
+        return Cow::Borrowed(node);
+    }
+    let hash = Sha256::digest(node.as_bytes());
+    let digits: String = hash.iter().take(DIGITS / 2).map(|byte| format!("{byte:02x}")).collect();
+    // Names of nodes are ASCII; one that is not has no label that could be cut, and is not cut inside a character.
+    let start = node.get(..MAX - 1 - DIGITS).unwrap_or_default();
+    Cow::Owned(format!("{start}-{digits}"))
 }
 
 /// Which Egg an assignment comes from.
@@ -144,4 +162,20 @@ pub enum PodState {
     Enforced,
     /// The agent could not do it.
     Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_nodes_fit() {
+        assert_eq!(node_label_value("node1"), "node1");
+        let longest = "n".repeat(63);
+        assert_eq!(node_label_value(&longest), longest);
+        let (a, b) = (format!("{}a", "n".repeat(99)), format!("{}b", "n".repeat(99)));
+        assert_ne!(node_label_value(&a), node_label_value(&b));
+        assert_eq!(node_label_value(&a).len(), 63);
+        assert_eq!(node_label_value(&a), node_label_value(&a));
+    }
 }

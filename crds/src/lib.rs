@@ -12,7 +12,7 @@ mod status;
 
 pub use assignment::{
     AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
-    PodReport, PodState,
+    PodReport, PodState, node_label_value,
 };
 pub use dns::Dns;
 pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};
@@ -23,7 +23,7 @@ pub use status::{Condition, ConditionStatus, EggStatus, PodCounts};
 
 /// API group of every l7egg object.
 pub const GROUP: &str = "l7egg.dev";
-/// Label on an [`EggAssignment`] that names the node it is for; agents watch by it.
+/// Label on an [`EggAssignment`] that names the node it is for; agents watch by it. See [`node_label_value`].
 pub const NODE_LABEL: &str = "l7egg.dev/node";
 /// Namespace that the product runs in and that holds the assignments of [`ClusterEgg`]s.
 pub const SYSTEM_NAMESPACE: &str = "l7egg-system";

@@ -1,6 +1,7 @@
 //! `l7egg-operator`.
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
@@ -37,9 +38,20 @@ enum LogFormat {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+async fn main() -> ExitCode {
+    let Err(error) = start(Arguments::parse()).await else { return ExitCode::SUCCESS };
+    match error.chain().nth(1) {
+        // Errors of kube tell their causes themselves.
+        Some(cause) => eprintln!("error: {error}: {cause}"),
+        None => eprintln!("error: {error}"),
+    }
+    ExitCode::FAILURE
+}
+
+async fn start(arguments: Arguments) -> anyhow::Result<()> {
+    // kube logs every failed request as an error, before anyone knows whether it matters; we tell what does.
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -7,7 +7,10 @@ use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, Preconditions,
 };
 use kube::{Client, Resource};
-use l7egg_crds::{ClusterEgg, Egg, EggAssignment, EggAssignmentSpec, EggKind, EggStatus, GROUP, NODE_LABEL};
+use l7egg_crds::{
+    ClusterEgg, Egg, EggAssignment, EggAssignmentSpec, EggKind, EggStatus, GROUP, NODE_LABEL,
+    node_label_value,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -152,7 +155,8 @@ fn object(key: &ObjectKey, assignment: &Assignment) -> serde_json::Value {
         EggKind::Egg => (Egg::api_version(&()), Egg::kind(&())),
         EggKind::ClusterEgg => (ClusterEgg::api_version(&()), ClusterEgg::kind(&())),
     };
-    let labels = [(NODE_LABEL, assignment.node.as_str()), (MANAGED_BY_LABEL, MANAGER)];
+    let node = node_label_value(&assignment.node);
+    let labels = [(NODE_LABEL, &*node), (MANAGED_BY_LABEL, MANAGER)];
     let metadata = ObjectMeta {
         name: Some(key.name.clone()),
         namespace: Some(key.namespace.clone()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kube::api::DynamicObject;
-use l7egg_crds::{EggAssignmentSpec, EggAssignmentStatus, NODE_LABEL};
+use l7egg_crds::{EggAssignmentSpec, EggAssignmentStatus, NODE_LABEL, node_label_value};
 use serde::Deserialize;
 
 use super::resource_version;
@@ -21,7 +21,7 @@ pub fn observed(object: &DynamicObject) -> Option<Observed> {
     let labelled = assignment.as_ref().is_some_and(|assignment| {
         let label = meta.labels.as_ref().and_then(|labels| labels.get(NODE_LABEL));
         let owned = meta.owner_references.iter().flatten().any(|owner| owner.uid == assignment.egg.uid);
-        label == Some(&assignment.node) && owned
+        label.is_some_and(|label| *label == node_label_value(&assignment.node)) && owned
     });
     Some(Observed {
         key: ObjectKey::new(meta.namespace.clone()?, meta.name.clone()?),

@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
-use l7egg_crds::NODE_LABEL;
+use l7egg_crds::{NODE_LABEL, node_label_value};
+use l7egg_operator::index::EggKey;
+use l7egg_operator::naming::assignment_key;
 use serde_json::json;
 
+use crate::agent::enforce;
 use crate::world::{World, egg_spec, eventually, expect_gone};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,15 +104,20 @@ async fn a_deleted_egg_takes_its_assignments_with_it() {
     let Some(mut world) = World::new("deletes").await else { return };
     world.start_operator().await;
     world.make_pod("a", "fake-1", json!({})).await;
-    for policy in [PropagationPolicy::Background, PropagationPolicy::Orphan, PropagationPolicy::Foreground] {
-        world.apply_egg("all", egg_spec(json!({}), "10.0.0.0/8")).await;
-        world.expect_pods("all.fake-1", &["a"]).await;
+    for (name, policy) in [
+        ("background", PropagationPolicy::Background),
+        // With these the Egg stays until the garbage collector has seen to it, if that takes part at all.
+        ("orphan", PropagationPolicy::Orphan),
+        ("foreground", PropagationPolicy::Foreground),
+    ] {
+        let assignment = format!("{name}.fake-1");
+        world.apply_egg(name, egg_spec(json!({}), "10.0.0.0/8")).await;
+        world.expect_pods(&assignment, &["a"]).await;
         let start = Instant::now();
-        let params = DeleteParams { propagation_policy: Some(policy.clone()), ..DeleteParams::default() };
-        world.eggs().delete("all", &params).await.unwrap();
-        expect_gone(&world.assignments(), "all.fake-1").await;
-        println!("{policy:?}: assignment gone {:?} after the deletion was ordered", start.elapsed());
-        expect_gone(&world.eggs(), "all").await;
+        let params = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
+        world.eggs().delete(name, &params).await.unwrap();
+        expect_gone(&world.assignments(), &assignment).await;
+        println!("{name}: assignment gone {:?} after the deletion was ordered", start.elapsed());
     }
     world.end().await;
 }
@@ -145,5 +153,22 @@ async fn what_others_do_to_an_assignment_is_undone() {
         if now.uid() == before.uid() { Err("not yet deleted".to_owned()) } else { Ok(()) }
     })
     .await;
+    world.end().await;
+}
+
+/// The longest names that there can be; a label has less room than the name of a node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_names() {
+    let Some(mut world) = World::new("long").await else { return };
+    world.start_operator().await;
+    let (name, node) = (vec!["e".repeat(50); 4].join("."), vec!["n".repeat(50); 4].join("."));
+    world.make_pod("a", &node, json!({})).await;
+    world.apply_egg(&name, egg_spec(json!({}), "10.0.0.0/8")).await;
+    let key = assignment_key(&EggKey::egg(&world.namespace, &name), &node);
+    let assignment = world.expect_pods(&key.name, &["a"]).await;
+    assert_eq!(assignment.spec.node, node);
+    assert_eq!(assignment.labels()[NODE_LABEL], node_label_value(&node));
+    enforce(&world.assignments(), &assignment).await;
+    world.expect_condition(&name, "Programmed", "True", "Programmed").await;
     world.end().await;
 }
