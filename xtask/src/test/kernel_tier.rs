@@ -9,7 +9,7 @@ use crate::{process, vm};
 const TRIED: [&str; 3] = ["5.10", "6.18", "7.x"];
 /// Seconds for the tests on this machine, and in a VM, whose processor is emulated.
 const HERE: u64 = 600;
-const IN_VM: u64 = 900;
+const IN_VM: u64 = 1200;
 
 /// Runs the tier on every kernel.
 pub fn run(report: &mut Report, kernels: &[String], all: bool, filter: &[String]) {
