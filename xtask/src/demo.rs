@@ -1,8 +1,6 @@
 //! `cargo xtask demo`: from nothing to a table that shows Eggs at work on a real Kubernetes.
 
-use std::thread;
-
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::cluster::{self, LocalCluster};
@@ -22,13 +20,7 @@ pub struct DemoArgs {
 /// Runs `cargo xtask demo`. An error if a check of the demo fails.
 pub fn run(args: &DemoArgs) -> Result<()> {
     setup::ensure(&[Part::Cluster, Part::Images])?;
-    // On a fresh machine both take minutes, and neither keeps all processors busy all the time.
-    thread::scope(|scope| {
-        let kubernetes = scope.spawn(cluster::build_kubernetes);
-        let built = build::all();
-        kubernetes.join().map_err(|_| anyhow!("the build of Kubernetes panicked"))??;
-        built
-    })?;
+    cluster::build_kubernetes_beside(build::all)?;
 
     let cluster =
         if args.keep { LocalCluster::up(&cluster::default_dir(), 2)? } else { LocalCluster::own()? };
@@ -38,9 +30,12 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let demo = kubernetes.command([workspace::binary("demo")]);
     // The demo's total is to be our last line, so it waits until the cluster is gone.
     let mut total = String::new();
-    let status = step("the demo", demo).limit(600).lines(|line| match line.starts_with("demo: ") {
-        true => total = line.to_owned(),
-        false => println!("{line}"),
+    let status = step("the demo", demo).limit(600).lines(|line| {
+        if line.starts_with("demo: ") {
+            total = line.to_owned();
+        } else {
+            println!("{line}");
+        }
     })?;
     if !status.success() {
         kubernetes.explain();

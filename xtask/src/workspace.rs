@@ -1,7 +1,7 @@
 //! Where things are: the workspace, the target directory, the cache, the kits.
 
-use std::env;
 use std::path::{Path, PathBuf};
+use std::{env, io};
 
 /// The workspace's top folder.
 pub fn root() -> &'static Path {
@@ -39,6 +39,11 @@ pub fn cache() -> PathBuf {
     dir("L7EGG_CACHE")
         .or_else(|| dir("XDG_CACHE_HOME").map(|cache| cache.join("l7egg")))
         .unwrap_or_else(|| dir("HOME").unwrap_or_else(|| "/root".into()).join(".cache/l7egg"))
+}
+
+/// A path of the command line, which counts from the caller's directory while commands run in the top folder.
+pub fn absolute(path: &str) -> io::Result<PathBuf> {
+    std::path::absolute(path)
 }
 
 /// The first `name` on PATH.

@@ -13,7 +13,7 @@
 # namespaces. `world` is the nodes' default gateway and stands for the network outside
 # the cluster. Nothing is reachable from, or routed to, the host's network.
 # All state is below DIR (default: ${TMPDIR:-/tmp}/l7egg-cluster). Needs root.
-# KUBE=DIR takes the binaries from DIR; KEEP=1 leaves a cluster that fails to start.
+# KUBE=DIR takes the binaries from DIR.
 set -euo pipefail
 HERE=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 
@@ -134,7 +134,7 @@ up() {
   mkdir -p "$DIR"
   CGROUP=/l7egg-cluster-$(echo "$DIR" | sha256sum | cut -c1-8)
   printf 'KUBE=%q\nNODES=%q\nCGROUP=%q\n' "$KUBE" "$NODES" "$CGROUP" >"$DIR/cluster.env"
-  trap 'log "start failed; logs follow"; tail -n 5 "$DIR"/*/log/*.log >&2 || true; [ -n "${KEEP:-}" ] || down' ERR
+  trap 'log "start failed; logs follow"; tail -n 5 "$DIR"/*/log/*.log >&2 || true; down' ERR
   set -E   # the trap holds in functions too
 
   local m n

@@ -107,11 +107,15 @@ pub fn load(dir: &Path, archives: &[PathBuf]) -> Result<()> {
 
 /// Builds Kubernetes unless the cache has it.
 pub fn build_kubernetes() -> Result<()> {
-    let mut build = command(workspace::kit("cluster/build-kube.sh"), [""; 0]);
-    build.env("L7EGG_CACHE", workspace::cache());
-    step("Kubernetes, from the cache or built once in 4 to 7 minutes", build)
-        .limit(3600)
-        .quietly("kubernetes")
+    let script = |arguments: &[&str]| {
+        let mut script = command(workspace::kit("cluster/build-kube.sh"), arguments);
+        script.env("L7EGG_CACHE", workspace::cache());
+        script
+    };
+    if step("looking for Kubernetes in the cache", script(&["--cached"])).limit(60).capture().is_ok() {
+        return Ok(());
+    }
+    step("building Kubernetes (once, 3 to 5 minutes)", script(&[])).limit(3600).quietly("kubernetes")
 }
 
 /// Stops clusters of commands that were killed before they could.

@@ -4,8 +4,9 @@ mod local;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 
 pub use local::LocalCluster;
@@ -13,6 +14,7 @@ pub use local::LocalCluster;
 use crate::images;
 use crate::process::{replace_by, step};
 use crate::setup::{self, Part};
+use crate::workspace::absolute;
 
 /// Which cluster, and what to do with it.
 #[derive(Args)]
@@ -29,7 +31,7 @@ node1 (control plane and kubelet), node2 and world (the nodes' default gateway) 
 namespaces of their own; nothing is reachable from the host's network. Clusters with different --dir run side by side.")]
 pub struct ClusterArgs {
     /// Where the cluster's state lives
-    #[arg(long, global = true, default_value_os_t = default_dir())]
+    #[arg(long, global = true, default_value_os_t = default_dir(), value_parser = absolute)]
     dir: PathBuf,
     #[command(subcommand)]
     action: Action,
@@ -37,7 +39,7 @@ pub struct ClusterArgs {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Start a cluster with its DNS (about 20 s; the first time, build Kubernetes: 4 to 7 minutes)
+    /// Start a cluster with its DNS (about 20 s; the first time, build Kubernetes: 3 to 5 minutes)
     Up {
         /// 1 or 2
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
@@ -65,6 +67,7 @@ enum Action {
     /// Import image archives into every node
     Load {
         /// Archives; without any, those that `cargo xtask images` makes
+        #[arg(value_parser = absolute)]
         archives: Vec<PathBuf>,
     },
     /// Restart one service
@@ -116,10 +119,16 @@ pub fn default_dir() -> PathBuf {
     std::env::temp_dir().join("l7egg-cluster")
 }
 
-/// Builds Kubernetes unless the cache has it.
-pub fn build_kubernetes() -> Result<()> {
+/// Builds Kubernetes unless the cache has it, and does other work meanwhile: on a fresh machine both take minutes,
+/// and neither keeps all processors busy all the time.
+pub fn build_kubernetes_beside(work: impl FnOnce() -> Result<()>) -> Result<()> {
     setup::ensure(&[Part::Cluster])?;
-    local::build_kubernetes()
+    thread::scope(|scope| {
+        let kubernetes = scope.spawn(local::build_kubernetes);
+        let worked = work();
+        kubernetes.join().map_err(|_| anyhow!("the build of Kubernetes panicked"))??;
+        worked
+    })
 }
 
 fn never(infallible: Infallible) -> Result<()> {

@@ -18,10 +18,11 @@ pub fn e2e(report: &mut Report, kubernetes: &Kubernetes, filter: &[String]) {
     let one_at_a_time = ["--test-threads=1".to_owned()];
     let filter: Vec<_> = one_at_a_time.iter().chain(filter).cloned().collect();
     let row = kubernetes.install().and_then(|()| run("e2e", "e2e", "*", kubernetes, 1800, &filter));
-    report.add(row.unwrap_or_else(|error| Row::unable("e2e", &error)));
-    if report.failed() > 0 {
+    let row = row.unwrap_or_else(|error| Row::unable("e2e", &error));
+    if row.failures() > 0 {
         kubernetes.explain();
     }
+    report.add(row);
 }
 
 fn run(

@@ -16,7 +16,8 @@ use clap::{Args, ValueEnum};
 use crate::cluster::LocalCluster;
 use crate::kubernetes::Kubernetes;
 use crate::setup::{self, Part};
-use crate::{build, cluster, images};
+use crate::workspace::absolute;
+use crate::{build, cluster};
 use report::{Report, Row};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,14 +49,14 @@ pub struct TestArgs {
     /// Which tiers
     #[arg(value_enum, default_values = ["all"])]
     tiers: Vec<Tier>,
-    /// Debian kernels for the kernel tier besides this machine's
-    #[arg(long, value_delimiter = ',', default_value = "6.1,6.12")]
+    /// Debian kernels for the kernel tier besides this machine's; without a value, none
+    #[arg(long, value_delimiter = ',', num_args = 0..=1, default_value = "6.1,6.12")]
     kernels: Vec<String>,
     /// Try the kernel tier on 5.10, 6.18 and the newest too; these do not decide the result
     #[arg(long)]
     all_kernels: bool,
     /// Use the cluster in this directory and leave it running, instead of one for this run alone
-    #[arg(long)]
+    #[arg(long, value_parser = absolute)]
     dir: Option<PathBuf>,
     /// For the test programs: a part of the tests' names, or other options of libtest
     #[arg(last = true)]
@@ -66,10 +67,10 @@ pub struct TestArgs {
 #[derive(Args)]
 pub struct E2eArgs {
     /// The cluster, whose nodes must have our images (see e2e/kind); without it, one on this machine
-    #[arg(long)]
+    #[arg(long, value_parser = absolute)]
     kubeconfig: Option<PathBuf>,
     /// Use the local cluster in this directory and leave it running
-    #[arg(long, conflicts_with = "kubeconfig")]
+    #[arg(long, conflicts_with = "kubeconfig", value_parser = absolute)]
     dir: Option<PathBuf>,
     /// For the test programs: a part of the tests' names, or other options of libtest
     #[arg(last = true)]
@@ -81,7 +82,11 @@ pub fn run(args: &TestArgs) -> Result<()> {
     let wanted = |tier| args.tiers.contains(&tier) || args.tiers.contains(&Tier::All);
     let on_cluster = wanted(Tier::Operator) || wanted(Tier::E2e);
     setup::ensure(&Part::ALL)?;
-    build::all_and_tests()?;
+    if on_cluster && args.dir.is_none() {
+        cluster::build_kubernetes_beside(build::all_and_tests)?;
+    } else {
+        build::all_and_tests()?;
+    }
 
     let mut report = Report::new(args.filter.is_empty());
     if wanted(Tier::Unit) {
@@ -100,7 +105,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
 pub fn run_e2e(args: &E2eArgs) -> Result<()> {
     build::all_and_tests()?;
     let kubernetes = match &args.kubeconfig {
-        Some(path) => Kubernetes::Kubeconfig(std::path::absolute(path)?),
+        Some(path) => Kubernetes::Kubeconfig(path.clone()),
         None => Kubernetes::Local(local_cluster(args.dir.as_deref())?),
     };
     let mut report = Report::new(args.filter.is_empty());
@@ -110,8 +115,6 @@ pub fn run_e2e(args: &E2eArgs) -> Result<()> {
 }
 
 fn run_on_cluster(report: &mut Report, args: &TestArgs, wanted: &dyn Fn(Tier) -> bool) -> Result<()> {
-    cluster::build_kubernetes()?;
-    images::run()?;
     let kubernetes = Kubernetes::Local(local_cluster(args.dir.as_deref())?);
     if wanted(Tier::Operator) {
         report.add(cluster_tiers::operator(&kubernetes, &args.filter));

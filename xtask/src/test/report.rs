@@ -26,7 +26,8 @@ impl Row {
         Self { tier: tier.to_owned(), tally: Tally::default(), trouble, took: Duration::ZERO, required: true }
     }
 
-    fn failures(&self) -> usize {
+    /// How many of its tests failed, and one more if it did not come to its end.
+    pub fn failures(&self) -> usize {
         self.tally.failed.len() + usize::from(self.trouble.is_some())
     }
 }
