@@ -2,19 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, RwLock};
 
 use anyhow::Context;
-use nix::sys::socket::sockopt::{IpFreebind, Ipv6V6Only, ReuseAddr};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
-};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpStream, UdpSocket};
 
-use super::Zone;
 use super::answer::{Transport, answer};
+use super::{Zone, listen};
 
 /// A zone that several servers share.
 pub type SharedZone = Arc<RwLock<Zone>>;
@@ -28,10 +23,8 @@ pub fn shared_zone() -> SharedZone {
 pub async fn serve(address: IpAddr, zone: SharedZone) -> anyhow::Result<()> {
     let address = SocketAddr::new(address, 53);
     let what = || format!("cannot serve DNS on {address}");
-    let udp = Arc::new(UdpSocket::from_std(bound(address, SockType::Datagram).with_context(what)?.into())?);
-    let tcp = bound(address, SockType::Stream).with_context(what)?;
-    listen(&tcp, Backlog::new(128)?)?;
-    let tcp = TcpListener::from_std(tcp.into())?;
+    let udp = Arc::new(listen::udp(address).with_context(what)?);
+    let tcp = listen::tcp(address).with_context(what)?;
     tokio::spawn(serve_udp(udp, zone.clone()));
     tokio::spawn(async move {
         loop {
@@ -70,19 +63,4 @@ async fn serve_stream(mut stream: TcpStream, zone: SharedZone) -> io::Result<()>
         // One write, so that length and message leave in one segment.
         stream.write_all(&[&length.to_be_bytes(), bytes.as_slice()].concat()).await?;
     }
-}
-
-/// IPv6 addresses that are local by route only can be bound with IP_FREEBIND.
-fn bound(address: SocketAddr, type_: SockType) -> io::Result<std::os::fd::OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let fd = socket(family, type_, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
-    setsockopt(&fd, IpFreebind, &true)?;
-    if address.is_ipv6() {
-        setsockopt(&fd, Ipv6V6Only, &true)?;
-    }
-    if type_ == SockType::Stream {
-        setsockopt(&fd, ReuseAddr, &true)?;
-    }
-    bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    Ok(fd)
 }

@@ -5,8 +5,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
+use super::listen;
 use super::pktinfo::AnyAddressSocket;
 
 /// Echoes on a TCP port, in the background. Must be called within a tokio runtime.
@@ -14,7 +15,8 @@ use super::pktinfo::AnyAddressSocket;
 /// # Errors
 /// When the port is taken.
 pub fn serve_tcp(port: u16) -> anyhow::Result<()> {
-    let listener = listen(port).with_context(|| format!("cannot listen on TCP port {port}"))?;
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let listener = listen::tcp(any).with_context(|| format!("cannot listen on TCP port {port}"))?;
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
@@ -47,13 +49,6 @@ pub fn serve_udp(port: u16) -> anyhow::Result<()> {
         }
     });
     Ok(())
-}
-
-/// `[::]` takes IPv4 connections too (`net.ipv6.bindv6only` is 0 everywhere, and the standard library's default).
-fn listen(port: u16) -> std::io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }
 
 async fn echo(mut stream: TcpStream) -> std::io::Result<()> {

@@ -7,6 +7,7 @@ mod control;
 mod dns;
 mod echo;
 mod fresh;
+mod listen;
 mod net;
 mod pktinfo;
 mod zone;
