@@ -9,7 +9,7 @@ use super::{Outcome, Target, connect, now_micros};
 /// From this moment on the destination is so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Wall clock in microseconds of when the first try with this outcome began.
+    /// Wall clock in microseconds of when the first try with this outcome ended.
     pub at: u64,
     /// How many tries had ended with the outcome before.
     pub tries: u64,
@@ -29,10 +29,10 @@ pub fn watch(
     let mut last: Option<Outcome> = None;
     let mut tries = 0;
     while go_on() {
-        let (began, at) = (Instant::now(), now_micros());
+        let began = Instant::now();
         let outcome = connect(target, timeout).outcome;
         if last.as_ref() != Some(&outcome) {
-            changed(Change { at, tries, outcome: outcome.clone() });
+            changed(Change { at: now_micros(), tries, outcome: outcome.clone() });
             last = Some(outcome);
             tries = 0;
         }
