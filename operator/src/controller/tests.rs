@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::index::{Labels, Observed};
 use crate::read;
+use crate::watch::Change;
 
 /// A control loop, its connections, and the requests that it made.
 struct Bench {

@@ -4,6 +4,8 @@
 //! changed, and answers what is desired. A pod's news cost the Eggs of its namespace and the ClusterEggs;
 //! an Egg's news cost the pods of its namespaces.
 
+mod answers;
+mod assignments;
 mod changes;
 mod egg_state;
 mod input;
@@ -16,12 +18,14 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+pub use answers::{Sizes, Summary};
 pub use changes::Changes;
 pub use input::{Accepted, Assignment, Egg, Labels, Observed, Pod, Rejection};
 pub use key::{EggKey, ObjectKey};
 pub use selection::{Namespaces, Selection};
 pub use tally::{MAX_TROUBLES, Tally, Trouble};
 
+use assignments::share_policy;
 use egg_state::{EggState, Target};
 use l7egg_crds::EggStatus;
 use observed::ObservedSet;
@@ -47,17 +51,6 @@ struct Namespace {
     eggs: BTreeSet<EggKey>,
 }
 
-/// What an Egg's status is made of.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Summary<'a> {
-    /// The Egg as it is.
-    pub egg: &'a Egg,
-    /// Generation that is enforced: an older one where the present one was not accepted.
-    pub in_force: Option<i64>,
-    /// Its pods.
-    pub tally: Tally,
-}
-
 impl Index {
     /// Marks what changed since the last time, and forgets it.
     pub fn take_changes(&mut self) -> Changes {
@@ -72,7 +65,7 @@ impl Index {
             self.recover(&key);
         }
         for observed in self.observed.values_mut() {
-            share_policy(&self.eggs, observed);
+            share_policy(&self.eggs, None, observed);
         }
     }
 
@@ -85,53 +78,6 @@ impl Index {
             self.changes.desired(&observed.key, observed.egg().as_ref());
         }
         self.changes.status.extend(self.eggs.keys().cloned());
-    }
-
-    /// What this EggAssignment is to be; nothing if it is not to be.
-    pub fn desired(&self, key: &ObjectKey) -> Option<Assignment> {
-        let target = self.targets.get(key)?;
-        self.eggs.get(&target.egg)?.desired(&target.node, |pod| self.pod(pod))
-    }
-
-    /// This EggAssignment as the API server has it.
-    pub fn observed(&self, key: &ObjectKey) -> Option<&Observed> {
-        self.observed.get(key)
-    }
-
-    /// The Egg of that name.
-    pub fn egg(&self, key: &EggKey) -> Option<&Egg> {
-        Some(&self.eggs.get(key)?.egg)
-    }
-
-    /// What the status of this Egg is made of; nothing if there is no such Egg.
-    pub fn summary(&mut self, key: &EggKey) -> Option<Summary<'_>> {
-        let stale = self.eggs.get(key)?.stale_nodes();
-        for node in stale {
-            let state = &self.eggs[key];
-            let tally = state.desired(&node, |pod| self.pod(pod)).map(|desired| {
-                let id = &state.nodes[&node].assignment;
-                let error = self.write_errors.get(id).map(String::as_str);
-                Tally::of_node(&desired, self.observed.get(id), error)
-            });
-            // Nothing in force: the pods are selected, and wait.
-            let selected = state.nodes[&node].pods.len();
-            let tally = tally.unwrap_or(Tally { selected, ..Tally::default() });
-            if let Some(node) = self.eggs.get_mut(key).and_then(|state| state.nodes.get_mut(&node)) {
-                node.tally = Some(tally);
-            }
-        }
-        let state = self.eggs.get(key)?;
-        Some(Summary { egg: &state.egg, in_force: state.in_force_generation(), tally: state.tally() })
-    }
-
-    /// Number of Eggs and ClusterEggs, of those not accepted, of pods and of EggAssignments.
-    pub fn sizes(&self) -> Sizes {
-        Sizes {
-            eggs: self.eggs.len(),
-            rejected: self.eggs.values().filter(|state| state.egg.spec.is_err()).count(),
-            pods: self.namespaces.values().map(|namespace| namespace.pods.len()).sum(),
-            assignments: self.observed.len(),
-        }
     }
 
     /// A pod is there or has changed.
@@ -257,64 +203,6 @@ impl Index {
         }
     }
 
-    /// An EggAssignment is there or has changed.
-    pub fn apply_observed(&mut self, observed: Observed) {
-        self.observed.seen(observed.resource_version);
-        self.observe(observed);
-    }
-
-    /// The API server's answer to the writing of an EggAssignment.
-    pub fn assignment_written(&mut self, observed: Observed) {
-        // The watch is further than this answer and does not have the object: it has been deleted since.
-        if self.observed.get(&observed.key).is_some() || !self.observed.is_past(observed.resource_version) {
-            self.observe(observed);
-        }
-    }
-
-    /// An EggAssignment is gone.
-    pub fn remove_observed(&mut self, key: &ObjectKey) {
-        if let Some(old) = self.observed.remove(key) {
-            self.mark_observed(key, old.egg());
-        }
-    }
-
-    /// Why an EggAssignment could not be written the last time, or that it could be.
-    pub fn set_write_error(&mut self, key: &ObjectKey, error: Option<String>) {
-        let old = match error.clone() {
-            Some(error) if self.targets.contains_key(key) => self.write_errors.insert(key.clone(), error),
-            _ => self.write_errors.remove(key),
-        };
-        if old != error {
-            self.stale_tally(key);
-        }
-    }
-
-    /// All pods, namespaces, Eggs or EggAssignments, to find those that a new list no longer has.
-    pub fn pod_keys(&self) -> impl Iterator<Item = ObjectKey> {
-        self.namespaces.iter().flat_map(|(namespace, content)| {
-            content.pods.keys().map(|name| ObjectKey::new(namespace.as_str(), name.as_str()))
-        })
-    }
-
-    /// All namespaces that exist.
-    pub fn namespace_names(&self) -> impl Iterator<Item = String> {
-        self.namespaces.iter().filter(|(_, content)| content.labels.is_some()).map(|(name, _)| name.clone())
-    }
-
-    /// All Eggs and ClusterEggs.
-    pub fn egg_keys(&self) -> impl Iterator<Item = EggKey> {
-        self.eggs.keys().cloned()
-    }
-
-    /// All EggAssignments that exist.
-    pub fn observed_keys(&self) -> impl Iterator<Item = ObjectKey> {
-        self.observed.values().map(|observed| observed.key.clone())
-    }
-
-    fn pod(&self, key: &ObjectKey) -> Option<&Pod> {
-        self.namespaces.get(&key.namespace)?.pods.get(&key.name)
-    }
-
     fn set_status(&mut self, key: &EggKey, resource_version: u64, status: EggStatus) {
         let Some(state) = self.eggs.get_mut(key) else { return };
         if is_older(resource_version, state.egg.resource_version) {
@@ -324,35 +212,6 @@ impl Index {
         if state.egg.status != status {
             state.egg.status = status;
             self.changes.status.insert(key.clone());
-        }
-    }
-
-    fn observe(&mut self, mut observed: Observed) {
-        let key = observed.key.clone();
-        if let Some(known) = self.observed.get(&key)
-            && is_older(observed.resource_version, known.resource_version)
-        {
-            return;
-        }
-        share_policy(&self.eggs, &mut observed);
-        let egg = observed.egg();
-        if self.observed.insert(observed) {
-            self.mark_observed(&key, egg);
-        }
-    }
-
-    fn mark_observed(&mut self, key: &ObjectKey, egg: Option<EggKey>) {
-        let egg = self.targets.get(key).map(|target| target.egg.clone()).or(egg);
-        self.changes.observed(key, egg.as_ref());
-        self.stale_tally(key);
-    }
-
-    fn stale_tally(&mut self, key: &ObjectKey) {
-        if let Some(target) = self.targets.get(key)
-            && let Some(state) = self.eggs.get_mut(&target.egg)
-        {
-            state.forget_tally(&target.node);
-            self.changes.status.insert(target.egg.clone());
         }
     }
 
@@ -401,30 +260,6 @@ impl Index {
         {
             self.namespaces.remove(name);
         }
-    }
-}
-
-/// How much there is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// Eggs and ClusterEggs.
-    pub eggs: usize,
-    /// Of these, not accepted.
-    pub rejected: usize,
-    /// Pods that are bound and not finished.
-    pub pods: usize,
-    /// EggAssignments that exist.
-    pub assignments: usize,
-}
-
-/// Every node's assignment of an Egg carries the same policy: it is kept once.
-fn share_policy(eggs: &HashMap<EggKey, EggState>, observed: &mut Observed) {
-    let Some(key) = observed.egg() else { return };
-    let Some(policy) = eggs.get(&key).and_then(EggState::policy) else { return };
-    if let Some(assignment) = &mut observed.assignment
-        && assignment.policy == *policy
-    {
-        assignment.policy = policy.clone();
     }
 }
 

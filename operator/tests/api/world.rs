@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -77,6 +78,7 @@ impl World {
             }
         };
         install(&client).await;
+        refuse_company(&client).await;
         let namespace = format!("l7egg-test-{name}-{:x}", std::process::id());
         let world = World { client, namespace, operator: None, _turn: turn };
         world.make_namespace(&world.namespace, json!({})).await;
@@ -316,6 +318,18 @@ async fn reach() -> Result<Client, String> {
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("no answer within 5 s".to_owned()),
     }
+}
+
+/// Another operator would do what the tests expect of theirs, and what they do not.
+async fn refuse_company(client: &Client) {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let deployment = api.get_opt("l7egg-operator").await.expect("an answer about deployments");
+    let replicas = deployment.and_then(|it| it.spec).map_or(0, |spec| spec.replicas.unwrap_or(1));
+    assert!(
+        replicas == 0,
+        "an operator runs in this cluster; stop it for these tests: \
+         kubectl -n {SYSTEM_NAMESPACE} scale deployment/l7egg-operator --replicas=0"
+    );
 }
 
 async fn install(client: &Client) {

@@ -1,15 +1,20 @@
 //! The control loop: news into the index, and what the index then wants written out to the API server. One
 //! task owns all state; requests run beside it.
 
+mod intake;
+mod outcome;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use kube::runtime::events::Event;
-use kube::{Client, Resource};
-use l7egg_crds::{ClusterEgg, Egg, EggKind, EggStatus};
+use l7egg_crds::EggStatus;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,13 +27,9 @@ use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::queue::{Queue, Task};
 use crate::status;
-use crate::watch::{Change, News};
+use crate::watch::News;
 use crate::write::{Write, WriteError, Written, write};
 
-/// Longest pause before a request is tried again that failed because the API server is away or busy.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The same for one that the API server refused: the object has to change first.
-const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(300);
 /// Most news taken in before what they ask for is begun.
 const NEWS_AT_ONCE: usize = 256;
 /// Time that requests have to end when the operator is to stop.
@@ -172,62 +173,6 @@ impl Controller {
         }
     }
 
-    fn take_in(&mut self, news: News) {
-        let (index, listings) = (&mut self.index, &mut self.listings);
-        match news {
-            News::Egg(change) => {
-                let keys = || index.egg_keys().filter(|key| key.kind == EggKind::Egg).collect();
-                let gone = listings.eggs.gone(&change, |egg| egg.key.clone(), keys);
-                self.take_in_egg(change, gone);
-            }
-            News::ClusterEgg(change) => {
-                let keys = || index.egg_keys().filter(|key| key.kind == EggKind::ClusterEgg).collect();
-                let gone = listings.cluster_eggs.gone(&change, |egg| egg.key.clone(), keys);
-                self.take_in_egg(change, gone);
-            }
-            News::Pod(change) => {
-                let gone = listings.pods.gone(&change, |pod| pod.key(), || index.pod_keys().collect());
-                gone.iter().for_each(|key| index.remove_pod(key));
-                if let Change::Set(pod) = change {
-                    index.apply_pod(pod);
-                }
-            }
-            News::Namespace(change) => {
-                let names = || index.namespace_names().collect();
-                let gone = listings.namespaces.gone(&change, |(name, _)| name.clone(), names);
-                gone.iter().for_each(|name| index.remove_namespace(name));
-                if let Change::Set((name, labels)) = change {
-                    index.apply_namespace(&name, labels);
-                }
-            }
-            News::Assignment(change) => {
-                let keys = || index.observed_keys().collect();
-                let gone = listings.assignments.gone(&change, |observed| observed.key.clone(), keys);
-                gone.iter().for_each(|key| index.remove_observed(key));
-                if let Change::Set(observed) = change {
-                    index.apply_observed(observed);
-                }
-            }
-        }
-    }
-
-    fn take_in_egg(&mut self, change: Change<crate::index::Egg, EggKey>, gone: Vec<EggKey>) {
-        for key in gone {
-            self.index.remove_egg(&key);
-            self.eggs.remove(&key);
-        }
-        if let Change::Set(egg) = change {
-            let key = egg.key.clone();
-            let generation = |index: &Index| index.egg(&key).map(|egg| egg.generation);
-            let before = generation(&self.index);
-            self.index.apply_egg(egg);
-            if self.writes && before != generation(&self.index) {
-                // A status that was refused before belonged to another generation.
-                self.queue.push(Task::Status(key.clone()), Some(key), true);
-            }
-        }
-    }
-
     fn begin(&mut self, now: Instant) {
         while self.running.len() < self.concurrent_writes
             && let Some(task) = self.queue.pop(now)
@@ -293,106 +238,6 @@ impl Controller {
             Done { task, took: start.elapsed(), result, status }
         });
     }
-
-    fn finish(&mut self, done: Done) {
-        let Done { task, took, result, status } = done;
-        let what = match &task {
-            Task::Assignment(_) => "assignment",
-            Task::Status(_) => "status",
-        };
-        self.connections.metrics.wrote(what, result.is_ok(), took);
-        let written = match result {
-            Ok(written) => written,
-            Err(error) => return self.finish_failed(&task, error, status),
-        };
-        match (&task, written) {
-            (Task::Assignment(key), Written::Applied(observed)) => {
-                tracing::debug!(%key, ?took, "assignment written");
-                self.index.assignment_written(*observed);
-                self.index.set_write_error(key, None);
-            }
-            (Task::Assignment(key), _) => {
-                tracing::debug!(%key, ?took, "assignment deleted");
-                self.index.remove_observed(key);
-                self.index.set_write_error(key, None);
-            }
-            (Task::Status(key), Written::Status(resource_version, stored)) => {
-                let uid = self.index.egg(key).map(|egg| egg.uid.clone()).unwrap_or_default();
-                self.index.status_written(key, &uid, resource_version, stored);
-                if let Some((old, new)) = status {
-                    self.announce(key, uid, &old, &new);
-                }
-            }
-            (Task::Status(_), _) => {}
-        }
-        self.queue.done(&task);
-    }
-
-    fn finish_failed(&mut self, task: &Task, error: WriteError, status: Option<(EggStatus, EggStatus)>) {
-        let longest = if error.is_refusal() { LONGEST_REFUSED_PAUSE } else { LONGEST_PAUSE };
-        let failures = self.queue.failed(task, Instant::now(), longest);
-        let (what, name) = match task {
-            Task::Assignment(key) => ("EggAssignment", key.to_string()),
-            Task::Status(key) => ("status", key.to_string()),
-        };
-        if failures <= 1 {
-            tracing::warn!(what, name, %error, "not written, trying again");
-        } else {
-            tracing::debug!(what, name, %error, failures, "still not written");
-        }
-        match task {
-            Task::Assignment(key) => {
-                self.index.set_write_error(key, Some(error.to_string()));
-                if let WriteError::StoredOtherwise(observed) = error {
-                    self.index.assignment_written(*observed);
-                }
-            }
-            // An object that was stored past its schema takes no status; an event it does take.
-            Task::Status(key) if error.is_refusal() && failures == 1 => {
-                let uid = self.index.egg(key).map(|egg| egg.uid.clone()).unwrap_or_default();
-                if let Some((old, new)) = status {
-                    self.announce(key, uid, &old, &new);
-                }
-            }
-            Task::Status(_) => {}
-        }
-    }
-
-    fn announce(&mut self, key: &EggKey, uid: String, old: &EggStatus, new: &EggStatus) {
-        let this = Some((uid, new.observed_generation.unwrap_or_default()));
-        let Some(progress) = self.eggs.get_mut(key) else { return };
-        let events = announce::events(old, new, progress.announced == this);
-        let reference = reference(key, this.as_ref().map(|(uid, _)| uid.clone()));
-        if announce::is_programmed(new) {
-            progress.announced = this;
-        }
-        for event in events {
-            match event.reason.as_str() {
-                "Rejected" | "PodFailed" => {
-                    tracing::warn!(egg = %key, "{}: {}", event.reason, event.note.as_deref().unwrap_or_default());
-                }
-                reason => tracing::info!(egg = %key, generation = new.observed_generation, "{reason}"),
-            }
-            if self.connections.events.try_send((event, reference.clone())).is_err() {
-                tracing::debug!(egg = %key, "too many events, one is lost");
-            }
-        }
-    }
-}
-
-fn reference(key: &EggKey, uid: Option<String>) -> ObjectReference {
-    let (api_version, kind) = match key.kind {
-        EggKind::Egg => (Egg::api_version(&()), Egg::kind(&())),
-        EggKind::ClusterEgg => (ClusterEgg::api_version(&()), ClusterEgg::kind(&())),
-    };
-    ObjectReference {
-        api_version: Some(api_version.into_owned()),
-        kind: Some(kind.into_owned()),
-        namespace: key.namespace.clone(),
-        name: Some(key.name.clone()),
-        uid,
-        ..ObjectReference::default()
-    }
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -401,6 +246,3 @@ async fn sleep_until(due: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
-
-#[cfg(test)]
-mod tests;
