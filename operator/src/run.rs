@@ -77,8 +77,17 @@ fn recorder(client: &Client, identity: &str) -> Recorder {
 }
 
 async fn publish(recorder: Recorder, mut events: mpsc::Receiver<(Event, ObjectReference)>) {
-    while let Some((event, about)) = events.recv().await {
-        if let Err(error) = recorder.publish(&event, &about).await {
+    while let Some((event, mut about)) = events.recv().await {
+        let mut sent = recorder.publish(&event, &about).await;
+        // API servers of 1.20 take no event in `default` about an object of no namespace.
+        if let Err(kube::Error::Api(status)) = &sent
+            && status.is_invalid()
+            && about.namespace.is_none()
+        {
+            about.namespace = Some("default".to_owned());
+            sent = recorder.publish(&event, &about).await;
+        }
+        if let Err(error) = sent {
             tracing::debug!(reason = %event.reason, name = ?about.name, %error, "event was not sent");
         }
     }

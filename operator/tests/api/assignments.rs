@@ -67,6 +67,30 @@ async fn match_expressions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_of_many_nodes_does_not_hold_up_another_egg() {
+    const NODES: usize = 100;
+    let Some(mut world) = World::new("many").await else { return };
+    for node in 0..NODES {
+        world.make_pod(&format!("p{node}"), &format!("fake-{node}"), json!({"app": "large"})).await;
+    }
+    world.make_pod("small", "fake-0", json!({"app": "small"})).await;
+    world.start_operator().await;
+    let select = |app: &str| json!({"matchLabels": {"app": app}});
+    let start = Instant::now();
+    world.apply_egg("large", egg_spec(select("large"), "10.0.0.0/8")).await;
+    world.apply_egg("small", egg_spec(select("small"), "10.0.0.0/8")).await;
+    world.expect_pods("small.fake-0", &["small"]).await;
+    let small = start.elapsed();
+    eventually("all assignments are there", || async {
+        let count = world.assignment_names().await.len();
+        if count == NODES + 1 { Ok(()) } else { Err(format!("{count}")) }
+    })
+    .await;
+    println!("one Egg's {NODES} assignments after {:?}; another Egg's one after {small:?}", start.elapsed());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edits_reach_every_node_at_once() {
     let Some(mut world) = World::new("edits").await else { return };
     world.start_operator().await;

@@ -58,6 +58,11 @@ async fn host_firewalls_are_refused_in_words() {
     })
     .await;
     assert!(message.contains("nodeSelector"), "{message}");
+    eventually("there is an event", || async {
+        let reasons = world.event_reasons_in("default", &name).await;
+        if reasons == ["Rejected"] { Ok(()) } else { Err(format!("{reasons:?}")) }
+    })
+    .await;
     world.cluster_eggs().delete(&name, &DeleteParams::default()).await.unwrap();
     world.end().await;
 }

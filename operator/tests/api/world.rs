@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
@@ -234,10 +234,14 @@ impl World {
         .await
     }
 
-    /// Reasons of all events about an object.
+    /// Reasons of all events about an object of the test's namespace.
     pub async fn event_reasons(&self, name: &str) -> Vec<String> {
-        let api: Api<k8s_openapi::api::core::v1::Event> =
-            Api::namespaced(self.client.clone(), &self.namespace);
+        self.event_reasons_in(&self.namespace, name).await
+    }
+
+    /// The same; events about objects of no namespace are in `default`.
+    pub async fn event_reasons_in(&self, namespace: &str, name: &str) -> Vec<String> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let fields = ListParams::default().fields(&format!("involvedObject.name={name}"));
         let events = api.list(&fields).await.expect("a list of events");
         events.into_iter().filter_map(|event| event.reason).collect()
