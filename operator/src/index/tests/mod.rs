@@ -1,6 +1,7 @@
 //! The index with plain structs.
 
 mod eggs;
+mod model;
 mod pods;
 mod scale;
 mod tally;
