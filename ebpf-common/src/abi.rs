@@ -177,10 +177,11 @@ pub struct QueryKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Hash of the qname, which a rule of the subject's policy matches.
+    /// Hash of the qname.
     pub name: u64,
-    /// When it was asked, `bpf_ktime_get_boot_ns`.
-    pub asked_ns: u64,
+    /// 1 if a rule of the subject's policy matches the qname: then every address of the answer is learned.
+    /// Otherwise only those of an alias that a rule matches.
+    pub matched: u64,
 }
 
 /// Key of `LEARNED`: an address that a pod was given for a name.

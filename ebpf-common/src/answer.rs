@@ -13,6 +13,11 @@ pub const HEADER: u32 = 12;
 pub const ANSWER_STEPS: u32 = 1024;
 
 const TYPE_A: u16 = 1;
+const TYPE_CNAME: u16 = 5;
+const TYPE_SVCB: u16 = 64;
+const TYPE_HTTPS: u16 = 65;
+const KEY_IPV4HINT: u16 = 4;
+const KEY_IPV6HINT: u16 = 6;
 const TYPE_AAAA: u16 = 28;
 const CLASS_IN: u16 = 1;
 
@@ -83,6 +88,16 @@ impl Message {
         if at >= self.len { None } else { Some(self.bytes[at as usize & (MESSAGE_MAX - 1)]) }
     }
 
+    /// Its header; of no meaning if there are fewer than 12 bytes.
+    #[inline(always)]
+    pub fn header(&self) -> Header {
+        let mut bytes = [0; HEADER as usize];
+        for (to, from) in bytes.iter_mut().zip(&self.bytes) {
+            *to = *from;
+        }
+        Header::parse(&bytes)
+    }
+
     #[inline(always)]
     fn u16(&self, at: u32) -> Option<u16> {
         Some(u16::from_be_bytes([self.byte(at)?, self.byte(at.wrapping_add(1))?]))
@@ -105,12 +120,35 @@ impl Message {
 pub enum Step {
     /// Nothing yet: go on.
     More,
-    /// An address: [`AnswerWalk::address`] and [`AnswerWalk::ttl_s`].
+    /// An address: [`AnswerWalk::address`] and [`AnswerWalk::ttl_s`], of the name at [`AnswerWalk::owner`].
     Address,
+    /// An alias: the name at [`AnswerWalk::target`] stands for the one at [`AnswerWalk::owner`].
+    Alias,
     /// The end of the answer section.
     Done,
     /// The message is not what it should be.
     Stop,
+}
+
+/// Where in a record the walk is.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// At the first label of the owner's name.
+    #[default]
+    Begin = 0,
+    /// At another label of it.
+    Owner = 6,
+    /// Behind the owner's name.
+    Fixed = 1,
+    /// At a label of the target's name of a service binding (RFC 9460 §2.2).
+    ServiceTarget = 2,
+    /// At a parameter of it.
+    Parameter = 3,
+    /// At an address hint for IPv4.
+    Hint4 = 4,
+    /// At an address hint for IPv6.
+    Hint6 = 5,
 }
 
 /// State of the walk.
@@ -119,8 +157,14 @@ pub enum Step {
 pub struct AnswerWalk {
     at: u32,
     records_left: u32,
-    in_name: u32,
+    place: Place,
     ttl_s: u32,
+    owner: u32,
+    target: u32,
+    /// End of the record.
+    end: u32,
+    /// End of the address hints.
+    hints_end: u32,
     address: Address,
 }
 
@@ -129,8 +173,9 @@ impl AnswerWalk {
     #[inline(always)]
     pub fn start(&mut self, behind_qname: u32, answers: u16) {
         self.at = behind_qname + 4;
+        self.owner = self.at;
         self.records_left = u32::from(answers);
-        self.in_name = 1;
+        self.place = Place::Begin;
     }
 
     /// The address that was found last.
@@ -145,34 +190,57 @@ impl AnswerWalk {
         self.ttl_s
     }
 
-    /// One label of a record's name, or the rest of the record.
+    /// Offset of the name whose record this is; it may be compressed.
+    #[inline(always)]
+    pub fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    /// Offset of the name that an alias stands for; it may be compressed.
+    #[inline(always)]
+    pub fn target(&self) -> u32 {
+        self.target
+    }
+
+    /// One label of a name, one parameter or hint, or the rest of a record.
     #[inline(always)]
     pub fn step(&mut self, message: &Message) -> Step {
-        if self.records_left == 0 {
-            return Step::Done;
-        }
-        if self.in_name == 1 {
-            let Some(label) = message.byte(self.at) else { return Step::Stop };
-            match label {
-                0 => {
-                    self.at += 1;
-                    self.in_name = 0;
-                }
-                // A pointer ends the name (RFC 1035 §4.1.4). Whose record it is does not matter: the
-                // resolver that we trust put it into the answer to this question.
-                0xc0..=0xff => {
-                    self.at += 2;
-                    self.in_name = 0;
-                }
-                1..=63 => self.at += u32::from(label) + 1,
-                _ => return Step::Stop,
+        let step = match self.place {
+            Place::Begin if self.records_left == 0 => Some(Step::Done),
+            Place::Begin => {
+                self.owner = self.at;
+                self.place = Place::Owner;
+                self.label(message, Place::Fixed)
             }
-            return Step::More;
-        }
-        match self.record(message) {
+            Place::Owner => self.label(message, Place::Fixed),
+            Place::Fixed => self.record(message),
+            Place::ServiceTarget => self.label(message, Place::Parameter),
+            Place::Parameter => self.parameter(message),
+            Place::Hint4 | Place::Hint6 => self.hint(message),
+        };
+        match step {
             Some(step) => step,
             None => Step::Stop,
         }
+    }
+
+    /// Skips a label; behind the last one is `next`.
+    #[inline(always)]
+    fn label(&mut self, message: &Message, next: Place) -> Option<Step> {
+        match message.byte(self.at)? {
+            0 => {
+                self.at += 1;
+                self.place = next;
+            }
+            // A pointer ends the name (RFC 1035 §4.1.4).
+            0xc0..=0xff => {
+                self.at += 2;
+                self.place = next;
+            }
+            label @ 1..=63 => self.at += u32::from(label) + 1,
+            _ => return None,
+        }
+        Some(Step::More)
     }
 
     #[inline(always)]
@@ -180,33 +248,90 @@ impl AnswerWalk {
         let kind = message.u16(self.at)?;
         let class = message.u16(self.at + 2)?;
         let ttl = u32::from(message.u16(self.at + 4)?) << 16 | u32::from(message.u16(self.at + 6)?);
-        let length = message.u16(self.at + 8)?;
+        let length = u32::from(message.u16(self.at + 8)?);
         let data = self.at + 10;
-        self.at = data + u32::from(length);
+        self.end = data + length;
         self.records_left -= 1;
-        self.in_name = 1;
-        if self.at > message.len {
+        if self.end > message.len {
             return None;
         }
         // RFC 2181 §8: a TTL with the top bit set is 0.
         self.ttl_s = if ttl >> 31 == 1 { 0 } else { ttl };
-        Some(match (kind, class, length) {
-            (TYPE_A, CLASS_IN, 4) => {
-                self.address = mapped([0; 4]);
-                for i in 0..4 {
-                    self.address[12 + i] = message.byte(data + i as u32)?;
-                }
-                Step::Address
+        if class == CLASS_IN && (kind == TYPE_SVCB || kind == TYPE_HTTPS) {
+            // Behind the priority.
+            self.at = data + 2;
+            self.place = Place::ServiceTarget;
+            return Some(Step::More);
+        }
+        let step = match (kind, class, length) {
+            (TYPE_A, CLASS_IN, 4) => self.take4(message, data)?,
+            (TYPE_AAAA, CLASS_IN, 16) => self.take6(message, data)?,
+            (TYPE_A | TYPE_AAAA, CLASS_IN, _) => return None,
+            (TYPE_CNAME, CLASS_IN, _) => {
+                self.target = data;
+                Step::Alias
             }
-            (TYPE_AAAA, CLASS_IN, 16) => {
-                for i in 0..16 {
-                    self.address[i] = message.byte(data + i as u32)?;
-                }
-                Step::Address
-            }
-            (TYPE_A | TYPE_AAAA, CLASS_IN, _) => Step::Stop,
             _ => Step::More,
-        })
+        };
+        self.at = self.end;
+        self.place = Place::Begin;
+        Some(step)
+    }
+
+    /// RFC 9460 §2.2 and §7.3: key, length, value; hints are lists of addresses.
+    #[inline(always)]
+    fn parameter(&mut self, message: &Message) -> Option<Step> {
+        if self.at >= self.end {
+            self.at = self.end;
+            self.place = Place::Begin;
+            return Some(Step::More);
+        }
+        let key = message.u16(self.at)?;
+        let value = self.at + 4;
+        let value_end = value + u32::from(message.u16(self.at + 2)?);
+        if value_end > self.end {
+            return None;
+        }
+        self.hints_end = value_end;
+        self.at = value;
+        match key {
+            KEY_IPV4HINT => self.place = Place::Hint4,
+            KEY_IPV6HINT => self.place = Place::Hint6,
+            _ => self.at = value_end,
+        }
+        Some(Step::More)
+    }
+
+    #[inline(always)]
+    fn hint(&mut self, message: &Message) -> Option<Step> {
+        let size = if self.place == Place::Hint4 { 4 } else { 16 };
+        if self.at >= self.hints_end {
+            self.place = Place::Parameter;
+            return Some(Step::More);
+        }
+        if self.at + size > self.hints_end {
+            return None;
+        }
+        let at = self.at;
+        self.at += size;
+        if size == 4 { self.take4(message, at) } else { self.take6(message, at) }
+    }
+
+    #[inline(always)]
+    fn take4(&mut self, message: &Message, at: u32) -> Option<Step> {
+        self.address = mapped([0; 4]);
+        for i in 0..4 {
+            self.address[12 + i] = message.byte(at + i as u32)?;
+        }
+        Some(Step::Address)
+    }
+
+    #[inline(always)]
+    fn take6(&mut self, message: &Message, at: u32) -> Option<Step> {
+        for i in 0..16 {
+            self.address[i] = message.byte(at + i as u32)?;
+        }
+        Some(Step::Address)
     }
 }
 
@@ -219,7 +344,7 @@ pub fn addresses(message: &Message, behind_qname: u32, answers: u16) -> (Vec<(Ad
     let mut found = Vec::new();
     for _ in 0..ANSWER_STEPS {
         match walk.step(message) {
-            Step::More => {}
+            Step::More | Step::Alias => {}
             Step::Address => found.push((walk.address, walk.ttl_s)),
             Step::Done => return (found, true),
             Step::Stop => return (found, false),
@@ -260,6 +385,45 @@ mod tests {
         let (found, complete) = addresses(&message, QNAME_END, 3);
         assert!(complete);
         assert_eq!(found, vec![(mapped([192, 0, 2, 1]), 60), ([9; 16], 60)]);
+    }
+
+    #[test]
+    fn an_alias_and_whose_address_it_is() {
+        let message =
+            answer(&[(&[0xc0, 12], 5, &[1, b'c', 0xc0, 14]), (&[1, b'c', 0xc0, 14], 1, &[192, 0, 2, 1])]);
+        let mut walk = AnswerWalk::default();
+        walk.start(QNAME_END, 2);
+        let mut steps = Vec::new();
+        loop {
+            match walk.step(&message) {
+                Step::More => {}
+                Step::Done => break,
+                step => steps.push((step, walk.owner(), walk.target())),
+            }
+        }
+        let first = QNAME_END + 4;
+        let (target, second) = (first + 12, first + 16);
+        assert_eq!(steps, [(Step::Alias, first, target), (Step::Address, second, target)]);
+    }
+
+    #[test]
+    fn address_hints_of_service_bindings() {
+        let rdata = [
+            &[0, 1, 0][..],
+            &[0, 1, 0, 3, 2, b'h', b'2'],
+            &[0, 4, 0, 8, 192, 0, 2, 1, 192, 0, 2, 2],
+            &[[0, 6, 0, 16].as_slice(), &[9; 16]].concat(),
+        ]
+        .concat();
+        let message = answer(&[(&[0xc0, 12], 65, &rdata), (&[0xc0, 12], 1, &[192, 0, 2, 3])]);
+        let (found, complete) = addresses(&message, QNAME_END, 2);
+        assert!(complete);
+        let v4 = |host| (mapped([192, 0, 2, host]), 60);
+        assert_eq!(found, [v4(1), v4(2), ([9; 16], 60), v4(3)]);
+        // A hint that is no whole address, and a parameter past its record.
+        for bad in [&[0, 1, 0, 0, 4, 0, 3, 1, 2, 3][..], &[0, 1, 0, 0, 4, 0, 9, 1, 2, 3, 4]] {
+            assert_eq!(addresses(&answer(&[(&[0xc0, 12], 65, bad)]), QNAME_END, 1), (vec![], false));
+        }
     }
 
     #[test]

@@ -11,3 +11,4 @@ pub mod judge;
 pub mod learned;
 pub mod name;
 pub mod packet;
+pub mod stream;

@@ -10,6 +10,10 @@ use crate::automaton::{self, State};
 
 /// Steps that [`NameWalk::read`] needs at most: every byte of the longest name and its root label.
 pub const READ_STEPS: u32 = NAME_MAX as u32 + 1;
+/// Steps that [`NameWalk::read`] needs at most for a name that may be compressed.
+pub const COMPRESSED_STEPS: u32 = READ_STEPS + 2 * POINTERS_MAX;
+/// Pointers that are followed in one name. A chain of records needs one for each.
+const POINTERS_MAX: u32 = 32;
 /// Steps that [`NameWalk::hash`] needs at most.
 pub const HASH_STEPS: u32 = NAME_MAX as u32;
 
@@ -106,6 +110,10 @@ pub struct NameWalk {
     odd: u32,
     /// State of the policy's automaton.
     state: u32,
+    /// How many more pointers may be followed (RFC 1035 §4.1.4).
+    pointers_left: u32,
+    /// The first byte of a pointer whose second comes next, with a bit set above it; or 0.
+    pointer: u32,
     wire: [u8; 256],
 }
 
@@ -123,6 +131,8 @@ impl Default for NameWalk {
             unreadable: Unreadable::No,
             odd: 0,
             state: 0,
+            pointers_left: 0,
+            pointer: 0,
             wire: [0; 256],
         }
     }
@@ -142,6 +152,15 @@ impl NameWalk {
         self.position = 0;
         self.unreadable = Unreadable::No;
         self.odd = 0;
+        self.pointers_left = 0;
+        self.pointer = 0;
+    }
+
+    /// Begins to read a name that may be compressed, at offset `at` of a message.
+    #[inline(always)]
+    pub fn start_compressed(&mut self, at: u32) {
+        self.start(at);
+        self.pointers_left = POINTERS_MAX;
     }
 
     /// Begins to hash a name that is there already, in wire form.
@@ -174,9 +193,20 @@ impl NameWalk {
         let Some(byte) = byte else { return self.stop(Unreadable::Short) };
         self.at += 1;
         let mut byte = byte;
+        if self.pointer != 0 {
+            // What it points to was there before: a loop ends when no pointers are left.
+            self.at = (self.pointer & 0x3f) << 8 | u32::from(byte);
+            self.pointer = 0;
+            return Step::More;
+        }
         if self.left_in_label == 0 {
             if byte == 0 {
                 return Step::Done;
+            }
+            if byte & 0xc0 == 0xc0 && self.pointers_left > 0 {
+                self.pointers_left -= 1;
+                self.pointer = 0x100 | u32::from(byte);
+                return Step::More;
             }
             if byte & 0xc0 != 0 {
                 return self.stop(Unreadable::Label);
@@ -428,6 +458,26 @@ mod tests {
         assert_eq!(read(&[3, b'a', b'b'], 0).0.unreadable(), Unreadable::Short);
         assert_eq!(read(&[0xc0, 12], 0).0.unreadable(), Unreadable::Label);
         assert_eq!(read(&[0x41, 12], 0).0.unreadable(), Unreadable::Label);
+    }
+
+    #[test]
+    fn pointers_are_followed_and_loops_end() {
+        let compressed = |message: &[u8], at| {
+            let mut walk = NameWalk::default();
+            walk.start_compressed(at);
+            for _ in 0..COMPRESSED_STEPS {
+                let step = walk.read(message.get(walk.offset()).copied());
+                if step != Step::More {
+                    return (step, walk.wire()[..walk.len()].to_vec());
+                }
+            }
+            panic!("no end");
+        };
+        let message = b"\x01c\x00\x01b\xc0\x00\x01A\xc0\x03";
+        assert_eq!(compressed(message, 7), (Step::Done, wire("a.b.c")));
+        assert_eq!(compressed(b"\x01a\xc0\x00", 0).0, Step::Stop);
+        assert_eq!(compressed(b"\xc0\x00", 0).0, Step::Stop);
+        assert_eq!(compressed(b"\xc0", 0).0, Step::Stop);
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub struct Packet {
     pub protocol: u8,
     /// TCP flags (RFC 9293 §3.1), 0 otherwise.
     pub tcp_flags: u8,
-    /// Offset of what follows the UDP header; 0 otherwise.
+    /// Offset of the transport header.
+    pub transport: u16,
+    /// Offset of what follows the TCP or UDP header; 0 otherwise.
     pub payload: u16,
     /// Bytes of UDP payload, as its header says; 0 otherwise.
     pub payload_len: u16,
@@ -137,6 +139,7 @@ fn transport<B: Bytes + ?Sized>(
     packet: &mut Packet,
 ) -> Result<(), Malformed> {
     packet.protocol = if number == protocol::ICMPV6 { protocol::ICMP } else { number };
+    packet.transport = offset as u16;
     if !matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP) {
         return Ok(());
     }
@@ -145,8 +148,9 @@ fn transport<B: Bytes + ?Sized>(
     packet.source_port = u16::from_be_bytes([ports[0], ports[1]]);
     packet.destination_port = u16::from_be_bytes([ports[2], ports[3]]);
     if number == protocol::TCP {
-        let [flags] = bytes.read::<1>(offset + 13).ok_or(Malformed::Short)?;
+        let [data_offset, flags] = bytes.read::<2>(offset + 12).ok_or(Malformed::Short)?;
         packet.tcp_flags = flags;
+        packet.payload = (offset + usize::from(data_offset >> 4) * 4) as u16;
     } else if number == protocol::UDP {
         let length = bytes.read::<2>(offset + 4).ok_or(Malformed::Short)?;
         packet.payload = (offset + 8) as u16;

@@ -1,10 +1,10 @@
 //! DNS answers that arrive.
 
 use aya_ebpf::helpers::bpf_loop;
-use l7egg_ebpf_common::abi::{Counter, EventKind, LearnedKey, QueryKey};
-use l7egg_ebpf_common::answer::{ANSWER_STEPS, HEADER, Header, MESSAGE_MAX, Step};
+use l7egg_ebpf_common::abi::{Address, Counter, EventKind, LearnedKey, Query, QueryKey};
+use l7egg_ebpf_common::answer::{ANSWER_STEPS, HEADER, MESSAGE_MAX, Message, Step};
 use l7egg_ebpf_common::learned;
-use l7egg_ebpf_common::packet::{Bytes, Packet};
+use l7egg_ebpf_common::packet::Packet;
 
 use crate::atomic::Bpf;
 use crate::maps::{CONFIG, LEARNED, QUERIES};
@@ -22,82 +22,151 @@ const EXISTS: i32 = -17;
 /// Whatever it is, it passes: what was not learned opens nothing.
 #[inline(always)]
 pub fn learn(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    let Some(header) = skb.read::<{ HEADER as usize }>(packet.payload as usize) else { return Ok(()) };
-    let header = Header::parse(&header);
-    let key = QueryKey {
-        subject: subject.id,
-        local_port: packet.destination_port,
-        id: header.id,
-        resolver: packet.source,
-    };
-    // SAFETY: the value is read at once.
-    let Some(asked) = (unsafe { QUERIES.get(&key) }).map(|query| query.name) else {
-        event::count(Counter::AnswersUnasked);
-        return Ok(());
-    };
+    if try_learn(skb, subject, packet) == 1 { Ok(()) } else { Err(Refusal::ScratchBusy) }
+}
+
+/// 0 if there is no memory to work in. A function of its own, so that its buffers leave the stack.
+#[inline(never)]
+fn try_learn(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
     let len = u32::from(packet.payload_len);
-    if !header.is_usable_answer() || len as usize > MESSAGE_MAX {
+    if len as usize > MESSAGE_MAX {
         event::count(Counter::AnswersUnreadable);
-        return Ok(());
+        return 1;
     }
-    scratch::with(|scratch| {
-        if !skb.copy(u32::from(packet.payload), len, &mut scratch.message) || !name::read(scratch, HEADER) {
-            event::count(Counter::AnswersUnreadable);
-            return Ok(());
-        }
-        name::judge(&mut scratch.walk, subject.policy);
-        if scratch.walk.value() != asked {
-            event::count(Counter::AnswersUnasked);
-            return Ok(());
-        }
-        let _ = QUERIES.remove(&key);
-        if header.rcode == 0 && !read_answers(scratch, subject, asked, header.answers) {
+    let result = scratch::with(|scratch| {
+        // SAFETY: the scratch is ours, and the message is one of its parts that nothing else touches.
+        let message = unsafe { &mut *(&raw mut scratch.message) };
+        if skb.copy(u32::from(packet.payload), len, message) {
+            learn_message(scratch, message, subject, &packet.source, packet.destination_port);
+        } else {
             event::count(Counter::AnswersUnreadable);
         }
         Ok(())
-    })
+    });
+    i32::from(result.is_ok())
+}
+
+/// Learns from the answer that a message is, or its beginning.
+#[inline(always)]
+pub fn learn_message(
+    scratch: &mut Scratch,
+    message: &Message,
+    subject: &Current,
+    resolver: &Address,
+    local_port: u16,
+) {
+    let header = message.header();
+    let who = u32::from(local_port) << 16 | u32::from(header.id);
+    let mut asked = Query::default();
+    if find_query(subject.id, who, resolver, &mut asked) == 0 {
+        event::count(Counter::AnswersUnasked);
+        return;
+    }
+    if message.len < HEADER || !header.is_usable_answer() || !name::read(&mut scratch.walk, message, HEADER) {
+        event::count(Counter::AnswersUnreadable);
+        return;
+    }
+    name::judge(&mut scratch.walk, subject.policy);
+    if scratch.walk.value() != asked.name {
+        event::count(Counter::AnswersUnasked);
+        return;
+    }
+    forget_query(subject.id, who, resolver);
+    if header.rcode == 0 && !read_answers(scratch, message, subject, &asked, header.answers) {
+        event::count(Counter::AnswersUnreadable);
+    }
+}
+
+/// 1 if there is a query from this port with this ID. Functions of their own, so that the keys leave the stack.
+#[inline(never)]
+fn find_query(subject: u32, port_and_id: u32, resolver: &Address, asked: &mut Query) -> i32 {
+    let key = query_key(subject, port_and_id, resolver);
+    // SAFETY: the value is read at once.
+    match unsafe { QUERIES.get(&key) } {
+        Some(query) => {
+            *asked = *query;
+            1
+        }
+        None => 0,
+    }
+}
+
+#[inline(never)]
+fn forget_query(subject: u32, port_and_id: u32, resolver: &Address) -> i32 {
+    i32::from(QUERIES.remove(&query_key(subject, port_and_id, resolver)).is_ok())
+}
+
+#[inline(always)]
+fn query_key(subject: u32, port_and_id: u32, resolver: &Address) -> QueryKey {
+    QueryKey { subject, local_port: (port_and_id >> 16) as u16, id: port_and_id as u16, resolver: *resolver }
 }
 
 /// Learns every address up to the first record that is wrong; whether there was none.
 #[inline(always)]
-fn read_answers(scratch: &mut Scratch, subject: &Current, name: u64, answers: u16) -> bool {
+fn read_answers(
+    scratch: &mut Scratch,
+    message: &Message,
+    subject: &Current,
+    asked: &Query,
+    answers: u16,
+) -> bool {
     let behind_qname = scratch.walk.offset() as u32;
     scratch.answers.start(behind_qname, answers);
-    let mut walk = Walk {
-        scratch,
-        name,
-        now_ns: event::now_ns(),
-        subject: subject.id,
-        policy: subject.policy,
-        complete: 0,
-    };
+    // Field by field: a whole one would be built on the stack first.
+    let learning = &mut scratch.learning;
+    learning.name = if asked.matched == 1 { asked.name } else { 0 };
+    learning.matched = asked.matched;
+    learning.now_ns = event::now_ns();
+    learning.subject = subject.id;
+    learning.policy = subject.policy;
+    learning.complete = 0;
+    let mut walk = Walk { scratch, message };
     // SAFETY: the callback has the type that the kernel calls, and `walk` outlives the loop.
     unsafe { bpf_loop(ANSWER_STEPS, answer_step as *const () as *mut _, (&raw mut walk).cast(), 0) };
-    walk.complete == 1
+    scratch.learning.complete == 1
 }
 
+/// What is being learned, in map memory.
 #[repr(C)]
-struct Walk {
-    scratch: *mut Scratch,
+pub struct Learning {
+    /// The name that addresses are learned by: that of the question if a rule matches it, else the last alias
+    /// that a rule matches, or 0.
     name: u64,
+    matched: u64,
     now_ns: u64,
     subject: u32,
     policy: u32,
     complete: u64,
 }
 
+struct Walk {
+    scratch: *mut Scratch,
+    message: *const Message,
+}
+
 extern "C" fn answer_step(_index: u32, walk: *mut Walk) -> i64 {
     // SAFETY: `walk` is the one of the call above, and its scratch is claimed.
     unsafe {
         let scratch = &mut *(*walk).scratch;
-        match scratch.answers.step(&scratch.message) {
+        match scratch.answers.step(&*(*walk).message) {
             Step::More => 0,
             Step::Address => {
-                learn_address(&*walk, scratch);
+                if scratch.learning.matched == 1 || is_of_alias(&*walk, scratch) == 1 {
+                    learn_address(scratch);
+                }
+                0
+            }
+            Step::Alias => {
+                if scratch.learning.matched == 0 {
+                    let alias = allowed_alias(&*walk, scratch);
+                    if alias != 0 {
+                        scratch.learning.name = alias;
+                    }
+                }
                 0
             }
             Step::Done => {
-                (*walk).complete = 1;
+                scratch.learning.complete = 1;
                 1
             }
             Step::Stop => 1,
@@ -105,26 +174,64 @@ extern "C" fn answer_step(_index: u32, walk: *mut Walk) -> i64 {
     }
 }
 
-#[inline(always)]
-fn learn_address(walk: &Walk, scratch: &mut Scratch) {
-    let Some(config) = CONFIG.get(0) else { return };
-    let expires_ns = learned::expiry(walk.now_ns, scratch.answers.ttl_s(), config);
+/// Hash of the name that an alias stands for, if a rule matches it, or 0.
+#[inline(never)]
+fn allowed_alias(walk: &Walk, scratch: &mut Scratch) -> u64 {
+    let target = scratch.answers.target();
+    // SAFETY: the message of the answer, which outlives the walk.
+    if !name::read_compressed(&mut scratch.walk, unsafe { &*walk.message }, target) {
+        return 0;
+    }
+    name::judge(&mut scratch.walk, scratch.learning.policy);
+    if scratch.walk.masks().is_empty() {
+        return 0;
+    }
+    name::remember(scratch, scratch.learning.policy);
+    scratch.walk.value()
+}
+
+/// 1 if the record is of the alias: an unmatched question teaches no address but those.
+#[inline(never)]
+fn is_of_alias(walk: &Walk, scratch: &mut Scratch) -> i32 {
+    if scratch.learning.name == 0 {
+        return 0;
+    }
+    let owner = scratch.answers.owner();
+    // SAFETY: as above.
+    if !name::read_compressed(&mut scratch.walk, unsafe { &*walk.message }, owner) {
+        return 0;
+    }
+    name::judge(&mut scratch.walk, scratch.learning.policy);
+    i32::from(scratch.walk.value() == scratch.learning.name)
+}
+
+/// Learns the address that the walk is at; 1 if there was room for it.
+#[inline(never)]
+fn learn_address(scratch: &mut Scratch) -> i32 {
+    let Some(config) = CONFIG.get(0) else { return 0 };
+    let expires_ns = learned::expiry(scratch.learning.now_ns, scratch.answers.ttl_s(), config);
     let address = scratch.answers.address();
     // In map memory: there is no room for them on the stack of a callback.
-    scratch.learned_key = LearnedKey { subject: walk.subject, address: *address };
+    scratch.learned_key = LearnedKey { subject: scratch.learning.subject, address: *address };
     let key = &scratch.learned_key;
     let known = match LEARNED.get_ptr_mut(key) {
         Some(known) => Some(known),
         None => {
-            learned::set_first(&mut scratch.learned, walk.name, expires_ns);
+            learned::set_first(&mut scratch.learned, scratch.learning.name, expires_ns);
             match LEARNED.insert(key, &scratch.learned, NO_EXIST) {
                 Ok(()) => None,
                 // Another CPU was first.
                 Err(EXISTS) => LEARNED.get_ptr_mut(key),
                 Err(_) => {
                     event::count(Counter::LearnedFull);
-                    event::learned(walk.subject, walk.policy, walk.name, address, EventKind::LearnedFull);
-                    return;
+                    event::learned(
+                        scratch.learning.subject,
+                        scratch.learning.policy,
+                        scratch.learning.name,
+                        address,
+                        EventKind::LearnedFull,
+                    );
+                    return 0;
                 }
             }
         }
@@ -132,8 +239,15 @@ fn learn_address(walk: &Walk, scratch: &mut Scratch) {
     if let Some(known) = known {
         // SAFETY: map memory, accessed atomically by all programs.
         let slots = unsafe { learned::slots(known) };
-        learned::renew::<Bpf>(slots, walk.name, expires_ns, walk.now_ns);
+        learned::renew::<Bpf>(slots, scratch.learning.name, expires_ns, scratch.learning.now_ns);
     }
     event::count(Counter::AddressesLearned);
-    event::learned(walk.subject, walk.policy, walk.name, address, EventKind::Learned);
+    event::learned(
+        scratch.learning.subject,
+        scratch.learning.policy,
+        scratch.learning.name,
+        address,
+        EventKind::Learned,
+    );
+    1
 }

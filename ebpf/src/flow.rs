@@ -10,34 +10,46 @@ use crate::{Recalled, event};
 /// What is known of the flow of a packet that leaves.
 #[inline(always)]
 pub fn recall(subject: &Current, packet: &Packet) -> Recalled {
+    let mut name = 0;
+    match find(subject, packet, &mut name) {
+        0 => Recalled::New,
+        1 => Recalled::Judged,
+        _ => Recalled::Earlier { name },
+    }
+}
+
+/// 0, 1 or 2 for what is recalled. Not inlined, as all functions here: their keys leave the stack.
+#[inline(never)]
+fn find(subject: &Current, packet: &Packet, name: &mut u64) -> i32 {
     let key = key(subject, &packet.destination, packet.source_port, packet.destination_port, packet.protocol);
-    let Some(known) = FLOWS.get_ptr_mut(&key) else { return Recalled::New };
+    let Some(known) = FLOWS.get_ptr_mut(&key) else { return 0 };
     // SAFETY: map memory; the worst that a race does is an older time.
     let known = unsafe { &mut *known };
     let now_ns = event::now_ns();
     if now_ns.wrapping_sub(known.seen_ns) >= FLOW_IDLE_NS {
-        return Recalled::New;
+        return 0;
     }
     if known.direction == Direction::Ingress as u32 || known.policy == subject.policy {
         known.seen_ns = now_ns;
-        return Recalled::Judged;
+        return 1;
     }
-    Recalled::Earlier { name: known.name }
+    *name = known.name;
+    2
 }
 
 /// Remembers that the policy in force allows the flow of a packet, by a name or 0. Not remembered means
 /// judged again, no more.
-#[inline(always)]
-pub fn remember(subject: &Current, packet: &Packet, name: u64) {
+#[inline(never)]
+pub fn remember(subject: &Current, packet: &Packet, name: u64) -> i32 {
     let key = key(subject, &packet.destination, packet.source_port, packet.destination_port, packet.protocol);
     let flow =
         Flow { seen_ns: event::now_ns(), name, policy: subject.policy, direction: Direction::Egress as u32 };
-    let _ = FLOWS.insert(&key, &flow, 0);
+    i32::from(FLOWS.insert(&key, &flow, 0).is_ok())
 }
 
 /// Remembers who opened the flow of a packet that arrived, so that its replies pass.
-#[inline(always)]
-pub fn ingress(subject: &Current, packet: &Packet) {
+#[inline(never)]
+pub fn ingress(subject: &Current, packet: &Packet) -> i32 {
     let key = key(subject, &packet.source, packet.destination_port, packet.source_port, packet.protocol);
     let now_ns = event::now_ns();
     if let Some(known) = FLOWS.get_ptr_mut(&key) {
@@ -47,12 +59,12 @@ pub fn ingress(subject: &Current, packet: &Packet) {
             // An answer keeps the pod's own flow its own: it must not turn into one that was opened from
             // outside, which no change of policy ends.
             known.seen_ns = now_ns;
-            return;
+            return 1;
         }
     }
     let flow =
         Flow { seen_ns: now_ns, name: 0, policy: subject.policy, direction: Direction::Ingress as u32 };
-    let _ = FLOWS.insert(&key, &flow, 0);
+    i32::from(FLOWS.insert(&key, &flow, 0).is_ok())
 }
 
 #[inline(always)]

@@ -27,12 +27,14 @@ mod name;
 mod query;
 mod scratch;
 mod skb;
+mod stream;
 mod subject;
 
 use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockOpsContext};
 use l7egg_ebpf_common::abi::{Counter, DNS_PORT, protocol};
 use l7egg_ebpf_common::judge::Verdict;
+use l7egg_ebpf_common::packet::Packet;
 
 use crate::skb::Skb;
 use crate::subject::Known;
@@ -94,12 +96,18 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
     if skb.is_loopback() {
         return Ok(());
     }
-    let packet = skb.parse().ok_or(Refusal::Malformed)?;
-    if packet.protocol == protocol::UDP
-        && packet.destination_port == DNS_PORT
+    let mut packet = Packet::default();
+    if !skb.parse(&mut packet) {
+        return Err(Refusal::Malformed);
+    }
+    if packet.destination_port == DNS_PORT
+        && matches!(packet.protocol, protocol::UDP | protocol::TCP)
         && subject.trusts(&packet.destination)
     {
-        return query::note(skb, &subject, &packet);
+        return match packet.protocol {
+            protocol::UDP => query::note(skb, &subject, &packet),
+            _ => stream::sent(skb, &subject, &packet),
+        };
     }
     let recalled = match packet.protocol {
         protocol::TCP => connection::recall(skb, &subject, &packet),
@@ -124,7 +132,9 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
             event::count(Counter::Allowed);
             match packet.protocol {
                 protocol::TCP => connection::remember(skb, &subject, &packet, judgement.name),
-                protocol::UDP | protocol::SCTP => flow::remember(&subject, &packet, judgement.name),
+                protocol::UDP | protocol::SCTP => {
+                    flow::remember(&subject, &packet, judgement.name);
+                }
                 _ => {}
             }
             Ok(())
@@ -157,10 +167,16 @@ fn try_ingress(skb: &Skb) -> Result<(), Refusal> {
     if skb.is_loopback() {
         return Ok(());
     }
-    let Some(packet) = skb.parse() else { return Ok(()) };
+    let mut packet = Packet::default();
+    if !skb.parse(&mut packet) {
+        return Ok(());
+    }
     match packet.protocol {
         protocol::UDP if packet.source_port == DNS_PORT && subject.trusts(&packet.source) => {
             answer::learn(skb, &subject, &packet)
+        }
+        protocol::TCP if packet.source_port == DNS_PORT && subject.trusts(&packet.source) => {
+            stream::received(skb, &subject, &packet)
         }
         protocol::UDP | protocol::SCTP => {
             flow::ingress(&subject, &packet);

@@ -14,6 +14,7 @@ use l7egg_ebpf_common::abi::{
 use l7egg_ebpf_common::automaton::{Extent, State};
 
 use crate::scratch::Scratch;
+use crate::stream::Conversation;
 
 #[map]
 pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
@@ -65,6 +66,9 @@ pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_53
 
 #[btf_map]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+
+#[btf_map]
+pub static DNS_STREAMS: SkStorage<Conversation> = SkStorage::new();
 
 #[map]
 pub static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);

@@ -4,27 +4,40 @@ use core::hint::black_box;
 
 use aya_ebpf::helpers::bpf_loop;
 use l7egg_ebpf_common::abi::{Masks, NAME_MAX, NameVerdictKey, PatternKey};
-use l7egg_ebpf_common::name::{HASH_STEPS, NameWalk, READ_STEPS, Step};
+use l7egg_ebpf_common::answer::Message;
+use l7egg_ebpf_common::name::{COMPRESSED_STEPS, HASH_STEPS, NameWalk, READ_STEPS, Step};
 
 use crate::event::now_ns;
 use crate::maps::{AUTOMATA, CONFIG, NAME_VERDICTS, NAMES, PATTERNS, STATES};
 use crate::scratch::Scratch;
 use crate::{Refusal, scratch};
 
-/// Reads the name at `at` of the scratch's message; whether it is one.
+/// Reads the name at `at` of a message; whether it is one.
 #[inline(always)]
-pub fn read(scratch: &mut Scratch, at: u32) -> bool {
-    scratch.walk.start(at);
-    let mut read = Read { scratch, complete: 0 };
+pub fn read(walk: &mut NameWalk, message: &Message, at: u32) -> bool {
+    walk.start(at);
+    run(walk, message, READ_STEPS) == 1
+}
+
+/// The same for a name that may be compressed.
+#[inline(always)]
+pub fn read_compressed(walk: &mut NameWalk, message: &Message, at: u32) -> bool {
+    walk.start_compressed(at);
+    run(walk, message, COMPRESSED_STEPS) == 1
+}
+
+#[inline(never)]
+fn run(walk: &mut NameWalk, message: &Message, steps: u32) -> i32 {
+    let mut read = Read { walk, message, complete: 0 };
     // SAFETY: the callback has the type that the kernel calls, and `read` outlives the loop.
-    unsafe { bpf_loop(READ_STEPS, read_step as *const () as *mut _, (&raw mut read).cast(), 0) };
-    read.complete == 1
+    unsafe { bpf_loop(steps, read_step as *const () as *mut _, (&raw mut read).cast(), 0) };
+    read.complete as i32
 }
 
 /// Hashes the name that was read and finds what the policy says about it.
-#[inline(always)]
-pub fn judge(walk: &mut NameWalk, policy: u32) {
-    let Some(config) = CONFIG.get(0) else { return };
+#[inline(never)]
+pub fn judge(walk: &mut NameWalk, policy: u32) -> i32 {
+    let Some(config) = CONFIG.get(0) else { return 0 };
     walk.rewind();
     // SAFETY: the value is read at once.
     let automaton = unsafe { AUTOMATA.get(&policy) };
@@ -42,6 +55,7 @@ pub fn judge(walk: &mut NameWalk, policy: u32) {
             walk.add_masks(state.masks);
         }
     }
+    1
 }
 
 /// Remembers the name that was judged, so that a later policy can judge it again, and what this one said.
@@ -99,7 +113,7 @@ fn judge_again(scratch: &mut Scratch, policy: u32, name: u64) -> Result<Masks, R
     copy_wire(&known.wire, scratch.message.bytes.first_chunk_mut::<256>().ok_or(Refusal::Malformed)?);
     scratch.message.bytes[len & 255] = 0;
     scratch.message.len = len as u32 + 1;
-    if !read(scratch, 0) {
+    if !read(&mut scratch.walk, &scratch.message, 0) {
         return Err(Refusal::Malformed);
     }
     judge(&mut scratch.walk, policy);
@@ -108,16 +122,17 @@ fn judge_again(scratch: &mut Scratch, policy: u32, name: u64) -> Result<Masks, R
 }
 
 struct Read {
-    scratch: *mut Scratch,
+    walk: *mut NameWalk,
+    message: *const Message,
     complete: u64,
 }
 
 extern "C" fn read_step(_index: u32, read: *mut Read) -> i64 {
-    // SAFETY: `read` is the one of the call above, and its scratch is claimed.
+    // SAFETY: `read` is the one of the call above; its walk and message are claimed.
     unsafe {
-        let scratch = &mut *(*read).scratch;
-        let byte = scratch.message.byte(scratch.walk.offset() as u32);
-        match scratch.walk.read(byte) {
+        let walk = &mut *(*read).walk;
+        let byte = (*(*read).message).byte(walk.offset() as u32);
+        match walk.read(byte) {
             Step::More | Step::Suffix(_) => 0,
             Step::Done => {
                 (*read).complete = 1;

@@ -1,10 +1,11 @@
 //! DNS queries that leave.
 
-use l7egg_ebpf_common::abi::{Counter, NAME_MAX, Query, QueryKey};
-use l7egg_ebpf_common::answer::{HEADER, Header};
-use l7egg_ebpf_common::packet::{Bytes, Packet};
+use l7egg_ebpf_common::abi::{Address, Counter, NAME_MAX, Query, QueryKey};
+use l7egg_ebpf_common::answer::{HEADER, Message};
+use l7egg_ebpf_common::packet::Packet;
 
 use crate::maps::QUERIES;
+use crate::scratch::Scratch;
 use crate::skb::Skb;
 use crate::subject::Current;
 use crate::{Refusal, event, name, scratch};
@@ -12,8 +13,8 @@ use crate::{Refusal, event, name, scratch};
 /// As much of a message as its question's name can take.
 const QUESTION_MAX: u32 = HEADER + NAME_MAX as u32 + 1;
 
-/// Notes a query to one of the pod's resolvers, if a rule matches its name: only its answer will be
-/// believed. The query passes in any case.
+/// Notes a query to one of the pod's resolvers: only its answer will be believed. The query passes in any
+/// case.
 #[inline(always)]
 pub fn note(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
     if try_note(skb, subject, packet) == 1 { Ok(()) } else { Err(Refusal::ScratchBusy) }
@@ -22,39 +23,42 @@ pub fn note(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal
 /// 0 if there is no memory to work in. A function of its own, so that its buffers leave the stack.
 #[inline(never)]
 fn try_note(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
-    let Some(header) = skb.read::<{ HEADER as usize }>(packet.payload as usize) else {
-        event::count(Counter::QueriesUnreadable);
-        return 1;
-    };
-    let header = Header::parse(&header);
-    if !header.is_query() {
-        event::count(Counter::QueriesUnreadable);
-        return 1;
-    }
     let len = u32::from(packet.payload_len);
     let len = if len > QUESTION_MAX { QUESTION_MAX } else { len };
-    let name = scratch::with(|scratch| {
-        if !skb.copy(u32::from(packet.payload), len, &mut scratch.message) || !name::read(scratch, HEADER) {
+    let result = scratch::with(|scratch| {
+        // SAFETY: the scratch is ours, and the message is one of its parts that nothing else touches.
+        let message = unsafe { &mut *(&raw mut scratch.message) };
+        if skb.copy(u32::from(packet.payload), len, message) {
+            note_message(scratch, message, subject, &packet.destination, packet.source_port);
+        } else {
             event::count(Counter::QueriesUnreadable);
-            return Ok(0);
         }
-        name::judge(&mut scratch.walk, subject.policy);
-        if scratch.walk.masks().is_empty() {
-            return Ok(0);
-        }
-        name::remember(scratch, subject.policy);
-        Ok(scratch.walk.value())
+        Ok(())
     });
-    let Ok(name) = name else { return 0 };
-    if name != 0 {
-        let key = QueryKey {
-            subject: subject.id,
-            local_port: packet.source_port,
-            id: header.id,
-            resolver: packet.destination,
-        };
-        let _ = QUERIES.insert(&key, &Query { name, asked_ns: event::now_ns() }, 0);
-        event::count(Counter::QueriesNoted);
+    i32::from(result.is_ok())
+}
+
+/// Notes the query that a message is, or its beginning.
+#[inline(always)]
+pub fn note_message(
+    scratch: &mut Scratch,
+    message: &Message,
+    subject: &Current,
+    resolver: &Address,
+    local_port: u16,
+) {
+    let header = message.header();
+    if message.len < HEADER || !header.is_query() || !name::read(&mut scratch.walk, message, HEADER) {
+        event::count(Counter::QueriesUnreadable);
+        return;
     }
-    1
+    name::judge(&mut scratch.walk, subject.policy);
+    let matched = !scratch.walk.masks().is_empty();
+    if matched {
+        name::remember(scratch, subject.policy);
+    }
+    let key = QueryKey { subject: subject.id, local_port, id: header.id, resolver: *resolver };
+    let query = Query { name: scratch.walk.value(), matched: u64::from(matched) };
+    let _ = QUERIES.insert(&key, &query, 0);
+    event::count(Counter::QueriesNoted);
 }

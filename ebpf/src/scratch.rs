@@ -13,6 +13,7 @@ use l7egg_ebpf_common::learned::Atomics;
 use l7egg_ebpf_common::name::NameWalk;
 
 use crate::Refusal;
+use crate::answer::Learning;
 use crate::atomic::{Bpf, swap};
 use crate::maps::SCRATCH;
 
@@ -27,6 +28,8 @@ pub struct Scratch {
     pub walk: NameWalk,
     /// Walk over an answer.
     pub answers: AnswerWalk,
+    /// What is being learned.
+    pub learning: Learning,
     /// A name to be stored.
     pub name: Name,
     /// An address to be stored, and its key.

@@ -40,11 +40,11 @@ impl Skb {
         unsafe { (*self.skb).ifindex == LOOPBACK_IFINDEX }
     }
 
-    /// Who talks to whom, `None` if the packet cannot be read.
+    /// Reads who talks to whom; whether the packet could be read. Into a place, not by value: the stack has
+    /// room for one packet.
     #[inline(always)]
-    pub fn parse(&self) -> Option<Packet> {
-        let mut packet = Packet::default();
-        if parse_into(self, &mut packet) == 1 { Some(packet) } else { None }
+    pub fn parse(&self, packet: &mut Packet) -> bool {
+        parse_into(self, packet) == 1
     }
 
     /// The socket that sent it or will read it, if it is a full one (not a request or time-wait socket) and
@@ -63,14 +63,28 @@ impl Skb {
         }
     }
 
-    /// Copies `len` bytes from `offset` into a message. `len` is at most [`MESSAGE_MAX`].
+    /// Bytes from the IP header to the end.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.skb).len }
+    }
+
+    /// Copies `len` bytes from `offset` to the beginning of a message. `len` is at most [`MESSAGE_MAX`].
+    #[inline(always)]
+    pub fn copy(&self, offset: u32, len: u32, message: &mut Message) -> bool {
+        message.len = len;
+        self.copy_to(offset, len, message, 0)
+    }
+
+    /// Copies `len` bytes from `offset` to the place `to` in a message. Both together are at most
+    /// [`MESSAGE_MAX`]; what would be behind that is lost at its beginning.
     ///
     /// The helper wants a length that the verifier can bound, and different kernels can bound different
     /// things; so every length here is a constant: blocks, then the rest by powers of two.
     #[inline(always)]
-    pub fn copy(&self, offset: u32, len: u32, message: &mut Message) -> bool {
-        message.len = len;
-        let mut copy = Copy { skb: self.skb, message, offset };
+    pub fn copy_to(&self, offset: u32, len: u32, message: &mut Message, to: u32) -> bool {
+        let mut copy = Copy { skb: self.skb, message, offset, len, to };
         // SAFETY: the callback has the type that the kernel calls, and `copy` outlives the loop.
         unsafe {
             bpf_loop(
@@ -80,19 +94,17 @@ impl Skb {
                 0,
             )
         };
-        let mut at = black_box(len) as usize & (MESSAGE_MAX - BLOCK) & !(BLOCK - 1);
-        if len as usize >= MESSAGE_MAX {
-            return true;
-        }
+        let mut done = len & !(BLOCK as u32 - 1);
         let rest = len as usize & (BLOCK - 1);
         macro_rules! part {
             ($size:literal) => {
                 if rest & $size != 0 {
+                    let at = black_box(to.wrapping_add(done)) as usize & (MESSAGE_MAX - 1);
                     // SAFETY: `at` is below MESSAGE_MAX, and the message is a block longer than that.
                     let result = unsafe {
                         bpf_skb_load_bytes(
                             self.skb.cast(),
-                            offset + at as u32,
+                            offset + done,
                             message.bytes.as_mut_ptr().add(at).cast(),
                             $size,
                         )
@@ -100,7 +112,7 @@ impl Skb {
                     if result != 0 {
                         return false;
                     }
-                    at += $size;
+                    done += $size;
                 }
             };
         }
@@ -110,7 +122,7 @@ impl Skb {
         part!(4);
         part!(2);
         part!(1);
-        let _ = at;
+        let _ = done;
         true
     }
 }
@@ -137,18 +149,20 @@ struct Copy {
     skb: *mut __sk_buff,
     message: *mut Message,
     offset: u32,
+    len: u32,
+    to: u32,
 }
 
 extern "C" fn copy_block(index: u32, copy: *mut Copy) -> i64 {
-    // SAFETY: `copy` is the one of the call above; `at + BLOCK` is at most MESSAGE_MAX.
+    // SAFETY: `copy` is the one of the call above; `at` is below MESSAGE_MAX, and the message is a block longer.
     unsafe {
-        let at = (index as usize & (MESSAGE_MAX / BLOCK - 1)) * BLOCK;
-        let message = (*copy).message;
-        if at + BLOCK > (*message).len as usize {
+        let done = index * BLOCK as u32;
+        if done + BLOCK as u32 > (*copy).len {
             return 1;
         }
-        let to = (&raw mut (*message).bytes).cast::<u8>().add(at);
-        bpf_skb_load_bytes((*copy).skb.cast(), (*copy).offset + at as u32, to.cast(), BLOCK as u32);
+        let at = black_box((*copy).to.wrapping_add(done)) as usize & (MESSAGE_MAX - 1);
+        let to = (&raw mut (*(*copy).message).bytes).cast::<u8>().add(at);
+        bpf_skb_load_bytes((*copy).skb.cast(), (*copy).offset + done, to.cast(), BLOCK as u32);
     }
     0
 }

@@ -68,7 +68,7 @@ fn compile_now(
     compile(&sources, resolvers).map(Arc::new).map_err(|error| Failure {
         reason: match error {
             CompileError::Invalid { .. } => "PolicyInvalid",
-            CompileError::PortLists { .. } => "PolicyTooLarge",
+            CompileError::PortLists { .. } | CompileError::Automaton { .. } => "PolicyTooLarge",
         },
         message: error.to_string(),
     })

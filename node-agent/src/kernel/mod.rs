@@ -6,6 +6,7 @@
 //! pods/<uid>/<hook>     a link for every hook of a pod
 //! ```
 
+mod automata;
 mod collect;
 mod error;
 mod events;

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aya::maps::cgroup_storage::CgroupStorageKey;
 use l7egg_ebpf_common::abi::Subject;
@@ -103,7 +103,7 @@ pub fn inode(directory: &File, path: &Path) -> Result<u64, DatapathError> {
     Ok(metadata.ino())
 }
 
-fn open_pod(pins: &PathBuf, programs: &Programs, maps: &Maps) -> Result<Option<Pod>, DatapathError> {
+fn open_pod(pins: &Path, programs: &Programs, maps: &Maps) -> Result<Option<Pod>, DatapathError> {
     let mut found: Option<Pod> = None;
     let mut links = 0;
     for hook in HOOKS {

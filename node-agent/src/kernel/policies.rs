@@ -9,6 +9,7 @@ use l7egg_ebpf_common::abi::{CidrData, NameVerdictKey, PatternKey, PortData, Res
 use l7egg_ebpf_common::name;
 use l7egg_policy::CompiledPolicy;
 
+use super::automata;
 use super::error::{insertion, kernel};
 use super::programs::Maps;
 use crate::datapath::{DatapathError, Digest};
@@ -116,6 +117,7 @@ pub fn sweep(maps: &mut Maps, known: &BTreeSet<u32>) -> Result<(), DatapathError
         };
     }
     sweep!(patterns, "PATTERNS", |key: &PatternKey| key.policy);
+    sweep!(automata, "AUTOMATA", |policy: &u32| *policy);
     sweep!(cidrs, "CIDRS", |key: &Key<CidrData>| u32::from_be_bytes(key.data().policy));
     sweep!(ports, "PORTS", |key: &Key<PortData>| u32::from_be_bytes(key.data().policy));
     sweep!(resolvers, "RESOLVERS", |key: &ResolverKey| key.policy);
@@ -128,6 +130,7 @@ fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) -> R
         let key = pattern_key(id, name.wire(), key);
         maps.patterns.insert(key, masks, 0).map_err(|error| insertion("PATTERNS", error))?;
     }
+    automata::write(maps, id, &policy.automaton)?;
     for (network, masks) in &policy.cidrs {
         let key = cidr_key(id, network.address, network.length);
         maps.cidrs.insert(&key, masks, 0).map_err(|error| insertion("CIDRS", error))?;
@@ -148,6 +151,7 @@ fn remove_entries(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32;
     for name in policy.names.keys() {
         let _ = maps.patterns.remove(&pattern_key(id, name.wire(), key));
     }
+    let _ = maps.automata.remove(&id);
     for network in policy.cidrs.keys() {
         let _ = maps.cidrs.remove(&cidr_key(id, network.address, network.length));
     }

@@ -7,5 +7,6 @@ mod harness;
 mod inbound;
 mod load;
 mod names;
+mod names_tcp;
 mod oracle;
 mod survival;

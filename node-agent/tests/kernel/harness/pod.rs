@@ -132,6 +132,15 @@ impl Pod {
         text.lines().map(|line| outcome(&serde_json::from_str(line).expect("a line of JSON"))).collect()
     }
 
+    /// Runs dig in the pod; what it prints.
+    pub fn dig(&self, arguments: &[&str]) -> String {
+        let output = self
+            .command("dig".as_ref(), &[&["+short", "+tries=1", "+timeout=3"], arguments].concat())
+            .output()
+            .expect("dig (package bind9-dnsutils)");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// What became of a connection to each target: `ok`, `refused`, `denied`, `timeout` …
     pub fn connect(&self, targets: &[&str]) -> Vec<String> {
         let mut arguments = vec!["connect", "--timeout-ms", "600"];
@@ -161,6 +170,11 @@ impl Pod {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &format!("{}w", self.name)]).arg(program);
         command
+    }
+
+    /// Makes the world send packets of one segment only, as they come over a real network.
+    pub fn without_offload(&self) {
+        run("ip", &["-n", &format!("{}w", self.name), "link", "set", "eth0", "gso_max_segs", "1"]);
     }
 
     fn wait_for_world(&self) {

@@ -1,0 +1,248 @@
+//! DNS over TCP to and from the pod's own resolvers.
+//!
+//! The messages are put together in the socket's storage, so that the last segment of an answer goes on only
+//! when its addresses are known. No user space is needed: an agent that is down delays nothing.
+
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::helpers::bpf_loop;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use core::sync::atomic::AtomicU64;
+use l7egg_ebpf_common::abi::Counter;
+use l7egg_ebpf_common::answer::Message;
+use l7egg_ebpf_common::learned::Atomics;
+use l7egg_ebpf_common::packet::{Bytes, Packet};
+use l7egg_ebpf_common::stream::{PIECES_MAX, Piece, Segment, Stream};
+
+use crate::atomic::{Bpf, swap};
+use crate::maps::DNS_STREAMS;
+use crate::scratch::Scratch;
+use crate::skb::Skb;
+use crate::subject::Current;
+use crate::{Refusal, answer, event, query, scratch};
+
+/// Offset of the sequence number in the TCP header (RFC 9293 §3.1).
+const SEQUENCE: usize = 4;
+
+/// Value of the socket storage `DNS_STREAMS`: both directions of one connection.
+#[repr(C)]
+pub struct Conversation {
+    sent: Half,
+    received: Half,
+}
+
+#[repr(C)]
+struct Half {
+    busy: AtomicU64,
+    stream: Stream,
+    message: Message,
+}
+
+/// Messages that are read when a segment comes. One with more is held back: its sender repeats it, and then
+/// the rest is read.
+const MESSAGES_MAX: u32 = 2;
+
+/// Notes the queries in a segment that leaves.
+#[inline(always)]
+pub fn sent(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
+    let Some(len) = payload_len(skb, packet) else { return Ok(()) };
+    let Some(half) = claim(skb, true)? else { return Ok(()) };
+    let mut i = 0;
+    let mut next = Next::Message;
+    while i < MESSAGES_MAX {
+        next = segment(skb, packet, half, len);
+        if next != Next::Message {
+            break;
+        }
+        note(half, subject, packet);
+        i += 1;
+    }
+    release(half);
+    // What leaves early was in order when it left first.
+    if next == Next::Message && !is_over(half, skb, packet, len) { Err(Refusal::ScratchBusy) } else { Ok(()) }
+}
+
+/// Learns from the answers in a segment that arrives. An early one is refused.
+#[inline(always)]
+pub fn received(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
+    let Some(len) = payload_len(skb, packet) else { return Ok(()) };
+    let Some(half) = claim(skb, false)? else { return Ok(()) };
+    let mut i = 0;
+    let mut next = Next::Message;
+    while i < MESSAGES_MAX {
+        next = segment(skb, packet, half, len);
+        if next != Next::Message {
+            break;
+        }
+        learn(half, subject, packet);
+        i += 1;
+    }
+    release(half);
+    match next {
+        Next::Over => Ok(()),
+        Next::Message if is_over(half, skb, packet, len) => Ok(()),
+        Next::Message | Next::Early => Err(Refusal::ScratchBusy),
+    }
+}
+
+/// What comes next in a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Nothing: all of it has been taken.
+    Over,
+    /// A message is whole in memory.
+    Message,
+    /// Something is missing before it.
+    Early,
+}
+
+#[inline(always)]
+fn payload_len(skb: &Skb, packet: &Packet) -> Option<u32> {
+    let len = skb.len().wrapping_sub(u32::from(packet.payload));
+    if len == 0 || len > skb.len() { None } else { Some(len) }
+}
+
+/// One direction of the connection, for this run alone; `None` if there is no connection.
+#[inline(always)]
+fn claim(skb: &Skb, is_sent: bool) -> Result<Option<*mut Half>, Refusal> {
+    let Some(socket) = skb.socket() else { return Ok(None) };
+    let conversation = storage(socket).ok_or(Refusal::ScratchBusy)?;
+    // SAFETY: the socket's own storage, which lives as long as the program runs.
+    let half =
+        unsafe { if is_sent { &raw mut (*conversation).sent } else { &raw mut (*conversation).received } };
+    // SAFETY: as above.
+    if swap(unsafe { &(*half).busy }, 1) != 0 { Err(Refusal::ScratchBusy) } else { Ok(Some(half)) }
+}
+
+#[inline(always)]
+fn release(half: *mut Half) {
+    // SAFETY: claimed by this run.
+    Bpf::store(unsafe { &(*half).busy }, 0);
+}
+
+#[inline(always)]
+fn is_over(half: *mut Half, skb: &Skb, packet: &Packet, len: u32) -> bool {
+    let sequence = sequence(skb, packet);
+    // SAFETY: the socket's own storage; a race costs a repeated segment.
+    unsafe { (*half).stream.accept(sequence, len) == Segment::Old }
+}
+
+#[inline(always)]
+fn sequence(skb: &Skb, packet: &Packet) -> u32 {
+    u32::from_be_bytes(skb.read::<4>(packet.transport as usize + SEQUENCE).unwrap_or([0; 4]))
+}
+
+/// Takes bytes of a segment up to the end of a message.
+#[inline(always)]
+fn segment(skb: &Skb, packet: &Packet, half: *mut Half, len: u32) -> Next {
+    match take(skb, packet, half, len) {
+        0 => Next::Over,
+        1 => Next::Message,
+        _ => Next::Early,
+    }
+}
+
+/// A function of its own, so that its buffers leave the stack.
+#[inline(never)]
+fn take(skb: &Skb, packet: &Packet, half: *mut Half, len: u32) -> i32 {
+    // SAFETY: claimed by this run.
+    let stream = unsafe { &mut (*half).stream };
+    let skip = match stream.accept(sequence(skb, packet), len) {
+        Segment::Old => return 0,
+        Segment::Early => return 2,
+        Segment::New(skip) => skip,
+    };
+    let at = u32::from(packet.payload) + skip;
+    let mut pieces = Pieces { skb, half, at, end: u32::from(packet.payload) + len, complete: 0 };
+    // SAFETY: the callback has the type that the kernel calls, and `pieces` outlives the loop.
+    unsafe { bpf_loop(PIECES_MAX, piece as *const () as *mut _, (&raw mut pieces).cast(), 0) };
+    stream.advance(pieces.at - at);
+    match (pieces.complete, pieces.at < pieces.end) {
+        (1, _) => 1,
+        // More pieces than are looked at: the rest is for the next time.
+        (_, true) => 2,
+        (_, false) => 0,
+    }
+}
+
+struct Pieces {
+    skb: *const Skb,
+    half: *mut Half,
+    at: u32,
+    end: u32,
+    complete: u64,
+}
+
+extern "C" fn piece(_index: u32, pieces: *mut Pieces) -> i64 {
+    // SAFETY: `pieces` is the one of the call above, and its half is claimed.
+    unsafe {
+        let pieces = &mut *pieces;
+        let skb = &*pieces.skb;
+        let half = &mut *pieces.half;
+        if pieces.at >= pieces.end {
+            return 1;
+        }
+        match half.stream.piece(pieces.end - pieces.at) {
+            Piece::Length => {
+                let Some([byte]) = skb.read::<1>(pieces.at as usize) else { return 1 };
+                half.stream.length_byte(byte);
+                pieces.at += 1;
+            }
+            Piece::Body { at, keep, take } => {
+                skb.copy_to(pieces.at, keep, &mut half.message, at);
+                pieces.at += take;
+                if let Some(len) = half.stream.body(take) {
+                    half.message.len = len;
+                    pieces.complete = 1;
+                    return 1;
+                }
+            }
+        }
+    }
+    0
+}
+
+/// Functions of their own, so that their buffers leave the stack.
+#[inline(never)]
+fn note(half: *mut Half, subject: &Current, packet: &Packet) -> i32 {
+    // SAFETY: claimed by this run.
+    let message = unsafe { &(*half).message };
+    with_scratch(|scratch| {
+        query::note_message(scratch, message, subject, &packet.destination, packet.source_port)
+    })
+}
+
+#[inline(never)]
+fn learn(half: *mut Half, subject: &Current, packet: &Packet) -> i32 {
+    // SAFETY: as above.
+    let message = unsafe { &(*half).message };
+    with_scratch(|scratch| {
+        answer::learn_message(scratch, message, subject, &packet.source, packet.destination_port)
+    })
+}
+
+/// Without memory to work in, a query is not noted and an answer not learned: counted.
+#[inline(always)]
+fn with_scratch(work: impl FnOnce(&mut Scratch)) -> i32 {
+    let result = scratch::with(|scratch| {
+        work(scratch);
+        Ok(())
+    });
+    if result.is_err() {
+        event::count(Counter::ScratchBusy);
+    }
+    i32::from(result.is_ok())
+}
+
+#[inline(always)]
+fn storage(socket: *mut bpf_sock) -> Option<*mut Conversation> {
+    // SAFETY: `socket` is a full socket, tested for null.
+    let found = unsafe {
+        bpf_sk_storage_get(
+            (&raw const DNS_STREAMS).cast_mut().cast(),
+            socket.cast(),
+            core::ptr::null_mut(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        )
+    };
+    if found.is_null() { None } else { Some(found.cast()) }
+}

@@ -1,0 +1,79 @@
+//! Names, learned from answers over TCP.
+
+use std::fmt::Write;
+
+use crate::harness::Setup;
+
+const POLICY: &str = "{egress: [{to: [{domainNames: ['*.shop.test']}]}]}";
+/// 3.8 KB of answer: too long for UDP without EDNS, and three segments long.
+const ADDRESSES: usize = 180;
+
+fn setup() -> Setup {
+    let setup = Setup::with_policy(POLICY);
+    let mut zone = String::from("one.shop.test. 30 IN A 198.18.30.1\ntwo.shop.test. 30 IN A 198.18.30.2\n");
+    zone.push_str("secret.other.test. 30 IN A 198.18.30.3\n");
+    for host in 1..=ADDRESSES {
+        writeln!(zone, "big.shop.test. 30 IN A 198.18.31.{host}").expect("a string");
+    }
+    setup.pod.set_names(&zone);
+    setup
+}
+
+#[test]
+fn a_name_asked_over_tcp() {
+    let setup = setup();
+    assert_eq!(setup.pod.dig(&["+tcp", "@198.18.0.53", "one.shop.test"]), "198.18.30.1");
+    assert_eq!(setup.pod.dig(&["+tcp", "@2001:db8:18::53", "two.shop.test"]), "198.18.30.2");
+    assert_eq!(setup.pod.dig(&["+tcp", "@198.18.0.53", "secret.other.test"]), "198.18.30.3");
+    let got = setup.pod.connect(&["tcp://198.18.30.1:80", "tcp://198.18.30.2:80", "tcp://198.18.30.3:80"]);
+    assert_eq!(got, ["ok", "ok", "denied"]);
+}
+
+#[test]
+fn several_questions_on_one_connection() {
+    let setup = setup();
+    let server = "@198.18.0.53";
+    let answers = setup.pod.dig(&[
+        "+tcp",
+        "+keepopen",
+        server,
+        "one.shop.test",
+        "+tcp",
+        "+keepopen",
+        server,
+        "two.shop.test",
+    ]);
+    println!("{answers}");
+    assert_eq!(setup.pod.connect(&["tcp://198.18.30.1:80", "tcp://198.18.30.2:80"]), ["ok", "ok"]);
+}
+
+#[test]
+fn a_truncated_answer_is_asked_for_again_and_learned_whole() {
+    let setup = setup();
+    assert_eq!(setup.pod.connect_one("tcp4://big.shop.test:80"), "ok");
+    let last = format!("tcp://198.18.31.{ADDRESSES}:80");
+    assert_eq!(
+        setup.pod.connect(&["tcp://198.18.31.1:80", &last, "tcp://198.18.31.181:80"]),
+        ["ok", "ok", "denied"]
+    );
+}
+
+#[test]
+fn an_answer_in_many_segments_is_learned_before_its_last_goes_on() {
+    let setup = setup();
+    setup.pod.without_offload();
+    let answer = setup.pod.dig(&["+tcp", "@198.18.0.53", "big.shop.test"]);
+    assert_eq!(answer.lines().count(), ADDRESSES);
+    let last = format!("tcp://198.18.31.{ADDRESSES}:80");
+    assert_eq!(setup.pod.connect(&["tcp://198.18.31.1:80", &last]), ["ok", "ok"]);
+}
+
+#[test]
+fn an_answer_of_4096_bytes_over_udp() {
+    let setup = setup();
+    // Three fragments.
+    let answer = setup.pod.dig(&["+ignore", "+bufsize=4096", "@198.18.0.53", "big.shop.test"]);
+    println!("{} addresses over UDP", answer.lines().count());
+    let last = answer.lines().last().expect("an answer").to_owned();
+    assert_eq!(setup.pod.connect_one(&format!("tcp://{last}:80")), "ok");
+}
