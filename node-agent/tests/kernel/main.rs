@@ -3,6 +3,7 @@
 //! e2e crate (`cargo xtask test kernel` sees to both).
 
 mod destinations;
+mod forged;
 mod harness;
 mod inbound;
 mod load;

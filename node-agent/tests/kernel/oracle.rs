@@ -15,7 +15,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::harness::{Bpffs, RESOLVERS, fail, settings};
 use generate::{Case, cases};
-use runner::Runner;
+pub use runner::{Exchange, Runner};
 
 /// Packets judged; `L7EGG_ORACLE_CASES` asks for more.
 const PACKETS: usize = 100_000;

@@ -25,6 +25,59 @@ pub struct Runner {
     local_port: u16,
 }
 
+/// A question and its answer.
+pub struct Exchange {
+    /// The question.
+    pub query: Message,
+    /// The answer.
+    pub answer: Message,
+    /// Who is asked, and who answers.
+    pub resolver: IpAddr,
+    /// The pod's port.
+    pub local_port: u16,
+    /// The port that the answer comes from.
+    pub remote_port: u16,
+    /// The answer comes over the loopback interface.
+    pub over_loopback: bool,
+}
+
+impl Exchange {
+    /// Of a name and its addresses.
+    pub fn new(name: &str, addresses: &[IpAddr]) -> Self {
+        let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+        query.add_query(Query::query(fully_qualified(name), RecordType::A));
+        let mut answer = query.clone();
+        answer.metadata.message_type = MessageType::Response;
+        let resolver = RESOLVERS[0].parse().expect("an address");
+        let mut exchange =
+            Self { query, answer, resolver, local_port: 1024, remote_port: DNS_PORT, over_loopback: false };
+        exchange.replace_addresses(addresses);
+        exchange
+    }
+
+    /// Gives the answer other addresses.
+    pub fn replace_addresses(&mut self, addresses: &[IpAddr]) {
+        let name = self.answer.queries[0].name().clone();
+        self.answer.answers.clear();
+        for address in addresses {
+            let data = match address {
+                IpAddr::V4(address) => RData::A(A(*address)),
+                IpAddr::V6(address) => RData::AAAA(AAAA(*address)),
+            };
+            self.answer.add_answer(Record::from_rdata(name.clone(), 300, data));
+        }
+    }
+
+    /// Makes the answer one to the question for another name.
+    pub fn rename(&mut self, name: &str) {
+        self.answer.queries[0].set_name(fully_qualified(name));
+    }
+}
+
+fn fully_qualified(name: &str) -> Name {
+    Name::from_str(&format!("{}.", name.trim_end_matches('.'))).expect("a name")
+}
+
 impl Runner {
     /// In a network namespace of its own, of this thread: packets are to seem to use an interface that is not
     /// loopback.
@@ -49,23 +102,38 @@ impl Runner {
 
     /// Asks for a name and gets these addresses.
     pub fn resolve(&mut self, name: &str, addresses: &[IpAddr]) {
-        let local_port = self.next_port();
-        let resolver: IpAddr = RESOLVERS[usize::from(local_port) % 2].parse().expect("an address");
-        let name = Name::from_str(&format!("{}.", name.trim_end_matches('.'))).expect("a name");
-        let mut message = Message::new(local_port, MessageType::Query, OpCode::Query);
-        message.add_query(Query::query(name.clone(), RecordType::A));
-        let query = udp(local_port, DNS_PORT, &message.to_vec().expect("a query"));
+        let mut exchange = Exchange::new(name, addresses);
+        exchange.local_port = self.next_port();
+        exchange.answer.metadata.id = exchange.local_port;
+        exchange.query.metadata.id = exchange.local_port;
+        exchange.resolver = RESOLVERS[usize::from(exchange.local_port) % 2].parse().expect("an address");
+        self.ask(&exchange);
+        self.answer(&exchange);
+    }
+
+    /// Sends the question.
+    pub fn ask(&mut self, exchange: &Exchange) {
+        let bytes = exchange.query.to_vec().expect("a query");
+        let query = udp(exchange.local_port, DNS_PORT, &bytes);
+        let resolver = exchange.resolver;
         assert_eq!(self.run("egress", &frame(pod(resolver), resolver, 17, &query)), 1, "DNS passes");
-        message.metadata.message_type = MessageType::Response;
-        for address in addresses {
-            let data = match address {
-                IpAddr::V4(address) => RData::A(A(*address)),
-                IpAddr::V6(address) => RData::AAAA(AAAA(*address)),
-            };
-            message.add_answer(Record::from_rdata(name.clone(), 300, data));
+    }
+
+    /// Receives the answer.
+    pub fn answer(&mut self, exchange: &Exchange) {
+        self.answer_bytes(exchange, &exchange.answer.to_vec().expect("an answer"));
+    }
+
+    /// Receives these bytes as the answer.
+    pub fn answer_bytes(&mut self, exchange: &Exchange, bytes: &[u8]) {
+        let answer = udp(exchange.remote_port, exchange.local_port, bytes);
+        let resolver = exchange.resolver;
+        let usual = self.context.clone();
+        if exchange.over_loopback {
+            self.context.fill(0);
         }
-        let answer = udp(DNS_PORT, local_port, &message.to_vec().expect("an answer"));
         assert_eq!(self.run("ingress", &frame(resolver, pod(resolver), 17, &answer)), 1, "answers pass");
+        self.context = usual;
     }
 
     /// Sends the first packet of a flow.
