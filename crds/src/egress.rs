@@ -44,18 +44,19 @@ pub enum Action {
 #[x_kube(validation = Rule::new("!has(self.cidr) || self.cidr.matches('^[0-9A-Fa-f.:]+/[0-9]{1,3}$')")
     .message("a cidr is address/length, such as 10.0.0.0/8 or 2001:db8::/32; /32 or /128 for one address"))]
 pub struct Destination {
-    /// DNS names: `api.example.com`, `*.example.com` (one label), `**.example.com` (one or more labels).
+    /// DNS names: `api.example.com`, `*.example.com` (one label), `**.example.com` (one or more labels),
+    /// `api-*.example.com` (any characters of that label).
     /// They open the addresses that the pod itself learned by asking its own DNS servers for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 256)))]
     pub domain_names: Vec<String>,
-    /// Regular expressions over the whole name, in lower case and without the final dot; anchored at both ends.
-    /// Not there yet: an Egg that has it is not accepted.
+    /// Regular expressions over the whole name, in lower case and without the final dot; anchored at both ends:
+    /// `(de|en)\.wikipedia\.org`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 1024)))]
     pub domain_regex: Vec<String>,
-    /// Partial names: `ome.com` matches `home.com` and `www.rome.com`. Not there yet: an Egg that has it is not
-    /// accepted.
+    /// Partial names: `ome.com` matches `home.com`, `www.rome.com` and `ome.com` itself; `.ome.com` only names with
+    /// whole labels in front.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 256)))]
     pub domain_suffixes: Vec<String>,

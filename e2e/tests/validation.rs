@@ -30,21 +30,6 @@ async fn features_to_come_are_refused_by_name() -> anyhow::Result<()> {
         ("audit", "mode", format!("{{{select}, mode: Audit, egress: {GOOD}}}")),
         ("containers", "containers", format!("{{{select}, containers: [app], egress: {GOOD}}}")),
         (
-            "regex",
-            "domainRegex",
-            format!("{{{select}, egress: [{{to: [{{domainRegex: ['(de|en)[.]test']}}]}}]}}"),
-        ),
-        (
-            "suffixes",
-            "domainSuffixes",
-            format!("{{{select}, egress: [{{to: [{{domainSuffixes: [ome.test]}}]}}]}}"),
-        ),
-        (
-            "star-inside",
-            "domainNames[0]",
-            format!("{{{select}, egress: [{{to: [{{domainNames: ['a*.test']}}]}}]}}"),
-        ),
-        (
             "refuse",
             "refuseUnmatched",
             format!("{{{select}, dns: {{refuseUnmatched: true}}, egress: {GOOD}}}"),

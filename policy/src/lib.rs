@@ -5,6 +5,7 @@
 //! [`lookup_compiled`] reads them as the kernel does. [`judge`] says what the same Eggs mean without compiling
 //! them, and why: it is what the rest is tested against.
 
+mod budget;
 mod compile;
 mod flow;
 mod limits;
@@ -19,18 +20,21 @@ mod rule;
 mod source;
 mod validate;
 
-pub use compile::{CompileError, CompiledPolicy, PortPrefix, compile};
+pub use compile::{AutomatonError, CompileError, CompiledPolicy, PortPrefix, compile};
 pub use flow::Flow;
 pub use l7egg_ebpf_common::judge::Verdict;
 pub use limits::{
     MAX_CIDRS, MAX_DESTINATION_NAMES, MAX_DESTINATIONS, MAX_EXCEPTS, MAX_NAMES, MAX_PORT_LISTS, MAX_PORTS,
-    MAX_RULES,
+    MAX_RULES, MAX_STATES,
 };
 pub use lookup::lookup_compiled;
 pub use name::{DomainName, MAX_LABEL, MAX_WIRE, NameError};
 pub use network::{IPV4_SPACE, Network, NetworkError, to_address, to_number};
 pub use oracle::{Judgement, Match, RuleReference, Why, judge};
-pub use pattern::{NamePattern, PatternError, PatternKind};
+pub use pattern::{
+    Glob, LabelPattern, MAX_REGEX, NamePattern, NameRegex, NameSuffix, PatternError, PatternKind, RegexError,
+    SuffixError,
+};
 pub use ports::{PortError, PortRange, PortSet, protocol_number};
 pub use problem::{Problem, ProblemKind};
 pub use rule::{Block, Rule};

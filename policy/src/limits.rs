@@ -10,14 +10,17 @@ use crate::{Problem, Rule};
 pub const MAX_RULES: usize = 64;
 /// Most entries of one rule's `to`.
 pub const MAX_DESTINATIONS: usize = 1000;
-/// Most names of one entry of `to`.
+/// Most names of one entry of `to`; as many suffixes and as many regular expressions.
 pub const MAX_DESTINATION_NAMES: usize = 1000;
 /// Most excepts of one cidr.
 pub const MAX_EXCEPTS: usize = 256;
 /// Most entries of one rule's `ports`.
 pub const MAX_PORTS: usize = 64;
-/// Most names of one Egg.
-pub const MAX_NAMES: usize = 4096;
+/// Most names of one Egg, suffixes and regular expressions included.
+pub const MAX_NAMES: usize = 8192;
+/// Most states of the automaton for the patterns of all Eggs that select one pod. Four such policies fill the
+/// kernel's table of states.
+pub const MAX_STATES: usize = 16_384;
 /// Most cidrs of one Egg, excepts included.
 pub const MAX_CIDRS: usize = 100_000;
 /// Most different port lists of all Eggs that select one pod: the kernel keeps which lists allow a destination
@@ -41,11 +44,16 @@ pub(crate) fn check(spec: &PolicySpec, rules: &[Rule], problems: &mut Vec<Proble
         limit(format!("{path}.ports"), rule.ports.len(), "ports", MAX_PORTS, "rules");
         for (index, to) in rule.to.iter().enumerate() {
             let path = format!("{path}.to[{index}]");
-            let (names, excepts) = (to.domain_names.len(), to.except.len());
-            limit(format!("{path}.domainNames"), names, "names", MAX_DESTINATION_NAMES, "entries of to");
+            for (field, found, what) in [
+                ("domainNames", to.domain_names.len(), "names"),
+                ("domainSuffixes", to.domain_suffixes.len(), "suffixes"),
+                ("domainRegex", to.domain_regex.len(), "regular expressions"),
+            ] {
+                limit(format!("{path}.{field}"), found, what, MAX_DESTINATION_NAMES, "entries of to");
+            }
             limit(
                 format!("{path}.except"),
-                excepts,
+                to.except.len(),
                 "excepts",
                 MAX_EXCEPTS,
                 "entries of to, with longer cidrs",

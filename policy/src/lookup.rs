@@ -1,6 +1,7 @@
 //! How the kernel reads a compiled policy, in user space.
 
 use l7egg_ebpf_common::abi::{Direction, Masks};
+use l7egg_ebpf_common::automaton;
 use l7egg_ebpf_common::judge::combine;
 
 use crate::network::to_number;
@@ -21,12 +22,12 @@ pub fn lookup_compiled(policy: &CompiledPolicy, names: &[DomainName], flow: Flow
     combine(masks, port_groups(policy, flow.protocol, flow.port))
 }
 
-/// What the policy says about one name: its own entry, and the star entries of every suffix.
+/// What the policy says about one name: its own entry, the star entries of every suffix, and the automaton.
 fn name_masks(policy: &CompiledPolicy, name: &DomainName) -> Masks {
-    let mut masks = Masks::NONE;
     if !name.is_host() {
-        return masks;
+        return Masks::NONE;
     }
+    let mut masks = automaton::walk(&policy.automaton, name.wire());
     let (mut rest, mut labels) = (name.wire(), 0);
     while !rest.is_empty() {
         if let Some(entry) = DomainName::from_wire(rest).and_then(|suffix| policy.names.get(&suffix)) {

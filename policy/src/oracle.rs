@@ -119,7 +119,13 @@ fn destination_match(to: &Destination, learned: &[DomainName], address: IpAddr) 
     {
         return Some(Match::Cidr(cidr));
     }
-    to.domain_names.iter().filter_map(|text| NamePattern::parse(text).ok()).find_map(|pattern| {
+    if learned.is_empty() {
+        return None;
+    }
+    let names = to.domain_names.iter().filter_map(|text| NamePattern::parse(text).ok());
+    let suffixes = to.domain_suffixes.iter().filter_map(|text| NamePattern::parse_suffix(text).ok());
+    let regexes = to.domain_regex.iter().filter_map(|text| NamePattern::parse_regex(text).ok());
+    names.chain(suffixes).chain(regexes).find_map(|pattern| {
         let name = learned.iter().find(|name| pattern.matches(name))?;
         Some(Match::Name(name.clone(), pattern))
     })

@@ -1,8 +1,10 @@
 //! An Egg's rules, read.
 
+use std::fmt::Display;
+
 use l7egg_crds::{Action, Destination, EgressRule};
 
-use crate::{NamePattern, Network, PatternError, PortRange, PortSet, Problem};
+use crate::{NamePattern, Network, PortRange, PortSet, Problem};
 
 /// One rule as parsed values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,25 +72,29 @@ fn refuse_mixed(to: &Destination, path: &str, problems: &mut Vec<Problem>) {
 }
 
 fn read_names(to: &Destination, path: &str, names: &mut Vec<NamePattern>, problems: &mut Vec<Problem>) {
-    for (index, text) in to.domain_names.iter().enumerate() {
-        let path = format!("{path}.domainNames[{index}]");
-        match NamePattern::parse(text) {
+    read_each(&to.domain_names, &format!("{path}.domainNames"), NamePattern::parse, names, problems);
+    read_each(
+        &to.domain_suffixes,
+        &format!("{path}.domainSuffixes"),
+        NamePattern::parse_suffix,
+        names,
+        problems,
+    );
+    read_each(&to.domain_regex, &format!("{path}.domainRegex"), NamePattern::parse_regex, names, problems);
+}
+
+fn read_each<E: Display>(
+    texts: &[String],
+    path: &str,
+    parse: fn(&str) -> Result<NamePattern, E>,
+    names: &mut Vec<NamePattern>,
+    problems: &mut Vec<Problem>,
+) {
+    for (index, text) in texts.iter().enumerate() {
+        match parse(text) {
             Ok(pattern) => names.push(pattern),
-            Err(error @ PatternError::StarInside(_)) => problems.push(Problem::unsupported(path, error)),
-            Err(error) => problems.push(Problem::invalid(path, error)),
+            Err(error) => problems.push(Problem::invalid(format!("{path}[{index}]"), error)),
         }
-    }
-    if !to.domain_regex.is_empty() {
-        problems.push(Problem::unsupported(
-            format!("{path}.domainRegex"),
-            "domainRegex comes with a later version of l7egg: write the names, or *.name and **.name, in domainNames",
-        ));
-    }
-    if !to.domain_suffixes.is_empty() {
-        problems.push(Problem::unsupported(
-            format!("{path}.domainSuffixes"),
-            "domainSuffixes comes with a later version of l7egg: write the names, or *.name and **.name, in domainNames",
-        ));
     }
 }
 

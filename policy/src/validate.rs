@@ -3,7 +3,7 @@
 
 use l7egg_crds::{ClusterEggSpec, Mode, PolicySpec};
 
-use crate::{Problem, Rule, limits};
+use crate::{Problem, Rule, budget, limits};
 
 /// A list of problems ends here: it has to fit into a condition's message, and ten say enough.
 const MAX_PROBLEMS: usize = 100;
@@ -11,7 +11,11 @@ const MAX_PROBLEMS: usize = 100;
 /// All that is wrong with a policy, in the order of its fields; nothing if it can be enforced as it is
 /// written. At most 100 problems are listed.
 pub fn validate(spec: &PolicySpec) -> Vec<Problem> {
-    read(spec).1
+    let (rules, mut problems) = read(spec);
+    if problems.is_empty() {
+        problems.extend(budget::problem(spec, &rules));
+    }
+    problems
 }
 
 /// The same for a ClusterEgg, whose selectors can be wrong as well.
@@ -39,7 +43,7 @@ pub fn validate_cluster(spec: &ClusterEggSpec) -> Vec<Problem> {
     problems
 }
 
-/// The rules of a policy, and all that is wrong with it. The rules are the whole policy only if nothing is.
+/// The rules of a policy, and all that is wrong with it but the size of its automaton. The rules are the whole policy only if nothing is.
 pub(crate) fn read(spec: &PolicySpec) -> (Vec<Rule>, Vec<Problem>) {
     let mut problems = Vec::new();
     refuse_unsupported(spec, &mut problems);

@@ -17,6 +17,14 @@ pub(super) fn of(policy: &CompiledPolicy) -> [u8; 32] {
             hash.update(masks.deny.to_be_bytes());
         }
     }
+    count(&mut hash, policy.automaton.len());
+    for state in &policy.automaton {
+        hash.update(state.masks.allow.to_be_bytes());
+        hash.update(state.masks.deny.to_be_bytes());
+        for next in state.next {
+            hash.update(next.to_be_bytes());
+        }
+    }
     count(&mut hash, policy.cidrs.len());
     for (network, masks) in &policy.cidrs {
         hash.update(network.address.to_be_bytes());

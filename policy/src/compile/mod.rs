@@ -5,6 +5,7 @@
 //! of Deny rules in common, else allowed if they have one of Allow rules in common. So ports stay with their
 //! own rule, however many Eggs there are.
 
+mod automaton;
 mod digest;
 mod names;
 mod networks;
@@ -15,7 +16,9 @@ use std::net::IpAddr;
 
 use l7egg_crds::Action;
 use l7egg_ebpf_common::abi::{Masks, NameMasks};
+use l7egg_ebpf_common::automaton::State;
 
+pub use automaton::AutomatonError;
 pub use port_groups::PortPrefix;
 
 use crate::{DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, Rule, Source, to_number, validate};
@@ -27,6 +30,9 @@ pub struct CompiledPolicy {
     pub port_groups: Vec<PortSet>,
     /// What to look up for every suffix of a name.
     pub names: BTreeMap<DomainName, NameMasks>,
+    /// States of the automaton for all other names, at most [`crate::MAX_STATES`]: the dead state, the start,
+    /// and the rest; empty if there are no other names.
+    pub automaton: Vec<State>,
     /// Networks, complete for longest-prefix match: the longest one that holds an address says all, and an
     /// address without one is in no rule.
     pub cidrs: BTreeMap<Network, Masks>,
@@ -60,6 +66,17 @@ pub enum CompileError {
         /// Names of all sources.
         source_names: Vec<String>,
     },
+    /// Together their patterns are too many, or too unlike each other.
+    #[error(
+        "the patterns of {} together need an automaton of {error}; use fewer regular expressions, stars inside labels and suffixes without a dot in front, or select the pod with fewer Eggs",
+        .source_names.join(", ")
+    )]
+    Automaton {
+        /// What is too much.
+        error: AutomatonError,
+        /// Names of all sources.
+        source_names: Vec<String>,
+    },
 }
 
 /// Compiles the Eggs that select one pod, whose DNS servers are `resolvers`. Without any Egg the result denies
@@ -69,17 +86,16 @@ pub enum CompileError {
 /// [`CompileError`] names the Eggs, and what to change. Enforce what was enforced before, then.
 pub fn compile(sources: &[Source<'_>], resolvers: &BTreeSet<IpAddr>) -> Result<CompiledPolicy, CompileError> {
     let rules = read_all(sources)?;
-    let port_groups: Vec<PortSet> =
-        rules.iter().map(|rule| rule.ports.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+    let source_names = || sources.iter().map(|source| source.name.clone()).collect();
+    let port_groups = port_groups_of(&rules);
     if port_groups.len() > MAX_PORT_LISTS {
-        return Err(CompileError::PortLists {
-            found: port_groups.len(),
-            source_names: sources.iter().map(|source| source.name.clone()).collect(),
-        });
+        return Err(CompileError::PortLists { found: port_groups.len(), source_names: source_names() });
     }
-    let rules: Vec<(u32, &Rule)> = rules.iter().map(|rule| (group_of(&port_groups, rule), rule)).collect();
+    let rules = with_groups(&port_groups, &rules);
     let mut compiled = CompiledPolicy {
         names: names::compile(&rules),
+        automaton: automaton::compile(&rules)
+            .map_err(|error| CompileError::Automaton { error, source_names: source_names() })?,
         cidrs: networks::compile(&rules),
         ports: port_groups::compile(&port_groups),
         port_groups,
@@ -100,6 +116,19 @@ fn read_all(sources: &[Source<'_>]) -> Result<Vec<Rule>, CompileError> {
         all.extend(rules);
     }
     Ok(all)
+}
+
+/// Whether the patterns of these rules, of at most [`MAX_PORT_LISTS`] lists of ports, make an automaton.
+pub(crate) fn check_automaton(rules: &[Rule]) -> Result<(), AutomatonError> {
+    automaton::compile(&with_groups(&port_groups_of(rules), rules)).map(|_| ())
+}
+
+fn port_groups_of(rules: &[Rule]) -> Vec<PortSet> {
+    rules.iter().map(|rule| rule.ports.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn with_groups<'a>(groups: &[PortSet], rules: &'a [Rule]) -> Vec<(u32, &'a Rule)> {
+    rules.iter().map(|rule| (group_of(groups, rule), rule)).collect()
 }
 
 fn group_of(groups: &[PortSet], rule: &Rule) -> u32 {

@@ -58,7 +58,7 @@ fn ten_thousand_names_are_refused() {
         given[1..],
         [
             "operator: spec.egress[0].to[0].domainNames: 10000 names are too many: 1000 is the most, divide them among several entries of to",
-            "operator: spec.egress: 10000 names are too many: 4096 is the most, divide them among several Eggs",
+            "operator: spec.egress: 10000 names are too many: 8192 is the most, divide them among several Eggs",
         ]
     );
 }

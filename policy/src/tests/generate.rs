@@ -53,8 +53,18 @@ fn destination() -> impl Strategy<Value = Destination> {
 }
 
 fn names() -> impl Strategy<Value = Destination> {
-    let pattern = (select(vec!["", "*.", "**."]), name()).prop_map(|(stars, name)| format!("{stars}{name}"));
-    vec(pattern, 1..4).prop_map(|domain_names| Destination { domain_names, ..Destination::default() })
+    let pattern = (select(vec!["", "*.", "**.", "*", "a*."]), name())
+        .prop_map(|(stars, name)| format!("{stars}{name}"));
+    let suffix = (select(vec!["", "."]), name()).prop_map(|(dot, name)| format!("{dot}{name}"));
+    let regex = select(vec![r"(a|b)\.a", r"a.*", r".*\.B", r"[ab]+"]).prop_map(str::to_owned);
+    (vec(pattern, 1..4), vec(suffix, 0..2), vec(regex, 0..2)).prop_map(
+        |(domain_names, domain_suffixes, domain_regex)| Destination {
+            domain_names,
+            domain_suffixes,
+            domain_regex,
+            ..Destination::default()
+        },
+    )
 }
 
 /// One to three labels of two letters: 14 names in all.

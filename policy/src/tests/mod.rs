@@ -7,3 +7,4 @@ mod levels;
 mod meaning;
 mod names;
 mod oracle;
+mod patterns;

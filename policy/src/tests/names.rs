@@ -78,6 +78,8 @@ proptest! {
     #[test]
     fn noise_is_judged_without_panic(
         names in proptest::collection::vec(r"[*.a\PC]{0,20}", 0..4),
+        suffixes in proptest::collection::vec(r"[.*a\PC]{0,20}", 0..3),
+        regexes in proptest::collection::vec(r"[ab.*+?|()^$\\{},0-9\[\]-]{0,20}", 0..3),
         cidr in proptest::option::of(r"[0-9a-f:./+\PC]{0,24}"),
         except in proptest::collection::vec(r"[0-9a-f:./]{0,24}", 0..3),
         port in any::<Option<i32>>(),
@@ -85,7 +87,13 @@ proptest! {
     ) {
         let spec = PolicySpec {
             egress: vec![EgressRule {
-                to: vec![Destination { domain_names: names, cidr, except, ..Destination::default() }],
+                to: vec![Destination {
+                    domain_names: names,
+                    domain_suffixes: suffixes,
+                    domain_regex: regexes,
+                    cidr,
+                    except,
+                }],
                 ports: vec![Port { protocol: Protocol::Tcp, port, end_port }],
                 ..EgressRule::default()
             }],

@@ -1,52 +1,55 @@
 //! Patterns over domain names.
 
+mod glob;
+mod labels;
+mod regex;
+mod suffix;
+
 use std::fmt;
+
+pub use glob::Glob;
+pub use labels::{LabelPattern, PatternKind};
+pub use regex::{MAX_REGEX, NameRegex, RegexError};
+pub use suffix::{NameSuffix, SuffixError};
 
 use crate::{DomainName, NameError};
 
-/// Which names a pattern is about, relative to its [`NamePattern::name`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PatternKind {
-    /// The name itself.
-    Exact,
-    /// `*.name`: one label in front of it.
-    OneLabel,
-    /// `**.name`: one or more labels in front of it.
-    AnyLabels,
+/// What an Egg may write for names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamePattern {
+    /// An entry of `domainNames` without a star, or with stars for whole labels in front.
+    Labels(LabelPattern),
+    /// Any other entry of `domainNames`.
+    Glob(Glob),
+    /// An entry of `domainSuffixes`.
+    Suffix(NameSuffix),
+    /// An entry of `domainRegex`.
+    Regex(NameRegex),
 }
 
-/// A name as an Egg may write it: `name`, `*.name` or `**.name`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NamePattern {
-    /// What stands in front of the name.
-    pub kind: PatternKind,
-    /// The name, without the stars.
-    pub name: DomainName,
-}
-
-/// Why a text is no pattern.
+/// Why an entry of `domainNames` is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// A `*` inside a label, or a star label that is not the first.
-    #[error(
-        "{0:?}: a star inside a label or behind the first label comes with a later version of l7egg; write the names one by one, or a star as the whole first label (*.example.com, **.example.com)"
-    )]
-    StarInside(String),
     /// Only stars.
     #[error(
         "{0:?} would match every name: put a name behind the star (*.example.com), or allow addresses with cidr"
     )]
     StarAlone(String),
-    /// More than two stars as first label.
-    #[error("{0:?}: write * for one label, ** for one or more")]
+    /// More than two stars as first label, or more than one in a row elsewhere.
+    #[error("{0:?}: write * for one label or a part of it, ** in front for one or more labels")]
     Stars(String),
-    /// The name behind the stars is none.
+    /// A star in a label that is not ASCII.
+    #[error(
+        "{0:?}: a star in a label with other letters than a to z means nothing, because names are matched in the form that DNS has for them (xn--...): write the names one by one"
+    )]
+    StarInIdna(String),
+    /// What is not a star is no name.
     #[error(transparent)]
     Name(#[from] NameError),
 }
 
 impl NamePattern {
-    /// Reads a pattern.
+    /// Reads an entry of `domainNames`.
     ///
     /// # Errors
     /// [`PatternError`] says what is wrong and what to write.
@@ -62,38 +65,52 @@ impl NamePattern {
             "**" => PatternKind::AnyLabels,
             _ => return Err(PatternError::Stars(text.to_owned())),
         };
-        if kind != PatternKind::Exact && rest.is_empty() {
+        if kind != PatternKind::Exact && rest.bytes().all(|octet| matches!(octet, b'*' | b'.')) {
             return Err(PatternError::StarAlone(text.to_owned()));
         }
         if rest.contains('*') {
-            return Err(PatternError::StarInside(text.to_owned()));
+            return Glob::parse(kind, rest, text).map(NamePattern::Glob);
         }
-        Ok(NamePattern { kind, name: DomainName::parse(rest)? })
+        Ok(NamePattern::Labels(LabelPattern { kind, name: DomainName::parse(rest)? }))
+    }
+
+    /// Reads an entry of `domainSuffixes`.
+    ///
+    /// # Errors
+    /// [`SuffixError`] says what is wrong and what to write.
+    pub fn parse_suffix(text: &str) -> Result<Self, SuffixError> {
+        NameSuffix::parse(text).map(NamePattern::Suffix)
+    }
+
+    /// Reads an entry of `domainRegex`.
+    ///
+    /// # Errors
+    /// [`RegexError`] says what is wrong and what to write.
+    pub fn parse_regex(text: &str) -> Result<Self, RegexError> {
+        NameRegex::parse(text).map(NamePattern::Regex)
     }
 
     /// Whether `name` is one of the names that the pattern is about. A name that no host can have is none:
     /// nobody who writes `*.example.com` means labels with dots or zeros in them.
     pub fn matches(&self, name: &DomainName) -> bool {
-        if !name.is_host() {
-            return false;
-        }
-        match (self.kind, name.labels_before(&self.name)) {
-            (_, None) => false,
-            (PatternKind::Exact, Some(labels)) => labels == 0,
-            (PatternKind::OneLabel, Some(labels)) => labels == 1,
-            (PatternKind::AnyLabels, Some(labels)) => labels >= 1,
-        }
+        name.is_host()
+            && match self {
+                NamePattern::Labels(labels) => labels.matches(name),
+                NamePattern::Glob(glob) => glob.matches(name),
+                NamePattern::Suffix(suffix) => suffix.matches(name),
+                NamePattern::Regex(regex) => regex.matches(name),
+            }
     }
 }
 
 impl fmt::Display for NamePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stars = match self.kind {
-            PatternKind::Exact => "",
-            PatternKind::OneLabel => "*.",
-            PatternKind::AnyLabels => "**.",
-        };
-        write!(f, "{stars}{}", self.name)
+        match self {
+            NamePattern::Labels(labels) => labels.fmt(f),
+            NamePattern::Glob(glob) => glob.fmt(f),
+            NamePattern::Suffix(suffix) => write!(f, "domainSuffixes {suffix}"),
+            NamePattern::Regex(regex) => write!(f, "domainRegex {regex}"),
+        }
     }
 }
 
@@ -137,6 +154,7 @@ mod tests {
         let odd = DomainName::from_wire(b"\x03a.b\x07example\x03com").unwrap();
         assert!(!NamePattern::parse("*.example.com").unwrap().matches(&odd));
         assert!(!NamePattern::parse("**.com").unwrap().matches(&odd));
+        assert!(!NamePattern::parse("a*.example.com").unwrap().matches(&odd));
     }
 
     #[test]
@@ -145,11 +163,14 @@ mod tests {
             ("*", "every name"),
             ("**", "every name"),
             ("*.", "every name"),
-            ("***.example.com", "** for one or more"),
-            ("api-*.example.com", "star inside a label"),
-            ("www.*.com", "star inside a label"),
-            ("*.*.example.com", "star inside a label"),
-            ("*example.com", "star inside a label"),
+            ("*.*", "every name"),
+            ("**.*.", "every name"),
+            ("***.example.com", "** in front for one or more"),
+            ("a**b.example.com", "** in front for one or more"),
+            ("www.**.com", "** in front for one or more"),
+            ("bü*.example.com", "one by one"),
+            ("a*..com", "empty label"),
+            ("a*/b.com", "has a '/'"),
             ("*..com", "empty label"),
             ("*.10.0.0.1", "cidr"),
         ] {
@@ -160,7 +181,7 @@ mod tests {
 
     #[test]
     fn written_as_read() {
-        for text in ["a.example", "*.a.example", "**.a.example"] {
+        for text in ["a.example", "*.a.example", "**.a.example", "a*.b.example", "**.*-x.*.example"] {
             assert_eq!(NamePattern::parse(text).unwrap().to_string(), text);
         }
     }

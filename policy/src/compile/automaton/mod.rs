@@ -1,0 +1,108 @@
+//! The automaton: one for all patterns of a policy that hashes cannot find.
+//!
+//! Patterns that say the same (have equal masks) become one language: globs and partial names a trie that
+//! shares their ends, and beside it the regular expressions. `regex-automata` makes all languages one
+//! deterministic automaton over names read from the right, and states that say the same about every name are
+//! merged.
+
+mod determinize;
+mod minimize;
+mod trie;
+
+use std::collections::BTreeMap;
+
+use l7egg_ebpf_common::abi::Masks;
+use l7egg_ebpf_common::automaton::{OTHER, State};
+use regex_syntax::hir::Hir;
+
+use super::masks;
+use crate::{MAX_STATES, NamePattern, Rule};
+use trie::Trie;
+
+/// Classes that names have.
+const CLASSES: usize = OTHER as usize;
+
+/// A state before its number has to fit into 16 bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Row {
+    masks: Masks,
+    next: [u32; CLASSES],
+}
+
+impl Row {
+    const DEAD: Row = Row { masks: Masks::NONE, next: [0; CLASSES] };
+}
+
+/// Why patterns make no automaton.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AutomatonError {
+    /// It is larger than [`MAX_STATES`].
+    #[error("{0} states, and {MAX_STATES} is the most")]
+    States(usize),
+    /// It was given up before it was known how large it gets.
+    #[error(
+        "more states than fit into {} MiB while it is built, and {MAX_STATES} states are the most when it is done",
+        .limit >> 20
+    )]
+    Building {
+        /// Where it was given up, in bytes.
+        limit: usize,
+    },
+    /// Nothing that is known to happen.
+    #[error("something that cannot be built: {0}")]
+    Other(String),
+}
+
+/// States of the automaton, none if hashes find everything; the first is the dead state, the second the
+/// start. Equal rules have equal automata, in whatever order they come.
+pub(super) fn compile(rules: &[(u32, &Rule)]) -> Result<Vec<State>, AutomatonError> {
+    let mut languages = BTreeMap::<Masks, Language>::new();
+    for &(group, rule) in rules {
+        let masks = masks(rule.action, group);
+        for pattern in &rule.names {
+            match pattern {
+                NamePattern::Labels(_) => {}
+                NamePattern::Suffix(suffix) if suffix.whole_labels => {}
+                NamePattern::Suffix(suffix) => languages.entry(masks).or_default().trie.add_suffix(suffix),
+                NamePattern::Glob(glob) => languages.entry(masks).or_default().trie.add_glob(glob),
+                NamePattern::Regex(regex) => {
+                    languages.entry(masks).or_default().regexes.push(regex.hir().clone());
+                }
+            }
+        }
+    }
+    if languages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let languages: Vec<(Masks, Hir)> =
+        languages.into_iter().map(|(masks, language)| (masks, language.into_hir())).collect();
+    let rows = minimize::minimize(&determinize::determinize(&languages)?);
+    if rows.len() > MAX_STATES {
+        return Err(AutomatonError::States(rows.len()));
+    }
+    Ok(rows.iter().map(state).collect())
+}
+
+/// Names about which patterns say the same.
+#[derive(Default)]
+struct Language {
+    trie: Trie,
+    regexes: Vec<Hir>,
+}
+
+impl Language {
+    fn into_hir(self) -> Hir {
+        let mut all = self.regexes;
+        all.extend(self.trie.into_hir());
+        Hir::alternation(all)
+    }
+}
+
+fn state(row: &Row) -> State {
+    let mut state = State { masks: row.masks, ..State::DEAD };
+    for (to, from) in state.next.iter_mut().zip(row.next) {
+        // At most `MAX_STATES`, which fits.
+        *to = from as u16;
+    }
+    state
+}

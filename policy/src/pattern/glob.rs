@@ -1,0 +1,120 @@
+//! Names with stars inside labels, or for labels that are not the first.
+
+use std::fmt;
+
+use super::{PatternError, PatternKind, is_stars};
+use crate::{DomainName, MAX_WIRE, NameError};
+
+/// `api-*.example.com`, `www.*.com`, `**.*-eu.example.com`: a star beside other characters of a label is any
+/// number of characters of that label, or none; a star that is a whole label is one label; two stars in
+/// front are one or more labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob {
+    /// `**.` stands in front.
+    pub(crate) any_labels: bool,
+    /// The labels, in lower case and A-labels, with their stars.
+    pub(crate) labels: Vec<String>,
+}
+
+/// What UTS 46 takes for a dot.
+const DOTS: [char; 4] = ['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'];
+
+impl Glob {
+    /// Reads `rest`, which stands behind the stars of `kind` in `text`.
+    pub(super) fn parse(kind: PatternKind, rest: &str, text: &str) -> Result<Self, PatternError> {
+        let mut labels = match kind {
+            PatternKind::OneLabel => vec!["*".to_owned()],
+            PatternKind::Exact | PatternKind::AnyLabels => Vec::new(),
+        };
+        for label in rest.strip_suffix(DOTS).unwrap_or(rest).split(DOTS) {
+            labels.push(read_label(label, text)?);
+        }
+        // The shortest name that it could match, in wire form.
+        let shortest = labels.iter().map(|label| 1 + label.replace('*', "").len().max(1)).sum::<usize>();
+        if shortest > MAX_WIRE {
+            return Err(NameError::TooLong(text.to_owned(), shortest - 1).into());
+        }
+        Ok(Glob { any_labels: kind == PatternKind::AnyLabels, labels })
+    }
+
+    pub(super) fn matches(&self, name: &DomainName) -> bool {
+        let name = name.to_string();
+        let labels: Vec<&str> = name.split('.').collect();
+        let in_front = match labels.len().checked_sub(self.labels.len()) {
+            Some(in_front) if self.any_labels && in_front >= 1 => in_front,
+            Some(0) if !self.any_labels => 0,
+            _ => return false,
+        };
+        self.labels
+            .iter()
+            .zip(&labels[in_front..])
+            .all(|(pattern, label)| label_matches(pattern.as_bytes(), label.as_bytes()))
+    }
+}
+
+fn read_label(label: &str, text: &str) -> Result<String, PatternError> {
+    if label.is_empty() {
+        return Err(NameError::EmptyLabel(text.to_owned()).into());
+    }
+    if label.contains("**") {
+        return Err(PatternError::Stars(text.to_owned()));
+    }
+    if is_stars(label) {
+        return Ok(label.to_owned());
+    }
+    if !label.contains('*') {
+        return Ok(DomainName::parse(label)?.to_string());
+    }
+    if !label.is_ascii() {
+        return Err(PatternError::StarInIdna(text.to_owned()));
+    }
+    // Without its stars it has to be a label.
+    DomainName::parse(&label.replace('*', ""))?;
+    Ok(label.to_ascii_lowercase())
+}
+
+fn label_matches(pattern: &[u8], label: &[u8]) -> bool {
+    match pattern {
+        [] => label.is_empty(),
+        [b'*', rest @ ..] => (0..=label.len()).any(|skipped| label_matches(rest, &label[skipped..])),
+        [octet, rest @ ..] => label.first() == Some(octet) && label_matches(rest, &label[1..]),
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.any_labels { "**." } else { "" }, self.labels.join("."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NamePattern;
+    use crate::DomainName;
+
+    fn matches(pattern: &str, name: &str) -> bool {
+        NamePattern::parse(pattern).unwrap().matches(&DomainName::parse(name).unwrap())
+    }
+
+    #[test]
+    fn a_star_stays_in_its_label() {
+        assert!(matches("API-*.example.com.", "api-7.EXAMPLE.com"));
+        assert!(matches("api-*.example.com", "api-.example.com"));
+        assert!(!matches("api-*.example.com", "api-a.b.example.com"));
+        assert!(!matches("api-*.example.com", "api.example.com"));
+        assert!(!matches("api-*.example.com", "x.api-7.example.com"));
+        assert!(matches("*-eu.example.com", "db-eu.example.com"));
+        assert!(matches("*a*b*.example.com", "xaxbx.example.com"));
+        assert!(!matches("*a*b*.example.com", "ba.example.com"));
+        assert!(matches("*.a*.bücher.example", "x.ab.xn--bcher-kva.example"));
+    }
+
+    #[test]
+    fn a_star_alone_is_one_label_and_two_are_more() {
+        assert!(matches("www.*.com", "www.x.com"));
+        assert!(!matches("www.*.com", "www.com"));
+        assert!(!matches("www.*.com", "www.x.y.com"));
+        assert!(matches("**.*-x.com", "a.b.c-x.com"));
+        assert!(!matches("**.*-x.com", "c-x.com"));
+    }
+}
