@@ -54,7 +54,7 @@ fn watch(tier: &str, mut command: Command, limit: u64, show: Show, tally: &mut T
         let _ = writeln!(log, "{line}");
         let kind = tally.line(line);
         failures = (failures || line == "failures:") && !line.starts_with("test result: ");
-        let wanted = show == Show::Everything && kind != Line::Frame && !is_log(line);
+        let wanted = show == Show::Everything && kind != Line::Frame && !is_log(line) && !line.is_empty();
         if wanted || failures || line.ends_with(" ... FAILED") {
             println!("{line}");
         } else if show == Show::Failures && count.elapsed() > Duration::from_secs(10) {
