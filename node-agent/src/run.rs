@@ -171,7 +171,7 @@ fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) ->
 
 async fn watch_assignments(client: Client, node: String, inputs: mpsc::Sender<Input>) {
     let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<EggAssignment>(&()));
-    let ours = watcher::Config::default().labels(&format!("{NODE_LABEL}={}", node_label_value(node)));
+    let ours = watcher::Config::default().labels(&format!("{NODE_LABEL}={}", node_label_value(&node)));
     let events = watcher(api, ours).default_backoff();
     pin_mut!(events);
     let mut lost = false;
