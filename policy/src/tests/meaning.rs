@@ -60,6 +60,36 @@ fn names_open_the_addresses_learned_by_them() {
 }
 
 #[test]
+fn patterns_are_told_as_they_are_written() {
+    let spec = PolicySpec {
+        egress: serde_yaml::from_str(
+            r"[{to: [{domainNames: ['api-*.Example.com'], domainSuffixes: [ome.com, .debian.org], domainRegex: ['(de|en)\.wikipedia\.org']}]}]",
+        )
+        .unwrap(),
+        ..PolicySpec::default()
+    };
+    let sources = [Source { name: "Egg shop/patterns".into(), spec: &spec }];
+    for (name, pattern) in [
+        ("api-7.example.com", "api-*.example.com"),
+        ("www.rome.com", "domainSuffixes ome.com"),
+        ("deb.debian.org", "domainSuffixes .debian.org"),
+        ("DE.wikipedia.org", r"domainRegex (de|en)\.wikipedia\.org"),
+    ] {
+        let learned = DomainName::parse(name).unwrap();
+        assert_eq!(
+            judge(&sources, &BTreeSet::new(), std::slice::from_ref(&learned), tcp("192.0.2.1", 443))
+                .to_string(),
+            format!(
+                "allowed: Egg shop/patterns spec.egress[0], which has {pattern}, and the address was learned by {learned}"
+            )
+        );
+    }
+    let evil = DomainName::parse("home.com.evil.net").unwrap();
+    let judged = judge(&sources, &BTreeSet::new(), &[evil], tcp("192.0.2.1", 443));
+    assert_eq!(judged.to_string(), "denied: no rule allows it");
+}
+
+#[test]
 fn ports_belong_to_their_own_rule() {
     assert_eq!(
         said(tcp("198.51.100.7", 8000), &["api.stripe.com"]),

@@ -17,10 +17,10 @@ use crate::MAX_WIRE;
 /// Most bytes of the automaton with choices.
 const MAX_NFA: usize = 64 << 20;
 /// Most bytes of the one without, before states are merged: 256 or less for each state.
-const MAX_DFA: usize = 32 << 20;
+const MAX_DFA: usize = 16 << 20;
 /// Most bytes of the sets of states that it is made from. This bounds the time: each is looked at once for
 /// every class.
-const MAX_SETS: usize = 32 << 20;
+const MAX_SETS: usize = 16 << 20;
 
 /// Rows of all states that a name leads to; the first is dead, the second the start.
 pub(super) fn determinize(languages: &[(Masks, Hir)]) -> Result<Vec<Row>, AutomatonError> {
@@ -28,13 +28,13 @@ pub(super) fn determinize(languages: &[(Masks, Hir)]) -> Result<Vec<Row>, Automa
     let start = dfa
         .start_state(&start::Config::new().anchored(Anchored::Yes))
         .map_err(|error| AutomatonError::Other(error.to_string()))?;
-    let mut numbers = HashMap::from([(start, 1)]);
+    let mut numbers = HashMap::from([(start, 1usize)]);
     let mut rows = vec![Row::DEAD, Row { masks: masks(&dfa, start, languages), ..Row::DEAD }];
-    let mut level = vec![start];
+    let mut level = vec![(start, 1)];
     // A name has no more bytes than this, its dots included.
     for _ in 1..MAX_WIRE {
         let mut next_level = Vec::new();
-        for state in level {
+        for (state, from) in level {
             for class in 0..CLASSES {
                 let Some(byte) = byte_of(class as u8) else { continue };
                 let next = dfa.next_state(state, byte);
@@ -43,10 +43,10 @@ pub(super) fn determinize(languages: &[(Masks, Hir)]) -> Result<Vec<Row>, Automa
                 }
                 let number = *numbers.entry(next).or_insert_with(|| {
                     rows.push(Row { masks: masks(&dfa, next, languages), ..Row::DEAD });
-                    next_level.push(next);
-                    rows.len() as u32 - 1
+                    next_level.push((next, rows.len() - 1));
+                    rows.len() - 1
                 });
-                rows[numbers[&state] as usize].next[class] = number;
+                rows[from].next[class] = number as u32;
             }
         }
         level = next_level;
