@@ -1,7 +1,7 @@
 //! The automaton: one for all patterns of a policy that hashes cannot find.
 //!
-//! Patterns that say the same (have equal masks) become one language: globs and partial names a trie that
-//! shares their ends, and beside it the regular expressions. `regex-automata` makes all languages one
+//! Patterns that say the same (have equal masks) become one language, a trie that shares their ends.
+//! `regex-automata` makes all languages one
 //! deterministic automaton over names read from the right, and states that say the same about every name are
 //! merged.
 
@@ -56,18 +56,16 @@ pub enum AutomatonError {
 /// States of the automaton, none if hashes find everything; the first is the dead state, the second the
 /// start. Equal rules have equal automata, in whatever order they come.
 pub(super) fn compile(rules: &[(u32, &Rule)]) -> Result<Vec<State>, AutomatonError> {
-    let mut languages = BTreeMap::<Masks, Language>::new();
+    let mut languages = BTreeMap::<Masks, Trie>::new();
     for &(group, rule) in rules {
         let masks = masks(rule.action, group);
         for pattern in &rule.names {
             match pattern {
                 NamePattern::Labels(_) => {}
                 NamePattern::Suffix(suffix) if suffix.whole_labels => {}
-                NamePattern::Suffix(suffix) => languages.entry(masks).or_default().trie.add_suffix(suffix),
-                NamePattern::Glob(glob) => languages.entry(masks).or_default().trie.add_glob(glob),
-                NamePattern::Regex(regex) => {
-                    languages.entry(masks).or_default().regexes.push(regex.hir().clone());
-                }
+                NamePattern::Suffix(suffix) => languages.entry(masks).or_default().add_suffix(suffix),
+                NamePattern::Glob(glob) => languages.entry(masks).or_default().add_glob(glob),
+                NamePattern::Regex(regex) => languages.entry(masks).or_default().add_regex(regex),
             }
         }
     }
@@ -75,27 +73,12 @@ pub(super) fn compile(rules: &[(u32, &Rule)]) -> Result<Vec<State>, AutomatonErr
         return Ok(Vec::new());
     }
     let languages: Vec<(Masks, Hir)> =
-        languages.into_iter().map(|(masks, language)| (masks, language.into_hir())).collect();
+        languages.into_iter().filter_map(|(masks, language)| Some((masks, language.into_hir()?))).collect();
     let rows = minimize::minimize(&determinize::determinize(&languages)?);
     if rows.len() > MAX_STATES {
         return Err(AutomatonError::States(rows.len()));
     }
     Ok(rows.iter().map(state).collect())
-}
-
-/// Names about which patterns say the same.
-#[derive(Default)]
-struct Language {
-    trie: Trie,
-    regexes: Vec<Hir>,
-}
-
-impl Language {
-    fn into_hir(self) -> Hir {
-        let mut all = self.regexes;
-        all.extend(self.trie.into_hir());
-        Hir::alternation(all)
-    }
 }
 
 fn state(row: &Row) -> State {

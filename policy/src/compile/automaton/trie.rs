@@ -1,28 +1,16 @@
-//! Globs and partial names as a trie over what they say from the right, so that a thousand of them below one
-//! domain have the domain once.
+//! Patterns that say the same as a trie over their parts from the right, so that a thousand of them below one
+//! domain have the domain, and what stands in front of it in all of them, once.
 
 use std::collections::BTreeMap;
 
-use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, Repetition};
+use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 
-use crate::pattern::{Glob, NameSuffix};
-
-/// One step to the left.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Token {
-    /// This byte.
-    Byte(u8),
-    /// Any number of bytes of a label, or none.
-    InLabel,
-    /// A whole label.
-    Label,
-    /// One or more whole labels; only at the left end.
-    Labels,
-}
+use crate::pattern::{Glob, NameRegex, NameSuffix};
 
 #[derive(Default)]
 pub(super) struct Trie {
-    children: BTreeMap<Token, Trie>,
+    /// What may come next to the left, by how it is written.
+    children: BTreeMap<String, (Hir, Trie)>,
     /// A name may begin here.
     whole: bool,
     /// Anything may stand in front.
@@ -31,32 +19,43 @@ pub(super) struct Trie {
 
 impl Trie {
     pub(super) fn add_suffix(&mut self, suffix: &NameSuffix) {
-        let text = suffix.name.to_string();
-        self.add(text.bytes().rev().map(Token::Byte)).partial = true;
+        let mut parts = Vec::new();
+        push_bytes(&mut parts, suffix.name.to_string().as_bytes());
+        self.add(parts).partial = true;
     }
 
     pub(super) fn add_glob(&mut self, glob: &Glob) {
-        let mut tokens = Vec::new();
-        for (index, label) in glob.labels.iter().rev().enumerate() {
+        let mut parts = Vec::new();
+        if glob.any_labels {
+            // Names have no empty labels: what stands in front of a dot is labels.
+            parts.extend([star(any_byte(), 1), Hir::literal(*b".")]);
+        }
+        for (index, label) in glob.labels.iter().enumerate() {
             if index > 0 {
-                tokens.push(Token::Byte(b'.'));
+                parts.push(Hir::literal(*b"."));
             }
             match label.as_str() {
-                "*" => tokens.push(Token::Label),
-                label => tokens.extend(label.bytes().rev().map(|byte| match byte {
-                    b'*' => Token::InLabel,
-                    byte => Token::Byte(byte),
+                "*" => parts.push(star(label_byte(), 1)),
+                label => parts.extend(label.bytes().map(|byte| match byte {
+                    b'*' => star(label_byte(), 0),
+                    byte => Hir::literal([byte]),
                 })),
             }
         }
-        if glob.any_labels {
-            tokens.extend([Token::Byte(b'.'), Token::Labels]);
-        }
-        self.add(tokens.into_iter()).whole = true;
+        self.add(parts).whole = true;
     }
 
-    fn add(&mut self, tokens: impl Iterator<Item = Token>) -> &mut Trie {
-        tokens.fold(self, |node, token| node.children.entry(token).or_default())
+    pub(super) fn add_regex(&mut self, regex: &NameRegex) {
+        let mut parts = Vec::new();
+        push_parts(&mut parts, regex.hir());
+        self.add(parts).whole = true;
+    }
+
+    /// The node that these parts, written from the left, lead to from the right.
+    fn add(&mut self, parts: Vec<Hir>) -> &mut Trie {
+        parts.into_iter().rev().fold(self, |node, part| {
+            &mut node.children.entry(part.to_string()).or_insert_with(|| (part, Trie::default())).1
+        })
     }
 
     /// What stands from here to the left, written from the left; nothing if nothing was added.
@@ -66,30 +65,37 @@ impl Trie {
             return Some(star(any_byte(), 0));
         }
         let mut all: Vec<Hir> = self.whole.then(Hir::empty).into_iter().collect();
-        for (token, mut node) in self.children {
+        for (part, mut node) in self.children.into_values() {
             // A chain without branches needs no nesting.
-            let mut chain = vec![token];
+            let mut chain = vec![part];
             while node.children.len() == 1 && !node.whole && !node.partial {
-                let (token, next) = node.children.pop_first()?;
-                chain.push(token);
+                let (_, (part, next)) = node.children.pop_first()?;
+                chain.push(part);
                 node = next;
             }
             let mut parts: Vec<Hir> = node.into_hir().into_iter().collect();
-            parts.extend(chain.into_iter().rev().map(token_hir));
+            parts.extend(chain.into_iter().rev());
             all.push(Hir::concat(parts));
         }
         (!all.is_empty()).then(|| Hir::alternation(all))
     }
 }
 
-fn token_hir(token: Token) -> Hir {
-    match token {
-        Token::Byte(byte) => Hir::literal([byte]),
-        Token::InLabel => star(label_byte(), 0),
-        Token::Label => star(label_byte(), 1),
-        // Names have no empty labels: what stands in front of a dot is labels.
-        Token::Labels => star(any_byte(), 1),
+/// What a regular expression is made of, one after another.
+fn push_parts(parts: &mut Vec<Hir>, hir: &Hir) {
+    match hir.kind() {
+        HirKind::Empty => {}
+        HirKind::Literal(literal) => push_bytes(parts, &literal.0),
+        HirKind::Concat(all) => all.iter().for_each(|part| push_parts(parts, part)),
+        HirKind::Capture(capture) => push_parts(parts, &capture.sub),
+        HirKind::Class(_) | HirKind::Look(_) | HirKind::Repetition(_) | HirKind::Alternation(_) => {
+            parts.push(hir.clone());
+        }
     }
+}
+
+fn push_bytes(parts: &mut Vec<Hir>, bytes: &[u8]) {
+    parts.extend(bytes.iter().map(|&byte| Hir::literal([byte])));
 }
 
 fn star(sub: Hir, min: u32) -> Hir {
