@@ -12,3 +12,6 @@ pub mod learned;
 pub mod name;
 pub mod packet;
 pub mod stream;
+
+#[cfg(test)]
+mod properties;
