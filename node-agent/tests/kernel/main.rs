@@ -10,4 +10,5 @@ mod load;
 mod names;
 mod names_tcp;
 mod oracle;
+mod raw;
 mod survival;
