@@ -33,17 +33,9 @@ fn try_learn(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
         event::count(Counter::AnswersUnreadable);
         return 1;
     }
-    let result = scratch::with(|scratch| {
-        // SAFETY: the scratch is ours, and the message is one of its parts that nothing else touches.
-        let message = unsafe { &mut *(&raw mut scratch.message) };
-        if skb.copy(u32::from(packet.payload), len, message) {
-            learn_message(scratch, message, subject, &packet.source, packet.destination_port);
-        } else {
-            event::count(Counter::AnswersUnreadable);
-        }
-        Ok(())
-    });
-    i32::from(result.is_ok())
+    scratch::with_payload(skb, packet, len, Counter::AnswersUnreadable, |scratch, message| {
+        learn_message(scratch, message, subject, &packet.source, packet.destination_port);
+    })
 }
 
 /// Learns from the answer that a message is, or its beginning.

@@ -25,17 +25,9 @@ pub fn note(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal
 fn try_note(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
     let len = u32::from(packet.payload_len);
     let len = if len > QUESTION_MAX { QUESTION_MAX } else { len };
-    let result = scratch::with(|scratch| {
-        // SAFETY: the scratch is ours, and the message is one of its parts that nothing else touches.
-        let message = unsafe { &mut *(&raw mut scratch.message) };
-        if skb.copy(u32::from(packet.payload), len, message) {
-            note_message(scratch, message, subject, &packet.destination, packet.source_port);
-        } else {
-            event::count(Counter::QueriesUnreadable);
-        }
-        Ok(())
-    });
-    i32::from(result.is_ok())
+    scratch::with_payload(skb, packet, len, Counter::QueriesUnreadable, |scratch, message| {
+        note_message(scratch, message, subject, &packet.destination, packet.source_port);
+    })
 }
 
 /// Notes the query that a message is, or its beginning.

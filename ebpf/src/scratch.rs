@@ -7,15 +7,17 @@
 use core::sync::atomic::AtomicU64;
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use l7egg_ebpf_common::abi::{Learned, LearnedKey, Name};
+use l7egg_ebpf_common::abi::{Counter, Learned, LearnedKey, Name};
 use l7egg_ebpf_common::answer::{AnswerWalk, Message};
 use l7egg_ebpf_common::learned::Atomics;
 use l7egg_ebpf_common::name::NameWalk;
+use l7egg_ebpf_common::packet::Packet;
 
-use crate::Refusal;
 use crate::answer::Learning;
 use crate::atomic::{Bpf, swap};
 use crate::maps::SCRATCH;
+use crate::skb::Skb;
+use crate::{Refusal, event};
 
 /// Buffers for each CPU: process, softirq, and two that were preempted.
 pub const PER_CPU: u32 = 4;
@@ -50,6 +52,29 @@ pub fn with<T>(work: impl FnOnce(&mut Scratch) -> Result<T, Refusal>) -> Result<
     let result = work(scratch);
     Bpf::store(&scratch.busy, 0);
     result
+}
+
+/// The same with the first `len` bytes of a datagram's payload as its message; 0 if no buffer is free. A
+/// payload that is shorter is counted as `unreadable`.
+#[inline(always)]
+pub fn with_payload(
+    skb: &Skb,
+    packet: &Packet,
+    len: u32,
+    unreadable: Counter,
+    work: impl FnOnce(&mut Scratch, &Message),
+) -> i32 {
+    let result = with(|scratch| {
+        // SAFETY: the scratch is ours, and the message is one of its parts that nothing else touches.
+        let message = unsafe { &mut *(&raw mut scratch.message) };
+        if skb.copy(u32::from(packet.payload), len, message) {
+            work(scratch, message);
+        } else {
+            event::count(unreadable);
+        }
+        Ok(())
+    });
+    i32::from(result.is_ok())
 }
 
 #[inline(always)]

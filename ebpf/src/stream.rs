@@ -44,44 +44,51 @@ const MESSAGES_MAX: u32 = 2;
 /// Notes the queries in a segment that leaves.
 #[inline(always)]
 pub fn sent(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    let Some(len) = payload_len(skb, packet) else { return Ok(()) };
-    let Some(half) = claim(skb, true)? else { return Ok(()) };
-    let mut i = 0;
-    let mut next = Next::Message;
-    while i < MESSAGES_MAX {
-        next = segment(skb, packet, half, len);
-        if next != Next::Message {
-            break;
-        }
-        note(half, subject, packet);
-        i += 1;
+    match each_message(skb, packet, true, |half| note(half, subject, packet))? {
+        // What leaves early was in order when it left first.
+        Next::Over | Next::Early => Ok(()),
+        Next::Message => Err(Refusal::ScratchBusy),
     }
-    release(half);
-    // What leaves early was in order when it left first.
-    if next == Next::Message && !is_over(half, skb, packet, len) { Err(Refusal::ScratchBusy) } else { Ok(()) }
 }
 
 /// Learns from the answers in a segment that arrives. An early one is refused.
 #[inline(always)]
 pub fn received(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    let Some(len) = payload_len(skb, packet) else { return Ok(()) };
-    let Some(half) = claim(skb, false)? else { return Ok(()) };
-    let mut i = 0;
+    match each_message(skb, packet, false, |half| learn(half, subject, packet))? {
+        Next::Over => Ok(()),
+        Next::Message | Next::Early => Err(Refusal::ScratchBusy),
+    }
+}
+
+/// Takes the bytes of a segment and calls `work` with every message that is complete then. [`Next::Message`]
+/// says that there may be more than were read.
+#[inline(always)]
+fn each_message(
+    skb: &Skb,
+    packet: &Packet,
+    is_sent: bool,
+    work: impl Fn(*mut Half) -> i32,
+) -> Result<Next, Refusal> {
+    let len = skb.len().wrapping_sub(u32::from(packet.payload));
+    if len == 0 || len > skb.len() {
+        return Ok(Next::Over);
+    }
+    let Some(half) = claim(skb, is_sent)? else { return Ok(Next::Over) };
     let mut next = Next::Message;
+    let mut i = 0;
     while i < MESSAGES_MAX {
         next = segment(skb, packet, half, len);
         if next != Next::Message {
             break;
         }
-        learn(half, subject, packet);
+        work(half);
         i += 1;
     }
-    release(half);
-    match next {
-        Next::Over => Ok(()),
-        Next::Message if is_over(half, skb, packet, len) => Ok(()),
-        Next::Message | Next::Early => Err(Refusal::ScratchBusy),
+    if next == Next::Message && is_over(half, skb, packet, len) {
+        next = Next::Over;
     }
+    release(half);
+    Ok(next)
 }
 
 /// What comes next in a segment.
@@ -93,12 +100,6 @@ enum Next {
     Message,
     /// Something is missing before it.
     Early,
-}
-
-#[inline(always)]
-fn payload_len(skb: &Skb, packet: &Packet) -> Option<u32> {
-    let len = skb.len().wrapping_sub(u32::from(packet.payload));
-    if len == 0 || len > skb.len() { None } else { Some(len) }
 }
 
 /// One direction of the connection, for this run alone; `None` if there is no connection.
@@ -122,7 +123,7 @@ fn release(half: *mut Half) {
 #[inline(always)]
 fn is_over(half: *mut Half, skb: &Skb, packet: &Packet, len: u32) -> bool {
     let sequence = sequence(skb, packet);
-    // SAFETY: the socket's own storage; a race costs a repeated segment.
+    // SAFETY: claimed by this run.
     unsafe { (*half).stream.accept(sequence, len) == Segment::Old }
 }
 
