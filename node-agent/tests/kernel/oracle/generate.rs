@@ -18,7 +18,7 @@ pub struct Case {
 }
 
 const NAMES: [&str; 7] = ["a.test", "b.a.test", "c.b.a.test", "x.test", "y.x.test", "test", "far.example"];
-const PATTERNS: [&str; 10] = [
+const PATTERNS: [&str; 13] = [
     "a.test",
     "*.a.test",
     "**.a.test",
@@ -29,7 +29,13 @@ const PATTERNS: [&str; 10] = [
     "far.example",
     "**.example",
     "C.B.A.Test.",
+    "*r.example",
+    "**.*a.test",
+    "*.b*.test",
 ];
+const SUFFIXES: [&str; 5] = ["st", ".test", "a.test", "r.example", "x.Test"];
+const REGEXES: [&str; 5] =
+    ["[ay]\\.(a|x)\\.test", ".*\\.a\\.test", "(far\\.example|x.test)", "[^.]+", "c?.?b?.?a\\.test"];
 const CIDRS: [(&str, &[&str]); 9] = [
     ("198.18.0.0/15", &["198.18.1.0/24", "198.18.0.0/30"]),
     ("198.18.1.0/24", &["198.18.1.0/30"]),
@@ -69,12 +75,16 @@ fn rule() -> impl Strategy<Value = EgressRule> {
 fn destination() -> impl Strategy<Value = Destination> {
     let names = vec(select(PATTERNS.as_slice()).prop_map(str::to_owned), 1..3)
         .prop_map(|domain_names| Destination { domain_names, ..Destination::default() });
+    let suffixes = vec(select(SUFFIXES.as_slice()).prop_map(str::to_owned), 1..3)
+        .prop_map(|domain_suffixes| Destination { domain_suffixes, ..Destination::default() });
+    let regexes = vec(select(REGEXES.as_slice()).prop_map(str::to_owned), 1..3)
+        .prop_map(|domain_regex| Destination { domain_regex, ..Destination::default() });
     let cidr = (select(CIDRS.as_slice()), any::<bool>()).prop_map(|((cidr, excepts), with)| Destination {
         cidr: Some(cidr.into()),
         except: if with { excepts.iter().map(|text| (*text).to_owned()).collect() } else { Vec::new() },
         ..Destination::default()
     });
-    prop_oneof![names, cidr]
+    prop_oneof![3 => names, 1 => suffixes, 1 => regexes, 3 => cidr]
 }
 
 fn port() -> impl Strategy<Value = Port> {
