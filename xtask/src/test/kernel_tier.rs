@@ -18,11 +18,11 @@ pub fn run(report: &mut Report, kernels: &[String], all: bool, filter: &[String]
         Err(error) => return report.add(Row::unable("kernel", &error)),
     };
     report.add(here(&binaries, filter));
-    for kernel in kernels {
-        report.add(in_vm(kernel, &binaries, filter));
+    for kernel in kernels.iter().filter(|kernel| !kernel.is_empty()) {
+        report.add(in_vm(kernel, &binaries, filter, Show::Everything));
     }
     for kernel in TRIED.iter().filter(|_| all) {
-        report.add(Row { required: false, ..in_vm(kernel, &binaries, filter) });
+        report.add(Row { required: false, ..in_vm(kernel, &binaries, filter, Show::Results) });
     }
 }
 
@@ -37,7 +37,7 @@ fn here(binaries: &[TestBinary], filter: &[String]) -> Row {
     runner::run(&format!("kernel {} (here)", release.trim()), tests.collect(), HERE, Show::Everything)
 }
 
-fn in_vm(kernel: &str, binaries: &[TestBinary], filter: &[String]) -> Row {
+fn in_vm(kernel: &str, binaries: &[TestBinary], filter: &[String], show: Show) -> Row {
     let tier = format!("kernel {kernel}");
     if let Err(error) = vm::fetch(kernel) {
         return Row::unable(&tier, &error);
@@ -48,5 +48,5 @@ fn in_vm(kernel: &str, binaries: &[TestBinary], filter: &[String]) -> Row {
         test.arg("--").arg(&binary.program).arg("--show-output").args(filter);
         test
     });
-    runner::run(&tier, tests.collect(), IN_VM + 60, Show::Everything)
+    runner::run(&tier, tests.collect(), IN_VM + 60, show)
 }

@@ -89,8 +89,12 @@ impl fmt::Display for Report {
             }
         }
         for row in &self.rows {
-            for name in &row.tally.failed {
+            let shown = if row.required { usize::MAX } else { 3 };
+            for name in row.tally.failed.iter().take(shown) {
                 writeln!(out, "FAILED   {}: {name}", row.tier)?;
+            }
+            if let Some(more @ 1..) = row.tally.failed.len().checked_sub(shown) {
+                writeln!(out, "FAILED   {}: {more} more; see target/xtask-logs", row.tier)?;
             }
             if let Some(trouble) = &row.trouble {
                 writeln!(out, "FAILED   {}: {trouble}", row.tier)?;

@@ -18,6 +18,8 @@ use crate::workspace;
 pub enum Show {
     /// Failures only, and now and then a count: for thousands of tests.
     Failures,
+    /// Every test's result and what the verifier counted: where a failure is no surprise.
+    Results,
     /// Every test with its output, but for log lines of those that pass: measurements are of interest.
     Everything,
 }
@@ -54,8 +56,12 @@ fn watch(tier: &str, mut command: Command, limit: u64, show: Show, tally: &mut T
         let _ = writeln!(log, "{line}");
         let kind = tally.line(line);
         failures = (failures || line == "failures:") && !line.starts_with("test result: ");
-        let wanted = show == Show::Everything && kind != Line::Frame && !is_log(line) && !line.is_empty();
-        if wanted || failures || line.ends_with(" ... FAILED") {
+        let wanted = match show {
+            Show::Failures => failures || line.ends_with(" ... FAILED"),
+            Show::Results => kind == Line::Result || line.starts_with("verified "),
+            Show::Everything => failures || kind != Line::Frame && !is_log(line) && !line.is_empty(),
+        };
+        if wanted {
             println!("{line}");
         } else if show == Show::Failures && count.elapsed() > Duration::from_secs(10) {
             eprintln!("xtask: {tier}: {} passed so far", tally.passed);
