@@ -159,7 +159,10 @@ pub struct ResolverKey {
     pub address: Address,
 }
 
-/// Key of `QUERIES`: one DNS query under way.
+/// Key of `QUERIES` and `OTHER_QUERIES`: one DNS query under way. The value is the hash of its qname. Those
+/// that a rule of the subject's policy matches are in `QUERIES`; of the answers to the others, only the
+/// addresses of an alias that a rule matches are learned. Two maps, so that a pod that asks for all the names
+/// in the world makes nobody's matched query forgotten.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueryKey {
@@ -171,17 +174,6 @@ pub struct QueryKey {
     pub id: u16,
     /// Who was asked.
     pub resolver: Address,
-}
-
-/// Value of `QUERIES`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Query {
-    /// Hash of the qname.
-    pub name: u64,
-    /// 1 if a rule of the subject's policy matches the qname: then every address of the answer is learned.
-    /// Otherwise only those of an alias that a rule matches.
-    pub matched: u64,
 }
 
 /// Key of `LEARNED`: an address that a pod was given for a name.
@@ -383,7 +375,7 @@ mod pod {
     }
     pod!(Masks, NameMasks, Config, Subject, SubjectState, PatternKey, CidrData, PortData, ResolverKey);
     pod!(State, Extent);
-    pod!(QueryKey, Query, LearnedKey, Learned, Name, FlowKey, Flow, Connection, Event);
+    pod!(QueryKey, LearnedKey, Learned, Name, FlowKey, Flow, Connection, Event);
 }
 
 #[cfg(test)]

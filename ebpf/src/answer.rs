@@ -1,13 +1,13 @@
 //! DNS answers that arrive.
 
 use aya_ebpf::helpers::bpf_loop;
-use l7egg_ebpf_common::abi::{Address, Counter, EventKind, LearnedKey, Query, QueryKey};
+use l7egg_ebpf_common::abi::{Address, Counter, EventKind, LearnedKey, QueryKey};
 use l7egg_ebpf_common::answer::{ANSWER_STEPS, HEADER, MESSAGE_MAX, Message, Step};
 use l7egg_ebpf_common::learned;
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::atomic::Bpf;
-use crate::maps::{CONFIG, LEARNED, QUERIES};
+use crate::maps::{CONFIG, LEARNED, OTHER_QUERIES, QUERIES};
 use crate::scratch::Scratch;
 use crate::skb::Skb;
 use crate::subject::Current;
@@ -49,7 +49,7 @@ pub fn learn_message(
 ) {
     let header = message.header();
     let who = u32::from(local_port) << 16 | u32::from(header.id);
-    let mut asked = Query::default();
+    let mut asked = Asked { name: 0, matched: 0 };
     if find_query(subject.id, who, resolver, &mut asked) == 0 {
         event::count(Counter::AnswersUnasked);
         return;
@@ -71,21 +71,26 @@ pub fn learn_message(
 
 /// 1 if there is a query from this port with this ID. Functions of their own, so that the keys leave the stack.
 #[inline(never)]
-fn find_query(subject: u32, port_and_id: u32, resolver: &Address, asked: &mut Query) -> i32 {
+fn find_query(subject: u32, port_and_id: u32, resolver: &Address, asked: &mut Asked) -> i32 {
     let key = query_key(subject, port_and_id, resolver);
-    // SAFETY: the value is read at once.
-    match unsafe { QUERIES.get(&key) } {
-        Some(query) => {
-            *asked = *query;
-            1
-        }
-        None => 0,
+    // SAFETY: the values are read at once.
+    if let Some(name) = unsafe { QUERIES.get(&key) } {
+        asked.name = *name;
+        asked.matched = 1;
+        return 1;
     }
+    // SAFETY: as above.
+    if let Some(name) = unsafe { OTHER_QUERIES.get(&key) } {
+        asked.name = *name;
+        return 1;
+    }
+    0
 }
 
 #[inline(never)]
 fn forget_query(subject: u32, port_and_id: u32, resolver: &Address) -> i32 {
-    i32::from(QUERIES.remove(&query_key(subject, port_and_id, resolver)).is_ok())
+    let key = query_key(subject, port_and_id, resolver);
+    i32::from(QUERIES.remove(&key).is_ok() || OTHER_QUERIES.remove(&key).is_ok())
 }
 
 #[inline(always)]
@@ -99,7 +104,7 @@ fn read_answers(
     scratch: &mut Scratch,
     message: &Message,
     subject: &Current,
-    asked: &Query,
+    asked: &Asked,
     answers: u16,
 ) -> bool {
     let behind_qname = scratch.walk.offset() as u32;
@@ -116,6 +121,13 @@ fn read_answers(
     // SAFETY: the callback has the type that the kernel calls, and `walk` outlives the loop.
     unsafe { bpf_loop(ANSWER_STEPS, answer_step as *const () as *mut _, (&raw mut walk).cast(), 0) };
     scratch.learning.complete == 1
+}
+
+/// A query that was noted.
+struct Asked {
+    name: u64,
+    /// 1 if a rule matches it.
+    matched: u64,
 }
 
 /// What is being learned, in map memory.

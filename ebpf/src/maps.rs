@@ -9,7 +9,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
     COUNTERS, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks,
-    NameVerdictKey, PatternKey, PortData, Query, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
+    NameVerdictKey, PatternKey, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
 };
 use l7egg_ebpf_common::automaton::{Extent, State};
 
@@ -49,7 +49,10 @@ pub static RESOLVERS: HashMap<ResolverKey, u8> = HashMap::with_max_entries(8_192
 
 // The oldest query gives way when there are too many: it has been waiting for its answer longest.
 #[map]
-pub static QUERIES: LruHashMap<QueryKey, Query> = LruHashMap::with_max_entries(32_768, 0);
+pub static QUERIES: LruHashMap<QueryKey, u64> = LruHashMap::with_max_entries(32_768, 0);
+
+#[map]
+pub static OTHER_QUERIES: LruHashMap<QueryKey, u64> = LruHashMap::with_max_entries(16_384, 0);
 
 #[map]
 pub static LEARNED: HashMap<LearnedKey, Learned> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);

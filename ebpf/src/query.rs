@@ -1,10 +1,10 @@
 //! DNS queries that leave.
 
-use l7egg_ebpf_common::abi::{Address, Counter, NAME_MAX, Query, QueryKey};
+use l7egg_ebpf_common::abi::{Address, Counter, NAME_MAX, QueryKey};
 use l7egg_ebpf_common::answer::{HEADER, Message};
 use l7egg_ebpf_common::packet::Packet;
 
-use crate::maps::QUERIES;
+use crate::maps::{OTHER_QUERIES, QUERIES};
 use crate::scratch::Scratch;
 use crate::skb::Skb;
 use crate::subject::Current;
@@ -50,7 +50,7 @@ pub fn note_message(
         name::remember(scratch, subject.policy);
     }
     let key = QueryKey { subject: subject.id, local_port, id: header.id, resolver: *resolver };
-    let query = Query { name: scratch.walk.value(), matched: u64::from(matched) };
-    let _ = QUERIES.insert(&key, &query, 0);
+    let name = scratch.walk.value();
+    let _ = if matched { QUERIES.insert(&key, &name, 0) } else { OTHER_QUERIES.insert(&key, &name, 0) };
     event::count(Counter::QueriesNoted);
 }

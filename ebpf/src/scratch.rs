@@ -65,8 +65,9 @@ pub fn with_payload(
     work: impl FnOnce(&mut Scratch, &Message),
 ) -> i32 {
     let result = with(|scratch| {
+        let message = &raw mut scratch.message;
         // SAFETY: the scratch is ours, and the message is one of its parts that nothing else touches.
-        let message = unsafe { &mut *(&raw mut scratch.message) };
+        let message = unsafe { &mut *message };
         if skb.copy(u32::from(packet.payload), len, message) {
             work(scratch, message);
         } else {

@@ -43,7 +43,7 @@ pub const HOOKS: [Hook; 5] = [
 ];
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 16] = [
+const PINNED: [&str; 18] = [
     "CONFIG",
     "SUBJECT",
     "SUBJECTS",
@@ -53,6 +53,7 @@ const PINNED: [&str; 16] = [
     "PORTS",
     "RESOLVERS",
     "QUERIES",
+    "OTHER_QUERIES",
     "AUTOMATA",
     "STATES",
     "LEARNED",
@@ -60,6 +61,7 @@ const PINNED: [&str; 16] = [
     "NAME_VERDICTS",
     "FLOWS",
     "CONNECTIONS",
+    "DNS_STREAMS",
 ];
 const PINNED_COUNTERS: [&str; 2] = ["COUNTS", "EVENTS"];
 
