@@ -10,6 +10,9 @@ pub const ABI_VERSION: u32 = 1;
 
 /// Entries of [`SubjectState`]: subject ids are below this. 0 is no pod: programs under test run for it.
 pub const SUBJECTS_MAX: u32 = 65_536;
+/// Working buffers of the programs for each CPU: process, softirq, and two that were preempted. The agent
+/// makes the map `SCRATCH` as large.
+pub const SCRATCH_PER_CPU: u32 = 4;
 /// Port groups of one policy.
 pub const PORT_GROUPS_MAX: usize = 64;
 /// Names that one address can have been learned by at the same time.

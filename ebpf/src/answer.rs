@@ -190,7 +190,11 @@ fn allowed_alias(walk: &Walk, scratch: &mut Scratch) -> u64 {
     if scratch.walk.masks().is_empty() {
         return 0;
     }
-    name::remember(scratch, scratch.learning.policy);
+    let policy = scratch.learning.policy;
+    if !name::remember(scratch, policy) {
+        event::count(Counter::LearnedFull);
+        return 0;
+    }
     scratch.walk.value()
 }
 

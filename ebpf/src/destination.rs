@@ -35,14 +35,16 @@ pub fn judge(subject: &Current, address: &Address, protocol: u8, port: u16, allo
     if groups == 0 {
         return Judgement { verdict: Verdict::Deny, name: 0 };
     }
-    let mut said = Said { masks: Masks::NONE, groups, name: 0, policy: subject.policy };
+    let mut said = Said { masks: Masks::NONE, groups, name: 0, policy: subject.policy, unknown: 0 };
     add_cidr(address, &mut said);
     let by_cidr = said.masks.allow & groups != 0;
     if allowed_by != 0 {
         add_name(&mut said, allowed_by);
     }
     add_learned(subject.id, address, &mut said);
-    Judgement { verdict: combine(said.masks, groups), name: if by_cidr { 0 } else { said.name } }
+    // A name that cannot be judged now may be a denied one: nothing passes on what is not known.
+    let verdict = if said.unknown == 0 { combine(said.masks, groups) } else { Verdict::Deny };
+    Judgement { verdict, name: if by_cidr { 0 } else { said.name } }
 }
 
 /// What has been said about a destination so far.
@@ -52,16 +54,20 @@ struct Said {
     /// A name that allows it.
     name: u64,
     policy: u32,
+    /// 1 if the address was learned by a name that could not be judged.
+    unknown: u32,
 }
 
+/// Adds what is said about a name; whether it could be judged.
 #[inline(always)]
-fn add_name(said: &mut Said, name: u64) {
+fn add_name(said: &mut Said, name: u64) -> bool {
     let mut masks = Masks::NONE;
-    name::masks(said.policy, name, &mut masks);
+    let judged = name::masks(said.policy, name, &mut masks) == 1;
     if masks.allow & said.groups != 0 {
         said.name = name;
     }
     said.masks = said.masks.union(masks);
+    judged
 }
 
 /// Adds every name that the pod learned the address by and that has not run out.
@@ -87,7 +93,10 @@ extern "C" fn add_slot(index: u32, slots: *mut Slots) -> i64 {
         let slot = &learned::slots((*slots).learned)[index as usize & (LEARNED_NAMES - 1)];
         let name = Bpf::load(&slot.name);
         if name != 0 && Bpf::load(&slot.expires_ns) >= (*slots).now_ns {
-            add_name(&mut *(*slots).said, name);
+            let said = &mut *(*slots).said;
+            if !add_name(said, name) {
+                said.unknown = 1;
+            }
         }
     }
     0

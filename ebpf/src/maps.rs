@@ -79,6 +79,6 @@ pub static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0)
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-// The agent makes it as large as the machine has CPUs, times `scratch::PER_CPU`.
+// The agent makes it as large as the machine has CPUs, times `SCRATCH_PER_CPU`.
 #[map]
 pub static SCRATCH: Array<Scratch> = Array::with_max_entries(8, 0);

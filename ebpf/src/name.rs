@@ -59,8 +59,9 @@ pub fn judge(walk: &mut NameWalk, policy: u32) -> i32 {
 }
 
 /// Remembers the name that was judged, so that a later policy can judge it again, and what this one said.
+/// False if there is no room: then nothing may be learned by it.
 #[inline(always)]
-pub fn remember(scratch: &mut Scratch, policy: u32) {
+pub fn remember(scratch: &mut Scratch, policy: u32) -> bool {
     let name = scratch.walk.value();
     let now = now_ns();
     match NAMES.get_ptr_mut(&name) {
@@ -72,12 +73,14 @@ pub fn remember(scratch: &mut Scratch, policy: u32) {
             scratch.name.len = len as u32;
             scratch.name.reserved = 0;
             copy_wire(scratch.walk.wire(), &mut scratch.name.wire);
-            // A full map costs a new verdict on this name after the next change of policy, no more.
-            let _ = NAMES.insert(&name, &scratch.name, 0);
+            if NAMES.insert(&name, &scratch.name, 0).is_err() {
+                return false;
+            }
         }
     }
     let masks = scratch.walk.masks();
     let _ = NAME_VERDICTS.insert(&NameVerdictKey { name, policy, reserved: 0 }, &masks, 0);
+    true
 }
 
 /// What the policy says about a remembered name.

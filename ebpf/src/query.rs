@@ -46,8 +46,9 @@ pub fn note_message(
     }
     name::judge(&mut scratch.walk, subject.policy);
     let matched = !scratch.walk.masks().is_empty();
-    if matched {
-        name::remember(scratch, subject.policy);
+    if matched && !name::remember(scratch, subject.policy) {
+        event::count(Counter::LearnedFull);
+        return;
     }
     let key = QueryKey { subject: subject.id, local_port, id: header.id, resolver: *resolver };
     let name = scratch.walk.value();

@@ -7,7 +7,7 @@
 use core::sync::atomic::AtomicU64;
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use l7egg_ebpf_common::abi::{Counter, Learned, LearnedKey, Name};
+use l7egg_ebpf_common::abi::{Counter, Learned, LearnedKey, Name, SCRATCH_PER_CPU};
 use l7egg_ebpf_common::answer::{AnswerWalk, Message};
 use l7egg_ebpf_common::learned::Atomics;
 use l7egg_ebpf_common::name::NameWalk;
@@ -18,9 +18,6 @@ use crate::atomic::{Bpf, swap};
 use crate::maps::SCRATCH;
 use crate::skb::Skb;
 use crate::{Refusal, event};
-
-/// Buffers for each CPU: process, softirq, and two that were preempted.
-pub const PER_CPU: u32 = 4;
 
 /// One buffer.
 #[repr(C)]
@@ -81,9 +78,9 @@ pub fn with_payload(
 #[inline(always)]
 fn claim() -> Option<*mut Scratch> {
     // SAFETY: the helper has no preconditions.
-    let first = unsafe { bpf_get_smp_processor_id() } * PER_CPU;
+    let first = unsafe { bpf_get_smp_processor_id() } * SCRATCH_PER_CPU;
     let mut i = 0;
-    while i < PER_CPU {
+    while i < SCRATCH_PER_CPU {
         let scratch = SCRATCH.get_ptr_mut(first + i)?;
         // SAFETY: an element of the array; `busy` is only ever accessed atomically.
         if swap(unsafe { &(*scratch).busy }, 1) == 0 {

@@ -10,7 +10,7 @@ use core::sync::atomic::AtomicU64;
 use l7egg_ebpf_common::abi::Counter;
 use l7egg_ebpf_common::answer::Message;
 use l7egg_ebpf_common::learned::Atomics;
-use l7egg_ebpf_common::packet::{Bytes, Packet};
+use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_SYN};
 use l7egg_ebpf_common::stream::{PIECES_MAX, Piece, Segment, Stream};
 
 use crate::atomic::{Bpf, swap};
@@ -69,6 +69,10 @@ fn each_message(
     is_sent: bool,
     work: impl Fn(*mut Half) -> i32,
 ) -> Result<Next, Refusal> {
+    if is_sent && packet.tcp_flags & TCP_SYN != 0 {
+        restart(skb);
+        return Ok(Next::Over);
+    }
     let len = skb.len().wrapping_sub(u32::from(packet.payload));
     if len == 0 || len > skb.len() {
         return Ok(Next::Over);
@@ -102,11 +106,23 @@ enum Next {
     Early,
 }
 
+/// A socket that was disconnected and connected again begins anew, with other sequence numbers.
+#[inline(always)]
+fn restart(skb: &Skb) {
+    if let Some(conversation) = skb.socket().and_then(|socket| storage(socket, 0)) {
+        // SAFETY: the socket's own storage; a connection that is being opened carries no messages.
+        unsafe {
+            (*conversation).sent.stream = Stream::default();
+            (*conversation).received.stream = Stream::default();
+        }
+    }
+}
+
 /// One direction of the connection, for this run alone; `None` if there is no connection.
 #[inline(always)]
 fn claim(skb: &Skb, is_sent: bool) -> Result<Option<*mut Half>, Refusal> {
     let Some(socket) = skb.socket() else { return Ok(None) };
-    let conversation = storage(socket).ok_or(Refusal::ScratchBusy)?;
+    let conversation = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).ok_or(Refusal::ScratchBusy)?;
     // SAFETY: the socket's own storage, which lives as long as the program runs.
     let half =
         unsafe { if is_sent { &raw mut (*conversation).sent } else { &raw mut (*conversation).received } };
@@ -235,14 +251,14 @@ fn with_scratch(work: impl FnOnce(&mut Scratch)) -> i32 {
 }
 
 #[inline(always)]
-fn storage(socket: *mut bpf_sock) -> Option<*mut Conversation> {
+fn storage(socket: *mut bpf_sock, flags: u64) -> Option<*mut Conversation> {
     // SAFETY: `socket` is a full socket, tested for null.
     let found = unsafe {
         bpf_sk_storage_get(
             (&raw const DNS_STREAMS).cast_mut().cast(),
             socket.cast(),
             core::ptr::null_mut(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+            flags,
         )
     };
     if found.is_null() { None } else { Some(found.cast()) }

@@ -9,7 +9,7 @@ use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
     CidrData, Config, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks, NameVerdictKey, PatternKey,
-    PortData, ResolverKey, SubjectState,
+    PortData, ResolverKey, SCRATCH_PER_CPU, SubjectState,
 };
 
 use l7egg_ebpf_common::automaton::{Extent, State};
@@ -19,9 +19,6 @@ use crate::datapath::DatapathError;
 
 /// The object that `cargo xtask build` compiled.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("L7EGG_EBPF_OBJECT"));
-
-/// Buffers for each CPU in `SCRATCH`, as the programs expect.
-const SCRATCH_PER_CPU: u32 = 4;
 
 /// A program and where it is attached in a pod's cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -185,3 +185,23 @@ fn fresh_names_never_lose_the_race() {
     assert_eq!(report["resolve_failures"], 0, "{report}");
     assert_eq!(report["retried_syns"], 0, "{report}");
 }
+
+#[test]
+fn nothing_passes_by_a_name_that_cannot_be_judged() {
+    let policy = |port| {
+        format!(
+            "{{egress: [{{to: [{{cidr: 198.18.0.0/15}}], ports: [{{port: 80}}, {{port: {port}}}]}}, {{action: Deny, to: [{{domainNames: [api.shop.test]}}]}}]}}"
+        )
+    };
+    let mut setup = with_policy(&policy(443));
+    assert_eq!(setup.pod.connect_one("tcp4://api.shop.test:80"), "denied");
+    // The name is lost, and the new policy has not judged it yet.
+    let mut names = setup.names();
+    let known: Vec<u64> = names.keys().collect::<Result<_, _>>().expect("the names");
+    assert!(!known.is_empty());
+    for name in known {
+        names.remove(&name).expect("a name");
+    }
+    setup.enforce(&policy(8000));
+    assert_eq!(setup.pod.connect(&["tcp://198.18.20.1:80", "tcp://198.18.20.2:80"]), ["denied", "ok"]);
+}

@@ -77,3 +77,27 @@ fn an_answer_of_4096_bytes_over_udp() {
     let last = answer.lines().last().expect("an answer").to_owned();
     assert_eq!(setup.pod.connect_one(&format!("tcp://{last}:80")), "ok");
 }
+
+/// Asks for both names over one TCP socket that is disconnected (connect to `AF_UNSPEC`) in between.
+const REUSED_SOCKET: &str = "
+import ctypes, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+dns = socket.socket()
+dns.settimeout(3)
+for number, label in enumerate((b'one', b'two')):
+    dns.connect(('198.18.0.53', 53))
+    question = struct.pack('!HHHHHH', number, 0x100, 1, 0, 0, 0)
+    question += b''.join(bytes([len(l)]) + l for l in (label, b'shop', b'test')) + b'\\0' + struct.pack('!HH', 1, 1)
+    dns.sendall(struct.pack('!H', len(question)) + question)
+    length, = struct.unpack('!H', dns.recv(2, socket.MSG_WAITALL))
+    print(len(dns.recv(length, socket.MSG_WAITALL)) == length)
+    libc.connect(dns.fileno(), struct.pack('=H14x', socket.AF_UNSPEC), 16)
+";
+
+#[test]
+fn a_socket_that_is_connected_again_begins_anew() {
+    let setup = setup();
+    let output = setup.pod.command("python3".as_ref(), &["-c", REUSED_SOCKET]).output().expect("python3");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "True\nTrue\n", "{output:?}");
+    assert_eq!(setup.pod.connect(&["tcp://198.18.30.1:80", "tcp://198.18.30.2:80"]), ["ok", "ok"]);
+}

@@ -10,8 +10,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use aya::maps::{HashMap, Map, MapData};
 pub use bpffs::Bpffs;
 use l7egg_crds::PolicySpec;
+use l7egg_ebpf_common::abi::{ABI_VERSION, Name};
 use l7egg_node_agent::datapath::{Datapath, DatapathError, DatapathSettings};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, Source, compile};
@@ -48,6 +50,13 @@ impl Setup {
     pub fn enforce(&mut self, yaml: &str) {
         let policy = policy(yaml);
         self.kernel.enforce(self.pod.uid(), self.pod.cgroup(), &policy).unwrap_or_else(fail);
+    }
+
+    /// The map `NAMES`, to take names out of.
+    pub fn names(&self) -> HashMap<MapData, u64, Name> {
+        let pin = self.bpffs.path().join(format!("l7egg/v{ABI_VERSION}/maps/NAMES"));
+        let map = Map::from_map_data(MapData::from_pin(pin).expect("the pin")).expect("the map");
+        HashMap::try_from(map).expect("a hash map")
     }
 
     /// Another agent takes over, as after a restart.
