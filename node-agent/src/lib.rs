@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod kernel_events;
 pub mod metrics;
 pub mod mounts;
+pub mod netns;
 pub mod notice;
 pub mod plan;
 pub mod policies;

@@ -13,7 +13,7 @@ mod events;
 mod pods;
 mod policies;
 mod programs;
-mod sys;
+pub(crate) mod sys;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -35,6 +35,34 @@ pub fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type:
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Attaches a program to an interface of this thread's network namespace by a link, before all others there
+/// (tcx, Linux 6.6).
+pub fn link_create_first(program: BorrowedFd<'_>, interface: u32, attach_type: u32) -> io::Result<OwnedFd> {
+    /// "Before", of nothing: first.
+    const BPF_F_BEFORE: u32 = 1 << 3;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        program: u32,
+        interface: u32,
+        attach_type: u32,
+        flags: u32,
+        relative: u32,
+        reserved: u32,
+        expected_revision: u64,
+    }
+    let mut attr = Attr {
+        program: program.as_raw_fd() as u32,
+        interface,
+        attach_type,
+        flags: BPF_F_BEFORE,
+        ..Attr::default()
+    };
+    let fd = bpf(BPF_LINK_CREATE, &mut attr)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Puts another program in the place of a link's, in one step.
 pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     #[repr(C)]
@@ -52,32 +80,44 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
 
 /// The cgroup that a link is on: the inode number of its directory, or 0 if the cgroup is gone.
 pub fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
-    #[repr(C, align(8))]
-    #[derive(Default)]
-    struct Info {
-        kind: u32,
-        id: u32,
-        program_id: u32,
-        reserved: u32,
-        cgroup: u64,
-        attach_type: u32,
-        // Newer kernels write more; to older ones these must be zero, so none may be padding.
-        rest: [u32; 17],
-    }
+    Ok(link_target(link)?.cgroup)
+}
+
+/// The interface that a tcx link is on: its index in its namespace, or 0 if it is gone.
+pub fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let [a, b, c, d, ..] = link_target(link)?.cgroup.to_ne_bytes();
+    Ok(u32::from_ne_bytes([a, b, c, d]))
+}
+
+/// `struct bpf_link_info`, as it is for cgroups: for interfaces the first half of `cgroup` is the index.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program_id: u32,
+    reserved: u32,
+    cgroup: u64,
+    attach_type: u32,
+    // Newer kernels write more; to older ones these must be zero, so none may be padding.
+    rest: [u32; 17],
+}
+
+fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     #[repr(C)]
     struct Attr {
         fd: u32,
         len: u32,
         info: u64,
     }
-    let mut info = Info::default();
+    let mut info = LinkInfo::default();
     let mut attr =
-        Attr { fd: link.as_raw_fd() as u32, len: size_of::<Info>() as u32, info: (&raw mut info) as u64 };
+        Attr { fd: link.as_raw_fd() as u32, len: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    Ok(info.cgroup)
+    Ok(info)
 }
 
-/// Pins a link in bpffs.
+/// Pins a link or a program in bpffs.
 pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     object(BPF_OBJ_PIN, path, fd.as_raw_fd() as u32).map(|_| ())
 }

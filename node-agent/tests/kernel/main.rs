@@ -9,6 +9,7 @@ mod inbound;
 mod load;
 mod names;
 mod names_tcp;
+mod netns;
 mod oracle;
 mod raw;
 mod survival;

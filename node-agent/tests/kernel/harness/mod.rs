@@ -2,6 +2,7 @@
 
 mod bpffs;
 mod pod;
+mod verdict_program;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use l7egg_node_agent::datapath::{Datapath, DatapathError, DatapathSettings};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, Source, compile};
 pub use pod::{POD4, POD6, Pod};
+pub use verdict_program::VerdictProgram;
 
 /// The resolvers of every pod here: the world's DNS server.
 pub const RESOLVERS: [&str; 2] = ["198.18.0.53", "2001:db8:18::53"];

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use l7egg_node_agent::netns::Netns;
 use serde_json::Value;
 
 use super::{RESOLVERS, binary, run, unique};
@@ -68,6 +69,16 @@ impl Pod {
     /// Directory of its cgroup.
     pub fn cgroup(&self) -> &Path {
         &self.cgroup
+    }
+
+    /// Its network namespace.
+    pub fn netns(&self) -> Netns {
+        Netns::open(&PathBuf::from(format!("/run/netns/{}p", self.name))).expect("the pod's namespace")
+    }
+
+    /// The world's, in which the other end of the pod's interface is.
+    pub fn world_netns(&self) -> Netns {
+        Netns::open(&PathBuf::from(format!("/run/netns/{}w", self.name))).expect("the world's namespace")
     }
 
     /// A command that will run in the pod's cgroup and network namespace.

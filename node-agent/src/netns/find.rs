@@ -1,0 +1,112 @@
+//! From a pod's cgroup to its network namespace.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Netns, NetnsError};
+
+/// Containers are one level below the pod; they may have cgroups of their own.
+const MAX_DEPTH: usize = 8;
+
+/// Which network a pod is in.
+#[derive(Debug)]
+pub enum PodNetwork {
+    /// The same as the agent's: the host's. A pod whose very first process is just being started shows up
+    /// here too, for some milliseconds, whatever its spec says.
+    Host,
+    /// One of its own.
+    Own(Netns),
+}
+
+/// The network of the pod whose cgroup is at `cgroup`; `None` while no process is in it or below it.
+///
+/// It is that of the oldest process, which is the sandbox's: containers join its namespace, and what they may
+/// make for themselves inside is not the pod's. `host` is the agent's own namespace.
+///
+/// # Errors
+/// The cgroup or the process' namespace cannot be read. Processes that end meanwhile are no error.
+pub fn find(cgroup: &Path, host: &Netns) -> Result<Option<PodNetwork>, NetnsError> {
+    let mut pids = Vec::new();
+    processes(cgroup, MAX_DEPTH, &mut pids)?;
+    let mut by_age: Vec<(u64, u32)> = pids.into_iter().filter_map(|pid| Some((started(pid)?, pid))).collect();
+    by_age.sort_unstable();
+    for (_, pid) in by_age {
+        match Netns::open(&PathBuf::from(format!("/proc/{pid}/ns/net"))) {
+            Ok(netns) if netns.id() == host.id() => return Ok(Some(PodNetwork::Host)),
+            Ok(netns) => return Ok(Some(PodNetwork::Own(netns))),
+            Err(NetnsError::Open { source, .. }) if is_gone(&source) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Process ids in the cgroup and below it.
+fn processes(cgroup: &Path, depth: usize, pids: &mut Vec<u32>) -> Result<(), NetnsError> {
+    let list = cgroup.join("cgroup.procs");
+    match fs::read_to_string(&list) {
+        // 0 is a process of another pid namespace.
+        Ok(text) => {
+            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0))
+        }
+        // A threaded cgroup: its processes are listed further up.
+        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+        Err(source) => return Err(NetnsError::Cgroup { path: list, source }),
+    }
+    let entries = match fs::read_dir(cgroup) {
+        Ok(entries) => entries,
+        Err(error) if is_gone(&error) => return Ok(()),
+        Err(source) => return Err(NetnsError::Cgroup { path: cgroup.to_owned(), source }),
+    };
+    for entry in entries.flatten() {
+        if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            processes(&entry.path(), depth - 1, pids)?;
+        }
+    }
+    Ok(())
+}
+
+/// When a process started, in clock ticks since boot: field 22 of /proc/pid/stat, proc_pid_stat(5).
+fn started(pid: u32) -> Option<u64> {
+    start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name, field 2, may hold anything, blanks and parentheses too.
+fn start_time(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::ENODEV))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_times_behind_any_name() {
+        let stat = "12 (a) b (c) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 98765 1000 2";
+        assert_eq!(start_time(stat), Some(98765));
+        assert_eq!(start_time("12 (a"), None);
+    }
+
+    #[test]
+    fn an_empty_or_missing_cgroup_has_no_network_yet() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Netns::current().unwrap();
+        assert!(find(directory.path(), &host).unwrap().is_none());
+        assert!(find(&directory.path().join("gone"), &host).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_oldest_process_below_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let container = directory.path().join("container");
+        fs::create_dir(&container).unwrap();
+        fs::write(container.join("cgroup.procs"), format!("0\n{}\n", std::process::id())).unwrap();
+        let host = Netns::current().unwrap();
+        assert!(matches!(find(directory.path(), &host).unwrap(), Some(PodNetwork::Host)));
+    }
+}

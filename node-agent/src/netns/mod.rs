@@ -1,0 +1,23 @@
+//! Pods' network namespaces: finding one, working inside it, its interfaces, and programs on these.
+//!
+//! ```text
+//! cgroup ─► find ─► Netns ─► run: interfaces, tc::attach (the pod's side)
+//!                      └───► peers::attach              (the host's side of the same wires)
+//! ```
+//!
+//! Everything here blocks for microseconds to a few milliseconds, and works by interface index in the network
+//! namespace of the calling thread. Only [`Netns::run`] changes that, on a thread of its own.
+
+mod clsact;
+mod error;
+mod find;
+mod interfaces;
+mod namespace;
+pub mod peers;
+mod rtnetlink;
+pub mod tc;
+
+pub use error::NetnsError;
+pub use find::{PodNetwork, find};
+pub use interfaces::{Interface, interfaces};
+pub use namespace::Netns;

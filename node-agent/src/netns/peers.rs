@@ -1,0 +1,98 @@
+//! The host's side of a pod's interfaces: what leaves the pod comes in there, frames that the pod's
+//! processes write straight to their interface too.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::error::refused;
+use super::tc::{self, Method, Program, Target};
+use super::{Interface, Netns, NetnsError, interfaces};
+
+/// What a program on the host's side sees of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// The pod's interfaces whose other end has the program.
+    pub covered: Vec<Interface>,
+    /// Its other interfaces that are up, but loopback: what leaves by them is not seen.
+    pub uncovered: Vec<Interface>,
+}
+
+impl Coverage {
+    /// Whether everything that leaves the pod is seen. Not so for a pod without any interface: it may get
+    /// some yet.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.uncovered.is_empty() && !self.covered.is_empty()
+    }
+}
+
+/// Attaches a program to the host's end of every interface of `pod` that has one there, and tells what is
+/// left. May be repeated, and replaces what an earlier agent attached by the same name. `pins` is a
+/// directory in bpffs for nothing but this program and pod; call from a thread in the host's namespace.
+///
+/// # Errors
+/// The pod's namespace cannot be entered, or the kernel refuses an attachment.
+pub fn attach(
+    method: Method,
+    program: Program<'_>,
+    pod: &Netns,
+    host: &Netns,
+    pins: &Path,
+) -> Result<Coverage, NetnsError> {
+    let mut coverage = Coverage::default();
+    let mut kept = Vec::new();
+    for interface in pod.run(|| interfaces(host))?? {
+        match interface.host_peer {
+            _ if interface.loopback => {}
+            Some(peer) => {
+                let target = Target::new(peer, host, pins);
+                tc::attach(method, program, target)?;
+                kept.push(target.pin_suffix());
+                coverage.covered.push(interface);
+            }
+            None if interface.up => coverage.uncovered.push(interface),
+            None => {}
+        }
+    }
+    forget(pins, &kept)?;
+    Ok(coverage)
+}
+
+/// Detaches the program of this name from all that [`attach`] attached it to, by the same `pins`.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn detach(program: Program<'_>, host: &Netns, pins: &Path) -> Result<(), NetnsError> {
+    for name in names(pins)? {
+        let interface = name.rsplit('-').next().and_then(|index| index.parse().ok());
+        if let Some(interface) = interface {
+            tc::detach(program.name, program.direction, Target::new(interface, host, pins))?;
+        }
+    }
+    forget(pins, &[])?;
+    match fs::remove_dir(pins) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(refused(format!("removing {}", pins.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes pins of interfaces that are gone.
+fn forget(pins: &Path, kept: &[String]) -> Result<(), NetnsError> {
+    for name in names(pins)?.into_iter().filter(|name| !kept.iter().any(|suffix| name.ends_with(suffix))) {
+        let pin = pins.join(name);
+        fs::remove_file(&pin).map_err(refused(format!("removing {}", pin.display())))?;
+    }
+    Ok(())
+}
+
+fn names(pins: &Path) -> Result<Vec<String>, NetnsError> {
+    let entries = match fs::read_dir(pins) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(refused(format!("reading {}", pins.display()))(error)),
+    };
+    Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+}
