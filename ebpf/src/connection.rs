@@ -38,7 +38,7 @@ pub fn recall(skb: &Skb, subject: &Current, packet: &Packet) -> Recalled {
         }
     }
     let opens = packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-    if !opens && listener::exists(skb.as_ptr().cast(), &packet.source, packet.source_port) == 1 {
+    if !opens && listener::tcp(skb.as_ptr().cast(), &packet.source, packet.source_port) == 1 {
         // Open before the programs were attached, and accepted: otherwise it would have been judged or
         // marked. Somebody listens on its port.
         store(socket, packet, subject.policy, Direction::Ingress, 0);

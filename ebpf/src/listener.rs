@@ -1,9 +1,9 @@
-//! Who listens on the pod's own ports.
+//! Who takes what is sent to the pod's own ports.
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::bpf_sock_tuple;
-use aya_ebpf::helpers::{bpf_sk_lookup_tcp, bpf_sk_release};
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple};
+use aya_ebpf::helpers::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
 use l7egg_ebpf_common::abi::{Address, mapped};
 
 /// `BPF_F_CURRENT_NETNS`: the namespace of the packet or socket.
@@ -12,34 +12,66 @@ const CURRENT_NETNS: u64 = -1i32 as u64;
 /// 1 if a TCP socket of the network namespace would take a connection to this address and port. `ctx` is
 /// the program's context.
 #[inline(never)]
-pub fn exists(ctx: *mut c_void, address: &Address, port: u16) -> i32 {
+pub fn tcp(ctx: *mut c_void, address: &Address, port: u16) -> i32 {
+    // The far end stays empty, so that nothing but a listener is found.
     // SAFETY: plain data.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
-    let a = address;
-    // The far end stays empty, so that nothing but a listener is found.
-    let size = if is_v4(address) {
-        tuple.__bindgen_anon_1.ipv4.daddr = u32::from_ne_bytes([a[12], a[13], a[14], a[15]]);
+    let size = towards(&mut tuple, address, port);
+    // SAFETY: the tuple is as long as said; a socket that is found is given back.
+    unsafe { found(bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0)) }
+}
+
+/// 1 if a UDP socket of the network namespace would take a datagram that comes from there. `ports` is its
+/// source port in the upper half, and its destination port.
+#[inline(never)]
+pub fn udp(ctx: *mut c_void, source: &Address, destination: &Address, ports: u32) -> i32 {
+    // SAFETY: plain data.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let size = towards(&mut tuple, destination, ports as u16);
+    let source_port = ((ports >> 16) as u16).to_be();
+    if is_v4(destination) {
+        tuple.__bindgen_anon_1.ipv4.saddr = word(source, 12);
+        tuple.__bindgen_anon_1.ipv4.sport = source_port;
+    } else {
+        tuple.__bindgen_anon_1.ipv6.saddr = [word(source, 0), word(source, 4), word(source, 8), word(source, 12)];
+        tuple.__bindgen_anon_1.ipv6.sport = source_port;
+    }
+    // SAFETY: as above.
+    unsafe { found(bpf_sk_lookup_udp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0)) }
+}
+
+/// Fills in what is looked for, in place, because the stack has room for one tuple; its size.
+#[inline(always)]
+fn towards(tuple: &mut bpf_sock_tuple, a: &Address, port: u16) -> u32 {
+    if is_v4(a) {
+        tuple.__bindgen_anon_1.ipv4.daddr = word(a, 12);
         tuple.__bindgen_anon_1.ipv4.dport = port.to_be();
         12
     } else {
-        tuple.__bindgen_anon_1.ipv6.daddr = [
-            u32::from_ne_bytes([a[0], a[1], a[2], a[3]]),
-            u32::from_ne_bytes([a[4], a[5], a[6], a[7]]),
-            u32::from_ne_bytes([a[8], a[9], a[10], a[11]]),
-            u32::from_ne_bytes([a[12], a[13], a[14], a[15]]),
-        ];
+        tuple.__bindgen_anon_1.ipv6.daddr = [word(a, 0), word(a, 4), word(a, 8), word(a, 12)];
         tuple.__bindgen_anon_1.ipv6.dport = port.to_be();
         36
-    };
-    // SAFETY: the tuple is as long as said; a socket that is found is given back.
-    unsafe {
-        let found = bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0);
-        if found.is_null() {
-            return 0;
-        }
-        bpf_sk_release(found.cast());
-        1
     }
+}
+
+/// Four bytes of an address, in network order.
+#[inline(always)]
+fn word(a: &Address, at: usize) -> u32 {
+    u32::from_ne_bytes([a[at], a[at + 1], a[at + 2], a[at + 3]])
+}
+
+/// 1 for a socket, which is given back.
+///
+/// # Safety
+/// `socket` comes from a lookup just made, or is null.
+#[inline(always)]
+unsafe fn found(socket: *mut bpf_sock) -> i32 {
+    if socket.is_null() {
+        return 0;
+    }
+    // SAFETY: see above.
+    unsafe { bpf_sk_release(socket.cast()) };
+    1
 }
 
 /// Whether the address is an IPv4 one, mapped.

@@ -7,6 +7,7 @@
 //! | `ingress` | cgroup_skb ingress | learns from DNS answers, remembers who opened a flow |
 //! | `accepted` | sock_ops | marks accepted TCP connections |
 //! | `connect4`, `connect6` | connect hooks | refuse at once what the packets would be dropped for |
+//! | `sendmsg4`, `sendmsg6` | sendmsg hooks | the same for UDP sockets that are not connected |
 
 #![no_std]
 #![no_main]
@@ -26,7 +27,9 @@ mod maps;
 mod name;
 mod query;
 mod scratch;
+mod sendmsg;
 mod skb;
+mod sock_addr;
 mod stream;
 mod subject;
 
@@ -37,6 +40,7 @@ use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::skb::Skb;
+use crate::sock_addr::SockAddr;
 use crate::subject::Known;
 
 /// What the kernel is told of a packet or a connect.
@@ -194,18 +198,29 @@ pub fn accepted(ctx: SockOpsContext) -> u32 {
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    match connect::v4(&ctx) {
-        Ok(()) => PASS,
-        Err(_) => {
-            event::count(Counter::Denied);
-            DROP
-        }
-    }
+    refused_at_once(connect::judge(&SockAddr::v4(&ctx)))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    match connect::v6(&ctx) {
+    refused_at_once(connect::judge(&SockAddr::v6(&ctx)))
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    let asked = SockAddr::v4(&ctx);
+    refused_at_once(sendmsg::judge(&asked, asked.source_v4()))
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    let asked = SockAddr::v6(&ctx);
+    refused_at_once(sendmsg::judge(&asked, asked.source_v6()))
+}
+
+#[inline(always)]
+fn refused_at_once(result: Result<(), Refusal>) -> i32 {
+    match result {
         Ok(()) => PASS,
         Err(_) => {
             event::count(Counter::Denied);

@@ -31,12 +31,14 @@ pub struct Hook {
 
 /// In the order of attaching. Marks and lessons come before judgement, so that nothing that was going on is
 /// judged without them.
-pub const HOOKS: [Hook; 5] = [
+pub const HOOKS: [Hook; 7] = [
     Hook { name: "ingress", attach_type: 0 },
     Hook { name: "accepted", attach_type: 3 },
     Hook { name: "egress", attach_type: 1 },
     Hook { name: "connect4", attach_type: 10 },
     Hook { name: "connect6", attach_type: 11 },
+    Hook { name: "sendmsg4", attach_type: 14 },
+    Hook { name: "sendmsg6", attach_type: 15 },
 ];
 
 /// Every map that outlives the agent, by name.

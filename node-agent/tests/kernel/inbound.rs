@@ -45,6 +45,7 @@ fn loopback_and_the_pods_own_addresses_are_free() {
         &format!("tcp://{POD4}:8080"),
         &format!("tcp://[{POD6}]:8080"),
         &format!("udp://{POD4}:8080"),
+        &format!("udp://[{POD6}]:8080"),
     ]);
-    assert_eq!(got, ["ok", "ok", "ok", "ok", "ok"]);
+    assert_eq!(got, ["ok", "ok", "ok", "ok", "ok", "ok"]);
 }

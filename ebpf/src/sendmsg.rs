@@ -1,0 +1,42 @@
+//! sendmsg(2) and sendto(2) on UDP sockets, with a destination: refused before a packet is made. What goes
+//! over a connected socket is refused by the packet program, whose verdict the call returns as well.
+
+use l7egg_ebpf_common::abi::{Address, protocol};
+use l7egg_ebpf_common::judge::Verdict;
+use l7egg_ebpf_common::packet::Packet;
+
+use crate::sock_addr::{SockAddr, is_unspecified};
+use crate::{Recalled, Refusal, destination, event, flow, listener, subject};
+
+/// Judges a datagram from this source, which may be unspecified.
+#[inline(always)]
+pub fn judge(asked: &SockAddr<'_>, source: Address) -> Result<(), Refusal> {
+    // Which interface multicast leaves by, the loopback maybe, only its packet knows.
+    if asked.is_loopback() || asked.is_multicast() {
+        return Ok(());
+    }
+    // Without a policy the packets are held back, not refused.
+    let Some(subject) = subject::current() else { return Ok(()) };
+    let packet = asked.packet();
+    let allowed_by = match flow::recall(&subject, &packet) {
+        Recalled::Judged => return Ok(()),
+        Recalled::Earlier { name } => name,
+        Recalled::New => 0,
+    };
+    let port = packet.destination_port;
+    let judgement = destination::judge(&subject, &asked.address, protocol::UDP, port, allowed_by);
+    if judgement.verdict == Verdict::Allow || stays_here(asked, source, &packet) {
+        return Ok(());
+    }
+    event::denied(&subject, &asked.address, protocol::UDP, port);
+    Err(Refusal::Denied)
+}
+
+/// Whether a socket of the pod itself takes it if the address is the pod's own, which cannot be known here; if
+/// it is not, the packet says so. What goes to an own address comes from the same one, unless it says otherwise.
+#[inline(always)]
+fn stays_here(asked: &SockAddr<'_>, source: Address, packet: &Packet) -> bool {
+    let source = if is_unspecified(&source) { packet.destination } else { source };
+    let ports = u32::from(packet.source_port) << 16 | u32::from(packet.destination_port);
+    listener::udp(asked.as_ptr(), &source, &packet.destination, ports) == 1
+}
