@@ -101,7 +101,7 @@ pub struct AssignedPod {
     pub dns: PodDns,
 }
 
-/// What decides a pod's own resolvers: `spec.dnsPolicy` and `spec.dnsConfig.nameservers`.
+/// What decides a pod's `resolv.conf`: `spec.dnsPolicy`, and `nameservers` and `searches` of `spec.dnsConfig`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodDns {
@@ -112,11 +112,14 @@ pub struct PodDns {
     /// Extra resolvers of `dnsConfig`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nameservers: Vec<String>,
+    /// Extra search domains of `dnsConfig`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<String>,
 }
 
 impl Default for PodDns {
     fn default() -> Self {
-        PodDns { policy: cluster_first(), nameservers: Vec::new() }
+        PodDns { policy: cluster_first(), nameservers: Vec::new(), searches: Vec::new() }
     }
 }
 

@@ -14,9 +14,10 @@ pub use assignment::{
     AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
     PodReport, PodState, node_label_value,
 };
-pub use dns::Dns;
+pub use dns::{Dns, DnsRefusal};
 pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};
 pub use egress::{Action, Destination, EgressRule, Port, Protocol};
+pub use kube::core::Duration;
 pub use manifests::manifests;
 pub use shaping::{Shaping, ShapingLimit, ShapingScope};
 pub use status::{Condition, ConditionStatus, EggStatus, PodCounts};

@@ -6,7 +6,7 @@
 //! twice. A *port group* is one distinct list of ports, and one bit of a `u64`.
 
 /// Version of this layout. Pins live below a directory of this number; a change here is a new number.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Entries of [`SubjectState`]: subject ids are below this. 0 is no pod: programs under test run for it.
 pub const SUBJECTS_MAX: u32 = 65_536;
@@ -80,6 +80,8 @@ pub struct NameMasks {
     pub one_label: Masks,
     /// Rules with `**.` before the name: one or more labels more.
     pub any_labels: Masks,
+    /// 1 if the name is one of the pod's search domains, and names can be refused; else 0.
+    pub search: u64,
 }
 
 /// Map `CONFIG`, one entry: node-wide settings.
@@ -92,6 +94,34 @@ pub struct Config {
     pub min_ttl_ns: u64,
     /// An answer is believed at most this long, in ns, whatever its TTL.
     pub max_ttl_ns: u64,
+    /// And so long after that, in ns.
+    pub ttl_grace_ns: u64,
+}
+
+/// Map `SETTINGS`, by policy id: what its Eggs say about DNS itself. A time that is [`UNSET`] is that of
+/// [`Config`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicySettings {
+    /// As in [`Config`].
+    pub min_ttl_ns: u64,
+    /// As in [`Config`].
+    pub max_ttl_ns: u64,
+    /// As in [`Config`].
+    pub ttl_grace_ns: u64,
+    /// Response code (RFC 1035 §4.1.1) for queries that no Allow rule matches; 0: they are asked.
+    pub refusal: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A time of [`PolicySettings`] that no Egg sets.
+pub const UNSET: u64 = u64::MAX;
+
+impl PolicySettings {
+    /// What a policy that says nothing has.
+    pub const NONE: Self =
+        Self { min_ttl_ns: UNSET, max_ttl_ns: UNSET, ttl_grace_ns: UNSET, refusal: 0, reserved: 0 };
 }
 
 /// Value of the cgroup storage `SUBJECT`: the pod that the cgroup is of.
@@ -318,10 +348,14 @@ pub enum Counter {
     ScratchBusy,
     /// Packets of pods whose policy has not arrived yet.
     Unconfigured,
+    /// Queries refused because no Allow rule matches their name.
+    QueriesRefused,
+    /// Answers to matched queries that were dropped because they could not be read.
+    AnswersDropped,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = Counter::Unconfigured as u32 + 1;
+pub const COUNTERS: u32 = Counter::AnswersDropped as u32 + 1;
 
 /// Kinds of [`Event`].
 #[repr(u32)]
@@ -376,7 +410,18 @@ mod pod {
             $(unsafe impl aya::Pod for $t {})*
         };
     }
-    pod!(Masks, NameMasks, Config, Subject, SubjectState, PatternKey, CidrData, PortData, ResolverKey);
+    pod!(
+        Masks,
+        NameMasks,
+        Config,
+        PolicySettings,
+        Subject,
+        SubjectState,
+        PatternKey,
+        CidrData,
+        PortData,
+        ResolverKey
+    );
     pod!(State, Extent);
     pod!(QueryKey, LearnedKey, Learned, Name, FlowKey, Flow, Connection, Event);
 }
@@ -401,7 +446,9 @@ mod tests {
         assert_eq!(size_of::<Connection>(), 40);
         assert_eq!(size_of::<Event>(), 48);
         assert_eq!(size_of::<SubjectState>(), 8);
-        assert_eq!(size_of::<Config>(), 24);
+        assert_eq!(size_of::<Config>(), 32);
+        assert_eq!(size_of::<PolicySettings>(), 32);
+        assert_eq!(size_of::<NameMasks>(), 56);
         assert_eq!(size_of::<crate::automaton::State>(), 16 + 2 * crate::automaton::CLASSES);
     }
 }

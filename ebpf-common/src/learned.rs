@@ -2,7 +2,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-use crate::abi::{Config, LEARNED_NAMES, Learned, LearnedName};
+use crate::abi::{Config, LEARNED_NAMES, Learned, LearnedName, PolicySettings, UNSET};
 
 /// A [`LearnedName`] in map memory, which several CPUs may change at once.
 #[repr(C)]
@@ -25,12 +25,38 @@ pub trait Atomics {
     fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool;
 }
 
-/// Until when an answer is believed: its TTL, within the bounds of the settings.
+/// How long answers are believed, in ns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Belief {
+    min_ns: u64,
+    max_ns: u64,
+    grace_ns: u64,
+}
+
+impl Belief {
+    /// Sets it to what the policy says, and where that says nothing, the node.
+    #[inline(always)]
+    pub fn set(&mut self, config: &Config, settings: &PolicySettings) {
+        self.min_ns = set_or(settings.min_ttl_ns, config.min_ttl_ns);
+        self.max_ns = set_or(settings.max_ttl_ns, config.max_ttl_ns);
+        self.grace_ns = set_or(settings.ttl_grace_ns, config.ttl_grace_ns);
+    }
+
+    /// Until when an answer of this moment is believed: its TTL, within the bounds, and then the grace.
+    #[inline(always)]
+    pub fn until(&self, now_ns: u64, ttl_s: u32) -> u64 {
+        let ttl_ns = u64::from(ttl_s) * 1_000_000_000;
+        let low = if ttl_ns < self.min_ns { self.min_ns } else { ttl_ns };
+        let believed = if low > self.max_ns { self.max_ns } else { low };
+        // The settings are bounded to days: no overflow for centuries.
+        now_ns.wrapping_add(believed).wrapping_add(self.grace_ns)
+    }
+}
+
 #[inline(always)]
-pub fn expiry(now_ns: u64, ttl_s: u32, config: &Config) -> u64 {
-    let ttl_ns = u64::from(ttl_s) * 1_000_000_000;
-    let low = if ttl_ns < config.min_ttl_ns { config.min_ttl_ns } else { ttl_ns };
-    now_ns + if low > config.max_ttl_ns { config.max_ttl_ns } else { low }
+fn set_or(time_ns: u64, otherwise_ns: u64) -> u64 {
+    if time_ns == UNSET { otherwise_ns } else { time_ns }
 }
 
 /// Makes the value for an address that was not known yet.
@@ -139,9 +165,21 @@ mod tests {
 
     #[test]
     fn ttl_is_bounded_both_ways() {
-        let config = Config { hash_key: [0; 2], min_ttl_ns: 5_000_000_000, max_ttl_ns: 60_000_000_000 };
-        assert_eq!(expiry(1, 0, &config), 5_000_000_001);
-        assert_eq!(expiry(1, 30, &config), 30_000_000_001);
-        assert_eq!(expiry(1, u32::MAX, &config), 60_000_000_001);
+        const S: u64 = 1_000_000_000;
+        let config = Config { hash_key: [0; 2], min_ttl_ns: 5 * S, max_ttl_ns: 60 * S, ttl_grace_ns: 2 * S };
+        let none = PolicySettings::NONE;
+        let expiry = |now_ns, ttl_s, config: &Config, settings: &PolicySettings| {
+            let mut belief = Belief::default();
+            belief.set(config, settings);
+            belief.until(now_ns, ttl_s)
+        };
+        assert_eq!(expiry(1, 0, &config, &none), 7 * S + 1);
+        assert_eq!(expiry(1, 30, &config, &none), 32 * S + 1);
+        assert_eq!(expiry(1, u32::MAX, &config, &none), 62 * S + 1);
+        let own = PolicySettings { max_ttl_ns: 20 * S, ttl_grace_ns: 0, ..none };
+        assert_eq!(expiry(1, 0, &config, &own), 5 * S + 1);
+        assert_eq!(expiry(1, 30, &config, &own), 20 * S + 1);
+        let longer = PolicySettings { min_ttl_ns: 90 * S, max_ttl_ns: 80 * S, ..none };
+        assert_eq!(expiry(1, 0, &config, &longer), 82 * S + 1, "the shorter one wins");
     }
 }

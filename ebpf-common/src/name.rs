@@ -5,6 +5,8 @@
 //! looked up among the policy's names. Both walks go one byte a step, because the kernel bounds loops by
 //! steps; [`NameWalk`] keeps their state where the verifier does not follow it, in map memory.
 
+use core::hint::black_box;
+
 use crate::abi::{Masks, NAME_MAX, NameMasks};
 use crate::automaton::{self, State};
 
@@ -16,6 +18,10 @@ pub const COMPRESSED_STEPS: u32 = READ_STEPS + 2 * POINTERS_MAX;
 const POINTERS_MAX: u32 = 32;
 /// Steps that [`NameWalk::hash`] needs at most.
 pub const HASH_STEPS: u32 = NAME_MAX as u32;
+
+/// Search domains that are looked for behind one name. `cluster.local` and what Kubernetes puts before it are
+/// three.
+pub const SEARCHES_MAX: usize = 4;
 
 /// A keyed hash of a name: two polynomials over the bytes, modulo the Mersenne prime 2^31 - 1, with secret
 /// multipliers. For any two names the chance over the keys that they collide is below (255 / 2^31)^2, about
@@ -114,6 +120,12 @@ pub struct NameWalk {
     pointers_left: u32,
     /// The first byte of a pointer whose second comes next, with a bit set above it; or 0.
     pointer: u32,
+    /// Search domains found behind the name: their number, and 1 while they are looked for.
+    searches: u32,
+    searching: u32,
+    /// Where each begins in `wire`, and how many labels are before it.
+    search_at: [u32; SEARCHES_MAX],
+    search_labels: [u32; SEARCHES_MAX],
     wire: [u8; 256],
 }
 
@@ -133,6 +145,10 @@ impl Default for NameWalk {
             state: 0,
             pointers_left: 0,
             pointer: 0,
+            searches: 0,
+            searching: 0,
+            search_at: [0; SEARCHES_MAX],
+            search_labels: [0; SEARCHES_MAX],
             wire: [0; 256],
         }
     }
@@ -154,6 +170,8 @@ impl NameWalk {
         self.odd = 0;
         self.pointers_left = 0;
         self.pointer = 0;
+        self.searches = 0;
+        self.searching = 1;
     }
 
     /// Begins to read a name that may be compressed, at offset `at` of a message.
@@ -295,6 +313,29 @@ impl NameWalk {
             _ => masks.any_labels,
         };
         self.masks = self.masks.union(found);
+        // Without branches, each of which the verifier would follow: what is written counts only if it is one.
+        let index = black_box(self.searches) as usize & (SEARCHES_MAX - 1);
+        self.search_at[index] = self.position;
+        self.search_labels[index] = self.labels;
+        let has_labels = (self.labels | self.labels.wrapping_neg()) >> 31;
+        self.searches += masks.search as u32 & self.searching & has_labels;
+    }
+
+    /// Leaves out a search domain that was found behind the name, so that the rest can be hashed; false if there
+    /// are no more than `index`. The whole name is lost by it.
+    #[inline(always)]
+    pub fn leave_out_search(&mut self, index: u32) -> bool {
+        if index >= self.searches || index as usize >= SEARCHES_MAX {
+            return false;
+        }
+        // The compiler knows that it is below, the verifier does not.
+        let index = black_box(index) as usize & (SEARCHES_MAX - 1);
+        self.len = self.search_at[index];
+        self.labels = self.search_labels[index];
+        self.searching = 0;
+        self.hash = NameHash::EMPTY;
+        self.masks = Masks::NONE;
+        true
     }
 
     /// What the policy says about the name, after [`Step::Done`] of [`Self::hash`]. Names that no host can
@@ -341,6 +382,29 @@ impl NameWalk {
     }
 }
 
+/// Whether an Allow rule matches a name, by itself or without one of the search domains behind it. What the kernel
+/// does before it refuses a query, for user space.
+pub fn may_ask(
+    wire: &[u8],
+    key: &[u32; 2],
+    mut lookup: impl FnMut(u64) -> Option<NameMasks>,
+    states: &[State],
+) -> bool {
+    let mut walk = NameWalk::default();
+    walk.start_wire(wire);
+    judge_walk(&mut walk, key, &mut lookup, states);
+    let mut index = 0;
+    while walk.masks().allow == 0 {
+        if !walk.leave_out_search(index) {
+            return false;
+        }
+        index += 1;
+        walk.rewind();
+        judge_walk(&mut walk, key, &mut lookup, states);
+    }
+    true
+}
+
 /// Hash of a name and what a policy says about it, where `lookup` answers for a suffix and `states` are those
 /// of its automaton, or none. What the kernel does in two loops, for user space.
 pub fn judge_name(
@@ -351,6 +415,16 @@ pub fn judge_name(
 ) -> (u64, Masks) {
     let mut walk = NameWalk::default();
     walk.start_wire(wire);
+    judge_walk(&mut walk, key, &mut lookup, states);
+    (walk.value(), walk.masks())
+}
+
+fn judge_walk(
+    walk: &mut NameWalk,
+    key: &[u32; 2],
+    lookup: &mut impl FnMut(u64) -> Option<NameMasks>,
+    states: &[State],
+) {
     for _ in 0..=HASH_STEPS {
         let step = walk.hash(key);
         if step == Step::Done {
@@ -368,7 +442,6 @@ pub fn judge_name(
     if let Some(state) = states.get(walk.state() as usize) {
         walk.add_masks(state.masks);
     }
-    (walk.value(), walk.masks())
 }
 
 #[inline(always)]

@@ -1,13 +1,13 @@
 //! DNS answers that arrive.
 
 use aya_ebpf::helpers::bpf_loop;
-use l7egg_ebpf_common::abi::{Address, Counter, EventKind, LearnedKey, QueryKey};
+use l7egg_ebpf_common::abi::{Address, Counter, EventKind, LearnedKey, PolicySettings, QueryKey};
 use l7egg_ebpf_common::answer::{ANSWER_STEPS, HEADER, MESSAGE_MAX, Message, Step};
-use l7egg_ebpf_common::learned;
+use l7egg_ebpf_common::learned::{self, Belief};
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::atomic::Bpf;
-use crate::maps::{CONFIG, LEARNED, OTHER_QUERIES, QUERIES};
+use crate::maps::{CONFIG, LEARNED, OTHER_QUERIES, QUERIES, SETTINGS};
 use crate::scratch::Scratch;
 use crate::skb::Skb;
 use crate::subject::Current;
@@ -18,14 +18,22 @@ const NO_EXIST: u64 = 1;
 /// `-EEXIST`.
 const EXISTS: i32 = -17;
 
-/// Learns the addresses of an answer from one of the pod's resolvers, if it answers a query that was noted.
-/// Whatever it is, it passes: what was not learned opens nothing.
+/// Learns the addresses of an answer from one of the pod's resolvers, if it answers a query that was noted. Answers
+/// that fit no query pass: they open nothing. One to a matched query that cannot be read to its end does not: the
+/// pod would use addresses that were not learned.
 #[inline(always)]
 pub fn learn(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    if try_learn(skb, subject, packet) == 1 { Ok(()) } else { Err(Refusal::ScratchBusy) }
+    match try_learn(skb, subject, packet) {
+        0 => Err(Refusal::ScratchBusy),
+        UNREADABLE => Err(Refusal::Answer),
+        _ => Ok(()),
+    }
 }
 
-/// 0 if there is no memory to work in. A function of its own, so that its buffers leave the stack.
+/// What [`learn_message`] says of an answer that must not go on.
+pub const UNREADABLE: i32 = 2;
+
+/// 0 if there is no memory to work in, else as [`learn_message`]. A function of its own, so that its buffers leave the stack.
 #[inline(never)]
 fn try_learn(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
     let len = u32::from(packet.payload_len);
@@ -34,11 +42,11 @@ fn try_learn(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
         return 1;
     }
     scratch::with_payload(skb, packet, len, Counter::AnswersUnreadable, |scratch, message| {
-        learn_message(scratch, message, subject, &packet.source, packet.destination_port);
+        learn_message(scratch, message, subject, &packet.source, packet.destination_port)
     })
 }
 
-/// Learns from the answer that a message is, or its beginning.
+/// Learns from the answer that a message is, or its beginning: 1, or [`UNREADABLE`].
 #[inline(always)]
 pub fn learn_message(
     scratch: &mut Scratch,
@@ -46,42 +54,50 @@ pub fn learn_message(
     subject: &Current,
     resolver: &Address,
     local_port: u16,
-) {
+) -> i32 {
     let header = message.header();
     let who = u32::from(local_port) << 16 | u32::from(header.id);
-    let mut asked = Asked { name: 0, matched: 0 };
-    if find_query(subject.id, who, resolver, &mut asked) == 0 {
+    if find_query(subject.id, who, resolver, &mut scratch.learning) == 0 {
         event::count(Counter::AnswersUnasked);
-        return;
+        return 1;
     }
     if message.len < HEADER || !header.is_usable_answer() || !name::read(&mut scratch.walk, message, HEADER) {
         event::count(Counter::AnswersUnreadable);
-        return;
+        // Some errors come without the question.
+        return if scratch.learning.matched == 1 && header.rcode == 0 { UNREADABLE } else { 1 };
     }
     name::judge(&mut scratch.walk, subject.policy);
-    if scratch.walk.value() != asked.name {
+    if scratch.walk.value() != scratch.learning.asked {
         event::count(Counter::AnswersUnasked);
-        return;
+        return 1;
+    }
+    if header.rcode == 0 && !read_answers(scratch, message, subject, header.answers) {
+        event::count(Counter::AnswersUnreadable);
+        // A truncated one says itself that it is to be asked again, over TCP. After any other the query stays noted:
+        // the true answer may still come.
+        if scratch.learning.matched == 1 && !header.truncated {
+            return UNREADABLE;
+        }
     }
     forget_query(subject.id, who, resolver);
-    if header.rcode == 0 && !read_answers(scratch, message, subject, &asked, header.answers) {
-        event::count(Counter::AnswersUnreadable);
-    }
+    1
 }
 
-/// 1 if there is a query from this port with this ID. Functions of their own, so that the keys leave the stack.
+/// 1 if there is a query from this port with this ID. Functions of their own, so that the keys leave the stack. What was
+/// asked goes to map memory: on the stack the verifier would know it, and follow all that comes for either case.
 #[inline(never)]
-fn find_query(subject: u32, port_and_id: u32, resolver: &Address, asked: &mut Asked) -> i32 {
+fn find_query(subject: u32, port_and_id: u32, resolver: &Address, learning: &mut Learning) -> i32 {
     let key = query_key(subject, port_and_id, resolver);
     // SAFETY: the values are read at once.
     if let Some(name) = unsafe { QUERIES.get(&key) } {
-        asked.name = *name;
-        asked.matched = 1;
+        learning.asked = *name;
+        learning.matched = 1;
         return 1;
     }
     // SAFETY: as above.
     if let Some(name) = unsafe { OTHER_QUERIES.get(&key) } {
-        asked.name = *name;
+        learning.asked = *name;
+        learning.matched = 0;
         return 1;
     }
     0
@@ -104,30 +120,34 @@ fn read_answers(
     scratch: &mut Scratch,
     message: &Message,
     subject: &Current,
-    asked: &Asked,
     answers: u16,
 ) -> bool {
     let behind_qname = scratch.walk.offset() as u32;
     scratch.answers.start(behind_qname, answers);
     // Field by field: a whole one would be built on the stack first.
     let learning = &mut scratch.learning;
-    learning.name = if asked.matched == 1 { asked.name } else { 0 };
-    learning.matched = asked.matched;
+    learning.name = learning.asked * learning.matched;
     learning.now_ns = event::now_ns();
     learning.subject = subject.id;
     learning.policy = subject.policy;
     learning.complete = 0;
+    set_belief(learning);
     let mut walk = Walk { scratch, message };
     // SAFETY: the callback has the type that the kernel calls, and `walk` outlives the loop.
     unsafe { bpf_loop(ANSWER_STEPS, answer_step as *const () as *mut _, (&raw mut walk).cast(), 0) };
     scratch.learning.complete == 1
 }
 
-/// A query that was noted.
-struct Asked {
-    name: u64,
-    /// 1 if a rule matches it.
-    matched: u64,
+/// A function of its own: the verifier follows its branches once, not with all that comes after them.
+#[inline(never)]
+fn set_belief(learning: &mut Learning) -> i32 {
+    let Some(config) = CONFIG.get(0) else { return 0 };
+    // SAFETY: the value is read at once.
+    match unsafe { SETTINGS.get(&learning.policy) } {
+        Some(settings) => learning.belief.set(config, settings),
+        None => learning.belief.set(config, &PolicySettings::NONE),
+    }
+    1
 }
 
 /// What is being learned, in map memory.
@@ -136,8 +156,11 @@ pub struct Learning {
     /// The name that addresses are learned by: that of the question if a rule matches it, else the last alias
     /// that a rule matches, or 0.
     name: u64,
+    /// Hash of the name that was asked for, and 1 if a rule matches it.
+    asked: u64,
     matched: u64,
     now_ns: u64,
+    belief: Belief,
     subject: u32,
     policy: u32,
     complete: u64,
@@ -216,8 +239,7 @@ fn is_of_alias(walk: &Walk, scratch: &mut Scratch) -> i32 {
 /// Learns the address that the walk is at; 1 if there was room for it.
 #[inline(never)]
 fn learn_address(scratch: &mut Scratch) -> i32 {
-    let Some(config) = CONFIG.get(0) else { return 0 };
-    let expires_ns = learned::expiry(scratch.learning.now_ns, scratch.answers.ttl_s(), config);
+    let expires_ns = scratch.learning.belief.until(scratch.learning.now_ns, scratch.answers.ttl_s());
     let address = scratch.answers.address();
     // In map memory: there is no room for them on the stack of a callback.
     scratch.learned_key = LearnedKey { subject: scratch.learning.subject, address: *address };

@@ -71,6 +71,25 @@ pub enum Refusal {
     Unconfigured,
     /// No memory to work in; the sender will try again.
     ScratchBusy,
+    /// A query for a name that no Allow rule matches, where the policy refuses those.
+    Query,
+    /// An answer to a matched query that cannot be read.
+    Answer,
+}
+
+impl Refusal {
+    /// The counter for it.
+    #[inline(always)]
+    fn counter(self) -> Counter {
+        match self {
+            Self::Malformed => Counter::Malformed,
+            Self::Denied => Counter::Denied,
+            Self::Unconfigured => Counter::Unconfigured,
+            Self::ScratchBusy => Counter::ScratchBusy,
+            Self::Query => Counter::QueriesRefused,
+            Self::Answer => Counter::AnswersDropped,
+        }
+    }
 }
 
 #[cgroup_skb]
@@ -78,12 +97,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     match try_egress(&Skb::new(&ctx)) {
         Ok(()) => PASS,
         Err(refusal) => {
-            match refusal {
-                Refusal::Malformed => event::count(Counter::Malformed),
-                Refusal::Denied => event::count(Counter::Denied),
-                Refusal::Unconfigured => event::count(Counter::Unconfigured),
-                Refusal::ScratchBusy => event::count(Counter::ScratchBusy),
-            }
+            event::count(refusal.counter());
             DROP
         }
     }
@@ -156,8 +170,8 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     match try_ingress(&skb) {
         Ok(()) => PASS,
         // An answer that cannot be learned now must not be read now either: the resolver asks again.
-        Err(_) => {
-            event::count(Counter::ScratchBusy);
+        Err(refusal) => {
+            event::count(refusal.counter());
             DROP
         }
     }

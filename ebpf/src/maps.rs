@@ -9,7 +9,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
     COUNTERS, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks,
-    NameVerdictKey, PatternKey, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
+    NameVerdictKey, PatternKey, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
 };
 use l7egg_ebpf_common::automaton::{Extent, State};
 
@@ -28,6 +28,10 @@ pub static SUBJECTS: Array<SubjectState> = Array::with_max_entries(SUBJECTS_MAX,
 // User space's own: the digest of every policy, and under id 0 the last id that was given.
 #[map]
 pub static POLICIES: HashMap<u32, [u8; 32]> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+// Only policies that say something are in it.
+#[map]
+pub static SETTINGS: HashMap<u32, PolicySettings> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 #[map]
 pub static PATTERNS: HashMap<PatternKey, NameMasks> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);

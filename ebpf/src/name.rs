@@ -5,7 +5,7 @@ use core::hint::black_box;
 use aya_ebpf::helpers::bpf_loop;
 use l7egg_ebpf_common::abi::{Masks, NAME_MAX, NameVerdictKey, PatternKey};
 use l7egg_ebpf_common::answer::Message;
-use l7egg_ebpf_common::name::{COMPRESSED_STEPS, HASH_STEPS, NameWalk, READ_STEPS, Step};
+use l7egg_ebpf_common::name::{COMPRESSED_STEPS, HASH_STEPS, NameWalk, READ_STEPS, SEARCHES_MAX, Step};
 
 use crate::event::now_ns;
 use crate::maps::{AUTOMATA, CONFIG, NAME_VERDICTS, NAMES, PATTERNS, STATES};
@@ -56,6 +56,35 @@ pub fn judge(walk: &mut NameWalk, policy: u32) -> i32 {
         }
     }
     1
+}
+
+/// Whether an Allow rule matches the name that was judged without one of the search domains behind it. The whole name
+/// is lost by it.
+#[inline(always)]
+pub fn may_be_searched(walk: &mut NameWalk, policy: u32) -> bool {
+    let mut search = Search { walk, policy, found: 0 };
+    // SAFETY: the callback has the type that the kernel calls, and `search` outlives the loop.
+    unsafe { bpf_loop(SEARCHES_MAX as u32, search_step as *const () as *mut _, (&raw mut search).cast(), 0) };
+    search.found == 1
+}
+
+struct Search {
+    walk: *mut NameWalk,
+    policy: u32,
+    found: u32,
+}
+
+extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
+    // SAFETY: `search` is the one of the call above, and its walk is in a claimed scratch.
+    unsafe {
+        let walk = &mut *(*search).walk;
+        if !walk.leave_out_search(index) {
+            return 1;
+        }
+        judge(walk, (*search).policy);
+        (*search).found = u32::from(walk.masks().allow != 0);
+        i64::from((*search).found)
+    }
 }
 
 /// Remembers the name that was judged, so that a later policy can judge it again, and what this one said.

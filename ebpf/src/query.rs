@@ -4,8 +4,8 @@ use l7egg_ebpf_common::abi::{Address, Counter, NAME_MAX, QueryKey};
 use l7egg_ebpf_common::answer::{HEADER, Message};
 use l7egg_ebpf_common::packet::Packet;
 
-use crate::maps::{OTHER_QUERIES, QUERIES};
-use crate::scratch::Scratch;
+use crate::maps::{OTHER_QUERIES, QUERIES, SETTINGS};
+use crate::scratch::{SHORT, Scratch};
 use crate::skb::Skb;
 use crate::subject::Current;
 use crate::{Refusal, event, name, scratch};
@@ -13,24 +13,33 @@ use crate::{Refusal, event, name, scratch};
 /// As much of a message as its question's name can take.
 const QUESTION_MAX: u32 = HEADER + NAME_MAX as u32 + 1;
 
-/// Notes a query to one of the pod's resolvers: only its answer will be believed. The query passes in any
-/// case.
+/// Notes a query to one of the pod's resolvers: only its answer will be believed. The query passes, unless the policy
+/// refuses names that no Allow rule matches and this is one.
 #[inline(always)]
 pub fn note(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    if try_note(skb, subject, packet) == 1 { Ok(()) } else { Err(Refusal::ScratchBusy) }
+    match try_note(skb, subject, packet) {
+        0 => Err(Refusal::ScratchBusy),
+        REFUSED => Err(Refusal::Query),
+        // What cannot be read may be any name.
+        SHORT if refuses(subject.policy) => Err(Refusal::Query),
+        _ => Ok(()),
+    }
 }
 
-/// 0 if there is no memory to work in. A function of its own, so that its buffers leave the stack.
+/// What [`note_message`] says of a query that has to be refused.
+pub const REFUSED: i32 = 2;
+
+/// 0 if there is no memory to work in, else as [`note_message`]. A function of its own, so that its buffers leave the stack.
 #[inline(never)]
 fn try_note(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
     let len = u32::from(packet.payload_len);
     let len = if len > QUESTION_MAX { QUESTION_MAX } else { len };
     scratch::with_payload(skb, packet, len, Counter::QueriesUnreadable, |scratch, message| {
-        note_message(scratch, message, subject, &packet.destination, packet.source_port);
+        note_message(scratch, message, subject, &packet.destination, packet.source_port)
     })
 }
 
-/// Notes the query that a message is, or its beginning.
+/// Notes the query that a message is, or its beginning: 1, or [`REFUSED`].
 #[inline(always)]
 pub fn note_message(
     scratch: &mut Scratch,
@@ -38,20 +47,40 @@ pub fn note_message(
     subject: &Current,
     resolver: &Address,
     local_port: u16,
-) {
+) -> i32 {
     let header = message.header();
     if message.len < HEADER || !header.is_query() || !name::read(&mut scratch.walk, message, HEADER) {
         event::count(Counter::QueriesUnreadable);
-        return;
+        // What cannot be read may be any name.
+        return if refuses(subject.policy) { REFUSED } else { 1 };
     }
     name::judge(&mut scratch.walk, subject.policy);
-    let matched = !scratch.walk.masks().is_empty();
+    let masks = scratch.walk.masks();
+    let matched = !masks.is_empty();
     if matched && !name::remember(scratch, subject.policy) {
         event::count(Counter::LearnedFull);
-        return;
+        return 1;
+    }
+    let name = scratch.walk.value();
+    if masks.allow == 0 && refuses(subject.policy) && !name::may_be_searched(&mut scratch.walk, subject.policy) {
+        return REFUSED;
     }
     let key = QueryKey { subject: subject.id, local_port, id: header.id, resolver: *resolver };
-    let name = scratch.walk.value();
     let _ = if matched { QUERIES.insert(&key, &name, 0) } else { OTHER_QUERIES.insert(&key, &name, 0) };
     event::count(Counter::QueriesNoted);
+    1
+}
+
+/// Whether the policy refuses names that no Allow rule matches.
+#[inline(always)]
+fn refuses(policy: u32) -> bool {
+    refusal(policy) != 0
+}
+
+/// The response code for names that no Allow rule matches, or 0. A function of its own, so that its key leaves the
+/// stack.
+#[inline(never)]
+pub fn refusal(policy: u32) -> u32 {
+    // SAFETY: the value is read at once.
+    unsafe { SETTINGS.get(&policy) }.map_or(0, |settings| settings.refusal)
 }

@@ -51,28 +51,31 @@ pub fn with<T>(work: impl FnOnce(&mut Scratch) -> Result<T, Refusal>) -> Result<
     result
 }
 
-/// The same with the first `len` bytes of a datagram's payload as its message; 0 if no buffer is free. A
-/// payload that is shorter is counted as `unreadable`.
+/// What [`with_payload`] says of a payload that is shorter than the packet says.
+pub const SHORT: i32 = -1;
+
+/// The same with the first `len` bytes of a datagram's payload as its message: what `work` says of it, and 0 if
+/// no buffer is free. A payload that is shorter is counted as `unreadable`, and [`SHORT`].
 #[inline(always)]
 pub fn with_payload(
     skb: &Skb,
     packet: &Packet,
     len: u32,
     unreadable: Counter,
-    work: impl FnOnce(&mut Scratch, &Message),
+    work: impl FnOnce(&mut Scratch, &Message) -> i32,
 ) -> i32 {
     let result = with(|scratch| {
         let message = &raw mut scratch.message;
         // SAFETY: the scratch is ours, and the message is one of its parts that nothing else touches.
         let message = unsafe { &mut *message };
         if skb.copy(u32::from(packet.payload), len, message) {
-            work(scratch, message);
+            Ok(work(scratch, message))
         } else {
             event::count(unreadable);
+            Ok(SHORT)
         }
-        Ok(())
     });
-    i32::from(result.is_ok())
+    result.unwrap_or(0)
 }
 
 #[inline(always)]

@@ -33,6 +33,8 @@ pub struct Conversation {
 #[repr(C)]
 struct Half {
     busy: AtomicU64,
+    /// 1 once a message must not go on: then nothing does, as its sender would only repeat it.
+    ended: u64,
     stream: Stream,
     message: Message,
 }
@@ -41,13 +43,16 @@ struct Half {
 /// the rest is read.
 const MESSAGES_MAX: u32 = 2;
 
-/// Notes the queries in a segment that leaves.
+/// Notes the queries in a segment that leaves. An early one is refused: what is missing before it was.
 #[inline(always)]
 pub fn sent(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
     match each_message(skb, packet, true, |half| note(half, subject, packet))? {
-        // What leaves early was in order when it left first.
-        Next::Over | Next::Early => Ok(()),
-        Next::Message => Err(Refusal::ScratchBusy),
+        Next::Over => Ok(()),
+        Next::Message | Next::Early => Err(Refusal::ScratchBusy),
+        Next::Ended => Err(Refusal::Query),
+        // Nobody can tell what it asks for.
+        Next::Unknown if query::refusal(subject.policy) != 0 => Err(Refusal::Query),
+        Next::Unknown => Ok(()),
     }
 }
 
@@ -55,8 +60,9 @@ pub fn sent(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal
 #[inline(always)]
 pub fn received(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
     match each_message(skb, packet, false, |half| learn(half, subject, packet))? {
-        Next::Over => Ok(()),
+        Next::Over | Next::Unknown => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
+        Next::Ended => Err(Refusal::Answer),
     }
 }
 
@@ -69,15 +75,19 @@ fn each_message(
     is_sent: bool,
     work: impl Fn(*mut Half) -> i32,
 ) -> Result<Next, Refusal> {
-    if is_sent && packet.tcp_flags & TCP_SYN != 0 {
+    let is_syn = packet.tcp_flags & TCP_SYN != 0;
+    if is_sent && is_syn {
         restart(skb);
-        return Ok(Next::Over);
     }
     let len = skb.len().wrapping_sub(u32::from(packet.payload));
     if len == 0 || len > skb.len() {
         return Ok(Next::Over);
     }
-    let Some(half) = claim(skb, is_sent)? else { return Ok(Next::Over) };
+    // Data with a SYN (RFC 7413) comes before the stream's first byte is known.
+    if is_syn {
+        return Ok(Next::Unknown);
+    }
+    let Some(half) = claim(skb, is_sent)? else { return Ok(Next::Unknown) };
     let mut next = Next::Message;
     let mut i = 0;
     while i < MESSAGES_MAX {
@@ -87,6 +97,11 @@ fn each_message(
         }
         work(half);
         i += 1;
+    }
+    // SAFETY: claimed by this run.
+    if unsafe { (*half).ended } != 0 {
+        release(half);
+        return Ok(Next::Ended);
     }
     if next == Next::Message && is_over(half, skb, packet, len) {
         next = Next::Over;
@@ -104,7 +119,15 @@ enum Next {
     Message,
     /// Something is missing before it.
     Early,
+    /// A message must not go on.
+    Ended,
+    /// There is no connection that its bytes belong to.
+    Unknown,
 }
+
+/// What [`query::note_message`] and [`answer::learn_message`] say of a message that must not go on.
+const ENDED: i32 = 2;
+const _: () = assert!(query::REFUSED == ENDED && answer::UNREADABLE == ENDED);
 
 /// A socket that was disconnected and connected again begins anew, with other sequence numbers.
 #[inline(always)]
@@ -113,7 +136,9 @@ fn restart(skb: &Skb) {
         // SAFETY: the socket's own storage; a connection that is being opened carries no messages.
         unsafe {
             (*conversation).sent.stream = Stream::default();
+            (*conversation).sent.ended = 0;
             (*conversation).received.stream = Stream::default();
+            (*conversation).received.ended = 0;
         }
     }
 }
@@ -223,7 +248,7 @@ extern "C" fn piece(_index: u32, pieces: *mut Pieces) -> i64 {
 fn note(half: *mut Half, subject: &Current, packet: &Packet) -> i32 {
     // SAFETY: claimed by this run.
     let message = unsafe { &(*half).message };
-    with_scratch(|scratch| {
+    with_scratch(half, |scratch| {
         query::note_message(scratch, message, subject, &packet.destination, packet.source_port)
     })
 }
@@ -232,22 +257,22 @@ fn note(half: *mut Half, subject: &Current, packet: &Packet) -> i32 {
 fn learn(half: *mut Half, subject: &Current, packet: &Packet) -> i32 {
     // SAFETY: as above.
     let message = unsafe { &(*half).message };
-    with_scratch(|scratch| {
+    with_scratch(half, |scratch| {
         answer::learn_message(scratch, message, subject, &packet.source, packet.destination_port)
     })
 }
 
-/// Without memory to work in, a query is not noted and an answer not learned: counted.
+/// Does `work` with a message, and ends the stream if the message must not go on, or if there is no memory to work in.
+/// That is kept in memory, not returned: the verifier would follow each result through all that comes behind.
 #[inline(always)]
-fn with_scratch(work: impl FnOnce(&mut Scratch)) -> i32 {
-    let result = scratch::with(|scratch| {
-        work(scratch);
-        Ok(())
-    });
-    if result.is_err() {
+fn with_scratch(half: *mut Half, work: impl FnOnce(&mut Scratch) -> i32) -> i32 {
+    let said = scratch::with(|scratch| Ok(work(scratch))).unwrap_or_else(|_| {
         event::count(Counter::ScratchBusy);
-    }
-    i32::from(result.is_ok())
+        ENDED
+    });
+    // SAFETY: claimed by this run.
+    unsafe { (*half).ended |= (said & ENDED) as u64 };
+    0
 }
 
 #[inline(always)]

@@ -28,6 +28,8 @@ pub struct DatapathSettings {
     pub min_ttl: Duration,
     /// An answer is believed at most this long, whatever its TTL.
     pub max_ttl: Duration,
+    /// And so long after that.
+    pub ttl_grace: Duration,
 }
 
 /// A pod that the kernel enforces a policy for, this moment.

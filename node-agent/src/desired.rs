@@ -1,19 +1,15 @@
 //! From assignments to what should be in force for every pod of the node.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use l7egg_crds::{AssignedPod, PolicySpec};
-use l7egg_policy::CompiledPolicy;
+use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
     assignment::{AssignmentKey, egg_name},
     inventory::{Entry, Inventory},
     policies::{PolicyCache, PolicySource},
-    resolvers::{NodeResolvers, resolvers},
+    resolvers::{NodeResolvers, resolv_conf},
 };
 
 /// What should be in force.
@@ -37,8 +33,8 @@ pub struct DesiredPod {
     pub assignments: Vec<AssignmentKey>,
     /// The Eggs of these, for people.
     pub eggs: Vec<String>,
-    /// DNS servers whose answers it may learn from.
-    pub resolvers: BTreeSet<IpAddr>,
+    /// What its resolver is told: it may learn from these servers' answers.
+    pub resolv_conf: ResolvConf,
     /// The policy of all its Eggs together, or why there is none.
     pub policy: Result<Arc<CompiledPolicy>, Failure>,
     /// Where there is none: what is meanwhile to be in force if nothing is.
@@ -78,7 +74,9 @@ pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCa
         }
         for pod in pods {
             let selection = selections.entry(&pod.uid).or_insert_with(|| Selection::new(pod));
-            selection.resolvers.extend(resolvers(pod, node));
+            let ResolvConf { servers, search } = resolv_conf(pod, node);
+            selection.resolv_conf.servers.extend(servers);
+            selection.resolv_conf.search.extend(search);
             selection.sources.push((entry, source.clone()));
         }
     }
@@ -91,13 +89,13 @@ pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCa
 /// A pod and all that select it.
 struct Selection<'a> {
     pod: &'a AssignedPod,
-    resolvers: BTreeSet<IpAddr>,
+    resolv_conf: ResolvConf,
     sources: Vec<(&'a Entry, Result<&'a PolicySpec, Failure>)>,
 }
 
 impl<'a> Selection<'a> {
     fn new(pod: &'a AssignedPod) -> Self {
-        Selection { pod, resolvers: BTreeSet::new(), sources: Vec::new() }
+        Selection { pod, resolv_conf: ResolvConf::default(), sources: Vec::new() }
     }
 
     fn pod(self, cache: &mut PolicyCache) -> DesiredPod {
@@ -114,7 +112,7 @@ impl<'a> Selection<'a> {
             name: self.pod.name.clone(),
             assignments: self.sources.iter().map(|(entry, _)| entry.object.key.clone()).collect(),
             eggs: self.sources.iter().map(|(entry, _)| name_of(entry)).collect(),
-            resolvers: self.resolvers,
+            resolv_conf: self.resolv_conf,
             policy,
             fallback,
         }
@@ -122,7 +120,7 @@ impl<'a> Selection<'a> {
 
     fn compile(&self, cache: &mut PolicyCache) -> Result<Arc<CompiledPolicy>, Failure> {
         let sources = self.sources.iter().map(|(entry, spec)| Ok(source(entry, spec.clone()?)));
-        cache.compile(&sources.collect::<Result<Vec<_>, _>>()?, &self.resolvers)
+        cache.compile(&sources.collect::<Result<Vec<_>, _>>()?, &self.resolv_conf)
     }
 
     fn compile_what_can_be(&self, cache: &mut PolicyCache) -> Option<Fallback> {
@@ -131,7 +129,7 @@ impl<'a> Selection<'a> {
         for (entry, spec) in &self.sources {
             let Ok(spec) = spec else { continue };
             let source = source(entry, spec);
-            if cache.compile(std::slice::from_ref(&source), &self.resolvers).is_ok() {
+            if cache.compile(std::slice::from_ref(&source), &self.resolv_conf).is_ok() {
                 sources.push(source);
                 assignments.push(entry.object.key.clone());
             }
@@ -139,7 +137,7 @@ impl<'a> Selection<'a> {
         if sources.is_empty() {
             return None;
         }
-        cache.compile(&sources, &self.resolvers).ok().map(|policy| Fallback { policy, assignments })
+        cache.compile(&sources, &self.resolv_conf).ok().map(|policy| Fallback { policy, assignments })
     }
 }
 
@@ -175,7 +173,7 @@ mod tests {
     use crate::testing::{AssignmentBuilder, assignment, inventory_of};
 
     fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
-        let node = NodeResolvers { cluster: vec!["10.96.0.10".parse().unwrap()], node: vec![] };
+        let node = NodeResolvers { cluster: vec!["10.96.0.10".parse().unwrap()], ..NodeResolvers::default() };
         desired(&inventory_of(assignments), &node, &mut PolicyCache::default())
     }
 

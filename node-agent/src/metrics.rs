@@ -40,6 +40,8 @@ const COUNTER_NAMES: [&str; COUNTERS as usize] = [
     "events_lost",
     "scratch_busy",
     "unconfigured",
+    "queries_refused",
+    "answers_dropped",
 ];
 
 /// Metrics that the agent's parts write to.
@@ -229,5 +231,6 @@ mod tests {
         assert_eq!(COUNTER_NAMES[C::Allowed as usize], "allowed");
         assert_eq!(COUNTER_NAMES[C::LearnedFull as usize], "learned_full");
         assert_eq!(COUNTER_NAMES[C::Unconfigured as usize], "unconfigured");
+        assert_eq!(COUNTER_NAMES[C::AnswersDropped as usize], "answers_dropped");
     }
 }

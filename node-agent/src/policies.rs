@@ -1,13 +1,9 @@
 //! Compiled policies, each compiled once however many pods have it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use l7egg_crds::PolicySpec;
-use l7egg_policy::{CompileError, CompiledPolicy, Source, compile};
+use l7egg_policy::{CompileError, CompiledPolicy, ResolvConf, Source, compile};
 
 use crate::desired::Failure;
 
@@ -23,7 +19,7 @@ pub struct PolicySource<'a> {
 }
 
 /// What a policy is compiled from.
-type Inputs = (Vec<u64>, BTreeSet<IpAddr>);
+type Inputs = (Vec<u64>, ResolvConf);
 
 /// Compiled policies by what they are compiled from.
 #[derive(Debug, Default)]
@@ -42,13 +38,13 @@ impl PolicyCache {
     pub fn compile(
         &mut self,
         sources: &[PolicySource<'_>],
-        resolvers: &BTreeSet<IpAddr>,
+        resolv_conf: &ResolvConf,
     ) -> Result<Arc<CompiledPolicy>, Failure> {
-        let inputs = (sources.iter().map(|source| source.revision).collect(), resolvers.clone());
+        let inputs = (sources.iter().map(|source| source.revision).collect(), resolv_conf.clone());
         let cached = self
             .entries
             .entry(inputs)
-            .or_insert_with(|| Cached { policy: compile_now(sources, resolvers), used: true });
+            .or_insert_with(|| Cached { policy: compile_now(sources, resolv_conf), used: true });
         cached.used = true;
         cached.policy.clone()
     }
@@ -61,11 +57,11 @@ impl PolicyCache {
 
 fn compile_now(
     sources: &[PolicySource<'_>],
-    resolvers: &BTreeSet<IpAddr>,
+    resolv_conf: &ResolvConf,
 ) -> Result<Arc<CompiledPolicy>, Failure> {
     let sources: Vec<Source<'_>> =
         sources.iter().map(|source| Source { name: source.name.clone(), spec: source.spec }).collect();
-    compile(&sources, resolvers).map(Arc::new).map_err(|error| Failure {
+    compile(&sources, resolv_conf).map(Arc::new).map_err(|error| Failure {
         reason: match error {
             CompileError::Invalid { .. } => "PolicyInvalid",
             CompileError::PortLists { .. } | CompileError::Automaton { .. } => "PolicyTooLarge",
@@ -83,7 +79,7 @@ mod tests {
         let mut cache = PolicyCache::default();
         let spec = PolicySpec::default();
         let source = |revision| PolicySource { revision, name: "Egg a/b".into(), spec: &spec };
-        let none = BTreeSet::new();
+        let none = ResolvConf::default();
         let first = cache.compile(&[source(1)], &none).unwrap();
         assert!(Arc::ptr_eq(&first, &cache.compile(&[source(1)], &none).unwrap()));
         assert!(!Arc::ptr_eq(&first, &cache.compile(&[source(2)], &none).unwrap()));

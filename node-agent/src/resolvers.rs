@@ -1,22 +1,31 @@
 //! Which DNS servers are a pod's own, as the kubelet decides it (`pkg/kubelet/network/dns/dns.go`,
 //! `getPodDNSType` and `GetPodDNS`).
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use l7egg_crds::AssignedPod;
+use l7egg_policy::{DomainName, ResolvConf};
 
-/// The DNS servers that a node's kubelet gives to its pods.
+/// What a node's kubelet gives to the resolvers of its pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeResolvers {
     /// The kubelet's `clusterDNS`: for pods with `dnsPolicy` ClusterFirst.
     pub cluster: Vec<IpAddr>,
+    /// The kubelet's `clusterDomain`: Services are below it.
+    pub cluster_domain: Option<DomainName>,
     /// The nameservers of the kubelet's `resolvConf`: for pods with `dnsPolicy` Default.
     pub node: Vec<IpAddr>,
+    /// The search domains of the kubelet's `resolvConf`: for all pods but those with `dnsPolicy` None.
+    pub node_search: Vec<DomainName>,
 }
 
-/// The DNS servers that the pod's `/etc/resolv.conf` names.
+/// What matters of the pod's `/etc/resolv.conf`.
 #[must_use]
-pub fn resolvers(pod: &AssignedPod, node: &NodeResolvers) -> BTreeSet<IpAddr> {
+pub fn resolv_conf(pod: &AssignedPod, node: &NodeResolvers) -> ResolvConf {
+    ResolvConf { servers: servers(pod, node).collect(), search: search(pod, node).collect() }
+}
+
+fn servers<'a>(pod: &'a AssignedPod, node: &'a NodeResolvers) -> impl Iterator<Item = IpAddr> + 'a {
     let given: &[IpAddr] = match pod.dns.policy.as_str() {
         "None" => &[],
         "Default" => &node.node,
@@ -28,7 +37,39 @@ pub fn resolvers(pod: &AssignedPod, node: &NodeResolvers) -> BTreeSet<IpAddr> {
     // A kubelet without clusterDNS falls back to the node's servers.
     let given = if given.is_empty() && pod.dns.policy != "None" { &node.node } else { given };
     let own = pod.dns.nameservers.iter().filter_map(|server| parse(server));
-    given.iter().copied().chain(own).collect()
+    given.iter().copied().chain(own)
+}
+
+fn search<'a>(pod: &'a AssignedPod, node: &'a NodeResolvers) -> impl Iterator<Item = DomainName> + 'a {
+    let is_cluster_first = match pod.dns.policy.as_str() {
+        "None" | "Default" => false,
+        "ClusterFirstWithHostNet" => true,
+        _ => !pod.host_network,
+    };
+    let domain = node.cluster_domain.as_ref().filter(|_| is_cluster_first);
+    let services = domain.into_iter().flat_map(|domain| {
+        [format!("{}.svc.{domain}", pod.namespace), format!("svc.{domain}"), domain.to_string()]
+    });
+    let of_node = node.node_search.iter().filter(|_| pod.dns.policy != "None").cloned();
+    let own = pod.dns.searches.iter().cloned();
+    services.chain(own).filter_map(|domain| DomainName::parse(&domain).ok()).chain(of_node)
+}
+
+/// The search domains of a `resolv.conf`: those of its last `search` or `domain` line. The root, and what is no name, is
+/// left out.
+#[must_use]
+pub fn search_domains(resolv_conf: &str) -> Vec<DomainName> {
+    let line = resolv_conf.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        matches!(words.next()?, "search" | "domain").then_some(words)
+    });
+    line.last().into_iter().flatten().filter_map(|domain| DomainName::parse(domain).ok()).collect()
+}
+
+/// The cluster's domain, from the search domains of a pod that asks the cluster's DNS: what is behind `svc.`.
+#[must_use]
+pub fn cluster_domain(search: &[DomainName]) -> Option<DomainName> {
+    search.iter().find_map(|domain| DomainName::parse(domain.to_string().strip_prefix("svc.")?).ok())
 }
 
 /// The nameservers of a `resolv.conf` (`man 5 resolv.conf`), in order. Lines that it cannot read are skipped, as
@@ -57,14 +98,15 @@ mod tests {
         let node = NodeResolvers {
             cluster: vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()],
             node: vec!["198.18.0.53".parse().unwrap()],
+            ..NodeResolvers::default()
         };
         let nameservers = own.iter().map(ToString::to_string).collect();
         let pod = AssignedPod {
             host_network,
-            dns: PodDns { policy: policy.into(), nameservers },
+            dns: PodDns { policy: policy.into(), nameservers, searches: Vec::new() },
             ..AssignedPod::default()
         };
-        resolvers(&pod, &node).into_iter().map(|address| address.to_string()).collect()
+        resolv_conf(&pod, &node).servers.into_iter().map(|address| address.to_string()).collect()
     }
 
     #[test]
@@ -89,12 +131,43 @@ mod tests {
 
     #[test]
     fn without_cluster_dns_the_nodes_servers() {
-        let node = NodeResolvers { cluster: vec![], node: vec!["1.1.1.1".parse().unwrap()] };
-        assert_eq!(resolvers(&AssignedPod::default(), &node).len(), 1);
+        let node = NodeResolvers { node: vec!["1.1.1.1".parse().unwrap()], ..NodeResolvers::default() };
+        assert_eq!(resolv_conf(&AssignedPod::default(), &node).servers.len(), 1);
     }
 
     #[test]
-    fn resolv_conf() {
+    fn search_by_dns_policy() {
+        let node = NodeResolvers {
+            cluster_domain: DomainName::parse("cluster.local").ok(),
+            node_search: vec![DomainName::parse("corp.example").unwrap()],
+            ..NodeResolvers::default()
+        };
+        let search = |policy: &str, searches: &[&str]| {
+            let searches = searches.iter().map(ToString::to_string).collect();
+            let dns = PodDns { policy: policy.into(), nameservers: Vec::new(), searches };
+            let pod = AssignedPod { namespace: "shop".into(), dns, ..AssignedPod::default() };
+            let found = resolv_conf(&pod, &node).search.into_iter().map(|domain| domain.to_string());
+            found.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            search("ClusterFirst", &["own.example", "."]),
+            "cluster.local corp.example own.example shop.svc.cluster.local svc.cluster.local"
+        );
+        assert_eq!(search("Default", &[]), "corp.example");
+        assert_eq!(search("None", &["own.example"]), "own.example");
+    }
+
+    #[test]
+    fn search_lines() {
+        let found =
+            search_domains("domain one.example\nsearch l7egg-system.svc.k8s.example svc.k8s.example . \n");
+        assert_eq!(found.len(), 2);
+        assert_eq!(cluster_domain(&found).unwrap().to_string(), "k8s.example");
+        assert_eq!(cluster_domain(&search_domains("nameserver 1.1.1.1")), None);
+    }
+
+    #[test]
+    fn nameserver_lines() {
         let text = "# nameserver 1.1.1.1\nsearch a b\n nameserver 10.0.0.1 x\nnameserver\nnameserver fe80::1%eth0\noptions nameserver\n";
         let found: Vec<String> = nameservers(text).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["10.0.0.1", "fe80::1"]);

@@ -16,6 +16,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use l7egg_crds::{EggAssignment, NODE_LABEL, node_label_value};
+use l7egg_policy::DomainName;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -34,7 +35,7 @@ use crate::{
     preflight::Node,
     reconcile::{Input, Outcome, Reconciler},
     reporter,
-    resolvers::{NodeResolvers, nameservers},
+    resolvers::{NodeResolvers, cluster_domain, nameservers, search_domains},
     settings::{Cli, Command, DetachSettings, LogFormat, OnExit, RunSettings},
     status,
 };
@@ -133,14 +134,24 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
 fn node_resolvers(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {
     let read = |path: &std::path::Path| {
         std::fs::read_to_string(path)
-            .map(|text| nameservers(&text))
             .with_context(|| format!("{}: give the kubelet's resolvConf as --resolv-conf", path.display()))
     };
+    let own = read("/etc/resolv.conf".as_ref());
     let cluster = match settings.cluster_dns.as_slice() {
-        [] => read("/etc/resolv.conf".as_ref())?,
+        [] => nameservers(own.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?),
         given => given.to_vec(),
     };
-    let resolvers = NodeResolvers { cluster, node: read(&settings.resolv_conf)? };
+    let cluster_domain = match &settings.cluster_domain {
+        Some(domain) => Some(domain.clone()),
+        None => own.ok().and_then(|own| cluster_domain(&search_domains(&own))),
+    };
+    let node = read(&settings.resolv_conf)?;
+    let resolvers = NodeResolvers {
+        cluster,
+        cluster_domain: cluster_domain.or_else(|| DomainName::parse("cluster.local").ok()),
+        node: nameservers(&node),
+        node_search: search_domains(&node),
+    };
     tracing::info!(cluster = ?resolvers.cluster, node = ?resolvers.node, "DNS servers whose answers pods can learn from");
     Ok(resolvers)
 }

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use l7egg_policy::DomainName;
 
 use crate::datapath::DatapathSettings;
 
@@ -58,6 +59,10 @@ pub struct RunSettings {
     /// dnsPolicy ClusterFirst or ClusterFirstWithHostNet.
     #[arg(long, value_delimiter = ',', env = "L7EGG_CLUSTER_DNS")]
     pub cluster_dns: Vec<IpAddr>,
+    /// The domain that Services are below: the kubelet's clusterDomain. Not given: what follows `svc.` in the search
+    /// list of the agent's own /etc/resolv.conf, else cluster.local.
+    #[arg(long, env = "L7EGG_CLUSTER_DOMAIN", value_parser = DomainName::parse)]
+    pub cluster_domain: Option<DomainName>,
     /// The file that pods of dnsPolicy Default get their nameservers from: the kubelet's resolvConf.
     #[arg(long, default_value = "/etc/resolv.conf", env = "L7EGG_RESOLV_CONF")]
     pub resolv_conf: PathBuf,
@@ -70,12 +75,16 @@ pub struct RunSettings {
     /// Where /healthz, /readyz, /metrics and /state are served.
     #[arg(long, default_value = ADMIN_ADDRESS, env = "L7EGG_ADMIN_ADDRESS")]
     pub admin_address: String,
-    /// A DNS answer is believed at least so long, in seconds: programs use addresses longer than their TTL.
-    #[arg(long, default_value = "30", value_parser = seconds)]
+    /// A DNS answer is believed at least so long, in seconds, whatever its TTL. An Egg's dns.minTTL comes before it.
+    #[arg(long, default_value = "0", value_parser = seconds)]
     pub min_ttl: Duration,
-    /// A DNS answer is believed at most so long, in seconds.
+    /// A DNS answer is believed at most so long, in seconds. An Egg's dns.maxTTL comes before it.
     #[arg(long, default_value = "86400", value_parser = seconds)]
     pub max_ttl: Duration,
+    /// New connections may be opened so long after the TTL, in seconds: programs use addresses a little longer. An
+    /// Egg's dns.ttlGrace comes before it.
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub ttl_grace: Duration,
     /// Whether enforcement stays when the agent is told to stop. keep is for restarts and upgrades.
     #[arg(long, value_enum, default_value_t = OnExit::Keep)]
     pub on_exit: OnExit,
@@ -85,7 +94,12 @@ impl RunSettings {
     /// The kernel's part of the settings.
     #[must_use]
     pub fn datapath(&self) -> DatapathSettings {
-        DatapathSettings { bpffs: self.bpffs.clone(), min_ttl: self.min_ttl, max_ttl: self.max_ttl }
+        DatapathSettings {
+            bpffs: self.bpffs.clone(),
+            min_ttl: self.min_ttl,
+            max_ttl: self.max_ttl,
+            ttl_grace: self.ttl_grace,
+        }
     }
 }
 

@@ -131,7 +131,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
             uid: uid.clone(),
             name: format!("{}/{}", pod.namespace, pod.name),
             eggs: pod.eggs.clone(),
-            resolvers: pod.resolvers.iter().map(ToString::to_string).collect(),
+            resolvers: pod.resolv_conf.servers.iter().map(ToString::to_string).collect(),
             cgroup: cgroup(uid),
             subject: findings.in_force(uid).map(|pod| pod.subject),
             policy: findings.in_force(uid).map(|pod| short(&pod.policy)),

@@ -7,6 +7,7 @@
 
 mod budget;
 mod compile;
+mod dns;
 mod flow;
 mod limits;
 mod lookup;
@@ -21,16 +22,17 @@ mod source;
 mod validate;
 
 pub use compile::{AutomatonError, CompileError, CompiledPolicy, PortPrefix, compile};
+pub use dns::{DnsSettings, MAX_TTL_SETTING, ResolvConf};
 pub use flow::Flow;
 pub use l7egg_ebpf_common::judge::Verdict;
 pub use limits::{
     MAX_CIDRS, MAX_DESTINATION_NAMES, MAX_DESTINATIONS, MAX_EXCEPTS, MAX_NAMES, MAX_PORT_LISTS, MAX_PORTS,
     MAX_RULES, MAX_STATES,
 };
-pub use lookup::lookup_compiled;
+pub use lookup::{lookup_compiled, lookup_query};
 pub use name::{DomainName, MAX_LABEL, MAX_WIRE, NameError};
 pub use network::{IPV4_SPACE, Network, NetworkError, to_address, to_number};
-pub use oracle::{Judgement, Match, RuleReference, Why, judge};
+pub use oracle::{Judgement, Match, RuleReference, Why, judge, judge_query};
 pub use pattern::{
     Glob, LabelPattern, MAX_REGEX, NamePattern, NameRegex, NameSuffix, PatternError, PatternKind, RegexError,
     SuffixError,

@@ -22,6 +22,26 @@ pub fn lookup_compiled(policy: &CompiledPolicy, names: &[DomainName], flow: Flow
     combine(masks, port_groups(policy, flow.protocol, flow.port))
 }
 
+/// The verdict of a compiled policy on a query for a name to the pod's own DNS servers.
+pub fn lookup_query(policy: &CompiledPolicy, name: &DomainName) -> Verdict {
+    if policy.dns.refusal.is_none() || name_masks(policy, name).allow != 0 {
+        return Verdict::Allow;
+    }
+    let wire = name.wire();
+    let mut at = 0;
+    while at < wire.len() {
+        let is_search = DomainName::from_wire(&wire[at..])
+            .and_then(|suffix| policy.names.get(&suffix))
+            .is_some_and(|entry| entry.search != 0);
+        let before = DomainName::from_wire(&wire[..at]);
+        if is_search && before.is_some_and(|name| name_masks(policy, &name).allow != 0) {
+            return Verdict::Allow;
+        }
+        at += 1 + usize::from(wire[at]);
+    }
+    Verdict::Deny
+}
+
 /// What the policy says about one name: its own entry, the star entries of every suffix, and the automaton.
 fn name_masks(policy: &CompiledPolicy, name: &DomainName) -> Masks {
     if !name.is_host() {

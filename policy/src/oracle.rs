@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use l7egg_crds::{Action, Destination, EgressRule, Port};
 use l7egg_ebpf_common::abi::Direction;
 
-use crate::{DomainName, Flow, NamePattern, Source, Verdict, protocol_number};
+use crate::{DomainName, Flow, NamePattern, ResolvConf, Source, Verdict, protocol_number};
 
 /// A verdict and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,25 @@ pub fn judge(
     }
 }
 
+/// Whether a pod that these Eggs select may ask its own DNS servers for a name, or is refused there. Refused is what
+/// no Allow rule matches, by itself or without a search domain behind it, if some Egg says `refuseUnmatched`.
+/// `name` is `None` for what is not the query for one host name.
+pub fn judge_query(sources: &[Source<'_>], resolv_conf: &ResolvConf, name: Option<&DomainName>) -> Verdict {
+    if !sources.iter().any(|source| source.spec.dns.as_ref().is_some_and(|dns| dns.refuse_unmatched)) {
+        return Verdict::Allow;
+    }
+    let without = |domain: &DomainName| {
+        name.filter(|name| name.labels_before(domain).is_some_and(|labels| labels > 0))
+            .and_then(|name| DomainName::from_wire(&name.wire()[..name.wire().len() - domain.wire().len()]))
+    };
+    let asked: Vec<DomainName> =
+        name.cloned().into_iter().chain(resolv_conf.search.iter().filter_map(without)).collect();
+    let allowed = rules(sources).any(|(_, rule)| {
+        rule.action == Action::Allow && rule.to.iter().any(|to| name_match(to, &asked).is_some())
+    });
+    if allowed { Verdict::Allow } else { Verdict::Deny }
+}
+
 fn rules<'a>(sources: &'a [Source<'_>]) -> impl Iterator<Item = (RuleReference, &'a EgressRule)> {
     sources.iter().flat_map(|source| {
         source
@@ -119,14 +138,18 @@ fn destination_match(to: &Destination, learned: &[DomainName], address: IpAddr) 
     {
         return Some(Match::Cidr(cidr));
     }
-    if learned.is_empty() {
+    name_match(to, learned)
+}
+
+fn name_match(to: &Destination, names_known: &[DomainName]) -> Option<Match> {
+    if names_known.is_empty() {
         return None;
     }
     let names = to.domain_names.iter().filter_map(|text| NamePattern::parse(text).ok());
     let suffixes = to.domain_suffixes.iter().filter_map(|text| NamePattern::parse_suffix(text).ok());
     let regexes = to.domain_regex.iter().filter_map(|text| NamePattern::parse_regex(text).ok());
     names.chain(suffixes).chain(regexes).find_map(|pattern| {
-        let name = learned.iter().find(|name| pattern.matches(name))?;
+        let name = names_known.iter().find(|name| pattern.matches(name))?;
         Some(Match::Name(name.clone(), pattern))
     })
 }

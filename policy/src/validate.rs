@@ -3,7 +3,7 @@
 
 use l7egg_crds::{ClusterEggSpec, Mode, PolicySpec};
 
-use crate::{Problem, Rule, budget, limits};
+use crate::{Problem, Rule, budget, dns, limits};
 
 /// A list of problems ends here: it has to fit into a condition's message, and ten say enough.
 const MAX_PROBLEMS: usize = 100;
@@ -54,6 +54,9 @@ pub(crate) fn read(spec: &PolicySpec) -> (Vec<Rule>, Vec<Problem>) {
             break;
         }
     }
+    if let Some(dns) = &spec.dns {
+        dns::check(dns, &mut problems);
+    }
     limits::check(spec, &rules, &mut problems);
     problems.truncate(MAX_PROBLEMS);
     (rules, problems)
@@ -70,12 +73,6 @@ fn refuse_unsupported(spec: &PolicySpec, problems: &mut Vec<Problem>) {
         problems.push(Problem::unsupported(
             "spec.mode",
             "mode Audit comes with a later version of l7egg: write Enforce, or leave it out",
-        ));
-    }
-    if spec.dns.as_ref().is_some_and(|dns| dns.refuse_unmatched) {
-        problems.push(Problem::unsupported(
-            "spec.dns.refuseUnmatched",
-            "dns.refuseUnmatched comes with a later version of l7egg: leave it out",
         ));
     }
     if spec.shaping.is_some() {

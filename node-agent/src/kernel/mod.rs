@@ -250,6 +250,7 @@ fn configure(maps: &mut Maps, settings: &DatapathSettings) -> Result<[u32; 2], D
         hash_key,
         min_ttl_ns: settings.min_ttl.as_nanos() as u64,
         max_ttl_ns: settings.max_ttl.as_nanos() as u64,
+        ttl_grace_ns: settings.ttl_grace.as_nanos() as u64,
     };
     maps.config.set(0, config, 0).map_err(kernel("writing map CONFIG"))?;
     Ok(hash_key)

@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::lpm_trie::Key;
-use l7egg_ebpf_common::abi::{CidrData, NameVerdictKey, PatternKey, PortData, ResolverKey};
+use l7egg_crds::DnsRefusal;
+use l7egg_ebpf_common::abi::{
+    CidrData, NameVerdictKey, PatternKey, PolicySettings, PortData, ResolverKey, UNSET,
+};
 use l7egg_ebpf_common::name;
-use l7egg_policy::CompiledPolicy;
+use l7egg_policy::{CompiledPolicy, DnsSettings};
 
 use super::automata;
 use super::error::{insertion, kernel};
@@ -116,6 +120,7 @@ pub fn sweep(maps: &mut Maps, known: &BTreeSet<u32>) -> Result<(), DatapathError
             }
         };
     }
+    sweep!(settings, "SETTINGS", |policy: &u32| *policy);
     sweep!(patterns, "PATTERNS", |key: &PatternKey| key.policy);
     sweep!(automata, "AUTOMATA", |policy: &u32| *policy);
     sweep!(cidrs, "CIDRS", |key: &Key<CidrData>| u32::from_be_bytes(key.data().policy));
@@ -126,6 +131,9 @@ pub fn sweep(maps: &mut Maps, known: &BTreeSet<u32>) -> Result<(), DatapathError
 }
 
 fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) -> Result<(), DatapathError> {
+    if policy.dns != DnsSettings::default() {
+        maps.settings.insert(id, settings(&policy.dns), 0).map_err(|error| insertion("SETTINGS", error))?;
+    }
     for (name, masks) in &policy.names {
         let key = pattern_key(id, name.wire(), key);
         maps.patterns.insert(key, masks, 0).map_err(|error| insertion("PATTERNS", error))?;
@@ -148,6 +156,7 @@ fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) -> R
 
 /// Errors are of entries that are not there; what may stay behind is swept at the next start.
 fn remove_entries(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) {
+    let _ = maps.settings.remove(&id);
     for name in policy.names.keys() {
         let _ = maps.patterns.remove(&pattern_key(id, name.wire(), key));
     }
@@ -160,6 +169,25 @@ fn remove_entries(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32;
     }
     for resolver in &policy.resolvers {
         let _ = maps.resolvers.remove(&ResolverKey { policy: id, address: resolver.to_be_bytes() });
+    }
+}
+
+fn settings(dns: &DnsSettings) -> PolicySettings {
+    let ns = |time: Option<Duration>| time.map_or(UNSET, |time| time.as_nanos() as u64);
+    PolicySettings {
+        min_ttl_ns: ns(dns.min_ttl),
+        max_ttl_ns: ns(dns.max_ttl),
+        ttl_grace_ns: ns(dns.ttl_grace),
+        refusal: dns.refusal.map_or(0, response_code),
+        reserved: 0,
+    }
+}
+
+/// RFC 1035 §4.1.1.
+fn response_code(refusal: DnsRefusal) -> u32 {
+    match refusal {
+        DnsRefusal::Refused => 5,
+        DnsRefusal::NxDomain => 3,
     }
 }
 

@@ -9,7 +9,7 @@ use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
     CidrData, Config, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks, NameVerdictKey, PatternKey,
-    PortData, ResolverKey, SCRATCH_PER_CPU, SubjectState,
+    PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU, SubjectState,
 };
 
 use l7egg_ebpf_common::automaton::{Extent, State};
@@ -42,11 +42,12 @@ pub const HOOKS: [Hook; 7] = [
 ];
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 18] = [
+const PINNED: [&str; 19] = [
     "CONFIG",
     "SUBJECT",
     "SUBJECTS",
     "POLICIES",
+    "SETTINGS",
     "PATTERNS",
     "CIDRS",
     "PORTS",
@@ -69,6 +70,7 @@ pub struct Maps {
     pub config: Array<MapData, Config>,
     pub subjects: Array<MapData, SubjectState>,
     pub policies: HashMap<MapData, u32, [u8; 32]>,
+    pub settings: HashMap<MapData, u32, PolicySettings>,
     pub patterns: HashMap<MapData, PatternKey, NameMasks>,
     pub automata: HashMap<MapData, u32, Extent>,
     pub states: Array<MapData, State>,
@@ -199,6 +201,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         config: take!("CONFIG"),
         subjects: take!("SUBJECTS"),
         policies: take!("POLICIES"),
+        settings: take!("SETTINGS"),
         patterns: take!("PATTERNS"),
         automata: take!("AUTOMATA"),
         states: take!("STATES"),

@@ -118,7 +118,7 @@ pub fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
 
 /// A node with one cluster DNS address.
 pub fn node_resolvers() -> NodeResolvers {
-    NodeResolvers { cluster: vec!["10.96.0.10".parse().unwrap()], node: vec![] }
+    NodeResolvers { cluster: vec!["10.96.0.10".parse().unwrap()], ..NodeResolvers::default() }
 }
 
 /// A complete view of the cgroups of these pods.

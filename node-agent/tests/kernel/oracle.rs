@@ -5,15 +5,12 @@ mod generate;
 mod packets;
 mod runner;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
-use l7egg_ebpf_common::abi::Direction;
-use l7egg_policy::{DomainName, Flow, Source, Verdict, compile, judge};
+use l7egg_ebpf_common::abi::{Direction, protocol};
+use l7egg_policy::{DomainName, Flow, Source, Verdict, Why, compile, judge, judge_query};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::harness::{Bpffs, RESOLVERS, fail, settings};
+use crate::harness::{Bpffs, fail, resolv_conf, settings};
 use generate::{Case, cases};
 pub use runner::{Exchange, Runner};
 
@@ -42,7 +39,7 @@ fn kernel_and_oracle_agree() {
             panic!("{}", shrink(&mut runner, &mut tree));
         }
     }
-    println!("oracle: {judged} packets judged alike, {allowed} of them allowed");
+    println!("oracle: {judged} packets and queries judged alike, {allowed} of them allowed");
     assert!(allowed * 10 > judged && allowed * 10 < judged * 9, "too one-sided to say much");
 }
 
@@ -54,23 +51,39 @@ fn check(runner: &mut Runner, case: &Case) -> (usize, usize, Option<String>) {
         .enumerate()
         .map(|(index, spec)| Source { name: format!("Egg test/{index}"), spec })
         .collect();
-    let resolvers: BTreeSet<IpAddr> =
-        RESOLVERS.iter().map(|address| address.parse().expect("an address")).collect();
-    let policy = compile(&sources, &resolvers).expect("generated policies are valid");
+    let conf = resolv_conf();
+    let policy = compile(&sources, &conf).expect("generated policies are valid");
     runner.enforce(&policy);
     for (name, addresses) in &case.history {
         runner.resolve(name, addresses);
     }
     let mut allowed = 0;
+    let may_ask = |name: &str| {
+        let name = DomainName::parse(name).expect("generated names are valid");
+        judge_query(&sources, &conf, Some(&name))
+    };
+    for name in &case.queries {
+        let (meant, happened) = (may_ask(name), runner.query(name));
+        if meant != happened {
+            let text =
+                format!("query for {name}: the oracle says {meant:?}, the kernel {happened:?}\n{case:#?}");
+            return (0, 0, Some(text));
+        }
+        allowed += usize::from(happened == Verdict::Allow);
+    }
     for flow in &case.flows {
         let learned: Vec<DomainName> = case
             .history
             .iter()
-            .filter(|(_, addresses)| addresses.contains(&flow.address))
+            .filter(|(name, addresses)| addresses.contains(&flow.address) && may_ask(name) == Verdict::Allow)
             .map(|(name, _)| DomainName::parse(name).expect("generated names are valid"))
             .collect();
         let flow = Flow { direction: Direction::Egress, ..*flow };
-        let meant = judge(&sources, &resolvers, &learned, flow);
+        let mut meant = judge(&sources, &conf.servers, &learned, flow);
+        if meant.why == Why::OwnResolver && flow.protocol == protocol::UDP {
+            // What `send` sends is no query.
+            meant.verdict = judge_query(&sources, &conf, None);
+        }
         let happened = runner.send(&flow);
         if meant.verdict != happened {
             let text = format!("{flow}: the oracle says {meant}, the kernel {happened:?}\n{case:#?}");
@@ -78,7 +91,7 @@ fn check(runner: &mut Runner, case: &Case) -> (usize, usize, Option<String>) {
         }
         allowed += usize::from(happened == Verdict::Allow);
     }
-    (case.flows.len(), allowed, None)
+    (case.queries.len() + case.flows.len(), allowed, None)
 }
 
 fn shrink(runner: &mut Runner, tree: &mut impl ValueTree<Value = Case>) -> String {

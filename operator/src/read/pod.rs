@@ -46,6 +46,8 @@ pub struct PodObjectSpec {
 pub struct DnsConfig {
     /// Resolvers.
     pub nameservers: Option<Vec<String>>,
+    /// Search domains.
+    pub searches: Option<Vec<String>>,
 }
 
 /// Those fields of a pod's status that are used.
@@ -65,6 +67,7 @@ pub fn pod(object: PodObject) -> Option<Pod> {
     }
     // The cgroup of a static pod has the uid that kubelet gave it, not the one of its mirror in the API.
     let mirrored = metadata.annotations.and_then(|mut annotations| annotations.remove(MIRROR_ANNOTATION));
+    let dns_config = spec.dns_config.unwrap_or_default();
     Some(Pod {
         labels: metadata.labels.unwrap_or_default(),
         node,
@@ -75,7 +78,8 @@ pub fn pod(object: PodObject) -> Option<Pod> {
             host_network: spec.host_network.unwrap_or(false),
             dns: PodDns {
                 policy: spec.dns_policy.unwrap_or_else(|| "ClusterFirst".to_owned()),
-                nameservers: spec.dns_config.and_then(|config| config.nameservers).unwrap_or_default(),
+                nameservers: dns_config.nameservers.unwrap_or_default(),
+                searches: dns_config.searches.unwrap_or_default(),
             },
         },
     })
@@ -108,11 +112,16 @@ mod tests {
 
     #[test]
     fn dns_and_host_network() {
-        let dns = json!({"nameservers": ["1.1.1.1"]});
+        let dns = json!({"nameservers": ["1.1.1.1"], "searches": ["corp.example"]});
         let spec = json!({"nodeName": "n", "hostNetwork": true, "dnsPolicy": "None", "dnsConfig": dns});
         let assigned = read(spec, "Running").unwrap().assigned;
         assert!(assigned.host_network);
-        assert_eq!(assigned.dns, PodDns { policy: "None".into(), nameservers: vec!["1.1.1.1".into()] });
+        let expected = PodDns {
+            policy: "None".into(),
+            nameservers: vec!["1.1.1.1".into()],
+            searches: vec!["corp.example".into()],
+        };
+        assert_eq!(assigned.dns, expected);
     }
 
     #[test]

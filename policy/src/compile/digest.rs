@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::CompiledPolicy;
+use crate::DnsSettings;
 
 /// SHA-256 over every entry in order, each part behind its count. The port groups are in the other parts.
 pub(super) fn of(policy: &CompiledPolicy) -> [u8; 32] {
@@ -16,6 +17,7 @@ pub(super) fn of(policy: &CompiledPolicy) -> [u8; 32] {
             hash.update(masks.allow.to_be_bytes());
             hash.update(masks.deny.to_be_bytes());
         }
+        hash.update(masks.search.to_be_bytes());
     }
     count(&mut hash, policy.automaton.len());
     for state in &policy.automaton {
@@ -41,6 +43,11 @@ pub(super) fn of(policy: &CompiledPolicy) -> [u8; 32] {
     count(&mut hash, policy.resolvers.len());
     for resolver in &policy.resolvers {
         hash.update(resolver.to_be_bytes());
+    }
+    let DnsSettings { refusal, min_ttl, max_ttl, ttl_grace } = policy.dns;
+    hash.update([refusal.map_or(0, |refusal| 1 + refusal as u8)]);
+    for time in [min_ttl, max_ttl, ttl_grace] {
+        hash.update(time.map_or(u128::MAX, |time| time.as_nanos()).to_be_bytes());
     }
     hash.finalize().into()
 }

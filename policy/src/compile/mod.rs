@@ -12,7 +12,6 @@ mod networks;
 mod port_groups;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use l7egg_crds::Action;
 use l7egg_ebpf_common::abi::{Masks, NameMasks};
@@ -21,7 +20,10 @@ use l7egg_ebpf_common::automaton::State;
 pub use automaton::AutomatonError;
 pub use port_groups::PortPrefix;
 
-use crate::{DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, Rule, Source, to_number, validate};
+use crate::{
+    DnsSettings, DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, ResolvConf, Rule, Source, to_number,
+    validate,
+};
 
 /// What all Eggs of a pod mean together, as map entries without ids. Equal policies have equal digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct CompiledPolicy {
     pub ports: BTreeMap<PortPrefix, u64>,
     /// The pod's DNS servers, IPv4 as `::ffff:a.b.c.d`.
     pub resolvers: BTreeSet<u128>,
+    /// What the Eggs say about DNS itself. Where they refuse names, `names` has the search domains too.
+    pub dns: DnsSettings,
     /// SHA-256 of all of the above.
     pub digest: [u8; 32],
 }
@@ -79,12 +83,12 @@ pub enum CompileError {
     },
 }
 
-/// Compiles the Eggs that select one pod, whose DNS servers are `resolvers`. Without any Egg the result denies
+/// Compiles the Eggs that select one pod, whose resolver is told `resolv_conf`. Without any Egg the result denies
 /// everything: a pod that no Egg selects has no policy at all.
 ///
 /// # Errors
 /// [`CompileError`] names the Eggs, and what to change. Enforce what was enforced before, then.
-pub fn compile(sources: &[Source<'_>], resolvers: &BTreeSet<IpAddr>) -> Result<CompiledPolicy, CompileError> {
+pub fn compile(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<CompiledPolicy, CompileError> {
     let rules = read_all(sources)?;
     let source_names = || sources.iter().map(|source| source.name.clone()).collect();
     let port_groups = port_groups_of(&rules);
@@ -92,14 +96,18 @@ pub fn compile(sources: &[Source<'_>], resolvers: &BTreeSet<IpAddr>) -> Result<C
         return Err(CompileError::PortLists { found: port_groups.len(), source_names: source_names() });
     }
     let rules = with_groups(&port_groups, &rules);
+    let dns = DnsSettings::of(sources);
+    // Search domains matter for refusals only: without those, pods of all namespaces share one policy.
+    let search = dns.refusal.iter().flat_map(|_| &resolv_conf.search);
     let mut compiled = CompiledPolicy {
-        names: names::compile(&rules),
+        names: names::compile(&rules, search),
         automaton: automaton::compile(&rules)
             .map_err(|error| CompileError::Automaton { error, source_names: source_names() })?,
         cidrs: networks::compile(&rules),
         ports: port_groups::compile(&port_groups),
         port_groups,
-        resolvers: resolvers.iter().copied().map(to_number).collect(),
+        resolvers: resolv_conf.servers.iter().copied().map(to_number).collect(),
+        dns,
         digest: [0; 32],
     };
     compiled.digest = digest::of(&compiled);

@@ -7,7 +7,10 @@ use l7egg_ebpf_common::abi::NameMasks;
 use super::masks;
 use crate::{DomainName, NamePattern, PatternKind, Rule};
 
-pub(super) fn compile(rules: &[(u32, &Rule)]) -> BTreeMap<DomainName, NameMasks> {
+pub(super) fn compile<'a>(
+    rules: &[(u32, &Rule)],
+    search: impl Iterator<Item = &'a DomainName>,
+) -> BTreeMap<DomainName, NameMasks> {
     let mut names = BTreeMap::<DomainName, NameMasks>::new();
     for &(group, rule) in rules {
         let masks = masks(rule.action, group);
@@ -25,6 +28,9 @@ pub(super) fn compile(rules: &[(u32, &Rule)]) -> BTreeMap<DomainName, NameMasks>
             };
             *of_kind = of_kind.union(masks);
         }
+    }
+    for domain in search {
+        names.entry(domain.clone()).or_default().search = 1;
     }
     names
 }

@@ -1,10 +1,11 @@
 //! What compiled policies look like, on small Eggs written as users write them.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::{CompileError, CompiledPolicy, DomainName, Network, PortPrefix, Source, compile, to_number};
+use crate::{
+    CompileError, CompiledPolicy, DomainName, Network, PortPrefix, ResolvConf, Source, compile, to_number,
+};
 use l7egg_crds::{Destination, EgressRule, PolicySpec};
 use l7egg_ebpf_common::abi::Masks;
 
@@ -20,7 +21,7 @@ fn sources(specs: &[PolicySpec]) -> Vec<Source<'_>> {
 }
 
 fn compiled(specs: &[PolicySpec]) -> CompiledPolicy {
-    compile(&sources(specs), &BTreeSet::new()).unwrap()
+    compile(&sources(specs), &ResolvConf::default()).unwrap()
 }
 
 fn cidrs(policy: &CompiledPolicy) -> Vec<(Network, u64, u64)> {
@@ -116,14 +117,14 @@ fn ports_repeat_what_wider_ports_say() {
 #[test]
 fn equal_policies_have_equal_digests() {
     let (a, b) = (spec("[{to: [{cidr: 10.0.0.0/8}]}]"), spec("[{to: [{domainNames: [b.example]}]}]"));
-    let resolvers: BTreeSet<IpAddr> = ["10.0.0.10".parse().unwrap()].into();
+    let resolvers = ResolvConf::of_servers(["10.0.0.10".parse().unwrap()]);
     let one = compile(&sources(&[a.clone(), b.clone()]), &resolvers).unwrap();
     let other = compile(&sources(&[b.clone(), a.clone(), b.clone()]), &resolvers).unwrap();
     assert_eq!(one, other);
     assert_eq!(one.resolvers, [to_number("::ffff:10.0.0.10".parse().unwrap())].into());
     let digests = [
         one.digest,
-        compile(&sources(&[a.clone(), b.clone()]), &BTreeSet::new()).unwrap().digest,
+        compile(&sources(&[a.clone(), b.clone()]), &ResolvConf::default()).unwrap().digest,
         compile(&sources(std::slice::from_ref(&a)), &resolvers).unwrap().digest,
         compile(&sources(&[b]), &resolvers).unwrap().digest,
         compile(&[], &resolvers).unwrap().digest,
@@ -142,7 +143,7 @@ fn sixty_four_port_lists_and_no_more() {
     assert_eq!(most.port_groups.len(), 64);
     assert_eq!(most.cidrs[&network("10.0.0.0/8")].allow, u64::MAX);
     let specs = [ports(1, 40), ports(30, 36)];
-    let error = compile(&sources(&specs), &BTreeSet::new()).unwrap_err();
+    let error = compile(&sources(&specs), &ResolvConf::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "Egg test/0, Egg test/1 together have 65 different lists of ports, and 64 is the most for one pod: \
@@ -153,7 +154,7 @@ fn sixty_four_port_lists_and_no_more() {
 #[test]
 fn what_should_not_have_been_accepted_is_named() {
     let specs = [spec("[]"), spec("[{to: [{cidr: 10.0.0.1/8}]}]")];
-    let error = compile(&sources(&specs), &BTreeSet::new()).unwrap_err();
+    let error = compile(&sources(&specs), &ResolvConf::default()).unwrap_err();
     assert!(matches!(error, CompileError::Invalid { .. }));
     let text = error.to_string();
     assert!(text.starts_with("Egg test/1 is not valid: spec.egress[0].to[0].cidr: "), "{text}");

@@ -1,12 +1,11 @@
 //! Small worlds in which everything overlaps: few labels, few bits, few ports, and flows to the edges of what
 //! the Eggs name.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{DomainName, Flow};
+use crate::{DomainName, Flow, ResolvConf};
 use ipnetwork::IpNetwork;
-use l7egg_crds::{Action, Destination, EgressRule, PolicySpec, Port, Protocol};
+use l7egg_crds::{Action, Destination, Dns, EgressRule, PolicySpec, Port, Protocol};
 use l7egg_ebpf_common::abi::Direction;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -20,10 +19,20 @@ pub const FLOWS: usize = 60;
 pub struct World {
     /// The Eggs.
     pub specs: Vec<PolicySpec>,
-    /// The pod's DNS servers.
-    pub resolvers: BTreeSet<IpAddr>,
+    /// What the pod's resolver is told.
+    pub resolv_conf: ResolvConf,
     /// Flows, each with the names by which its address was learned.
     pub flows: Vec<(Flow, Vec<DomainName>)>,
+}
+
+/// Search domains, one of them below another.
+const SEARCH: [&str; 3] = ["shop.svc.k8s.test", "svc.k8s.test", "corp"];
+
+/// A name as programs ask for it: as it is, and with each search domain behind it.
+pub fn with_search(name: &DomainName, resolv_conf: &ResolvConf) -> Vec<DomainName> {
+    let searched = resolv_conf.search.iter().map(|domain| [name.wire(), domain.wire()].concat());
+    let searched = searched.filter_map(|wire| DomainName::from_wire(&wire));
+    std::iter::once(name.clone()).chain(searched).collect()
 }
 
 /// Any world.
@@ -33,13 +42,19 @@ pub fn world() -> impl Strategy<Value = World> {
         let edges = edges(&specs);
         let ports = ports_of(&specs);
         let flows = raw.into_iter().map(|raw| raw.finish(&edges, &ports)).collect();
-        let resolvers = resolvers.into_iter().map(|text| text.parse().unwrap()).collect();
-        World { specs, resolvers, flows }
+        let resolv_conf = ResolvConf {
+            servers: resolvers.into_iter().map(|text| text.parse().unwrap()).collect(),
+            search: SEARCH.iter().map(|domain| DomainName::parse(domain).unwrap()).collect(),
+        };
+        World { specs, resolv_conf, flows }
     })
 }
 
 fn spec() -> impl Strategy<Value = PolicySpec> {
-    vec(rule(), 0..5).prop_map(|egress| PolicySpec { egress, ..PolicySpec::default() })
+    let dns = proptest::option::of(
+        any::<bool>().prop_map(|refuse_unmatched| Dns { refuse_unmatched, ..Dns::default() }),
+    );
+    (vec(rule(), 0..5), dns).prop_map(|(egress, dns)| PolicySpec { egress, dns, ..PolicySpec::default() })
 }
 
 fn rule() -> impl Strategy<Value = EgressRule> {

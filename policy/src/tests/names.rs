@@ -1,8 +1,8 @@
 //! Names and patterns against plain string handling, against the kernel's walk, and against noise.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use crate::{DomainName, NamePattern, Source, compile, validate};
+use crate::{DomainName, NamePattern, ResolvConf, Source, compile, validate};
 use l7egg_crds::{Destination, EgressRule, PolicySpec, Port, Protocol};
 use l7egg_ebpf_common::abi::Masks;
 use l7egg_ebpf_common::name::{hash, judge_name};
@@ -48,7 +48,7 @@ proptest! {
         let mut rule = EgressRule::default();
         rule.to.push(Destination { domain_names: patterns.clone(), ..Destination::default() });
         let spec = PolicySpec { egress: vec![rule], ..PolicySpec::default() };
-        let policy = compile(&[Source { name: "Egg test/names".into(), spec: &spec }], &BTreeSet::new()).unwrap();
+        let policy = compile(&[Source { name: "Egg test/names".into(), spec: &spec }], &ResolvConf::default()).unwrap();
         let table: HashMap<u64, _> =
             policy.names.iter().map(|(name, masks)| (hash(name.wire(), &KEY), *masks)).collect();
         let name = DomainName::parse(&name).unwrap();
@@ -100,7 +100,7 @@ proptest! {
             ..PolicySpec::default()
         };
         let problems = validate(&spec);
-        let compiled = compile(&[Source { name: "Egg test/noise".into(), spec: &spec }], &BTreeSet::new());
+        let compiled = compile(&[Source { name: "Egg test/noise".into(), spec: &spec }], &ResolvConf::default());
         prop_assert_eq!(compiled.is_ok(), problems.is_empty());
     }
 }

@@ -1,10 +1,10 @@
 //! Patterns that hashes cannot find: what the automaton says about names against what each pattern says.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::{CompileError, CompiledPolicy, DomainName, NamePattern, Source, compile, validate};
+use crate::{CompileError, CompiledPolicy, DomainName, NamePattern, ResolvConf, Source, compile, validate};
 use l7egg_crds::{Action, Destination, EgressRule, PolicySpec, Port, Protocol};
 use l7egg_ebpf_common::abi::Masks;
 use l7egg_ebpf_common::automaton::walk;
@@ -37,7 +37,7 @@ fn compiled(specs: &[&PolicySpec]) -> Result<CompiledPolicy, CompileError> {
         .zip(specs)
         .map(|(index, spec): (u32, _)| Source { name: format!("Egg test/{index}"), spec })
         .collect();
-    compile(&sources, &BTreeSet::new())
+    compile(&sources, &ResolvConf::default())
 }
 
 fn name(text: &str) -> DomainName {

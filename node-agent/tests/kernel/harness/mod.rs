@@ -4,8 +4,6 @@ mod bpffs;
 mod pod;
 mod verdict_program;
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +15,7 @@ use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::{ABI_VERSION, Name};
 use l7egg_node_agent::datapath::{Datapath, DatapathError, DatapathSettings};
 use l7egg_node_agent::kernel::Kernel;
-use l7egg_policy::{CompiledPolicy, Source, compile};
+use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
 pub use pod::{POD4, POD6, Pod};
 pub use verdict_program::VerdictProgram;
 
@@ -70,9 +68,16 @@ impl Setup {
 /// A policy from the spec of one Egg, in YAML.
 pub fn policy(yaml: &str) -> CompiledPolicy {
     let spec: PolicySpec = serde_yaml::from_str(yaml).expect("a policy in the test");
-    let resolvers: BTreeSet<IpAddr> =
-        RESOLVERS.iter().map(|address| address.parse().expect("an address")).collect();
-    compile(&[Source { name: "Egg test/test".into(), spec: &spec }], &resolvers).expect("a valid policy")
+    compile(&[Source { name: "Egg test/test".into(), spec: &spec }], &resolv_conf()).expect("a valid policy")
+}
+
+/// What the resolver of every pod here is told.
+pub fn resolv_conf() -> ResolvConf {
+    let search = ["shop.svc.cluster.test", "svc.cluster.test", "cluster.test"];
+    ResolvConf {
+        servers: RESOLVERS.iter().map(|address| address.parse().expect("an address")).collect(),
+        search: search.iter().map(|domain| DomainName::parse(domain).expect("a name")).collect(),
+    }
 }
 
 /// Settings with short TTLs.
@@ -81,6 +86,7 @@ pub fn settings(bpffs: &Bpffs) -> DatapathSettings {
         bpffs: bpffs.path().into(),
         min_ttl: Duration::from_secs(2),
         max_ttl: Duration::from_secs(3600),
+        ttl_grace: Duration::ZERO,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use l7egg_crds::{Action, Destination, EgressRule, PolicySpec, Port, Protocol};
+use l7egg_crds::{Action, Destination, Dns, EgressRule, PolicySpec, Port, Protocol};
 use l7egg_ebpf_common::abi::{Direction, protocol};
 use l7egg_policy::Flow;
 use proptest::collection::vec;
@@ -14,6 +14,7 @@ use proptest::sample::select;
 pub struct Case {
     pub eggs: Vec<PolicySpec>,
     pub history: Vec<(String, Vec<IpAddr>)>,
+    pub queries: Vec<String>,
     pub flows: Vec<Flow>,
 }
 
@@ -54,13 +55,25 @@ pub fn cases() -> impl Strategy<Value = Case> {
     (
         vec(egg(), 1..4),
         vec((select(NAMES.as_slice()).prop_map(str::to_owned), vec(address(), 1..4)), 0..5),
+        vec(query(), 2..8),
         vec(flow(), 20..60),
     )
-        .prop_map(|(eggs, history, flows)| Case { eggs, history, flows })
+        .prop_map(|(eggs, history, queries, flows)| Case { eggs, history, queries, flows })
+}
+
+/// A name as programs ask for it: alone, or with one or two of the pod's search domains behind it.
+fn query() -> impl Strategy<Value = String> {
+    let domains = [".shop.svc.cluster.test", ".svc.cluster.test", ".cluster.test", ".elsewhere.test"];
+    let behind = vec(select(domains.to_vec()), 0..3).prop_map(|domains| domains.concat());
+    (select(NAMES.as_slice()), behind).prop_map(|(name, behind)| format!("{name}{behind}"))
 }
 
 fn egg() -> impl Strategy<Value = PolicySpec> {
-    vec(rule(), 0..4).prop_map(|egress| PolicySpec { egress, ..PolicySpec::default() })
+    let dns = prop_oneof![
+        3 => Just(None),
+        1 => Just(Some(Dns { refuse_unmatched: true, ..Dns::default() })),
+    ];
+    (vec(rule(), 0..4), dns).prop_map(|(egress, dns)| PolicySpec { egress, dns, ..PolicySpec::default() })
 }
 
 fn rule() -> impl Strategy<Value = EgressRule> {

@@ -1,0 +1,84 @@
+//! What Eggs say about DNS itself, and what a pod's resolver is told.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use l7egg_crds::{Dns, DnsRefusal};
+
+use crate::{DomainName, Problem, Source};
+
+/// Longest time that can be set: 30 days.
+pub const MAX_TTL_SETTING: Duration = Duration::from_secs(30 * 86_400);
+
+/// A pod's `resolv.conf` (`man 5 resolv.conf`), as far as it matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ResolvConf {
+    /// `nameserver`: only their answers are believed.
+    pub servers: BTreeSet<IpAddr>,
+    /// `search`: a program that asks for a name may ask for it with one of these behind it.
+    pub search: BTreeSet<DomainName>,
+}
+
+impl ResolvConf {
+    /// One with these servers and no search domains.
+    pub fn of_servers(servers: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self { servers: servers.into_iter().collect(), search: BTreeSet::new() }
+    }
+}
+
+/// The DNS settings of all Eggs of a pod together. `None`: the agent's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DnsSettings {
+    /// What queries that no Allow rule matches are answered with; `None`: they are asked.
+    pub refusal: Option<DnsRefusal>,
+    /// An answer is believed at least so long.
+    pub min_ttl: Option<Duration>,
+    /// An answer is believed at most so long.
+    pub max_ttl: Option<Duration>,
+    /// And so long after that.
+    pub ttl_grace: Option<Duration>,
+}
+
+impl DnsSettings {
+    /// The strictest refusal, the longest `minTTL` and `ttlGrace`, the shortest `maxTTL`. Of the response codes
+    /// NXDOMAIN wins: no resolver waits at it.
+    pub fn of(sources: &[Source<'_>]) -> Self {
+        let written = || sources.iter().filter_map(|source| source.spec.dns.as_ref());
+        let times =
+            |time: fn(&Dns) -> Option<l7egg_crds::Duration>| written().filter_map(time).map(Duration::from);
+        Self {
+            refusal: written().filter(|dns| dns.refuse_unmatched).map(|dns| dns.refusal).max(),
+            min_ttl: times(|dns| dns.min_ttl).max(),
+            max_ttl: times(|dns| dns.max_ttl).min(),
+            ttl_grace: times(|dns| dns.ttl_grace).max(),
+        }
+    }
+}
+
+/// Adds what is wrong with an Egg's DNS settings.
+pub(crate) fn check(dns: &Dns, problems: &mut Vec<Problem>) {
+    let mut times = [
+        ("minTTL", dns.min_ttl, Duration::ZERO),
+        ("maxTTL", dns.max_ttl, Duration::ZERO),
+        ("ttlGrace", dns.ttl_grace, Duration::ZERO),
+    ];
+    for (field, written, time) in &mut times {
+        let Some(written) = written else { continue };
+        *time = Duration::from(*written);
+        if written.is_negative() || *time > MAX_TTL_SETTING {
+            problems.push(Problem::invalid(
+                format!("spec.dns.{field}"),
+                format!("{written:?} is not between 0s and 720h: write a time such as 30s, 5m or 24h"),
+            ));
+        }
+    }
+    if let [(_, Some(_), min), (_, Some(_), max), _] = times
+        && min > max
+    {
+        problems.push(Problem::invalid(
+            "spec.dns.maxTTL",
+            "maxTTL is shorter than minTTL: an answer cannot be believed longer and shorter; leave one out",
+        ));
+    }
+}
