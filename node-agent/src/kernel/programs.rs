@@ -41,6 +41,9 @@ pub const HOOKS: [Hook; 7] = [
     Hook { name: "sendmsg6", attach_type: 15 },
 ];
 
+/// How often a program is given to the verifier before it is given up.
+const LOAD_TRIES: u32 = 10;
+
 /// Every map that outlives the agent, by name.
 const PINNED: [&str; 19] = [
     "CONFIG",
@@ -162,12 +165,20 @@ impl Programs {
 
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
     let program = ebpf.program_mut(name).ok_or_else(|| missing("program", name))?;
-    let result = match program {
-        Program::CgroupSkb(program) => program.load(),
-        Program::SockOps(program) => program.load(),
-        Program::CgroupSockAddr(program) => program.load(),
-        _ => return Err(missing("program", name)),
+    let mut load = || match program {
+        Program::CgroupSkb(program) => Ok(program.load()),
+        Program::SockOps(program) => Ok(program.load()),
+        Program::CgroupSockAddr(program) => Ok(program.load()),
+        _ => Err(missing("program", name)),
     };
+    let mut result = load()?;
+    // The verifier gives up when a signal comes, and wants to be asked again (kernel/bpf/verifier.c).
+    for _ in 1..LOAD_TRIES {
+        if !result.as_ref().is_err_and(was_interrupted) {
+            break;
+        }
+        result = load()?;
+    }
     result.map_err(|error| match error {
         ProgramError::LoadError { io_error, verifier_log } => DatapathError::Kernel {
             what: format!(
@@ -178,6 +189,10 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
         },
         other => DatapathError::Kernel { what: format!("loading program {name}"), source: other.into() },
     })
+}
+
+fn was_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
 /// The verifier's logs run to megabytes; what matters is how they end.
