@@ -116,12 +116,7 @@ fn query_key(subject: u32, port_and_id: u32, resolver: &Address) -> QueryKey {
 
 /// Learns every address up to the first record that is wrong; whether there was none.
 #[inline(always)]
-fn read_answers(
-    scratch: &mut Scratch,
-    message: &Message,
-    subject: &Current,
-    answers: u16,
-) -> bool {
+fn read_answers(scratch: &mut Scratch, message: &Message, subject: &Current, answers: u16) -> bool {
     let behind_qname = scratch.walk.offset() as u32;
     scratch.answers.start(behind_qname, answers);
     // Field by field: a whole one would be built on the stack first.

@@ -9,7 +9,8 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
     COUNTERS, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks,
-    NameVerdictKey, PatternKey, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
+    NameVerdictKey, PatternKey, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject,
+    SubjectState,
 };
 use l7egg_ebpf_common::automaton::{Extent, State};
 

@@ -62,7 +62,10 @@ pub fn note_message(
         return 1;
     }
     let name = scratch.walk.value();
-    if masks.allow == 0 && refuses(subject.policy) && !name::may_be_searched(&mut scratch.walk, subject.policy) {
+    if masks.allow == 0
+        && refuses(subject.policy)
+        && !name::may_be_searched(&mut scratch.walk, subject.policy)
+    {
         return REFUSED;
     }
     let key = QueryKey { subject: subject.id, local_port, id: header.id, resolver: *resolver };
