@@ -59,11 +59,11 @@ fn search<'a>(pod: &'a AssignedPod, node: &'a NodeResolvers) -> impl Iterator<It
 /// left out.
 #[must_use]
 pub fn search_domains(resolv_conf: &str) -> Vec<DomainName> {
-    let line = resolv_conf.lines().filter_map(|line| {
+    let mut lines = resolv_conf.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         matches!(words.next()?, "search" | "domain").then_some(words)
     });
-    line.last().into_iter().flatten().filter_map(|domain| DomainName::parse(domain).ok()).collect()
+    lines.next_back().into_iter().flatten().filter_map(|domain| DomainName::parse(domain).ok()).collect()
 }
 
 /// The cluster's domain, from the search domains of a pod that asks the cluster's DNS: what is behind `svc.`.

@@ -41,6 +41,7 @@ fn every_suffix_is_found_with_its_own_masks() {
             exact: masks(*bit),
             one_label: masks(bit << 8),
             any_labels: masks(bit << 16),
+            search: 0,
         })
     };
     let (value, found) = judge_name(&wire("a.b.c"), &KEY, lookup, &[]);
@@ -51,7 +52,7 @@ fn every_suffix_is_found_with_its_own_masks() {
 #[test]
 fn a_byte_that_looks_like_a_dot_matches_nothing() {
     let odd = [b"\x05x.com".as_slice()].concat();
-    let all = |_| Some(NameMasks { exact: masks(1), one_label: masks(1), any_labels: masks(1) });
+    let all = |_| Some(NameMasks { exact: masks(1), one_label: masks(1), any_labels: masks(1), search: 0 });
     assert_eq!(judge_name(&odd, &KEY, all, &[]).1, Masks::NONE);
 }
 
