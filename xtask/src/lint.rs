@@ -13,6 +13,7 @@ pub fn fmt(check: bool) -> Result<()> {
     for (what, folder) in [
         (what.to_owned(), workspace::root().to_path_buf()),
         (format!("{what} of ebpf"), workspace::root().join("ebpf")),
+        (format!("{what} of fuzz"), workspace::root().join("fuzz")),
     ] {
         let mut cargo = command("cargo", ["fmt", "--all"]);
         cargo.args(check.then_some("--check")).current_dir(folder);

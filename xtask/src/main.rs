@@ -5,6 +5,7 @@ mod build;
 mod cluster;
 mod crds;
 mod demo;
+mod fuzz;
 mod images;
 mod kubernetes;
 mod lint;
@@ -30,6 +31,7 @@ Examples:
   cargo xtask demo                 see it work: a cluster, pods, Eggs, a table
   cargo xtask test                 every test, on this kernel and on Debian's
   cargo xtask test kernel --kernels 6.12
+  cargo xtask fuzz answer --seconds 600
   cargo xtask cluster up && cargo xtask cluster exec -- kubectl get nodes
 
 What takes long is done once and kept in ~/.cache/l7egg (L7EGG_CACHE=DIR: elsewhere)."
@@ -47,8 +49,10 @@ enum Command {
     Build(build::BuildArgs),
     /// Pack container images from what was built
     Images,
-    /// Run the tests: unit, kernel, operator, e2e
+    /// Run the tests: unit, fuzz, kernel, operator, e2e
     Test(test::TestArgs),
+    /// Random inputs for everything that reads what others wrote
+    Fuzz(fuzz::FuzzArgs),
     /// Show Eggs at work on a real Kubernetes
     Demo(demo::DemoArgs),
     /// Run the e2e tests against any cluster
@@ -90,6 +94,7 @@ fn run(command: Command) -> Result<()> {
             images::run().map(|archives| archives.iter().for_each(|path| println!("{}", path.display())))
         }
         Command::Test(args) => test::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::E2e(args) => test::run_e2e(&args),
         Command::Cluster(args) => cluster::run(&args),

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: what the other commands need, installed where we know how, explained elsewhere.
 
 pub mod cargo_deny;
+pub mod cargo_fuzz;
 pub mod ebpf_toolchain;
 mod packages;
 

@@ -20,11 +20,13 @@ pub enum Part {
     Cluster,
     /// Run other kernels.
     Vm,
+    /// Build fuzz targets: libFuzzer is C++.
+    Fuzz,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 4] = [Self::Ebpf, Self::Images, Self::Cluster, Self::Vm];
+    pub const ALL: [Self; 5] = [Self::Ebpf, Self::Images, Self::Cluster, Self::Vm, Self::Fuzz];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -67,6 +69,7 @@ impl Part {
                 "util-linux",
             ],
             Self::Vm => &["busybox-static", "debian-archive-keyring", "qemu-system-x86", "xz-utils", "zstd"],
+            Self::Fuzz => &["gcc", "g++", "libc6-dev"],
         }
     }
 
@@ -87,6 +90,7 @@ impl Part {
                 "unshare",
             ],
             Self::Vm => &["apt-get", "busybox", "qemu-system-x86_64", "xz", "zstd"],
+            Self::Fuzz => &["cc", "c++"],
         }
     }
 
@@ -101,6 +105,7 @@ impl Part {
                  with a cluster of your own (e2e/kind/run makes one): cargo xtask e2e --kubeconfig PATH"
             }
             Self::Vm => "kernels in VMs come from Debian's mirror: needs Debian's apt, and QEMU",
+            Self::Fuzz => "a C++ compiler",
         }
     }
 }

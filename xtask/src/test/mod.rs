@@ -2,6 +2,7 @@
 
 mod binaries;
 mod cluster_tiers;
+mod fuzz_tier;
 mod kernel_tier;
 mod libtest;
 mod report;
@@ -24,6 +25,8 @@ use report::{Report, Row};
 enum Tier {
     /// The crates' own tests, without privileges
     Unit,
+    /// Random inputs for everything that reads what others wrote, a minute for each target
+    Fuzz,
     /// The kernel programs on this machine's kernel, and in VMs on Debian's
     Kernel,
     /// The operator on a real API server
@@ -91,6 +94,9 @@ pub fn run(args: &TestArgs) -> Result<()> {
     let mut report = Report::new(args.filter.is_empty());
     if wanted(Tier::Unit) {
         report.add(unit_tier::run(&args.filter));
+    }
+    if wanted(Tier::Fuzz) && args.filter.is_empty() {
+        report.add(fuzz_tier::run());
     }
     if wanted(Tier::Kernel) {
         kernel_tier::run(&mut report, &args.kernels, args.all_kernels, &args.filter);
