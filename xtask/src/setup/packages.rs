@@ -22,11 +22,13 @@ pub enum Part {
     Vm,
     /// Build fuzz targets: libFuzzer is C++.
     Fuzz,
+    /// Measure, beside the usual alternatives.
+    Bench,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 5] = [Self::Ebpf, Self::Images, Self::Cluster, Self::Vm, Self::Fuzz];
+    pub const ALL: [Self; 6] = [Self::Ebpf, Self::Images, Self::Cluster, Self::Vm, Self::Fuzz, Self::Bench];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -70,6 +72,7 @@ impl Part {
             ],
             Self::Vm => &["busybox-static", "debian-archive-keyring", "qemu-system-x86", "xz-utils", "zstd"],
             Self::Fuzz => &["gcc", "g++", "libc6-dev"],
+            Self::Bench => &["dnsmasq-base", "iproute2", "nftables"],
         }
     }
 
@@ -91,6 +94,7 @@ impl Part {
             ],
             Self::Vm => &["apt-get", "busybox", "qemu-system-x86_64", "xz", "zstd"],
             Self::Fuzz => &["cc", "c++"],
+            Self::Bench => &["dnsmasq", "ip", "nft"],
         }
     }
 
@@ -106,6 +110,7 @@ impl Part {
             }
             Self::Vm => "kernels in VMs come from Debian's mirror: needs Debian's apt, and QEMU",
             Self::Fuzz => "a C++ compiler",
+            Self::Bench => "your system's packages of these programs; dnsmasq built with nftset",
         }
     }
 }

@@ -1,0 +1,15 @@
+//! What l7egg costs, beside nothing and beside the usual alternatives, always in one run on one machine.
+//!
+//! `bench NAME` measures; `load` is the traffic that it measures: servers in one network namespace, clients in
+//! others, which are told over their standard input what to do, so that the variants can take turns.
+
+pub mod dns;
+pub mod load;
+mod netns;
+pub mod packet;
+mod peer;
+mod pod;
+mod protect;
+pub mod report;
+pub mod sample;
+pub mod traffic;

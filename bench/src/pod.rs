@@ -1,0 +1,197 @@
+//! The world with its servers, and pods: each a network namespace and a cgroup.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::load::UNNAMED;
+use crate::netns::{Netns, run};
+
+/// The servers, in a network namespace of their own.
+pub struct World {
+    ns: Netns,
+    server: Child,
+}
+
+/// A pod.
+pub struct Pod {
+    uid: String,
+    ns: Netns,
+    /// The router between it and the world.
+    node: Option<Netns>,
+    cgroup: PathBuf,
+}
+
+/// A client in a pod.
+pub struct Talker {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl World {
+    /// Starts the servers.
+    pub fn start() -> Result<Self> {
+        let ns = Netns::new("world")?;
+        ns.ip("route add local 198.18.0.0/15 dev lo")?;
+        let mut command = ns.command(&load()?);
+        let mut server = command.arg("serve").stdout(Stdio::piped()).spawn().context("the world")?;
+        let output = server.stdout.take().context("the world has no output")?;
+        let world = Self { ns, server };
+        match BufReader::new(output).lines().next() {
+            Some(Ok(line)) if line == "ready" => Ok(world),
+            _ => bail!("the world's servers did not start"),
+        }
+    }
+
+    /// Adds a pod, the `number`th; with a router in between if `routed`.
+    pub fn pod(&self, number: u8, name: &str, routed: bool) -> Result<Pod> {
+        let ns = Netns::new(name)?;
+        let net = 80 + number;
+        let (pod, gateway) = (format!("10.{net}.0.2"), format!("10.{net}.0.1"));
+        let (pod_net, gateway_net) = (format!("{pod}/24"), format!("{gateway}/24"));
+        let peer = format!("veth{number}");
+        let node = if routed {
+            let node = Netns::new(&format!("{name}-node"))?;
+            node.route()?;
+            ns.link("eth0", &pod_net, &node, "pod", &gateway_net)?;
+            node.link("eth0", &format!("10.{net}.1.2/24"), &self.ns, &peer, &format!("10.{net}.1.1/24"))?;
+            node.ip(&format!("route add default via 10.{net}.1.1"))?;
+            self.ns.ip(&format!("route add 10.{net}.0.0/24 via 10.{net}.1.2"))?;
+            Some(node)
+        } else {
+            ns.link("eth0", &pod_net, &self.ns, &peer, &gateway_net)?;
+            None
+        };
+        ns.ip(&format!("route add default via {gateway}"))?;
+        let uid = format!("{}-{name}", std::process::id());
+        let cgroup = cgroup2_root()?.join(format!("l7egg-bench-{uid}"));
+        fs::create_dir(&cgroup).with_context(|| format!("cannot make cgroup {}", cgroup.display()))?;
+        Ok(Pod { uid, ns, node, cgroup })
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+impl Pod {
+    /// Its uid.
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// Directory of its cgroup.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// Its network namespace.
+    pub fn ns(&self) -> &Netns {
+        &self.ns
+    }
+
+    /// The router's.
+    pub fn node(&self) -> Result<&Netns> {
+        self.node.as_ref().context("the pod has no router")
+    }
+
+    /// The address by which the pod reaches its router.
+    pub fn gateway(&self, number: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 80 + number, 0, 1)
+    }
+
+    /// Starts a client in it.
+    pub fn talker(&self, resolver: Ipv4Addr, server: Ipv4Addr) -> Result<Talker> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ >\"$0\" && exec ip netns exec \"$@\""]);
+        command.arg(self.cgroup.join("cgroup.procs")).arg(self.ns.name()).arg(load()?);
+        command.args(["client", "--resolver", &resolver.to_string(), "--server", &server.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("a client")?;
+        let input = child.stdin.take().context("no input")?;
+        let output = BufReader::new(child.stdout.take().context("no output")?).lines();
+        Ok(Talker { child, input, output })
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Talker {
+    /// Says a line and waits for the answer.
+    pub fn ask(&mut self, line: &str) -> Result<String> {
+        writeln!(self.input, "{line}")?;
+        match self.output.next() {
+            Some(answer) => Ok(answer?),
+            None => bail!("the client ended at {line:?}"),
+        }
+    }
+
+    /// Whether it reaches an address that has no name.
+    pub fn reaches_unnamed(&mut self) -> Result<bool> {
+        Ok(self.ask(&format!("try {UNNAMED}"))? == "open")
+    }
+}
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program beside this one.
+fn load() -> Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name("load");
+    if !path.is_file() {
+        bail!("{} is missing; run: cargo xtask bench", path.display());
+    }
+    Ok(path)
+}
+
+fn cgroup2_root() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    mount.and_then(|line| line.split(' ').nth(1)).map(PathBuf::from).context("no cgroup2 is mounted")
+}
+
+/// A bpffs of its own; unmounted when dropped, and with it go its programs, links and maps.
+pub struct Bpffs(PathBuf);
+
+impl Bpffs {
+    /// Mounts one.
+    pub fn mount() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("l7egg-bench-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&path))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = fs::remove_dir(&self.0);
+    }
+}

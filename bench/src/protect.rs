@@ -1,0 +1,75 @@
+//! l7egg as its agent runs it: the same code, the same programs.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use l7egg_crds::PolicySpec;
+use l7egg_node_agent::datapath::{Datapath, DatapathSettings, EventSource};
+use l7egg_node_agent::kernel::Kernel;
+use l7egg_policy::{CompiledPolicy, Source, compile};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::pod::{Bpffs, Pod};
+
+/// Programs and maps of their own.
+pub struct Protection {
+    /// The agent's side of them.
+    pub kernel: Kernel,
+    reader: Option<JoinHandle<()>>,
+    ended: Arc<AtomicBool>,
+    _bpffs: Bpffs,
+}
+
+impl Protection {
+    /// Loads the programs, and reads their events from now on as the agent does.
+    pub fn load() -> Result<Self> {
+        let bpffs = Bpffs::mount()?;
+        let settings = DatapathSettings {
+            bpffs: bpffs.path().into(),
+            min_ttl: Duration::from_secs(60),
+            max_ttl: Duration::from_secs(3600),
+        };
+        let mut kernel = Kernel::open(&settings).context("loading the programs")?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let reader = kernel.events().map(|events| {
+            let ended = Arc::clone(&ended);
+            thread::spawn(move || read(events, &ended))
+        });
+        Ok(Self { kernel, reader, ended, _bpffs: bpffs })
+    }
+
+    /// Enforces a policy for a pod.
+    pub fn enforce(&mut self, pod: &Pod, policy: &CompiledPolicy) -> Result<()> {
+        self.kernel.enforce(pod.uid(), pod.cgroup(), policy).context("enforcing the policy")
+    }
+}
+
+impl Drop for Protection {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// Compiles the specs of Eggs for pods with these DNS servers.
+pub fn policy(specs: &[PolicySpec], resolvers: &[Ipv4Addr]) -> Result<CompiledPolicy> {
+    let sources: Vec<Source<'_>> =
+        specs.iter().map(|spec| Source { name: "Egg bench/bench".to_owned(), spec }).collect();
+    let resolvers: BTreeSet<IpAddr> = resolvers.iter().copied().map(IpAddr::V4).collect();
+    compile(&sources, &resolvers).context("compiling the policy")
+}
+
+fn read(mut events: Box<dyn EventSource>, ended: &AtomicBool) {
+    while !ended.load(Ordering::Relaxed) {
+        let mut waiting = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut waiting, PollTimeout::from(100u8));
+        while events.next().is_some() {}
+    }
+}
