@@ -1,6 +1,5 @@
 //! l7egg as its agent runs it: the same code, the same programs.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +10,7 @@ use anyhow::{Context, Result};
 use l7egg_crds::PolicySpec;
 use l7egg_node_agent::datapath::{Datapath, DatapathSettings, EventSource};
 use l7egg_node_agent::kernel::Kernel;
-use l7egg_policy::{CompiledPolicy, Source, compile};
+use l7egg_policy::{CompiledPolicy, ResolvConf, Source, compile};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::pod::{Bpffs, Pod};
@@ -33,6 +32,7 @@ impl Protection {
             bpffs: bpffs.path().into(),
             min_ttl: Duration::from_secs(60),
             max_ttl: Duration::from_secs(3600),
+            ttl_grace: Duration::ZERO,
         };
         let mut kernel = Kernel::open(&settings).context("loading the programs")?;
         let ended = Arc::new(AtomicBool::new(false));
@@ -62,8 +62,8 @@ impl Drop for Protection {
 pub fn policy(specs: &[PolicySpec], resolvers: &[Ipv4Addr]) -> Result<CompiledPolicy> {
     let sources: Vec<Source<'_>> =
         specs.iter().map(|spec| Source { name: "Egg bench/bench".to_owned(), spec }).collect();
-    let resolvers: BTreeSet<IpAddr> = resolvers.iter().copied().map(IpAddr::V4).collect();
-    compile(&sources, &resolvers).context("compiling the policy")
+    let resolv_conf = ResolvConf::of_servers(resolvers.iter().copied().map(IpAddr::V4));
+    compile(&sources, &resolv_conf).context("compiling the policy")
 }
 
 fn read(mut events: Box<dyn EventSource>, ended: &AtomicBool) {

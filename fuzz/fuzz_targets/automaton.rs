@@ -6,7 +6,6 @@
 
 #![no_main]
 
-use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use l7egg_crds::{Destination, EgressRule, PolicySpec, Port, Protocol};
@@ -14,7 +13,7 @@ use l7egg_ebpf_common::abi::NameMasks;
 use l7egg_ebpf_common::automaton;
 use l7egg_ebpf_common::name::{hash, judge_name};
 use l7egg_fuzz::KEY;
-use l7egg_policy::{DomainName, PortSet, Source, compile};
+use l7egg_policy::{DomainName, PortSet, ResolvConf, Source, compile};
 use libfuzzer_sys::fuzz_target;
 use regex_automata::meta::Regex;
 use regex_automata::util::syntax;
@@ -53,7 +52,7 @@ fuzz_target!(|input: &str| {
     let spec = PolicySpec { egress: egress.collect(), ..PolicySpec::default() };
     let source = Source { name: "Egg".to_owned(), spec: &spec };
     // What is too large is refused.
-    let Ok(policy) = compile(&[source], &BTreeSet::new()) else { return };
+    let Ok(policy) = compile(&[source], &ResolvConf::default()) else { return };
     let bit = |index: usize| {
         let is_its =
             |ports: &PortSet| ports.ranges().iter().any(|range| i32::from(range.first) == port_of(index));
