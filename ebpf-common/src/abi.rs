@@ -140,9 +140,12 @@ pub struct Subject {
 pub struct SubjectState {
     /// Policy id, the epoch. 0: nothing is known of the pod yet, and nothing may leave it.
     pub policy: u32,
-    /// Zero.
+    /// [`SOCKET_BALANCER`], or 0.
     pub flags: u32,
 }
+
+/// Flag of [`SubjectState`]: programs of others run for the pod's connects and sends, and may change destinations.
+pub const SOCKET_BALANCER: u32 = 1;
 
 /// Key of `PATTERNS`: a name of the policy, by its hash. The value is [`NameMasks`].
 #[repr(C)]
@@ -316,6 +319,31 @@ pub struct Connection {
     pub reserved: u32,
 }
 
+/// Value of the socket storage `ASKED`: what the program that uses the socket last asked for, see
+/// [`SOCKET_BALANCER`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The address.
+    pub address: Address,
+    /// The port.
+    pub port: u16,
+    /// An [`AskedBy`].
+    pub by: u16,
+    /// 1 if the socket was ever connected to what may not be reached.
+    pub distrusted: u32,
+}
+
+/// How a program asks for a destination.
+#[repr(u16)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedBy {
+    /// connect(2).
+    Connect = 1,
+    /// sendmsg(2) with an address.
+    Send = 2,
+}
+
 /// How long a UDP or SCTP flow without packets is remembered, in ns (180 s, as Linux conntrack's
 /// `nf_conntrack_udp_timeout_stream` was when it was chosen).
 pub const FLOW_IDLE_NS: u64 = 180_000_000_000;
@@ -444,6 +472,7 @@ mod tests {
         assert_eq!(size_of::<FlowKey>(), 28);
         assert_eq!(size_of::<Flow>(), 24);
         assert_eq!(size_of::<Connection>(), 40);
+        assert_eq!(size_of::<Asked>(), 24);
         assert_eq!(size_of::<Event>(), 48);
         assert_eq!(size_of::<SubjectState>(), 8);
         assert_eq!(size_of::<Config>(), 32);

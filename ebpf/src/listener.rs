@@ -33,7 +33,8 @@ pub fn udp(ctx: *mut c_void, source: &Address, destination: &Address, ports: u32
         tuple.__bindgen_anon_1.ipv4.saddr = word(source, 12);
         tuple.__bindgen_anon_1.ipv4.sport = source_port;
     } else {
-        tuple.__bindgen_anon_1.ipv6.saddr = [word(source, 0), word(source, 4), word(source, 8), word(source, 12)];
+        tuple.__bindgen_anon_1.ipv6.saddr =
+            [word(source, 0), word(source, 4), word(source, 8), word(source, 12)];
         tuple.__bindgen_anon_1.ipv6.sport = source_port;
     }
     // SAFETY: as above.

@@ -16,6 +16,7 @@
 #![feature(core_intrinsics)]
 
 mod answer;
+mod asked;
 mod atomic;
 mod connect;
 mod connection;
@@ -39,6 +40,7 @@ use l7egg_ebpf_common::abi::{Counter, DNS_PORT, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::packet::Packet;
 
+use crate::asked::Destination;
 use crate::skb::Skb;
 use crate::sock_addr::SockAddr;
 use crate::subject::Known;
@@ -118,9 +120,13 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
     if !skb.parse(&mut packet) {
         return Err(Refusal::Malformed);
     }
-    if packet.destination_port == DNS_PORT
+    let mut to = Destination { address: packet.destination, port: packet.destination_port };
+    if subject.has_socket_balancer() {
+        asked::translate(skb, &packet, &mut to);
+    }
+    if to.port == DNS_PORT
         && matches!(packet.protocol, protocol::UDP | protocol::TCP)
-        && subject.trusts(&packet.destination)
+        && subject.trusts(&to.address)
     {
         return match packet.protocol {
             protocol::UDP => query::note(skb, &subject, &packet),
@@ -138,13 +144,7 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
         Recalled::New => 0,
     };
     // The one place that judges a packet: the verifier follows it once.
-    let judgement = destination::judge(
-        &subject,
-        &packet.destination,
-        packet.protocol,
-        packet.destination_port,
-        allowed_by,
-    );
+    let judgement = destination::judge(&subject, &to.address, packet.protocol, to.port, allowed_by);
     match judgement.verdict {
         Verdict::Allow => {
             event::count(Counter::Allowed);
@@ -158,7 +158,7 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
             Ok(())
         }
         Verdict::Deny => {
-            event::denied(&subject, &packet.destination, packet.protocol, packet.destination_port);
+            event::denied(&subject, &to.address, packet.protocol, to.port);
             Err(Refusal::Denied)
         }
     }
@@ -189,13 +189,11 @@ fn try_ingress(skb: &Skb) -> Result<(), Refusal> {
     if !skb.parse(&mut packet) {
         return Ok(());
     }
+    let is_of_resolver = (packet.source_port == DNS_PORT && subject.trusts(&packet.source))
+        || (subject.has_socket_balancer() && asked::is_of_resolver(skb, &subject) == 1);
     match packet.protocol {
-        protocol::UDP if packet.source_port == DNS_PORT && subject.trusts(&packet.source) => {
-            answer::learn(skb, &subject, &packet)
-        }
-        protocol::TCP if packet.source_port == DNS_PORT && subject.trusts(&packet.source) => {
-            stream::received(skb, &subject, &packet)
-        }
+        protocol::UDP if is_of_resolver => answer::learn(skb, &subject, &packet),
+        protocol::TCP if is_of_resolver => stream::received(skb, &subject, &packet),
         protocol::UDP | protocol::SCTP => {
             flow::ingress(&subject, &packet);
             Ok(())

@@ -8,9 +8,9 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
-    COUNTERS, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks,
-    NameVerdictKey, PatternKey, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject,
-    SubjectState,
+    Asked, COUNTERS, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name,
+    NameMasks, NameVerdictKey, PatternKey, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX,
+    Subject, SubjectState,
 };
 use l7egg_ebpf_common::automaton::{Extent, State};
 
@@ -74,6 +74,9 @@ pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_53
 
 #[btf_map]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+
+#[btf_map]
+pub static ASKED: SkStorage<Asked> = SkStorage::new();
 
 #[btf_map]
 pub static DNS_STREAMS: SkStorage<Conversation> = SkStorage::new();

@@ -1,22 +1,25 @@
 //! sendmsg(2) and sendto(2) on UDP sockets, with a destination: refused before a packet is made. What goes
 //! over a connected socket is refused by the packet program, whose verdict the call returns as well.
 
-use l7egg_ebpf_common::abi::{Address, protocol};
+use l7egg_ebpf_common::abi::{Address, AskedBy, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::sock_addr::{SockAddr, is_unspecified};
-use crate::{Recalled, Refusal, destination, event, flow, listener, subject};
+use crate::{Recalled, Refusal, asked as kept, destination, event, flow, listener, subject};
 
 /// Judges a datagram from this source, which may be unspecified.
 #[inline(always)]
 pub fn judge(asked: &SockAddr<'_>, source: Address) -> Result<(), Refusal> {
+    // Without a policy the packets are held back, not refused.
+    let Some(subject) = subject::current() else { return Ok(()) };
+    if subject.has_socket_balancer() {
+        kept::remember(asked, AskedBy::Send);
+    }
     // Which interface multicast leaves by, the loopback maybe, only its packet knows.
     if asked.is_loopback() || asked.is_multicast() {
         return Ok(());
     }
-    // Without a policy the packets are held back, not refused.
-    let Some(subject) = subject::current() else { return Ok(()) };
     let packet = asked.packet();
     let allowed_by = match flow::recall(&subject, &packet) {
         Recalled::Judged => return Ok(()),

@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::programs::SockAddrContext;
 use l7egg_ebpf_common::abi::{Address, mapped};
 use l7egg_ebpf_common::packet::Packet;
@@ -118,6 +119,14 @@ impl<'a> SockAddr<'a> {
     pub fn is_multicast(&self) -> bool {
         let address = &self.address;
         if listener::is_v4(address) { address[12] & 0xf0 == 0xe0 } else { address[0] == 0xff }
+    }
+
+    /// The socket.
+    #[inline(always)]
+    pub fn socket(&self) -> Option<*mut bpf_sock> {
+        // SAFETY: as above.
+        let socket = unsafe { (*self.ctx.sock_addr).__bindgen_anon_1.sk };
+        if socket.is_null() { None } else { Some(socket) }
     }
 
     /// The context for helpers.

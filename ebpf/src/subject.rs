@@ -1,6 +1,6 @@
 //! Whose packet it is.
 
-use l7egg_ebpf_common::abi::{Address, ResolverKey};
+use l7egg_ebpf_common::abi::{Address, ResolverKey, SOCKET_BALANCER};
 
 use crate::maps::{RESOLVERS, SUBJECT, SUBJECTS};
 
@@ -10,6 +10,8 @@ pub struct Current {
     pub id: u32,
     /// Policy id.
     pub policy: u32,
+    /// [`SubjectState::flags`](l7egg_ebpf_common::abi::SubjectState::flags).
+    pub flags: u32,
 }
 
 /// What is known of the pod that the program runs for.
@@ -31,7 +33,7 @@ pub fn known() -> Known {
     match (id, state.policy) {
         (0, 0) => Known::Attaching,
         (_, 0) => Known::Unconfigured,
-        (id, policy) => Known::Policy(Current { id, policy }),
+        (id, policy) => Known::Policy(Current { id, policy, flags: state.flags }),
     }
 }
 
@@ -45,6 +47,12 @@ pub fn current() -> Option<Current> {
 }
 
 impl Current {
+    /// Whether programs of others may change the destinations that it asks for.
+    #[inline(always)]
+    pub fn has_socket_balancer(&self) -> bool {
+        self.flags & SOCKET_BALANCER != 0
+    }
+
     /// Whether it is one of the pod's own resolvers.
     #[inline(always)]
     pub fn trusts(&self, address: &Address) -> bool {

@@ -20,7 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::programs::Program;
-use l7egg_ebpf_common::abi::{ABI_VERSION, COUNTERS, Config, SUBJECTS_MAX, SubjectState};
+use l7egg_ebpf_common::abi::{ABI_VERSION, COUNTERS, Config, SOCKET_BALANCER, SUBJECTS_MAX, SubjectState};
 use l7egg_ebpf_common::name::hash_key;
 use l7egg_policy::CompiledPolicy;
 
@@ -96,7 +96,7 @@ impl Kernel {
     /// it learned before.
     pub fn enforce_test_subject(&mut self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         let id = self.policies.install(&mut self.maps, policy)?;
-        self.switch(0, id)?;
+        self.switch(0, id, 0)?;
         self.released.insert(0);
         self.collect()
     }
@@ -106,10 +106,10 @@ impl Kernel {
     }
 
     /// One write of eight bytes: a packet sees the old policy or the new one.
-    fn switch(&mut self, subject: u32, policy: u32) -> Result<(), DatapathError> {
+    fn switch(&mut self, subject: u32, policy: u32, flags: u32) -> Result<(), DatapathError> {
         self.maps
             .subjects
-            .set(subject, SubjectState { policy, flags: 0 }, 0)
+            .set(subject, SubjectState { policy, flags }, 0)
             .map_err(kernel(format!("switching subject {subject} to policy {policy}")))?;
         self.in_force.insert(subject, policy);
         Ok(())
@@ -173,7 +173,8 @@ impl Datapath for Kernel {
             None => self.free_subject()?,
         };
         // Before the programs are attached, so that they never run without it.
-        self.switch(subject, id)?;
+        let balanced = pods::has_socket_balancer(cgroup, &self.programs)?;
+        self.switch(subject, id, if balanced { SOCKET_BALANCER } else { 0 })?;
         let pins = self.pins(uid);
         match pods::attach(&pins, uid, cgroup, subject, &self.programs, &mut self.maps) {
             Ok(pod) => {

@@ -88,6 +88,22 @@ pub fn attach(
     Ok(Pod { subject, cgroup_id, complete: true })
 }
 
+/// Whether programs of others run where the pod's processes connect and send: they may change destinations, as load
+/// balancers on sockets do. They are attached to the cgroup or its ancestors.
+pub fn has_socket_balancer(cgroup: &Path, programs: &Programs) -> Result<bool, DatapathError> {
+    let what = || format!("asking which programs run for {}", cgroup.display());
+    // If it is gone, attaching tells.
+    let Ok(directory) = File::open(cgroup) else { return Ok(false) };
+    for hook in HOOKS.iter().filter(|hook| hook.sees_destinations()) {
+        let own = programs.id(*hook)?;
+        let ids = sys::effective_programs(directory.as_fd(), hook.attach_type).map_err(kernel(what()))?;
+        if ids.iter().any(|id| *id != own) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Detaches everything of a pod.
 pub fn remove_pins(pins: &Path) {
     // Judgement ends first, and the marks that it needs last.

@@ -41,11 +41,19 @@ pub const HOOKS: [Hook; 7] = [
     Hook { name: "sendmsg6", attach_type: 15 },
 ];
 
+impl Hook {
+    /// Whether it runs where a program hands over a destination: connect and sendmsg, `BPF_CGROUP_INET4_CONNECT` and
+    /// `INET6_CONNECT`, `UDP4_SENDMSG` and `UDP6_SENDMSG`.
+    pub fn sees_destinations(self) -> bool {
+        matches!(self.attach_type, 10 | 11 | 14 | 15)
+    }
+}
+
 /// How often a program is given to the verifier before it is given up.
 const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 19] = [
+const PINNED: [&str; 20] = [
     "CONFIG",
     "SUBJECT",
     "SUBJECTS",
@@ -64,6 +72,7 @@ const PINNED: [&str; 19] = [
     "NAME_VERDICTS",
     "FLOWS",
     "CONNECTIONS",
+    "ASKED",
     "DNS_STREAMS",
 ];
 const PINNED_COUNTERS: [&str; 2] = ["COUNTS", "EVENTS"];
@@ -143,6 +152,13 @@ impl Programs {
             _ => return Err(missing("program", hook.name)),
         };
         fd.map(AsFd::as_fd).map_err(kernel(format!("using program {}", hook.name)))
+    }
+
+    /// Id of the program of a hook.
+    pub fn id(&self, hook: Hook) -> Result<u32, DatapathError> {
+        let program = self.ebpf.program(hook.name).ok_or_else(|| missing("program", hook.name))?;
+        let info = program.info().map_err(kernel(format!("asking about program {}", hook.name)))?;
+        Ok(info.id())
     }
 
     /// What the verifier says of each.

@@ -11,6 +11,7 @@ const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
@@ -115,6 +116,40 @@ fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         Attr { fd: link.as_raw_fd() as u32, len: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
     Ok(info)
+}
+
+/// Ids of the programs that run for a cgroup at a hook, those of its ancestors too; at most 64 are told.
+pub fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// `BPF_F_QUERY_EFFECTIVE`.
+    const EFFECTIVE: u32 = 1;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        target: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        reserved: u32,
+        program_attach_flags: u64,
+    }
+    let mut ids = [0u32; 64];
+    let mut attr = Attr {
+        target: cgroup.as_raw_fd() as u32,
+        attach_type,
+        query_flags: EFFECTIVE,
+        ids: ids.as_mut_ptr() as u64,
+        count: ids.len() as u32,
+        ..Attr::default()
+    };
+    match bpf(BPF_PROG_QUERY, &mut attr) {
+        Ok(_) => {}
+        // More than there is room for.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => attr.count = ids.len() as u32,
+        Err(error) => return Err(error),
+    }
+    Ok(ids[..(attr.count as usize).min(ids.len())].to_vec())
 }
 
 /// Pins a link or a program in bpffs.

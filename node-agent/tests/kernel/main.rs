@@ -13,4 +13,5 @@ mod names_tcp;
 mod netns;
 mod oracle;
 mod raw;
+mod socket_balancer;
 mod survival;

@@ -2,6 +2,7 @@
 
 mod bpffs;
 mod pod;
+mod socket_balancer;
 mod verdict_program;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use l7egg_node_agent::datapath::{Datapath, DatapathError, DatapathSettings};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
 pub use pod::{POD4, POD6, Pod};
+pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
 
 /// The resolvers of every pod here: the world's DNS server.

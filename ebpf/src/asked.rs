@@ -1,0 +1,116 @@
+//! Destinations as programs ask for them, where a load balancer on sockets puts others in their place.
+//!
+//! Such a balancer (Cilium's without kube-proxy, say) is attached to an ancestor of the pod's cgroup and so runs after
+//! our connect and sendmsg hooks: these see the Service, the packets go to one of its backends. What was asked for is
+//! kept in the socket, and the packets are judged by it. Only for pods that such programs run for.
+
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use l7egg_ebpf_common::abi::{Address, Asked, AskedBy, DNS_PORT, mapped, protocol};
+use l7egg_ebpf_common::packet::Packet;
+
+use crate::connection::words;
+use crate::maps::ASKED;
+use crate::skb::Skb;
+use crate::sock_addr::SockAddr;
+use crate::subject::Current;
+
+const AF_INET: u32 = 2;
+
+/// What a packet is judged by.
+pub struct Destination {
+    /// Address.
+    pub address: Address,
+    /// Port.
+    pub port: u16,
+}
+
+/// Keeps what a program asks for. Before it is judged, so that nothing older stands in its place.
+#[inline(always)]
+pub fn remember(asked: &SockAddr<'_>, by: AskedBy) {
+    let Some(kept) =
+        asked.socket().and_then(|socket| storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)))
+    else {
+        return;
+    };
+    // SAFETY: the socket's own storage.
+    unsafe {
+        (*kept).address = asked.address;
+        (*kept).port = asked.port();
+        (*kept).by = by as u16;
+    }
+}
+
+/// Gives up on a UDP socket: it was connected to what may not be reached, which is no offence by itself. From now on
+/// its packets are judged by where they go, because connects on several threads can overtake each other.
+#[inline(always)]
+pub fn distrust(asked: &SockAddr<'_>) {
+    if let Some(kept) = asked.socket().and_then(|socket| storage(socket, 0)) {
+        // SAFETY: as above.
+        unsafe { (*kept).distrusted = 1 };
+    }
+}
+
+/// Puts what was asked for in the place of where a packet goes, if they differ; 1 if so. A function of its own, so
+/// that what it compares leaves the stack.
+#[inline(never)]
+pub fn translate(skb: &Skb, packet: &Packet, to: &mut Destination) -> i32 {
+    let Some(socket) = skb.socket() else { return 0 };
+    let Some(kept) = storage(socket, 0) else { return 0 };
+    // SAFETY: the socket's own storage.
+    let kept = unsafe { &*kept };
+    if kept.address == packet.destination && kept.port == packet.destination_port {
+        return 0;
+    }
+    let believed = if kept.by == AskedBy::Connect as u16 {
+        // A datagram that was held back (MSG_MORE) goes where the socket was connected to then.
+        packet.protocol == protocol::TCP || (kept.distrusted == 0 && is_connected_to(socket, packet))
+    } else {
+        // SAFETY: a full socket.
+        unsafe { (*socket).dst_port == 0 }
+    };
+    if !believed {
+        return 0;
+    }
+    to.address = kept.address;
+    to.port = kept.port;
+    1
+}
+
+/// 1 if the socket that a packet arrives for asked one of the pod's own DNS servers.
+#[inline(never)]
+pub fn is_of_resolver(skb: &Skb, subject: &Current) -> i32 {
+    let Some(kept) = skb.socket().and_then(|socket| storage(socket, 0)) else { return 0 };
+    // SAFETY: as above. Copied, so that the map's key is not map memory.
+    let (address, port) = unsafe { ((*kept).address, (*kept).port) };
+    i32::from(port == DNS_PORT && subject.trusts(&address))
+}
+
+#[inline(always)]
+fn is_connected_to(socket: *mut bpf_sock, packet: &Packet) -> bool {
+    // SAFETY: a full socket. All fields are read, one by one, whatever the family: the verifier refuses a pointer that
+    // was computed.
+    let (family, v4, v6) = unsafe {
+        (
+            (*socket).family,
+            (&raw const (*socket).dst_ip4).read_volatile(),
+            [
+                (&raw const (*socket).dst_ip6[0]).read_volatile(),
+                (&raw const (*socket).dst_ip6[1]).read_volatile(),
+                (&raw const (*socket).dst_ip6[2]).read_volatile(),
+                (&raw const (*socket).dst_ip6[3]).read_volatile(),
+            ],
+        )
+    };
+    let remote = if family == AF_INET { mapped(v4.to_ne_bytes()) } else { words(v6) };
+    remote == packet.destination
+}
+
+#[inline(always)]
+fn storage(socket: *mut bpf_sock, flags: u64) -> Option<*mut Asked> {
+    // SAFETY: `socket` is tested for null.
+    let found = unsafe {
+        bpf_sk_storage_get((&raw const ASKED).cast_mut().cast(), socket.cast(), core::ptr::null_mut(), flags)
+    };
+    if found.is_null() { None } else { Some(found.cast()) }
+}

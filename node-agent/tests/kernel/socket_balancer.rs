@@ -1,0 +1,98 @@
+//! Services by name behind a load balancer on sockets, the pod's DNS among them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use l7egg_crds::PolicySpec;
+use l7egg_node_agent::datapath::Datapath;
+use l7egg_policy::{ResolvConf, Source, compile};
+
+use crate::harness::{Setup, SocketBalancer, fail};
+
+const DNS: &str = "10.96.0.10";
+const SERVICES: [(&str, &str); 3] = [
+    ("10.96.0.10:53", "198.18.0.53:53"),
+    ("10.96.0.20:80", "198.18.20.1:80"),
+    ("10.96.0.30:123", "198.18.20.3:123"),
+];
+const ZONE: &str = "
+web.shop.svc.test. 30 IN A 10.96.0.20
+other.shop.svc.test. 30 IN A 10.96.0.40
+api.shop.test. 30 IN A 198.18.20.2
+";
+const POLICY: &str = "{egress: [{to: [{domainNames: [web.shop.svc.test, api.shop.test]}], ports: [{port: 80}]}, {to: [{cidr: 10.96.0.30/32}], ports: [{protocol: UDP, port: 123}]}]}";
+
+/// A pod that the balancer works for, and whose DNS server is a Service.
+fn setup() -> (Setup, SocketBalancer) {
+    let mut setup = Setup::new();
+    setup.pod.set_names(ZONE);
+    let ancestor = setup.pod.cgroup().ancestors().nth(2).expect("the pod's ancestors").to_owned();
+    let balancer = SocketBalancer::new(&ancestor, &SERVICES);
+    let resolv_conf = PathBuf::from("/etc/netns").join(format!("{}p/resolv.conf", setup.pod.uid()));
+    fs::write(resolv_conf, format!("nameserver {DNS}\n")).expect("resolv.conf");
+    enforce(&mut setup, POLICY);
+    (setup, balancer)
+}
+
+fn enforce(setup: &mut Setup, yaml: &str) {
+    let spec: PolicySpec = serde_yaml::from_str(yaml).expect("a policy in the test");
+    let conf = ResolvConf::of_servers([DNS.parse().expect("an address")]);
+    let policy =
+        compile(&[Source { name: "Egg test/test".into(), spec: &spec }], &conf).expect("a valid policy");
+    setup.kernel.enforce(setup.pod.uid(), setup.pod.cgroup(), &policy).unwrap_or_else(fail);
+}
+
+#[test]
+fn a_service_is_reached_by_its_name_and_its_backend_is_not_opened() {
+    let (setup, _balancer) = setup();
+    let got = setup.pod.connect(&[
+        "tcp4://web.shop.svc.test:80",
+        "tcp4://api.shop.test:80",
+        "tcp4://other.shop.svc.test:80",
+        "tcp://198.18.20.1:80",
+        "udp://10.96.0.30:123",
+        "udp://198.18.20.3:123",
+    ]);
+    assert_eq!(got, ["ok", "ok", "denied", "denied", "ok", "denied"]);
+}
+
+#[test]
+fn dns_is_asked_by_its_service_only() {
+    let (setup, _balancer) = setup();
+    assert_eq!(setup.pod.dig(&[&format!("@{DNS}"), "api.shop.test"]), "198.18.20.2");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.2:80"), "ok");
+    assert_eq!(setup.pod.dig(&["+tcp", &format!("@{DNS}"), "web.shop.svc.test"]), "10.96.0.20");
+    assert_eq!(setup.pod.connect_one("tcp://10.96.0.20:80"), "ok");
+    let direct = setup.pod.dig(&["@198.18.0.53", "api.shop.test"]);
+    assert!(!direct.contains("198.18.20.2"), "{direct}");
+}
+
+#[test]
+fn a_change_of_policy_keeps_what_it_still_allows() {
+    let (mut setup, _balancer) = setup();
+    assert_eq!(setup.pod.connect_one("tcp4://web.shop.svc.test:80"), "ok");
+    let held = setup.pod.hold("tcp://10.96.0.20:80");
+    enforce(&mut setup, "{egress: [{to: [{domainNames: ['*.shop.svc.test']}]}]}");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let report = held.end();
+    assert_eq!(report["outcome"], "ok", "{report}");
+}
+
+#[test]
+fn a_datagram_held_back_is_judged_by_where_it_goes() {
+    let (setup, _balancer) = setup();
+    let script = "
+import errno, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('198.18.20.9', 123))
+s.send(b'one', socket.MSG_MORE)
+s.connect(('10.96.0.30', 123))
+try:
+    s.send(b'two')
+    print('sent')
+except OSError as error:
+    print(errno.errorcode[error.errno])
+";
+    let output = setup.pod.command("python3".as_ref(), &["-c", script]).output().expect("python3");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "EPERM", "{output:?}");
+}
