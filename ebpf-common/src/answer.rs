@@ -5,12 +5,15 @@
 
 use crate::abi::{Address, mapped};
 
-/// Longest message that is read (the largest EDNS buffer size in common use, RFC 6891 §6.2.5).
-pub const MESSAGE_MAX: usize = 4096;
+/// As much of a message as is read: what compressed names can point into (RFC 1035 §4.1.4). Four times the largest EDNS
+/// buffer size in common use (RFC 6891 §6.2.5); over TCP there can be more.
+pub const MESSAGE_MAX: usize = 16_384;
+/// As much of a query as is kept, more than its question can take.
+pub const QUERY_MAX: usize = 512;
 /// Bytes of the header.
 pub const HEADER: u32 = 12;
-/// Steps of [`AnswerWalk::step`] at most: 60 records whose names are written out take about 400.
-pub const ANSWER_STEPS: u32 = 1024;
+/// Steps of [`AnswerWalk::step`] at most: 1,000 addresses whose names are compressed take 3,000.
+pub const ANSWER_STEPS: u32 = 4096;
 
 const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
@@ -77,8 +80,20 @@ pub struct Message {
     pub bytes: [u8; MESSAGE_MAX + 64],
     /// Bytes in use.
     pub len: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 if there were more than [`MESSAGE_MAX`].
+    pub cut: u32,
+}
+
+/// The beginning of a query, kept until all of it is there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct QueryStart {
+    /// The bytes, as in [`Message`].
+    pub bytes: [u8; QUERY_MAX + 64],
+    /// Bytes in use.
+    pub len: u32,
+    /// 1 if there were more than [`QUERY_MAX`].
+    pub cut: u32,
 }
 
 impl Message {
@@ -109,7 +124,7 @@ impl Message {
         if bytes.len() > MESSAGE_MAX {
             return None;
         }
-        let mut message = Self { bytes: [0; MESSAGE_MAX + 64], len: bytes.len() as u32, reserved: 0 };
+        let mut message = Self { bytes: [0; MESSAGE_MAX + 64], len: bytes.len() as u32, cut: 0 };
         message.bytes[..bytes.len()].copy_from_slice(bytes);
         Some(message)
     }

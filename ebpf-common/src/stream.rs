@@ -4,8 +4,6 @@
 //! sender repeats it, and one that was seen already says nothing new. So a message is whole in memory before
 //! its last segment goes on.
 
-use crate::answer::MESSAGE_MAX;
-
 /// Pieces of one message in one segment: two bytes of length and the body, after empty messages.
 pub const PIECES_MAX: u32 = 16;
 
@@ -76,15 +74,15 @@ impl Stream {
         self.next = self.next.wrapping_add(taken);
     }
 
-    /// What the next of `left` bytes are.
+    /// What the next of `left` bytes are, where `max` bytes of a message are kept.
     #[inline(always)]
-    pub fn piece(&self, left: u32) -> Piece {
+    pub fn piece(&self, left: u32, max: u32) -> Piece {
         if self.length_bytes < 2 {
             return Piece::Length;
         }
         let missing = self.length.wrapping_sub(self.filled);
         let take = if left < missing { left } else { missing };
-        let room = (MESSAGE_MAX as u32).saturating_sub(self.filled);
+        let room = max.saturating_sub(self.filled);
         Piece::Body { at: self.filled, keep: if take < room { take } else { room }, take }
     }
 
@@ -99,7 +97,7 @@ impl Stream {
         }
     }
 
-    /// Takes so many bytes of the message; how many of it are in memory if it is complete now.
+    /// Takes so many bytes of the message; its length if it is complete now.
     #[inline(always)]
     pub fn body(&mut self, take: u32) -> Option<u32> {
         self.filled += take;
@@ -109,7 +107,7 @@ impl Stream {
         let length = self.length;
         self.length = 0;
         self.length_bytes = 0;
-        Some(if length > MESSAGE_MAX as u32 { MESSAGE_MAX as u32 } else { length })
+        Some(length)
     }
 }
 
@@ -117,17 +115,19 @@ impl Stream {
 mod tests {
     use super::*;
 
+    const MAX: usize = 1000;
+
     /// The messages that come out of these segments of (sequence, bytes); early ones are dropped.
     fn run(segments: &[(u32, &[u8])]) -> Vec<Vec<u8>> {
         let mut stream = Stream::default();
-        let mut message = vec![0; MESSAGE_MAX];
+        let mut message = vec![0; MAX];
         let mut complete = Vec::new();
         for (sequence, bytes) in segments {
             let Segment::New(skip) = stream.accept(*sequence, bytes.len() as u32) else { continue };
             let mut at = skip as usize;
             stream.advance(bytes.len() as u32 - skip);
             while at < bytes.len() {
-                match stream.piece((bytes.len() - at) as u32) {
+                match stream.piece((bytes.len() - at) as u32, MAX as u32) {
                     Piece::Length => {
                         stream.length_byte(bytes[at]);
                         at += 1;
@@ -137,7 +137,7 @@ mod tests {
                         message[to..to + keep].copy_from_slice(&bytes[at..at + keep]);
                         at += take as usize;
                         if let Some(len) = stream.body(take) {
-                            complete.push(message[..len as usize].to_vec());
+                            complete.push(message[..MAX.min(len as usize)].to_vec());
                         }
                     }
                 }
@@ -171,6 +171,6 @@ mod tests {
     #[test]
     fn a_message_that_is_too_long_is_cut_and_the_next_one_is_whole() {
         let long = [&[0xff, 0xff], vec![7; 0xffff].as_slice(), b"\x00\x01x"].concat();
-        assert_eq!(run(&[(0, &long)]), [vec![7; MESSAGE_MAX], b"x".to_vec()]);
+        assert_eq!(run(&[(0, &long)]), [vec![7; MAX], b"x".to_vec()]);
     }
 }

@@ -36,12 +36,10 @@ pub const UNREADABLE: i32 = 2;
 /// 0 if there is no memory to work in, else as [`learn_message`]. A function of its own, so that its buffers leave the stack.
 #[inline(never)]
 fn try_learn(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
-    let len = u32::from(packet.payload_len);
-    if len as usize > MESSAGE_MAX {
-        event::count(Counter::AnswersUnreadable);
-        return 1;
-    }
+    let all = u32::from(packet.payload_len);
+    let len = if all > MESSAGE_MAX as u32 { MESSAGE_MAX as u32 } else { all };
     scratch::with_payload(skb, packet, len, Counter::AnswersUnreadable, |scratch, message| {
+        message.cut = u32::from(all > MESSAGE_MAX as u32);
         learn_message(scratch, message, subject, &packet.source, packet.destination_port)
     })
 }
@@ -73,9 +71,9 @@ pub fn learn_message(
     }
     if header.rcode == 0 && !read_answers(scratch, message, subject, header.answers) {
         event::count(Counter::AnswersUnreadable);
-        // A truncated one says itself that it is to be asked again, over TCP. After any other the query stays noted:
-        // the true answer may still come.
-        if scratch.learning.matched == 1 && !header.truncated {
+        // A truncated one says itself that it is to be asked again, over TCP; of one that is too long, most is learned.
+        // After any other the query stays noted: the true answer may still come.
+        if scratch.learning.matched == 1 && !header.truncated && message.cut == 0 {
             return UNREADABLE;
         }
     }

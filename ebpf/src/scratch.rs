@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicU64;
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use l7egg_ebpf_common::abi::{Counter, Learned, LearnedKey, Name, SCRATCH_PER_CPU};
-use l7egg_ebpf_common::answer::{AnswerWalk, Message};
+use l7egg_ebpf_common::answer::{AnswerWalk, Message, QUERY_MAX, QueryStart};
 use l7egg_ebpf_common::learned::Atomics;
 use l7egg_ebpf_common::name::NameWalk;
 use l7egg_ebpf_common::packet::Packet;
@@ -40,6 +40,28 @@ pub struct Scratch {
     pub message: Message,
 }
 
+impl Scratch {
+    /// Takes a query's beginning over as the message.
+    #[inline(always)]
+    pub fn message_of(&mut self, query: &QueryStart) -> &'static mut Message {
+        // SAFETY: a part of map memory that nothing else touches while the scratch is claimed; both buffers are as long as
+        // what is copied, which both keep at a multiple of 8.
+        unsafe {
+            let message = &raw mut self.message;
+            let from = query.bytes.as_ptr().cast::<u64>();
+            let to = (&raw mut (*message).bytes).cast::<u64>();
+            let mut i = 0;
+            while i < QUERY_MAX / 8 {
+                to.add(i).write(from.add(i).read());
+                i += 1;
+            }
+            (*message).len = query.len;
+            (*message).cut = query.cut;
+            &mut *message
+        }
+    }
+}
+
 /// Runs `work` with a buffer that nobody else uses.
 #[inline(always)]
 pub fn with<T>(work: impl FnOnce(&mut Scratch) -> Result<T, Refusal>) -> Result<T, Refusal> {
@@ -62,7 +84,7 @@ pub fn with_payload(
     packet: &Packet,
     len: u32,
     unreadable: Counter,
-    work: impl FnOnce(&mut Scratch, &Message) -> i32,
+    work: impl FnOnce(&mut Scratch, &mut Message) -> i32,
 ) -> i32 {
     let result = with(|scratch| {
         let message = &raw mut scratch.message;

@@ -74,22 +74,23 @@ impl Skb {
     #[inline(always)]
     pub fn copy(&self, offset: u32, len: u32, message: &mut Message) -> bool {
         message.len = len;
-        self.copy_to(offset, len, message, 0)
+        message.cut = 0;
+        self.copy_to::<MESSAGE_MAX>(offset, len, message.bytes.as_mut_ptr(), 0)
     }
 
-    /// Copies `len` bytes from `offset` to the place `to` in a message. Both together are at most
-    /// [`MESSAGE_MAX`]; what would be behind that is lost at its beginning.
+    /// Copies `len` bytes from `offset` to the place `place` in a buffer of `MAX` bytes, a power of two, and a block more.
+    /// Both together are at most `MAX`; what would be behind that is lost at its beginning.
     ///
     /// The helper wants a length that the verifier can bound, and different kernels can bound different
     /// things; so every length here is a constant: blocks, then the rest by powers of two.
     #[inline(always)]
-    pub fn copy_to(&self, offset: u32, len: u32, message: &mut Message, to: u32) -> bool {
-        let mut copy = Copy { skb: self.skb, message, offset, len, to };
+    pub fn copy_to<const MAX: usize>(&self, offset: u32, len: u32, to: *mut u8, place: u32) -> bool {
+        let mut copy = Copy { skb: self.skb, to, offset, len, place };
         // SAFETY: the callback has the type that the kernel calls, and `copy` outlives the loop.
         unsafe {
             bpf_loop(
-                (MESSAGE_MAX / BLOCK) as u32,
-                copy_block as *const () as *mut _,
+                (MAX / BLOCK) as u32,
+                copy_block::<MAX> as *const () as *mut _,
                 (&raw mut copy).cast(),
                 0,
             )
@@ -99,15 +100,10 @@ impl Skb {
         macro_rules! part {
             ($size:literal) => {
                 if rest & $size != 0 {
-                    let at = black_box(to.wrapping_add(done)) as usize & (MESSAGE_MAX - 1);
-                    // SAFETY: `at` is below MESSAGE_MAX, and the message is a block longer than that.
+                    let at = black_box(place.wrapping_add(done)) as usize & (MAX - 1);
+                    // SAFETY: `at` is below MAX, and the buffer is a block longer than that.
                     let result = unsafe {
-                        bpf_skb_load_bytes(
-                            self.skb.cast(),
-                            offset + done,
-                            message.bytes.as_mut_ptr().add(at).cast(),
-                            $size,
-                        )
+                        bpf_skb_load_bytes(self.skb.cast(), offset + done, to.add(at).cast(), $size)
                     };
                     if result != 0 {
                         return false;
@@ -147,21 +143,21 @@ fn parse_into(skb: &Skb, packet: &mut Packet) -> i32 {
 
 struct Copy {
     skb: *mut __sk_buff,
-    message: *mut Message,
+    to: *mut u8,
     offset: u32,
     len: u32,
-    to: u32,
+    place: u32,
 }
 
-extern "C" fn copy_block(index: u32, copy: *mut Copy) -> i64 {
-    // SAFETY: `copy` is the one of the call above; `at` is below MESSAGE_MAX, and the message is a block longer.
+extern "C" fn copy_block<const MAX: usize>(index: u32, copy: *mut Copy) -> i64 {
+    // SAFETY: `copy` is the one of the call above; `at` is below MAX, and the buffer is a block longer.
     unsafe {
         let done = index * BLOCK as u32;
         if done + BLOCK as u32 > (*copy).len {
             return 1;
         }
-        let at = black_box((*copy).to.wrapping_add(done)) as usize & (MESSAGE_MAX - 1);
-        let to = (&raw mut (*(*copy).message).bytes).cast::<u8>().add(at);
+        let at = black_box((*copy).place.wrapping_add(done)) as usize & (MAX - 1);
+        let to = (*copy).to.add(at);
         bpf_skb_load_bytes((*copy).skb.cast(), (*copy).offset + done, to.cast(), BLOCK as u32);
     }
     0

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::bpf_loop;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use core::sync::atomic::AtomicU64;
 use l7egg_ebpf_common::abi::Counter;
-use l7egg_ebpf_common::answer::Message;
+use l7egg_ebpf_common::answer::{MESSAGE_MAX, Message, QUERY_MAX, QueryStart};
 use l7egg_ebpf_common::learned::Atomics;
 use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_SYN};
 use l7egg_ebpf_common::stream::{PIECES_MAX, Piece, Segment, Stream};
@@ -26,18 +26,60 @@ const SEQUENCE: usize = 4;
 /// Value of the socket storage `DNS_STREAMS`: both directions of one connection.
 #[repr(C)]
 pub struct Conversation {
-    sent: Half,
-    received: Half,
+    sent: Half<QueryStart>,
+    received: Half<Message>,
 }
 
 #[repr(C)]
-struct Half {
+struct Half<M> {
     busy: AtomicU64,
     /// 1 once a message must not go on: then nothing does, as its sender would only repeat it.
     ended: u64,
     stream: Stream,
-    message: Message,
+    message: M,
 }
+
+/// What a message is put together in. A socket's storage has room for one long one only: 20 KiB
+/// (`net.core.optmem_max`).
+trait Body {
+    /// Bytes that it keeps.
+    const MAX: u32;
+    /// Puts `len` bytes of a packet in its place.
+    fn copy(&mut self, skb: &Skb, offset: u32, len: u32, place: u32);
+    /// Ends it.
+    fn set_len(&mut self, len: u32);
+    /// The direction of the connection that it is for.
+    fn half(conversation: *mut Conversation) -> *mut Half<Self>
+    where
+        Self: Sized;
+    /// Whether that is the one that leaves.
+    const IS_SENT: bool;
+}
+
+macro_rules! body {
+    ($type:ident, $max:expr, $field:ident, $is_sent:literal) => {
+        impl Body for $type {
+            const MAX: u32 = $max as u32;
+            const IS_SENT: bool = $is_sent;
+            #[inline(always)]
+            fn copy(&mut self, skb: &Skb, offset: u32, len: u32, place: u32) {
+                skb.copy_to::<{ $max }>(offset, len, self.bytes.as_mut_ptr(), place);
+            }
+            #[inline(always)]
+            fn set_len(&mut self, len: u32) {
+                self.cut = u32::from(len > Self::MAX);
+                self.len = if len > Self::MAX { Self::MAX } else { len };
+            }
+            #[inline(always)]
+            fn half(conversation: *mut Conversation) -> *mut Half<Self> {
+                // SAFETY: a place in the storage, not looked at.
+                unsafe { &raw mut (*conversation).$field }
+            }
+        }
+    };
+}
+body!(QueryStart, QUERY_MAX, sent, true);
+body!(Message, MESSAGE_MAX, received, false);
 
 /// Messages that are read when a segment comes. One with more is held back: its sender repeats it, and then
 /// the rest is read.
@@ -46,7 +88,7 @@ const MESSAGES_MAX: u32 = 2;
 /// Notes the queries in a segment that leaves. An early one is refused: what is missing before it was.
 #[inline(always)]
 pub fn sent(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    match each_message(skb, packet, true, |half| note(half, subject, packet))? {
+    match each_message(skb, packet, |half: *mut Half<QueryStart>| note(half, subject, packet))? {
         Next::Over => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
         Next::Ended => Err(Refusal::Query),
@@ -59,7 +101,7 @@ pub fn sent(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal
 /// Learns from the answers in a segment that arrives. An early one is refused.
 #[inline(always)]
 pub fn received(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    match each_message(skb, packet, false, |half| learn(half, subject, packet))? {
+    match each_message(skb, packet, |half: *mut Half<Message>| learn(half, subject, packet))? {
         Next::Over | Next::Unknown => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
         Next::Ended => Err(Refusal::Answer),
@@ -69,14 +111,13 @@ pub fn received(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Ref
 /// Takes the bytes of a segment and calls `work` with every message that is complete then. [`Next::Message`]
 /// says that there may be more than were read.
 #[inline(always)]
-fn each_message(
+fn each_message<M: Body>(
     skb: &Skb,
     packet: &Packet,
-    is_sent: bool,
-    work: impl Fn(*mut Half) -> i32,
+    work: impl Fn(*mut Half<M>) -> i32,
 ) -> Result<Next, Refusal> {
     let is_syn = packet.tcp_flags & TCP_SYN != 0;
-    if is_sent && is_syn {
+    if M::IS_SENT && is_syn {
         restart(skb);
     }
     let len = skb.len().wrapping_sub(u32::from(packet.payload));
@@ -87,7 +128,7 @@ fn each_message(
     if is_syn {
         return Ok(Next::Unknown);
     }
-    let Some(half) = claim(skb, is_sent)? else { return Ok(Next::Unknown) };
+    let Some(half) = claim::<M>(skb)? else { return Ok(Next::Unknown) };
     let mut next = Next::Message;
     let mut i = 0;
     while i < MESSAGES_MAX {
@@ -145,24 +186,22 @@ fn restart(skb: &Skb) {
 
 /// One direction of the connection, for this run alone; `None` if there is no connection.
 #[inline(always)]
-fn claim(skb: &Skb, is_sent: bool) -> Result<Option<*mut Half>, Refusal> {
+fn claim<M: Body>(skb: &Skb) -> Result<Option<*mut Half<M>>, Refusal> {
     let Some(socket) = skb.socket() else { return Ok(None) };
     let conversation = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).ok_or(Refusal::ScratchBusy)?;
+    let half = M::half(conversation);
     // SAFETY: the socket's own storage, which lives as long as the program runs.
-    let half =
-        unsafe { if is_sent { &raw mut (*conversation).sent } else { &raw mut (*conversation).received } };
-    // SAFETY: as above.
     if swap(unsafe { &(*half).busy }, 1) != 0 { Err(Refusal::ScratchBusy) } else { Ok(Some(half)) }
 }
 
 #[inline(always)]
-fn release(half: *mut Half) {
+fn release<M>(half: *mut Half<M>) {
     // SAFETY: claimed by this run.
     Bpf::store(unsafe { &(*half).busy }, 0);
 }
 
 #[inline(always)]
-fn is_over(half: *mut Half, skb: &Skb, packet: &Packet, len: u32) -> bool {
+fn is_over<M>(half: *mut Half<M>, skb: &Skb, packet: &Packet, len: u32) -> bool {
     let sequence = sequence(skb, packet);
     // SAFETY: claimed by this run.
     unsafe { (*half).stream.accept(sequence, len) == Segment::Old }
@@ -175,7 +214,7 @@ fn sequence(skb: &Skb, packet: &Packet) -> u32 {
 
 /// Takes bytes of a segment up to the end of a message.
 #[inline(always)]
-fn segment(skb: &Skb, packet: &Packet, half: *mut Half, len: u32) -> Next {
+fn segment<M: Body>(skb: &Skb, packet: &Packet, half: *mut Half<M>, len: u32) -> Next {
     match take(skb, packet, half, len) {
         0 => Next::Over,
         1 => Next::Message,
@@ -185,7 +224,7 @@ fn segment(skb: &Skb, packet: &Packet, half: *mut Half, len: u32) -> Next {
 
 /// A function of its own, so that its buffers leave the stack.
 #[inline(never)]
-fn take(skb: &Skb, packet: &Packet, half: *mut Half, len: u32) -> i32 {
+fn take<M: Body>(skb: &Skb, packet: &Packet, half: *mut Half<M>, len: u32) -> i32 {
     // SAFETY: claimed by this run.
     let stream = unsafe { &mut (*half).stream };
     let skip = match stream.accept(sequence(skb, packet), len) {
@@ -196,7 +235,7 @@ fn take(skb: &Skb, packet: &Packet, half: *mut Half, len: u32) -> i32 {
     let at = u32::from(packet.payload) + skip;
     let mut pieces = Pieces { skb, half, at, end: u32::from(packet.payload) + len, complete: 0 };
     // SAFETY: the callback has the type that the kernel calls, and `pieces` outlives the loop.
-    unsafe { bpf_loop(PIECES_MAX, piece as *const () as *mut _, (&raw mut pieces).cast(), 0) };
+    unsafe { bpf_loop(PIECES_MAX, piece::<M> as *const () as *mut _, (&raw mut pieces).cast(), 0) };
     stream.advance(pieces.at - at);
     match (pieces.complete, pieces.at < pieces.end) {
         (1, _) => 1,
@@ -206,15 +245,15 @@ fn take(skb: &Skb, packet: &Packet, half: *mut Half, len: u32) -> i32 {
     }
 }
 
-struct Pieces {
+struct Pieces<M> {
     skb: *const Skb,
-    half: *mut Half,
+    half: *mut Half<M>,
     at: u32,
     end: u32,
     complete: u64,
 }
 
-extern "C" fn piece(_index: u32, pieces: *mut Pieces) -> i64 {
+extern "C" fn piece<M: Body>(_index: u32, pieces: *mut Pieces<M>) -> i64 {
     // SAFETY: `pieces` is the one of the call above, and its half is claimed.
     unsafe {
         let pieces = &mut *pieces;
@@ -223,17 +262,17 @@ extern "C" fn piece(_index: u32, pieces: *mut Pieces) -> i64 {
         if pieces.at >= pieces.end {
             return 1;
         }
-        match half.stream.piece(pieces.end - pieces.at) {
+        match half.stream.piece(pieces.end - pieces.at, M::MAX) {
             Piece::Length => {
                 let Some([byte]) = skb.read::<1>(pieces.at as usize) else { return 1 };
                 half.stream.length_byte(byte);
                 pieces.at += 1;
             }
             Piece::Body { at, keep, take } => {
-                skb.copy_to(pieces.at, keep, &mut half.message, at);
+                half.message.copy(skb, pieces.at, keep, at);
                 pieces.at += take;
                 if let Some(len) = half.stream.body(take) {
-                    half.message.len = len;
+                    half.message.set_len(len);
                     pieces.complete = 1;
                     return 1;
                 }
@@ -245,16 +284,17 @@ extern "C" fn piece(_index: u32, pieces: *mut Pieces) -> i64 {
 
 /// Functions of their own, so that their buffers leave the stack.
 #[inline(never)]
-fn note(half: *mut Half, subject: &Current, packet: &Packet) -> i32 {
+fn note(half: *mut Half<QueryStart>, subject: &Current, packet: &Packet) -> i32 {
     // SAFETY: claimed by this run.
-    let message = unsafe { &(*half).message };
+    let query = unsafe { &(*half).message };
     with_scratch(half, |scratch| {
+        let message = scratch.message_of(query);
         query::note_message(scratch, message, subject, &packet.destination, packet.source_port)
     })
 }
 
 #[inline(never)]
-fn learn(half: *mut Half, subject: &Current, packet: &Packet) -> i32 {
+fn learn(half: *mut Half<Message>, subject: &Current, packet: &Packet) -> i32 {
     // SAFETY: as above.
     let message = unsafe { &(*half).message };
     with_scratch(half, |scratch| {
@@ -265,7 +305,7 @@ fn learn(half: *mut Half, subject: &Current, packet: &Packet) -> i32 {
 /// Does `work` with a message, and ends the stream if the message must not go on, or if there is no memory to work in.
 /// That is kept in memory, not returned: the verifier would follow each result through all that comes behind.
 #[inline(always)]
-fn with_scratch(half: *mut Half, work: impl FnOnce(&mut Scratch) -> i32) -> i32 {
+fn with_scratch<M>(half: *mut Half<M>, work: impl FnOnce(&mut Scratch) -> i32) -> i32 {
     let said = scratch::with(|scratch| Ok(work(scratch))).unwrap_or_else(|_| {
         event::count(Counter::ScratchBusy);
         ENDED

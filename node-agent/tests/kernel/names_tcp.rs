@@ -101,3 +101,27 @@ fn a_socket_that_is_connected_again_begins_anew() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "True\nTrue\n", "{output:?}");
     assert_eq!(setup.pod.connect(&["tcp://198.18.30.1:80", "tcp://198.18.30.2:80"]), ["ok", "ok"]);
 }
+
+#[test]
+fn an_answer_longer_than_any_datagram_is_learned_and_one_past_all_bounds_arrives() {
+    let setup = Setup::with_policy(POLICY);
+    let mut zone = String::new();
+    // 11 KB and 34 KB: the server does not compress all of their names.
+    for (name, addresses) in [("long", 500), ("longer", 1200)] {
+        for host in 0..addresses {
+            writeln!(zone, "{name}.shop.test. 30 IN A 198.18.{}.{}", 40 + host / 200, 1 + host % 200)
+                .expect("a string");
+        }
+    }
+    setup.pod.set_names(&zone);
+    let answer = setup.pod.dig(&["+tcp", "@198.18.0.53", "long.shop.test"]);
+    let addresses: Vec<&str> = answer.lines().collect();
+    assert_eq!(addresses.len(), 500);
+    for address in [addresses[0], addresses[250], addresses[499]] {
+        assert_eq!(setup.pod.connect_one(&format!("tcp://{address}:80")), "ok", "{address}");
+    }
+    let answer = setup.pod.dig(&["+tcp", "@198.18.0.53", "longer.shop.test"]);
+    assert_eq!(answer.lines().count(), 1200, "it arrives");
+    let first = answer.lines().next().expect("an address");
+    assert_eq!(setup.pod.connect_one(&format!("tcp://{first}:80")), "ok");
+}
