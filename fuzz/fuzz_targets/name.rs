@@ -16,6 +16,7 @@ const SAID: NameMasks = NameMasks {
     exact: Masks { allow: 1, deny: 8 },
     one_label: Masks { allow: 2, deny: 0 },
     any_labels: Masks { allow: 4, deny: 0 },
+    search: 0,
 };
 
 fuzz_target!(|input: &[u8]| {

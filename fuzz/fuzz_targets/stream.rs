@@ -72,7 +72,7 @@ impl Reader {
             if left.is_empty() {
                 break;
             }
-            match self.stream.piece(left.len() as u32) {
+            match self.stream.piece(left.len() as u32, MESSAGE_MAX as u32) {
                 Piece::Length => {
                     self.stream.length_byte(left[0]);
                     at += 1;
@@ -82,7 +82,7 @@ impl Reader {
                     self.message[to as usize..(to + keep) as usize].copy_from_slice(&left[..keep as usize]);
                     at += take as usize;
                     if let Some(len) = self.stream.body(take) {
-                        self.messages.push(self.message[..len as usize].to_vec());
+                        self.messages.push(self.message[..MESSAGE_MAX.min(len as usize)].to_vec());
                         break;
                     }
                 }
