@@ -163,6 +163,8 @@ pub enum PodState {
     Pending,
     /// The kernel enforces the policy for this pod.
     Enforced,
+    /// The same, but the policy is in mode Audit: it denies nothing, and what it would deny is recorded.
+    Audited,
     /// The agent could not do it.
     Failed,
 }

@@ -34,6 +34,7 @@ use crate::{Dns, EggStatus, EgressRule, Shaping};
     ),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.selected"),
     printcolumn(name = "Enforced", type_ = "integer", json_path = ".status.pods.enforced"),
+    printcolumn(name = "Audited", type_ = "integer", json_path = ".status.pods.audited"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.pods.failed", priority = 1),
     printcolumn(
         name = "Reason",
@@ -77,6 +78,7 @@ pub struct EggSpec {
     ),
     printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.selected"),
     printcolumn(name = "Enforced", type_ = "integer", json_path = ".status.pods.enforced"),
+    printcolumn(name = "Audited", type_ = "integer", json_path = ".status.pods.audited"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.pods.failed", priority = 1),
     printcolumn(
         name = "Reason",
@@ -121,8 +123,8 @@ pub struct PolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
     pub containers: Vec<String>,
-    /// Enforce denies what no rule allows. Audit allows it, and records what would have been denied; it is not
-    /// there yet: an Egg that has it is not accepted.
+    /// Enforce denies what no rule allows. Audit denies nothing, opens nothing, and records what would be denied
+    /// if it were Enforce.
     #[serde(default)]
     pub mode: Mode,
     /// The rules. Deny beats Allow; otherwise what any rule allows is allowed. No rules at all allow nothing.
@@ -140,11 +142,13 @@ pub struct PolicySpec {
 }
 
 /// What happens to traffic that no rule allows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Mode {
     /// It is denied.
     #[default]
     Enforce,
-    /// It is allowed, and recorded as what would have been denied.
+    /// The Egg denies nothing and opens nothing; what would be denied were it enforced is recorded.
     Audit,
 }

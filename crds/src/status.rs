@@ -20,7 +20,7 @@ pub struct EggStatus {
     pub pods: PodCounts,
 }
 
-/// Pods of an Egg by what became of them. A selected pod that is neither enforced nor failed is pending.
+/// Pods of an Egg by what became of them. A selected pod that is neither enforced, audited nor failed is pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodCounts {
@@ -30,6 +30,10 @@ pub struct PodCounts {
     /// Pods whose node agent enforces the Egg, as it was last accepted.
     #[serde(default)]
     pub enforced: i32,
+    /// Pods whose node agent records what the Egg would deny, and denies nothing by it: the Egg or the agent is in
+    /// mode Audit.
+    #[serde(default)]
+    pub audited: i32,
     /// Pods whose node agent could not do it; `Programmed` says why.
     #[serde(default)]
     pub failed: i32,

@@ -27,7 +27,6 @@ async fn features_to_come_are_refused_by_name() -> anyhow::Result<()> {
     let pod = test.namespace.start(PodPlan::new("shop").label("app", "shop")).await?;
     let select = "podSelector: {matchLabels: {app: shop}}";
     let cases = [
-        ("audit", "mode", format!("{{{select}, mode: Audit, egress: {GOOD}}}")),
         ("containers", "containers", format!("{{{select}, containers: [app], egress: {GOOD}}}")),
         ("shaping", "shaping", format!("{{{select}, shaping: {{egress: {{rate: 20M}}}}, egress: {GOOD}}}")),
     ];

@@ -140,12 +140,25 @@ pub struct Subject {
 pub struct SubjectState {
     /// Policy id, the epoch. 0: nothing is known of the pod yet, and nothing may leave it.
     pub policy: u32,
-    /// [`SOCKET_BALANCER`], or 0.
+    /// The policy's [`crate::judge::Enforcement`], and [`SOCKET_BALANCER`].
     pub flags: u32,
 }
 
 /// Flag of [`SubjectState`]: programs of others run for the pod's connects and sends, and may change destinations.
-pub const SOCKET_BALANCER: u32 = 1;
+pub const SOCKET_BALANCER: u32 = 1 << 9;
+
+impl SubjectState {
+    /// From the eight bytes as a number of this machine.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        let bytes = word.to_ne_bytes();
+        Self {
+            policy: u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+            flags: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        }
+    }
+}
 
 /// Key of `PATTERNS`: a name of the policy, by its hash. The value is [`NameMasks`].
 #[repr(C)]
@@ -380,10 +393,13 @@ pub enum Counter {
     QueriesRefused,
     /// Answers to matched queries that were dropped because they could not be read.
     AnswersDropped,
+    /// Packets of new connections or flows, connects and unreadable packets that passed only because an Egg is
+    /// in mode Audit.
+    AuditDenied,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = Counter::AnswersDropped as u32 + 1;
+pub const COUNTERS: u32 = Counter::AuditDenied as u32 + 1;
 
 /// Kinds of [`Event`].
 #[repr(u32)]
@@ -395,6 +411,8 @@ pub enum EventKind {
     Learned = 2,
     /// An address could not be learned: `LEARNED` is full.
     LearnedFull = 3,
+    /// A new connection or flow would have been denied, were every Egg enforced.
+    AuditDenied = 4,
 }
 
 /// An entry of the ring buffer `EVENTS`.
@@ -419,6 +437,14 @@ pub struct Event {
     pub protocol: u8,
     /// Zero.
     pub reserved: u8,
+    /// Process id in the node's pid namespace, where a program asked for it by a call; 0 for a packet.
+    pub process: u32,
+    /// The pod's port, 0 where it is not known.
+    pub local_port: u16,
+    /// Zero.
+    pub reserved2: u16,
+    /// Name of the thread that made the call (`comm`, zero behind it); zero for a packet.
+    pub comm: [u8; 16],
 }
 
 /// IPv4 as the rest of the ABI has it.
@@ -473,7 +499,7 @@ mod tests {
         assert_eq!(size_of::<Flow>(), 24);
         assert_eq!(size_of::<Connection>(), 40);
         assert_eq!(size_of::<Asked>(), 24);
-        assert_eq!(size_of::<Event>(), 48);
+        assert_eq!(size_of::<Event>(), 72);
         assert_eq!(size_of::<SubjectState>(), 8);
         assert_eq!(size_of::<Config>(), 32);
         assert_eq!(size_of::<PolicySettings>(), 32);

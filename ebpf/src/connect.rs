@@ -1,11 +1,11 @@
 //! connect(2): refuses at once what the packets would be dropped for, so that a program fails with EPERM
 //! rather than after its timeout. The packet programs remain the authority.
 
-use l7egg_ebpf_common::abi::{AskedBy, protocol};
+use l7egg_ebpf_common::abi::{AskedBy, Counter, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 
 use crate::sock_addr::SockAddr;
-use crate::{Refusal, asked as kept, destination, event, listener, subject};
+use crate::{Refusal, asked as kept, connection, destination, event, listener, subject};
 
 /// `IPPROTO_TCP` and `IPPROTO_UDP`.
 const IPPROTO_TCP: u32 = protocol::TCP as u32;
@@ -24,20 +24,30 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
     if !is_judged || asked.is_loopback() {
         return Ok(());
     }
-    let port = asked.port();
-    let judgement = destination::judge(&subject, &asked.address, kind as u8, port, 0);
+    let packet = asked.packet();
+    let judgement =
+        destination::judge(&subject, &packet.destination, kind as u8, packet.destination_port, 0);
     if judgement.verdict == Verdict::Allow {
         return Ok(());
     }
     if kind == IPPROTO_UDP {
-        kept::distrust(asked);
+        if judgement.verdict == Verdict::Deny {
+            kept::distrust(asked);
+        }
         return Ok(());
     }
     // A listener of the pod itself takes it if the address is the pod's own, which cannot be known here;
     // if it is not, the packets say so.
-    if listener::tcp(asked.as_ptr(), &asked.address, port) == 1 {
+    if listener::tcp(asked.as_ptr(), &packet.destination, packet.destination_port) == 1 {
         return Ok(());
     }
-    event::denied(&subject, &asked.address, protocol::TCP, port);
+    if judgement.verdict == Verdict::Audit {
+        event::count(Counter::AuditDenied);
+        event::refused_call(EventKind::AuditDenied, &subject, &packet);
+        // So that its packets are not recorded once more.
+        connection::remember_asked(asked.socket(), &subject, &packet, judgement.name);
+        return Ok(());
+    }
+    event::refused_call(EventKind::Denied, &subject, &packet);
     Err(Refusal::Denied)
 }

@@ -55,6 +55,14 @@ pub fn remember(skb: &Skb, subject: &Current, packet: &Packet, name: u64) {
     }
 }
 
+/// The same for a connection that a program asks for, whose own port is not known yet.
+#[inline(always)]
+pub fn remember_asked(socket: Option<*mut bpf_sock>, subject: &Current, packet: &Packet, name: u64) {
+    if let Some(socket) = socket {
+        store(socket, &Packet { source_port: 0, ..*packet }, subject.policy, Direction::Egress, name);
+    }
+}
+
 /// Marks a connection that the other side opened.
 #[inline(always)]
 pub fn accepted(ctx: &SockOpsContext) {
@@ -112,8 +120,9 @@ pub fn words(words: [u32; 4]) -> Address {
 
 #[inline(always)]
 fn is_same(known: &Connection, packet: &Packet) -> bool {
+    // No packet is sent from port 0: it stands for one that was not known yet.
     known.remote_port == packet.destination_port
-        && known.local_port == packet.source_port
+        && (known.local_port == packet.source_port || known.local_port == 0)
         && known.remote == packet.destination
 }
 

@@ -1,7 +1,9 @@
 //! What user space is told.
 
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::generated::bpf_get_current_comm;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 use l7egg_ebpf_common::abi::{Address, Counter, Event, EventKind};
+use l7egg_ebpf_common::packet::Packet;
 
 use crate::maps::{COUNTS, EVENTS};
 use crate::subject::Current;
@@ -15,35 +17,34 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// Reports that a destination was denied; the caller counts.
+/// Reports a packet that is denied, or would be; the caller counts.
 #[inline(always)]
-pub fn denied(subject: &Current, remote: &Address, protocol: u8, port: u16) {
-    send(Event {
-        at_ns: now_ns(),
-        name: 0,
-        remote: *remote,
-        subject: subject.id,
-        kind: EventKind::Denied as u32,
-        policy: subject.policy,
-        remote_port: port,
-        protocol,
-        reserved: 0,
+pub fn refused(kind: EventKind, subject: &Current, packet: &Packet) {
+    // SAFETY: `write` fills in everything.
+    send(|event| unsafe { write(event, kind, subject, packet) });
+}
+
+/// The same for what the present process asked for by a system call.
+#[inline(always)]
+pub fn refused_call(kind: EventKind, subject: &Current, packet: &Packet) {
+    send(|event| {
+        // SAFETY: as above; the helpers have no preconditions but the length of the name.
+        unsafe {
+            write(event, kind, subject, packet);
+            (*event).process = (bpf_get_current_pid_tgid() >> 32) as u32;
+            bpf_get_current_comm((&raw mut (*event).comm).cast(), 16);
+        }
     });
 }
 
 /// Reports that an address was learned for a name, or could not be.
 #[inline(always)]
 pub fn learned(subject: u32, policy: u32, name: u64, address: &Address, kind: EventKind) {
-    send(Event {
-        at_ns: now_ns(),
-        name,
-        remote: *address,
-        subject,
-        kind: kind as u32,
-        policy,
-        remote_port: 0,
-        protocol: 0,
-        reserved: 0,
+    send(|event| {
+        // SAFETY: an entry of the ring buffer that is ours.
+        unsafe {
+            *event = Event { at_ns: now_ns(), name, remote: *address, subject, kind: kind as u32, policy, ..EMPTY };
+        }
     });
 }
 
@@ -54,11 +55,48 @@ pub fn now_ns() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+const EMPTY: Event = Event {
+    at_ns: 0,
+    name: 0,
+    remote: [0; 16],
+    subject: 0,
+    kind: 0,
+    policy: 0,
+    remote_port: 0,
+    protocol: 0,
+    reserved: 0,
+    process: 0,
+    local_port: 0,
+    reserved2: 0,
+    comm: [0; 16],
+};
+
+/// # Safety
+/// `event` is valid for writes.
 #[inline(always)]
-fn send(event: Event) {
+unsafe fn write(event: *mut Event, kind: EventKind, subject: &Current, packet: &Packet) {
+    // SAFETY: see above.
+    unsafe {
+        *event = Event {
+            at_ns: now_ns(),
+            remote: packet.destination,
+            subject: subject.id,
+            kind: kind as u32,
+            policy: subject.policy,
+            remote_port: packet.destination_port,
+            protocol: packet.protocol,
+            local_port: packet.source_port,
+            ..EMPTY
+        };
+    }
+}
+
+/// Written in place: the stack has no room for an event.
+#[inline(always)]
+fn send(write: impl FnOnce(*mut Event)) {
     match EVENTS.reserve::<Event>(0) {
         Some(mut entry) => {
-            entry.write(event);
+            write(entry.as_mut_ptr());
             entry.submit(0);
         }
         None => count(Counter::EventsLost),

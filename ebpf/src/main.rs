@@ -36,14 +36,14 @@ mod subject;
 
 use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockOpsContext};
-use l7egg_ebpf_common::abi::{Counter, DNS_PORT, protocol};
+use l7egg_ebpf_common::abi::{Counter, DNS_PORT, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::asked::Destination;
 use crate::skb::Skb;
 use crate::sock_addr::SockAddr;
-use crate::subject::Known;
+use crate::subject::{Current, Known};
 
 /// What the kernel is told of a packet or a connect.
 const PASS: i32 = 1;
@@ -118,7 +118,7 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
     }
     let mut packet = Packet::default();
     if !skb.parse(&mut packet) {
-        return Err(Refusal::Malformed);
+        return unless_audited(&subject, Refusal::Malformed);
     }
     let mut to = Destination { address: packet.destination, port: packet.destination_port };
     if subject.has_socket_balancer() {
@@ -128,10 +128,11 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
         && matches!(packet.protocol, protocol::UDP | protocol::TCP)
         && subject.trusts(&to.address)
     {
-        return match packet.protocol {
+        let noted = match packet.protocol {
             protocol::UDP => query::note(skb, &subject, &packet),
             _ => stream::sent(skb, &subject, &packet),
         };
+        return noted.or_else(|refusal| unless_audited(&subject, refusal));
     }
     let recalled = match packet.protocol {
         protocol::TCP => connection::recall(skb, &subject, &packet),
@@ -145,23 +146,36 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
     };
     // The one place that judges a packet: the verifier follows it once.
     let judgement = destination::judge(&subject, &to.address, packet.protocol, to.port, allowed_by);
-    match judgement.verdict {
-        Verdict::Allow => {
-            event::count(Counter::Allowed);
-            match packet.protocol {
-                protocol::TCP => connection::remember(skb, &subject, &packet, judgement.name),
-                protocol::UDP | protocol::SCTP => {
-                    flow::remember(&subject, &packet, judgement.name);
-                }
-                _ => {}
-            }
-            Ok(())
-        }
-        Verdict::Deny => {
-            event::denied(&subject, &to.address, packet.protocol, to.port);
-            Err(Refusal::Denied)
-        }
+    if judgement.verdict == Verdict::Deny {
+        (packet.destination, packet.destination_port) = (to.address, to.port);
+        event::refused(EventKind::Denied, &subject, &packet);
+        return Err(Refusal::Denied);
     }
+    match packet.protocol {
+        protocol::TCP => connection::remember(skb, &subject, &packet, judgement.name),
+        protocol::UDP | protocol::SCTP => {
+            flow::remember(&subject, &packet, judgement.name);
+        }
+        _ => {}
+    }
+    if judgement.verdict == Verdict::Audit {
+        event::count(Counter::AuditDenied);
+        (packet.destination, packet.destination_port) = (to.address, to.port);
+        event::refused(EventKind::AuditDenied, &subject, &packet);
+    } else {
+        event::count(Counter::Allowed);
+    }
+    Ok(())
+}
+
+/// A packet that is refused for another reason than a rule passes all the same where nothing is enforced.
+#[inline(always)]
+fn unless_audited(subject: &Current, refusal: Refusal) -> Result<(), Refusal> {
+    if !subject.enforcement().is_nothing() {
+        return Err(refusal);
+    }
+    event::count(Counter::AuditDenied);
+    Ok(())
 }
 
 #[cgroup_skb]

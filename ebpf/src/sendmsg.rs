@@ -1,7 +1,7 @@
 //! sendmsg(2) and sendto(2) on UDP sockets, with a destination: refused before a packet is made. What goes
 //! over a connected socket is refused by the packet program, whose verdict the call returns as well.
 
-use l7egg_ebpf_common::abi::{Address, AskedBy, protocol};
+use l7egg_ebpf_common::abi::{Address, AskedBy, Counter, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::packet::Packet;
 
@@ -31,7 +31,14 @@ pub fn judge(asked: &SockAddr<'_>, source: Address) -> Result<(), Refusal> {
     if judgement.verdict == Verdict::Allow || stays_here(asked, source, &packet) {
         return Ok(());
     }
-    event::denied(&subject, &asked.address, protocol::UDP, port);
+    if judgement.verdict == Verdict::Audit {
+        event::count(Counter::AuditDenied);
+        event::refused_call(EventKind::AuditDenied, &subject, &packet);
+        // So that its packet is not recorded once more.
+        flow::remember(&subject, &packet, judgement.name);
+        return Ok(());
+    }
+    event::refused_call(EventKind::Denied, &subject, &packet);
     Err(Refusal::Denied)
 }
 

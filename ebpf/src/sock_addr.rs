@@ -95,11 +95,16 @@ impl<'a> SockAddr<'a> {
     /// The port that the socket is bound to, 0 if it is not bound yet.
     #[inline(always)]
     pub fn local_port(&self) -> u16 {
-        // SAFETY: as above; the socket is tested before it is used.
-        unsafe {
-            let socket = (*self.ctx.sock_addr).__bindgen_anon_1.sk;
-            if socket.is_null() { 0 } else { (*socket).src_port as u16 }
-        }
+        // SAFETY: as above; the socket has been tested.
+        self.socket().map_or(0, |socket| unsafe { (*socket).src_port } as u16)
+    }
+
+    /// The socket.
+    #[inline(always)]
+    pub fn socket(&self) -> Option<*mut bpf_sock> {
+        // SAFETY: as above.
+        let socket = unsafe { (*self.ctx.sock_addr).__bindgen_anon_1.sk };
+        if socket.is_null() { None } else { Some(socket) }
     }
 
     /// 127.0.0.0/8 and ::1, and the unspecified addresses, which the kernel takes for them.

@@ -1,7 +1,12 @@
 //! Whose packet it is.
 
-use l7egg_ebpf_common::abi::{Address, ResolverKey, SOCKET_BALANCER};
+use core::sync::atomic::AtomicU64;
 
+use l7egg_ebpf_common::abi::{Address, ResolverKey, SOCKET_BALANCER, SubjectState};
+use l7egg_ebpf_common::judge::Enforcement;
+use l7egg_ebpf_common::learned::Atomics;
+
+use crate::atomic::Bpf;
 use crate::maps::{RESOLVERS, SUBJECT, SUBJECTS};
 
 /// A pod and the policy in force for it.
@@ -10,7 +15,7 @@ pub struct Current {
     pub id: u32,
     /// Policy id.
     pub policy: u32,
-    /// [`SubjectState::flags`](l7egg_ebpf_common::abi::SubjectState::flags).
+    /// [`SubjectState::flags`].
     pub flags: u32,
 }
 
@@ -29,7 +34,9 @@ pub enum Known {
 pub fn known() -> Known {
     // SAFETY: the storage is there as long as the program is attached, and only user space writes it.
     let id = unsafe { (*SUBJECT.get_ptr_mut()).id };
-    let Some(state) = SUBJECTS.get(id) else { return Known::Unconfigured };
+    let Some(state) = SUBJECTS.get_ptr_mut(id) else { return Known::Unconfigured };
+    // SAFETY: an element of the array, aligned to its eight bytes. Read at once, as it is written.
+    let state = SubjectState::from_word(Bpf::load(unsafe { &*state.cast::<AtomicU64>() }));
     match (id, state.policy) {
         (0, 0) => Known::Attaching,
         (_, 0) => Known::Unconfigured,
@@ -47,6 +54,12 @@ pub fn current() -> Option<Current> {
 }
 
 impl Current {
+    /// What of the policy denies.
+    #[inline(always)]
+    pub fn enforcement(&self) -> Enforcement {
+        Enforcement::from_flags(self.flags)
+    }
+
     /// Whether programs of others may change the destinations that it asks for.
     #[inline(always)]
     pub fn has_socket_balancer(&self) -> bool {

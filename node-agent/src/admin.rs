@@ -1,18 +1,18 @@
-//! The admin endpoint: `/healthz`, `/readyz`, `/metrics`, and `/state` for people.
+//! The admin endpoint: `/healthz`, `/readyz`, `/metrics`, and `/state` and `/denied` for people.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{StatusCode, Uri, header},
     response::IntoResponse,
     routing::get,
 };
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::{metrics::Metrics, reconcile::Outcome};
+use crate::{flow_log::FlowLog, metrics::Metrics, reconcile::Outcome};
 
 /// A reconciler that has not made its round for so long hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
@@ -26,6 +26,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// For `/readyz` and `/state`.
     pub outcome: watch::Receiver<Arc<Outcome>>,
+    /// For `/denied`.
+    pub flow_log: Arc<FlowLog>,
 }
 
 /// The routes.
@@ -35,6 +37,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/state", get(state))
+        .route("/denied", get(denied))
         .with_state(admin)
 }
 
@@ -67,7 +70,27 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
 
 async fn state(State(admin): State<Admin>) -> impl IntoResponse {
     let outcome = Arc::clone(&admin.outcome.borrow());
-    match serde_json::to_string_pretty(&outcome.state) {
+    json(serde_json::to_string_pretty(&outcome.state))
+}
+
+/// The flows that changed after the number in `?after=`, 0 if there is none.
+async fn denied(State(admin): State<Admin>, uri: Uri) -> impl IntoResponse {
+    let after = uri.query().and_then(|query| query.strip_prefix("after="));
+    let Ok(after) = after.unwrap_or("0").parse() else {
+        return (
+            StatusCode::BAD_REQUEST,
+            [(header::CONTENT_TYPE, "text/plain")],
+            "after is a number\n".to_owned(),
+        );
+    };
+    // Explaining reads patterns, thousands of them maybe.
+    let flows =
+        tokio::task::spawn_blocking(move || serde_json::to_string(&admin.flow_log.since(after))).await;
+    json(flows.unwrap_or_else(|_| Ok("[]".to_owned())))
+}
+
+fn json(text: serde_json::Result<String>) -> (StatusCode, [(header::HeaderName, &'static str); 1], String) {
+    match text {
         Ok(json) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], json + "\n"),
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string())
@@ -91,7 +114,8 @@ mod tests {
         let (sender, outcome) = watch::channel(Arc::<Outcome>::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let router = router(Admin { registry: Arc::new(registry), metrics, outcome });
+        let flow_log = Arc::default();
+        let router = router(Admin { registry: Arc::new(registry), metrics, outcome, flow_log });
         tokio::spawn(async move { axum::serve(listener, router).await });
 
         assert_eq!(get_(port, "/healthz").await.0, 200);
@@ -104,6 +128,8 @@ mod tests {
         assert!(metrics.contains("l7egg_agent_failures_total 0"), "{metrics}");
         let shown: AgentState = serde_json::from_str(&get_(port, "/state").await.1).unwrap();
         assert_eq!(shown, state);
+        assert_eq!(get_(port, "/denied?after=3").await, (200, "[]\n".into()));
+        assert_eq!(get_(port, "/denied?after=x").await.0, 400);
         assert_eq!(get_(port, "/what").await.0, 404);
     }
 }

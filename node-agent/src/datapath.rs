@@ -10,8 +10,10 @@ use std::{
     time::Duration,
 };
 
-use l7egg_ebpf_common::abi::{COUNTERS, Event};
+use l7egg_ebpf_common::abi::{Address, COUNTERS, Event};
 use l7egg_policy::CompiledPolicy;
+
+use crate::flow_log::Learned;
 
 /// SHA-256 over everything that a compiled policy writes to the kernel: equal digests, equal policies.
 pub type Digest = [u8; 32];
@@ -76,6 +78,9 @@ pub trait Datapath: Send {
 pub trait EventSource: AsFd + Send {
     /// The next event, or `None` when all have been read. Never blocks.
     fn next(&mut self) -> Option<Event>;
+
+    /// The names by which a subject learned an address, those too whose TTL has run out meanwhile.
+    fn names(&self, subject: u32, address: Address) -> Vec<Learned>;
 }
 
 /// Why the kernel does not enforce what was asked.

@@ -7,6 +7,7 @@ use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
     assignment::{AssignmentKey, egg_name},
+    explain::{ExplainedEgg, Explainer},
     inventory::{Entry, Inventory},
     policies::{PolicyCache, PolicySource},
     resolvers::{NodeResolvers, resolv_conf},
@@ -35,6 +36,8 @@ pub struct DesiredPod {
     pub eggs: Vec<String>,
     /// What its resolver is told: it may learn from these servers' answers.
     pub resolv_conf: ResolvConf,
+    /// The Eggs themselves, to explain what became of a flow.
+    pub explainer: Arc<Explainer>,
     /// The policy of all its Eggs together, or why there is none.
     pub policy: Result<Arc<CompiledPolicy>, Failure>,
     /// Where there is none: what is meanwhile to be in force if nothing is.
@@ -112,9 +115,23 @@ impl<'a> Selection<'a> {
             name: self.pod.name.clone(),
             assignments: self.sources.iter().map(|(entry, _)| entry.object.key.clone()).collect(),
             eggs: self.sources.iter().map(|(entry, _)| name_of(entry)).collect(),
+            explainer: Arc::new(self.explainer()),
             resolv_conf: self.resolv_conf,
             policy,
             fallback,
+        }
+    }
+
+    fn explainer(&self) -> Explainer {
+        let egg = |entry: &Entry| {
+            let spec = Arc::clone(&entry.good.as_ref()?.policy);
+            Some(ExplainedEgg { revision: entry.revision, name: name_of(entry), spec })
+        };
+        Explainer {
+            uid: self.pod.uid.clone(),
+            pod: format!("{}/{}", self.pod.namespace, self.pod.name),
+            eggs: self.sources.iter().filter_map(|(entry, _)| egg(entry)).collect(),
+            resolv_conf: self.resolv_conf.clone(),
         }
     }
 

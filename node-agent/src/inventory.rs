@@ -1,8 +1,9 @@
 //! What the API server last said: the assignments of this node.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{api::DynamicObject, runtime::watcher::Event};
+use l7egg_crds::Mode;
 
 use crate::assignment::{Assignment, AssignmentKey, AssignmentObject};
 
@@ -14,6 +15,8 @@ pub struct Inventory {
     listing: Option<Vec<DynamicObject>>,
     complete: bool,
     last_revision: u64,
+    /// Every Egg is taken as one in mode Audit.
+    audit: bool,
 }
 
 /// One assignment.
@@ -28,6 +31,12 @@ pub struct Entry {
 }
 
 impl Inventory {
+    /// An empty one; `audit` takes every Egg as one in mode Audit.
+    #[must_use]
+    pub fn new(audit: bool) -> Self {
+        Inventory { audit, ..Inventory::default() }
+    }
+
     /// Takes in what the watch says. True if that can change anything.
     pub fn apply(&mut self, event: Event<DynamicObject>) -> bool {
         match event {
@@ -70,7 +79,10 @@ impl Inventory {
     }
 
     fn insert(&mut self, object: &DynamicObject) {
-        let object = AssignmentObject::read(object);
+        let mut object = AssignmentObject::read(object);
+        if let (true, Ok(assignment)) = (self.audit, &mut object.content) {
+            Arc::make_mut(&mut assignment.policy).mode = Mode::Audit;
+        }
         // An object of the same name but another uid is another one.
         let before = self.entries.remove(&object.key).filter(|entry| entry.object.uid == object.uid);
         let (good_before, revision_before) =

@@ -1,4 +1,4 @@
-//! Reads the kernel's events: counted, and told at level debug.
+//! Reads the kernel's events: counted, recorded, and told at level debug.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -15,12 +15,19 @@ use tokio::sync::watch;
 
 use crate::{
     datapath::EventSource,
+    explain::Explainer,
+    flow_log::{FlowLog, Record},
     metrics::{Metrics, kind},
     reconcile::Outcome,
 };
 
 /// Reads for as long as the process lives; for a thread of its own.
-pub fn run(mut source: Box<dyn EventSource>, metrics: &Metrics, outcome: &watch::Receiver<Arc<Outcome>>) {
+pub fn run(
+    mut source: Box<dyn EventSource>,
+    metrics: &Metrics,
+    flow_log: &FlowLog,
+    outcome: &watch::Receiver<Arc<Outcome>>,
+) {
     loop {
         match poll(&mut [PollFd::new(source.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -31,22 +38,45 @@ pub fn run(mut source: Box<dyn EventSource>, metrics: &Metrics, outcome: &watch:
         }
         while let Some(event) = source.next() {
             metrics.event(&event);
-            if tracing::enabled!(tracing::Level::DEBUG) {
-                tell(&event, &outcome.borrow());
+            let pod = outcome.borrow().pods.get(&event.subject).map(Arc::clone);
+            let names = source.names(event.subject, event.remote);
+            match Record::new(event, pod.clone(), names) {
+                Some(record) => {
+                    if tracing::enabled!(tracing::Level::DEBUG) {
+                        tell_refusal(&record);
+                    }
+                    flow_log.add(record);
+                }
+                None => tell(&event, pod.as_deref()),
             }
         }
     }
 }
 
-fn tell(event: &Event, outcome: &Outcome) {
-    let pod = outcome.state.pods.iter().find(|pod| pod.subject == Some(event.subject));
+fn tell(event: &Event, pod: Option<&Explainer>) {
     tracing::debug!(
-        pod = pod.map_or("", |pod| pod.name.as_str()),
+        pod = pod.map_or("", |pod| pod.pod.as_str()),
         remote = %address(event),
         port = event.remote_port,
         protocol = event.protocol,
         "{}",
         kind(event)
+    );
+}
+
+fn tell_refusal(record: &Record) {
+    let names: Vec<String> = record.names.iter().map(|learned| learned.name.to_string()).collect();
+    tracing::debug!(
+        pod = record.pod.as_ref().map_or("", |pod| pod.pod.as_str()),
+        remote = %record.address(),
+        port = record.event.remote_port,
+        protocol = record.event.protocol,
+        names = names.join(", "),
+        process = record.event.process,
+        comm = record.comm().unwrap_or_default(),
+        why = record.judgement().map(|judgement| judgement.why.to_string()).unwrap_or_default(),
+        "{}",
+        kind(&record.event)
     );
 }
 
@@ -62,9 +92,10 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use l7egg_ebpf_common::abi::{EventKind, mapped};
+    use l7egg_ebpf_common::abi::{Address, EventKind, mapped};
 
     use super::*;
+    use crate::flow_log::Learned;
 
     /// Each datagram is an event.
     struct Datagrams(UnixDatagram);
@@ -80,17 +111,23 @@ mod tests {
             self.0.recv(&mut [0]).ok()?;
             Some(Event { kind: EventKind::Denied as u32, ..Event::default() })
         }
+
+        fn names(&self, _subject: u32, _address: Address) -> Vec<Learned> {
+            Vec::new()
+        }
     }
 
     #[test]
-    fn every_event_is_counted() {
+    fn every_event_is_counted_and_recorded() {
         let (kernel, agent) = UnixDatagram::pair().unwrap();
         agent.set_nonblocking(true).unwrap();
         let mut registry = prometheus_client::registry::Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
         let (_sender, outcome) = watch::channel(Arc::default());
         // The thread ends with the test process, as it does with the agent.
-        thread::spawn(move || run(Box::new(Datagrams(agent)), &metrics, &outcome));
+        let flow_log = Arc::new(FlowLog::default());
+        let log = Arc::clone(&flow_log);
+        thread::spawn(move || run(Box::new(Datagrams(agent)), &metrics, &log, &outcome));
         let counted = || {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -105,6 +142,7 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(5));
             thread::sleep(Duration::from_millis(1));
         }
+        assert_eq!(flow_log.since(0)[0].count, 3);
     }
 
     #[test]

@@ -42,6 +42,7 @@ const COUNTER_NAMES: [&str; COUNTERS as usize] = [
     "unconfigured",
     "queries_refused",
     "answers_dropped",
+    "audit_denied",
 ];
 
 /// Metrics that the agent's parts write to.
@@ -138,10 +139,12 @@ pub fn kind(event: &Event) -> &'static str {
     const DENIED: u32 = EventKind::Denied as u32;
     const LEARNED: u32 = EventKind::Learned as u32;
     const LEARNED_FULL: u32 = EventKind::LearnedFull as u32;
+    const AUDIT_DENIED: u32 = EventKind::AuditDenied as u32;
     match event.kind {
         DENIED => "denied",
         LEARNED => "learned",
         LEARNED_FULL => "learned_full",
+        AUDIT_DENIED => "audit_denied",
         _ => "unknown",
     }
 }
@@ -175,9 +178,12 @@ impl Collector for OutcomeCollector {
         let state = &outcome.state;
         let mut pods =
             encoder.encode_descriptor("l7egg_agent_pods", "Pods by state", None, MetricType::Gauge)?;
-        for (name, wanted) in
-            [("enforced", PodState::Enforced), ("pending", PodState::Pending), ("failed", PodState::Failed)]
-        {
+        for (name, wanted) in [
+            ("enforced", PodState::Enforced),
+            ("audited", PodState::Audited),
+            ("pending", PodState::Pending),
+            ("failed", PodState::Failed),
+        ] {
             let count = state.pods.iter().filter(|pod| pod.state == wanted).count();
             ConstGauge::new(count as i64).encode(pods.encode_family(&[("state", name)])?)?;
         }
@@ -232,5 +238,6 @@ mod tests {
         assert_eq!(COUNTER_NAMES[C::LearnedFull as usize], "learned_full");
         assert_eq!(COUNTER_NAMES[C::Unconfigured as usize], "unconfigured");
         assert_eq!(COUNTER_NAMES[C::AnswersDropped as usize], "answers_dropped");
+        assert_eq!(COUNTER_NAMES[C::AuditDenied as usize], "audit_denied");
     }
 }

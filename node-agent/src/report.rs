@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, PodReport, PodState};
+use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, Mode, PodReport, PodState};
+use l7egg_policy::CompiledPolicy;
 
 use crate::{
     assignment::AssignmentKey,
@@ -48,18 +49,23 @@ impl Findings<'_> {
         self.enforced.get(uid).filter(|pod| pod.cgroup_id == cgroup.id)
     }
 
-    /// State, reason and message of one pod; of one of its assignments, or of all.
+    /// State, reason and message of one pod; of one of its assignments, whose mode is then given, or of all.
     #[must_use]
     pub fn state(
         &self,
         pod: &DesiredPod,
         uid: &str,
-        of: Option<&AssignmentKey>,
+        of: Option<(&AssignmentKey, Mode)>,
     ) -> (PodState, String, String) {
         let now = self.in_force(uid);
+        let (of, mode) = of.unzip();
         match (&pod.policy, now) {
-            (Ok(policy), Some(now)) if now.policy == policy.digest => return enforced(),
-            (Err(_), Some(now)) if covered_by_fallback(pod, now, of) => return enforced(),
+            (Ok(policy), Some(now)) if now.policy == policy.digest => return in_force(policy, mode),
+            (Err(_), Some(now)) => {
+                if let Some(policy) = covered_by_fallback(pod, now, of) {
+                    return in_force(policy, mode);
+                }
+            }
             _ => {}
         }
         let failure = pod.policy.as_ref().err().or_else(|| self.failures.get(uid));
@@ -87,7 +93,9 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
                 &Failure { reason: "AssignmentUnreadable", message: unreadable.message.clone() },
                 findings.in_force(&pod.uid).is_some(),
             ),
-            (Ok(_), Some(desired)) => findings.state(desired, &pod.uid, Some(&entry.object.key)),
+            (Ok(assignment), Some(desired)) => {
+                findings.state(desired, &pod.uid, Some((&entry.object.key, assignment.policy.mode)))
+            }
             (Ok(_), None) => (PodState::Pending, String::new(), String::new()),
         };
         PodReport { uid: pod.uid.clone(), state, reason, message }
@@ -104,17 +112,20 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
     }
 }
 
-fn covered_by_fallback(pod: &DesiredPod, now: &EnforcedPod, of: Option<&AssignmentKey>) -> bool {
-    match (&pod.fallback, of) {
-        (Some(fallback), Some(key)) => {
-            now.policy == fallback.policy.digest && fallback.assignments.contains(key)
-        }
-        _ => false,
-    }
+fn covered_by_fallback<'a>(
+    pod: &'a DesiredPod,
+    now: &EnforcedPod,
+    of: Option<&AssignmentKey>,
+) -> Option<&'a CompiledPolicy> {
+    let fallback = pod.fallback.as_ref()?;
+    let covers = now.policy == fallback.policy.digest && fallback.assignments.contains(of?);
+    covers.then_some(&*fallback.policy)
 }
 
-fn enforced() -> (PodState, String, String) {
-    (PodState::Enforced, String::new(), String::new())
+/// An assignment is what its mode says; a pod is audited if none of its Eggs is enforced.
+fn in_force(policy: &CompiledPolicy, mode: Option<Mode>) -> (PodState, String, String) {
+    let audited = mode.map_or(policy.enforcement.is_nothing(), |mode| mode == Mode::Audit);
+    (if audited { PodState::Audited } else { PodState::Enforced }, String::new(), String::new())
 }
 
 fn failed(failure: &Failure, something_in_force: bool) -> (PodState, String, String) {

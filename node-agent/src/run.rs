@@ -29,6 +29,8 @@ use crate::{
     causes::causes,
     cgroup::CgroupWatch,
     datapath::Datapath,
+    flow_log::{self, FlowLog},
+    inventory::Inventory,
     kernel, kernel_events,
     metrics::{Metrics, OutcomeCollector},
     notice::Notices,
@@ -50,6 +52,7 @@ const RESCAN_EVERY: Duration = Duration::from_secs(5);
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match (cli.command, cli.run) {
         (Some(Command::Status(settings)), _) => status::run(&settings).await,
+        (Some(Command::Denied(settings)), _) => flow_log::show::run(&settings).await,
         (Some(Command::Detach(settings)), _) => detach(&settings),
         (Some(Command::Run(settings)), _) | (None, Some(settings)) => {
             log(cli.log_format);
@@ -84,13 +87,14 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let mut kernel = kernel::Kernel::open(&settings.datapath())?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
+    let flow_log = Arc::<FlowLog>::default();
     let (publish, outcome) = watch::channel(Arc::<Outcome>::default());
     registry.register_collector(Box::new(OutcomeCollector(outcome.clone())));
     if let Some(events) = kernel.events() {
-        let (metrics, outcome) = (Arc::clone(&metrics), outcome.clone());
+        let (metrics, flow_log, outcome) = (Arc::clone(&metrics), Arc::clone(&flow_log), outcome.clone());
         thread::Builder::new()
             .name("events".into())
-            .spawn(move || kernel_events::run(events, &metrics, &outcome))?;
+            .spawn(move || kernel_events::run(events, &metrics, &flow_log, &outcome))?;
     }
 
     let (inputs, received) = mpsc::channel();
@@ -100,17 +104,20 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
         .context("no access to the API server: run in a pod with a service account, or set KUBECONFIG")?;
     tokio::spawn(watch_assignments(client.clone(), settings.node_name.clone(), inputs.clone()));
     tokio::spawn(reporter::run(client.clone(), outcome.clone(), Notices::new(client, &settings.node_name)));
-    let admin = Admin { registry: Arc::new(registry), metrics: Arc::clone(&metrics), outcome };
+    let admin = Admin { registry: Arc::new(registry), metrics: Arc::clone(&metrics), outcome, flow_log };
     let listener = TcpListener::bind(&settings.admin_address).await.with_context(|| {
         format!("--admin-address {}: is another agent running on this node?", settings.admin_address)
     })?;
     tokio::spawn(async move { axum::serve(listener, admin::router(admin)).await });
-    let reconciler = Reconciler::new(kernel, resolvers, metrics);
+    let reconciler = Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, metrics);
     let (ended, end) = tokio::sync::oneshot::channel();
     thread::Builder::new().name("reconciler".into()).spawn(move || {
         reconciler.run(&received, &publish);
         let _ = ended.send(());
     })?;
+    if settings.audit {
+        tracing::warn!("--audit: no Egg is enforced on this node; what would be denied is recorded");
+    }
     tracing::info!(node = settings.node_name, "agent runs");
 
     tokio::pin!(end);

@@ -23,6 +23,8 @@ Examples:
   l7egg-node-agent run --node-name node1 --cluster-dns 10.96.0.10,fd00:96::a
   l7egg-node-agent status                                  what is enforced for which pod
   l7egg-node-agent status --json | jq '.pods[] | select(.state != \"Enforced\")'
+  l7egg-node-agent denied -f                               what is denied, and what would be in mode Audit, as it comes
+  l7egg-node-agent denied --json --pod shop/checkout-1 | jq -r .why
   l7egg-node-agent detach                                  take everything off this node"
 )]
 pub struct Cli {
@@ -44,6 +46,9 @@ pub enum Command {
     Run(RunSettings),
     /// Show what a running agent enforces. Exit code 1 if some pod failed, 2 if the agent cannot be asked.
     Status(StatusSettings),
+    /// Show what was denied, or would have been in mode Audit: the last 4,096 flows. Exit code 0 if there is
+    /// nothing, 1 if there is something, 2 if the agent cannot be asked.
+    Denied(DeniedSettings),
     /// Stop enforcing on this node and remove every trace from the kernel. Stop the agent first, or it starts anew.
     Detach(DetachSettings),
 }
@@ -72,7 +77,7 @@ pub struct RunSettings {
     /// Where bpffs is mounted.
     #[arg(long, default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
-    /// Where /healthz, /readyz, /metrics and /state are served.
+    /// Where /healthz, /readyz, /metrics, /state and /denied are served.
     #[arg(long, default_value = ADMIN_ADDRESS, env = "L7EGG_ADMIN_ADDRESS")]
     pub admin_address: String,
     /// A DNS answer is believed at least so long, in seconds, whatever its TTL. An Egg's dns.minTTL comes before it.
@@ -85,6 +90,10 @@ pub struct RunSettings {
     /// Egg's dns.ttlGrace comes before it.
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub ttl_grace: Duration,
+    /// Take every Egg as one in mode Audit: nothing is denied on this node, and what would be denied is recorded.
+    /// For the whole cluster, set it in the DaemonSet.
+    #[arg(long, env = "L7EGG_AUDIT")]
+    pub audit: bool,
     /// Whether enforcement stays when the agent is told to stop. keep is for restarts and upgrades.
     #[arg(long, value_enum, default_value_t = OnExit::Keep)]
     pub on_exit: OnExit,
@@ -112,6 +121,29 @@ pub struct StatusSettings {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Settings of `denied`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  l7egg-node-agent denied                      what was denied lately, oldest first
+  l7egg-node-agent denied -f                   and what comes after, until Ctrl-C
+  l7egg-node-agent denied --pod shop/web-1     of one pod
+  l7egg-node-agent denied --json | jq 'select(.verdict == \"audit\") | [.pod, .destination, .port, .names]'")]
+pub struct DeniedSettings {
+    /// Where the agent serves what it has recorded.
+    #[arg(long, default_value = ADMIN_ADDRESS, env = "L7EGG_ADMIN_ADDRESS")]
+    pub admin_address: String,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Go on: print a flow whenever it is seen.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only flows of this pod: NAMESPACE/NAME.
+    #[arg(long)]
+    pub pod: Option<String>,
 }
 
 /// Settings of `detach`.

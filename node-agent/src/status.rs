@@ -17,14 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// There is no agent, or it does not answer.
 pub async fn run(settings: &StatusSettings) -> anyhow::Result<ExitCode> {
     let address = &settings.admin_address;
-    let answer = tokio::time::timeout(PATIENCE, get(address, "/state")).await;
-    let (code, text) = answer
-        .with_context(|| format!("no answer from {address} for {} s", PATIENCE.as_secs()))?
-        .with_context(|| {
-            format!(
-                "no agent answers at {address}: is it running on this node, and is that its --admin-address?"
-            )
-        })?;
+    let (code, text) = ask(address, "/state").await?;
     if code != 200 {
         bail!("{address} answered {code}: {text}");
     }
@@ -33,6 +26,18 @@ pub async fn run(settings: &StatusSettings) -> anyhow::Result<ExitCode> {
     print!("{}", if settings.json { text } else { table(&state) });
     let failed = state.pods.iter().any(|pod| pod.state == PodState::Failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The same of a running agent, with words for people if there is none.
+pub(crate) async fn ask(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    tokio::time::timeout(PATIENCE, get(address, path))
+        .await
+        .with_context(|| format!("no answer from {address} for {} s", PATIENCE.as_secs()))?
+        .with_context(|| {
+            format!(
+                "no agent answers at {address}: is it running on this node, and is that its --admin-address?"
+            )
+        })
 }
 
 /// GET of one path: status code and body.
@@ -74,8 +79,9 @@ pub fn table(state: &AgentState) -> String {
     let count = |wanted| state.pods.iter().filter(|pod| pod.state == wanted).count();
     let _ = writeln!(
         text,
-        "{} pods enforced, {} pending, {} failed; {} policies, {} assignments",
+        "{} pods enforced, {} audited, {} pending, {} failed; {} policies, {} assignments",
         count(PodState::Enforced),
+        count(PodState::Audited),
         count(PodState::Pending),
         count(PodState::Failed),
         state.policies.len(),
@@ -126,7 +132,7 @@ mod tests {
 POD     STATE   REASON   POLICY  EGGS
 shop/a  Failed  MapFull          Egg shop/checkout
 shop/a: map X is full
-0 pods enforced, 0 pending, 1 failed; 0 policies, 0 assignments
+0 pods enforced, 0 audited, 0 pending, 1 failed; 0 policies, 0 assignments
 "
         );
     }

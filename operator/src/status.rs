@@ -35,6 +35,7 @@ pub fn compute(summary: &Summary<'_>, now: Timestamp) -> EggStatus {
         pods: PodCounts {
             selected: count(summary.tally.selected),
             enforced: count(summary.tally.enforced),
+            audited: count(summary.tally.audited),
             failed: count(summary.tally.failed),
         },
     }
@@ -65,30 +66,37 @@ fn accepted(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) {
 }
 
 fn programmed(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) {
-    let Tally { selected, enforced, failed, failures, pending } = &summary.tally;
+    let Tally { selected, enforced, audited, failed, failures, pending } = &summary.tally;
+    let done = progress(*selected, *enforced, *audited);
     let (status, reason, message) = if summary.egg.spec.is_err() {
         let message = match summary.in_force {
-            Some(generation) => format!(
-                "the Egg was not accepted; generation {generation} stays in force: {enforced} of {selected} \
-                 pods enforced"
-            ),
+            Some(generation) => {
+                format!("the Egg was not accepted; generation {generation} stays in force: {done}")
+            }
             None => "the Egg was not accepted: it restricts no pod".to_owned(),
         };
         (ConditionStatus::False, "NotAccepted", message)
     } else if *failed > 0 {
         let message = format!("{failed} of {selected} pods failed: {}", list(failures, *failed));
         (ConditionStatus::False, "Failed", message)
-    } else if enforced < selected {
-        let waiting = selected - enforced;
-        let message =
-            format!("{enforced} of {selected} pods enforced; waiting for {}", list(pending, waiting));
+    } else if enforced + audited < *selected {
+        let waiting = selected - enforced - audited;
+        let message = format!("{done}; waiting for {}", list(pending, waiting));
         (ConditionStatus::False, "Pending", message)
     } else if *selected == 0 {
         (ConditionStatus::True, "NoPods", "no scheduled pod is selected".to_owned())
     } else {
-        (ConditionStatus::True, "Programmed", format!("{enforced} of {selected} pods enforced"))
+        (ConditionStatus::True, "Programmed", done)
     };
     (status, reason, message)
+}
+
+fn progress(selected: usize, enforced: usize, audited: usize) -> String {
+    match (enforced, audited) {
+        (_, 0) => format!("{enforced} of {selected} pods enforced"),
+        (0, _) => format!("{audited} of {selected} pods audited: nothing is denied"),
+        _ => format!("{enforced} of {selected} pods enforced, {audited} audited"),
+    }
 }
 
 fn list(troubles: &[Trouble], total: usize) -> String {

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use l7egg_crds::{Action, PolicySpec};
+use l7egg_crds::{Action, Mode, PolicySpec};
 
 use crate::{NamePattern, NameRegex, PortSet, Problem, Rule, compile};
 
@@ -46,6 +46,7 @@ fn regexes(spec: &PolicySpec) -> impl Iterator<Item = (String, NameRegex)> {
 
 fn alone(regex: &NameRegex) -> Rule {
     Rule {
+        mode: Mode::Enforce,
         action: Action::Allow,
         names: vec![NamePattern::Regex(regex.clone())],
         blocks: Vec::new(),

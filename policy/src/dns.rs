@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use l7egg_crds::{Dns, DnsRefusal};
+use l7egg_crds::{Dns, DnsRefusal, Mode};
 
 use crate::{DomainName, Problem, Source};
 
@@ -42,13 +42,19 @@ pub struct DnsSettings {
 
 impl DnsSettings {
     /// The strictest refusal, the longest `minTTL` and `ttlGrace`, the shortest `maxTTL`. Of the response codes
-    /// NXDOMAIN wins: no resolver waits at it.
+    /// NXDOMAIN wins: no resolver waits at it. Eggs in mode Audit count only where no other does, and refuse nothing.
     pub fn of(sources: &[Source<'_>]) -> Self {
-        let written = || sources.iter().filter_map(|source| source.spec.dns.as_ref());
+        let is_enforced = |source: &Source<'_>| source.spec.mode == Mode::Enforce;
+        let any_enforced = sources.iter().any(is_enforced);
+        let decisive = || sources.iter().filter(move |source| !any_enforced || is_enforced(source));
+        let written = || decisive().filter_map(|source| source.spec.dns.as_ref());
         let times =
             |time: fn(&Dns) -> Option<l7egg_crds::Duration>| written().filter_map(time).map(Duration::from);
         Self {
-            refusal: written().filter(|dns| dns.refuse_unmatched).map(|dns| dns.refusal).max(),
+            refusal: written()
+                .filter(|dns| any_enforced && dns.refuse_unmatched)
+                .map(|dns| dns.refusal)
+                .max(),
             min_ttl: times(|dns| dns.min_ttl).max(),
             max_ttl: times(|dns| dns.max_ttl).min(),
             ttl_grace: times(|dns| dns.ttl_grace).max(),

@@ -19,7 +19,7 @@ pub fn lookup_compiled(policy: &CompiledPolicy, names: &[DomainName], flow: Flow
     }
     let masks =
         names.iter().fold(cidr_masks(policy, address), |masks, name| masks.union(name_masks(policy, name)));
-    combine(masks, port_groups(policy, flow.protocol, flow.port))
+    combine(masks, port_groups(policy, flow.protocol, flow.port), policy.enforcement)
 }
 
 /// The verdict of a compiled policy on a query for a name to the pod's own DNS servers.

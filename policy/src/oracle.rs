@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use l7egg_crds::{Action, Destination, EgressRule, Port};
+use l7egg_crds::{Action, Destination, EgressRule, Mode, Port};
 use l7egg_ebpf_common::abi::Direction;
 
 use crate::{DomainName, Flow, NamePattern, ResolvConf, Source, Verdict, protocol_number};
@@ -25,6 +25,8 @@ pub struct Judgement {
 pub enum Why {
     /// No Egg selects the pod: it is untouched.
     NotSelected,
+    /// All Eggs that select the pod are in mode Audit.
+    NotEnforced,
     /// The address is the pod's own loopback.
     Loopback,
     /// The other side opened the connection.
@@ -59,6 +61,9 @@ pub enum Match {
 /// flow's address by the names in `learned`. Deny beats Allow; otherwise what any rule of any Egg allows is
 /// allowed; a rule's ports count for its own destinations only.
 ///
+/// Only Eggs in mode Enforce deny or open. What they let pass, or what passes because there are none, and what
+/// all Eggs together would deny, passes as [`Verdict::Audit`], with the reason why it would be denied.
+///
 /// What [`crate::validate()`] refuses in an Egg matches nothing here.
 pub fn judge(
     sources: &[Source<'_>],
@@ -80,9 +85,29 @@ pub fn judge(
     if flow.is_dns() && resolvers.iter().any(|resolver| resolver.to_canonical() == flow.address) {
         return allow(Why::OwnResolver);
     }
+    let all = decide(rules(sources), learned, flow);
+    let enforced = |source: &&Source<'_>| source.spec.mode == Mode::Enforce;
+    let now = if sources.iter().any(|source| enforced(&source)) {
+        decide(rules(sources.iter().filter(enforced)), learned, flow)
+    } else {
+        allow(Why::NotEnforced)
+    };
+    match (now.verdict, all.verdict) {
+        (Verdict::Deny, _) => now,
+        (_, Verdict::Deny) => Judgement { verdict: Verdict::Audit, why: all.why },
+        _ => all,
+    }
+}
+
+/// What these rules together say.
+fn decide<'a>(
+    rules: impl Iterator<Item = (RuleReference, &'a EgressRule)>,
+    learned: &[DomainName],
+    flow: Flow,
+) -> Judgement {
     let mut allowed = None;
     let mut other_ports = Vec::new();
-    for (reference, rule) in rules(sources) {
+    for (reference, rule) in rules {
         let Some(by) = rule.to.iter().find_map(|to| destination_match(to, learned, flow.address)) else {
             continue;
         };
@@ -96,16 +121,17 @@ pub fn judge(
         }
     }
     match allowed {
-        Some(why) => allow(why),
+        Some(why) => Judgement { verdict: Verdict::Allow, why },
         None => Judgement { verdict: Verdict::Deny, why: Why::NoRule(other_ports) },
     }
 }
 
 /// Whether a pod that these Eggs select may ask its own DNS servers for a name, or is refused there. Refused is what
-/// no Allow rule matches, by itself or without a search domain behind it, if some Egg says `refuseUnmatched`.
-/// `name` is `None` for what is not the query for one host name.
+/// no Allow rule matches, by itself or without a search domain behind it, if some Egg in mode Enforce says
+/// `refuseUnmatched`. Names that Eggs in mode Audit allow may be asked: what they would allow has to be learned. `name` is `None` for what is not the query for one host name.
 pub fn judge_query(sources: &[Source<'_>], resolv_conf: &ResolvConf, name: Option<&DomainName>) -> Verdict {
-    if !sources.iter().any(|source| source.spec.dns.as_ref().is_some_and(|dns| dns.refuse_unmatched)) {
+    let mut enforced = sources.iter().filter(|source| source.spec.mode == Mode::Enforce);
+    if !enforced.any(|source| source.spec.dns.as_ref().is_some_and(|dns| dns.refuse_unmatched)) {
         return Verdict::Allow;
     }
     let without = |domain: &DomainName| {
@@ -120,8 +146,10 @@ pub fn judge_query(sources: &[Source<'_>], resolv_conf: &ResolvConf, name: Optio
     if allowed { Verdict::Allow } else { Verdict::Deny }
 }
 
-fn rules<'a>(sources: &'a [Source<'_>]) -> impl Iterator<Item = (RuleReference, &'a EgressRule)> {
-    sources.iter().flat_map(|source| {
+fn rules<'a>(
+    sources: impl IntoIterator<Item = &'a Source<'a>>,
+) -> impl Iterator<Item = (RuleReference, &'a EgressRule)> {
+    sources.into_iter().flat_map(|source| {
         source
             .spec
             .egress
@@ -169,6 +197,7 @@ impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match self.verdict {
             Verdict::Allow => "allowed",
+            Verdict::Audit => "allowed, and would be denied if all Eggs were enforced",
             Verdict::Deny => "denied",
         };
         write!(f, "{verdict}: {}", self.why)
@@ -179,6 +208,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Why::NotSelected => f.write_str("no Egg selects the pod"),
+            Why::NotEnforced => f.write_str("all Eggs that select the pod are in mode Audit"),
             Why::Loopback => f.write_str("loopback is always free"),
             Why::Reply => f.write_str("the other side opened the connection"),
             Why::OwnResolver => f.write_str("DNS to the pod's own DNS server is always free"),

@@ -2,13 +2,15 @@
 
 use std::fmt::Display;
 
-use l7egg_crds::{Action, Destination, EgressRule};
+use l7egg_crds::{Action, Destination, EgressRule, Mode};
 
 use crate::{NamePattern, Network, PortRange, PortSet, Problem};
 
 /// One rule as parsed values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// Mode of its Egg.
+    pub mode: Mode,
     /// What it does.
     pub action: Action,
     /// Names it is about.
@@ -29,8 +31,9 @@ pub struct Block {
 }
 
 impl Rule {
-    /// Reads a rule that stands at `path`. What is wrong is added to `problems` and left out of the rule.
-    pub fn parse(rule: &EgressRule, path: &str, problems: &mut Vec<Problem>) -> Rule {
+    /// Reads a rule that stands at `path` of an Egg in this mode. What is wrong is added to `problems` and left
+    /// out of the rule.
+    pub fn parse(rule: &EgressRule, mode: Mode, path: &str, problems: &mut Vec<Problem>) -> Rule {
         let (mut names, mut blocks) = (Vec::new(), Vec::new());
         if rule.to.is_empty() {
             problems.push(Problem::invalid(
@@ -54,7 +57,7 @@ impl Rule {
                 }
             }
         }
-        Rule { action: rule.action, names, blocks, ports: PortSet::new(ranges) }
+        Rule { mode, action: rule.action, names, blocks, ports: PortSet::new(ranges) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether an Egg can be accepted. Everything the schema and CEL rules of the CRDs say is checked here
 //! again: API servers before 1.25 run no CEL, and objects can be older than a rule.
 
-use l7egg_crds::{ClusterEggSpec, Mode, PolicySpec};
+use l7egg_crds::{ClusterEggSpec, PolicySpec};
 
 use crate::{Problem, Rule, budget, dns, limits};
 
@@ -49,7 +49,7 @@ pub(crate) fn read(spec: &PolicySpec) -> (Vec<Rule>, Vec<Problem>) {
     refuse_unsupported(spec, &mut problems);
     let mut rules = Vec::with_capacity(spec.egress.len());
     for (index, rule) in spec.egress.iter().enumerate() {
-        rules.push(Rule::parse(rule, &format!("spec.egress[{index}]"), &mut problems));
+        rules.push(Rule::parse(rule, spec.mode, &format!("spec.egress[{index}]"), &mut problems));
         if problems.len() >= MAX_PROBLEMS {
             break;
         }
@@ -67,12 +67,6 @@ fn refuse_unsupported(spec: &PolicySpec, problems: &mut Vec<Problem>) {
         problems.push(Problem::unsupported(
             "spec.containers",
             "containers comes with a later version of l7egg: leave it out, and the Egg is for all containers of its pods",
-        ));
-    }
-    if spec.mode == Mode::Audit {
-        problems.push(Problem::unsupported(
-            "spec.mode",
-            "mode Audit comes with a later version of l7egg: write Enforce, or leave it out",
         ));
     }
     if spec.shaping.is_some() {

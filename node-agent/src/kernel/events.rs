@@ -1,21 +1,28 @@
-//! The ring buffer.
+//! The ring buffer, and the names of the addresses in it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 
-use aya::maps::{MapData, RingBuf};
-use l7egg_ebpf_common::abi::Event;
+use aya::maps::{HashMap, Map, MapData, RingBuf};
+use l7egg_ebpf_common::abi::{Address, Event, Learned, LearnedKey, Name};
+use l7egg_policy::DomainName;
 
-use crate::datapath::EventSource;
+use super::error::kernel;
+use crate::clock::boot_ns;
+use crate::datapath::{DatapathError, EventSource};
+use crate::flow_log;
 
 /// The programs' events.
 pub struct Ring {
     ring: RingBuf<MapData>,
+    learned: HashMap<MapData, LearnedKey, Learned>,
+    names: HashMap<MapData, u64, Name>,
 }
 
 impl Ring {
-    /// Takes over the ring buffer.
-    pub fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring }
+    /// Takes over the ring buffer. The names of addresses are in maps pinned in `directory`.
+    pub fn open(ring: RingBuf<MapData>, directory: &Path) -> Result<Self, DatapathError> {
+        Ok(Self { ring, learned: pinned(directory, "LEARNED")?, names: pinned(directory, "NAMES")? })
     }
 }
 
@@ -36,4 +43,27 @@ impl EventSource for Ring {
             }
         }
     }
+
+    fn names(&self, subject: u32, address: Address) -> Vec<flow_log::Learned> {
+        let Ok(learned) = self.learned.get(&LearnedKey { subject, address }, 0) else { return Vec::new() };
+        let now_ns = boot_ns();
+        let known = learned.names.iter().filter(|slot| slot.name != 0);
+        let named = known.filter_map(|slot| {
+            let name = self.names.get(&slot.name, 0).ok()?;
+            let name = DomainName::from_wire(name.wire.get(..name.len as usize)?)?;
+            Some(flow_log::Learned { name, is_over: slot.expires_ns < now_ns })
+        });
+        named.collect()
+    }
+}
+
+/// A map by its pin: the events are read in a thread of their own.
+fn pinned<K: aya::Pod, V: aya::Pod>(
+    directory: &Path,
+    name: &'static str,
+) -> Result<HashMap<MapData, K, V>, DatapathError> {
+    let what = || kernel(format!("opening map {name} in {}", directory.display()));
+    let data = MapData::from_pin(directory.join(name)).map_err(what())?;
+    let map = Map::from_map_data(data).map_err(what())?;
+    HashMap::try_from(map).map_err(what())
 }

@@ -29,6 +29,7 @@ use self::pods::Pod;
 use self::policies::Policies;
 pub use self::programs::{HOOKS, Hook, Verified};
 use self::programs::{Maps, Programs};
+use crate::clock::boot_ns;
 use crate::datapath::{Counters, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource};
 
 /// The kernel's programs and maps, and what this agent knows of them.
@@ -96,7 +97,7 @@ impl Kernel {
     /// it learned before.
     pub fn enforce_test_subject(&mut self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         let id = self.policies.install(&mut self.maps, policy)?;
-        self.switch(0, id, 0)?;
+        self.switch(0, id, policy, false)?;
         self.released.insert(0);
         self.collect()
     }
@@ -106,12 +107,20 @@ impl Kernel {
     }
 
     /// One write of eight bytes: a packet sees the old policy or the new one.
-    fn switch(&mut self, subject: u32, policy: u32, flags: u32) -> Result<(), DatapathError> {
+    fn switch(
+        &mut self,
+        subject: u32,
+        id: u32,
+        policy: &CompiledPolicy,
+        balanced: bool,
+    ) -> Result<(), DatapathError> {
+        let balancer = if balanced { SOCKET_BALANCER } else { 0 };
+        let state = SubjectState { policy: id, flags: policy.enforcement.flags() | balancer };
         self.maps
             .subjects
-            .set(subject, SubjectState { policy, flags }, 0)
-            .map_err(kernel(format!("switching subject {subject} to policy {policy}")))?;
-        self.in_force.insert(subject, policy);
+            .set(subject, state, 0)
+            .map_err(kernel(format!("switching subject {subject} to policy {id}")))?;
+        self.in_force.insert(subject, id);
         Ok(())
     }
 
@@ -174,7 +183,7 @@ impl Datapath for Kernel {
         };
         // Before the programs are attached, so that they never run without it.
         let balanced = pods::has_socket_balancer(cgroup, &self.programs)?;
-        self.switch(subject, id, if balanced { SOCKET_BALANCER } else { 0 })?;
+        self.switch(subject, id, policy, balanced)?;
         let pins = self.pins(uid);
         match pods::attach(&pins, uid, cgroup, subject, &self.programs, &mut self.maps) {
             Ok(pod) => {
@@ -224,7 +233,17 @@ impl Datapath for Kernel {
     }
 
     fn events(&mut self) -> Option<Box<dyn EventSource>> {
-        self.maps.events.take().map(|ring| Box::new(events::Ring::new(ring)) as Box<dyn EventSource>)
+        let ring = self.maps.events.take()?;
+        match events::Ring::open(ring, &self.directory.join("maps")) {
+            Ok(ring) => Some(Box::new(ring)),
+            Err(error) => {
+                tracing::error!(
+                    error = crate::causes::causes(&error),
+                    "events of the kernel cannot be read: denials are neither counted by kind nor recorded"
+                );
+                None
+            }
+        }
     }
 }
 
@@ -265,12 +284,4 @@ fn random() -> Result<u32, DatapathError> {
         return Err(kernel("asking the kernel for random bytes")(std::io::Error::last_os_error()));
     }
     Ok(u32::from_ne_bytes(bytes))
-}
-
-/// The clock of the maps, in ns.
-fn boot_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid place for the result.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -19,6 +19,7 @@ use crate::{
     cgroup::{CgroupEvent, PodCgroups},
     datapath::{Datapath, DatapathError, EnforcedPod},
     desired::{Desired, Failure, desired},
+    explain::Explainer,
     inventory::Inventory,
     metrics::Metrics,
     plan::{Operation, ReleaseReason, plan},
@@ -49,6 +50,8 @@ pub enum Input {
 pub struct Outcome {
     /// For people.
     pub state: AgentState,
+    /// By the id that the kernel knows them by, to explain its events.
+    pub pods: BTreeMap<u32, Arc<Explainer>>,
     /// For the API server.
     pub reports: BTreeMap<AssignmentKey, Report>,
 }
@@ -70,13 +73,13 @@ pub struct Reconciler<D> {
 }
 
 impl<D: Datapath> Reconciler<D> {
-    /// A reconciler that knows nothing but what is in force.
-    pub fn new(datapath: D, node: NodeResolvers, metrics: Arc<Metrics>) -> Self {
+    /// A reconciler that knows nothing but what is in force. `inventory` is empty.
+    pub fn new(datapath: D, inventory: Inventory, node: NodeResolvers, metrics: Arc<Metrics>) -> Self {
         Reconciler {
             datapath,
             node,
             metrics,
-            inventory: Inventory::default(),
+            inventory,
             cgroups: PodCgroups::default(),
             policies: PolicyCache::default(),
             desired: Desired::default(),
@@ -175,7 +178,11 @@ impl<D: Datapath> Reconciler<D> {
             cgroups: &self.cgroups,
             failures: &self.failures,
         };
-        Some(Outcome { state: state(&self.inventory, findings), reports: reports(&self.inventory, findings) })
+        Some(Outcome {
+            state: state(&self.inventory, findings),
+            pods: explainers(&self.desired, &enforced),
+            reports: reports(&self.inventory, findings),
+        })
     }
 
     /// Once for each, not with every event of the watch.
@@ -299,6 +306,11 @@ impl<D: Datapath> Reconciler<D> {
             (format!("{}/{}", pod.namespace, pod.name), pod.eggs.join(", "))
         })
     }
+}
+
+fn explainers(desired: &Desired, enforced: &BTreeMap<String, EnforcedPod>) -> BTreeMap<u32, Arc<Explainer>> {
+    let known = enforced.values().filter_map(|now| Some((now.subject, desired.pods.get(&now.uid)?)));
+    known.map(|(subject, pod)| (subject, Arc::clone(&pod.explainer))).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,12 @@ use super::*;
 use crate::testing::{AssignmentBuilder, FakeDatapath, assignment, cgroups_of, node_resolvers};
 
 fn agent(datapath: FakeDatapath) -> Reconciler<FakeDatapath> {
-    Reconciler::new(datapath, node_resolvers(), Arc::new(Metrics::new(&mut Default::default())))
+    Reconciler::new(
+        datapath,
+        Inventory::default(),
+        node_resolvers(),
+        Arc::new(Metrics::new(&mut Default::default())),
+    )
 }
 
 fn list(agent: &mut Reconciler<FakeDatapath>, assignments: &[AssignmentBuilder]) {

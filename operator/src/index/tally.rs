@@ -14,11 +14,13 @@ pub struct Tally {
     pub selected: usize,
     /// Of these, enforced at the generation in force.
     pub enforced: usize,
+    /// Of these, audited at that generation.
+    pub audited: usize,
     /// Of these, failed.
     pub failed: usize,
     /// The first failed pods.
     pub failures: Vec<Trouble>,
-    /// The first pods that are neither enforced nor failed.
+    /// The first pods that are neither enforced, audited nor failed.
     pub pending: Vec<Trouble>,
 }
 
@@ -62,6 +64,7 @@ impl Tally {
             };
             match report.map(|report| report.state) {
                 Some(PodState::Enforced) => tally.enforced += 1,
+                Some(PodState::Audited) => tally.audited += 1,
                 Some(PodState::Failed) => {
                     tally.failed += 1;
                     keep(&mut tally.failures, trouble);
@@ -76,6 +79,7 @@ impl Tally {
     pub fn add(&mut self, node: &Tally) {
         self.selected += node.selected;
         self.enforced += node.enforced;
+        self.audited += node.audited;
         self.failed += node.failed;
         for trouble in &node.failures {
             keep(&mut self.failures, || trouble.clone());

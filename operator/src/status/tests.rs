@@ -65,7 +65,7 @@ fn stages_of_an_egg() {
     let failed =
         Tally { selected: 2, failed: 1, failures: vec![trouble("a", "NoBtf: no BTF")], ..Tally::default() };
     let status = of(&web, failed, 1);
-    assert_eq!(status.pods, PodCounts { selected: 2, enforced: 0, failed: 1 });
+    assert_eq!(status.pods, PodCounts { selected: 2, failed: 1, ..PodCounts::default() });
     assert_eq!(
         programmed_of(&status),
         (ConditionStatus::False, "Failed", "1 of 2 pods failed: pod shop/a on n1 (NoBtf: no BTF)")

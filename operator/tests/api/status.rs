@@ -25,13 +25,13 @@ async fn from_pending_to_programmed_and_failed() {
     enforce(&world.assignments(), &one).await;
     report(&world.assignments(), &two, PodState::Failed, ("NoBtf", "the kernel has no BTF")).await;
     let status = world.expect_condition("all", "Programmed", "False", "Failed").await;
-    assert_eq!(status.pods, PodCounts { selected: 2, enforced: 1, failed: 1 });
+    assert_eq!(status.pods, PodCounts { selected: 2, enforced: 1, audited: 0, failed: 1 });
     let message = &condition(&status, "Programmed").unwrap().message;
     assert!(message.contains("/b on fake-2 (NoBtf: the kernel has no BTF)"), "{message}");
 
     enforce(&world.assignments(), &two).await;
     let programmed = world.expect_condition("all", "Programmed", "True", "Programmed").await;
-    assert_eq!(programmed.pods, PodCounts { selected: 2, enforced: 2, failed: 0 });
+    assert_eq!(programmed.pods, PodCounts { selected: 2, enforced: 2, audited: 0, failed: 0 });
     // The agents have not seen the edit yet.
     world.apply_egg("all", egg_spec(json!({}), "192.0.2.0/24")).await;
     let status = world.expect_condition("all", "Programmed", "False", "Pending").await;

@@ -40,6 +40,7 @@ pub(super) fn of(policy: &CompiledPolicy) -> [u8; 32] {
         hash.update(ports.port.to_be_bytes());
         hash.update(groups.to_be_bytes());
     }
+    hash.update(policy.enforcement.flags().to_be_bytes());
     count(&mut hash, policy.resolvers.len());
     for resolver in &policy.resolvers {
         hash.update(resolver.to_be_bytes());

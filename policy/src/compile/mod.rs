@@ -13,9 +13,10 @@ mod port_groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use l7egg_crds::Action;
+use l7egg_crds::{Action, Mode};
 use l7egg_ebpf_common::abi::{Masks, NameMasks};
 use l7egg_ebpf_common::automaton::State;
+use l7egg_ebpf_common::judge::Enforcement;
 
 pub use automaton::AutomatonError;
 pub use port_groups::PortPrefix;
@@ -28,8 +29,10 @@ use crate::{
 /// What all Eggs of a pod mean together, as map entries without ids. Equal policies have equal digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompiledPolicy {
-    /// The port groups; the index is the bit.
+    /// The port groups; the index is the bit. Those of Eggs in mode Enforce come first.
     pub port_groups: Vec<PortSet>,
+    /// How many of them are of such Eggs, and whether there is one at all.
+    pub enforcement: Enforcement,
     /// What to look up for every suffix of a name.
     pub names: BTreeMap<DomainName, NameMasks>,
     /// States of the automaton for all other names, at most [`crate::MAX_STATES`]: the dead state, the start,
@@ -91,11 +94,13 @@ pub enum CompileError {
 pub fn compile(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<CompiledPolicy, CompileError> {
     let rules = read_all(sources)?;
     let source_names = || sources.iter().map(|source| source.name.clone()).collect();
-    let port_groups = port_groups_of(&rules);
-    if port_groups.len() > MAX_PORT_LISTS {
-        return Err(CompileError::PortLists { found: port_groups.len(), source_names: source_names() });
+    let groups = groups_of(&rules);
+    if groups.len() > MAX_PORT_LISTS {
+        return Err(CompileError::PortLists { found: groups.len(), source_names: source_names() });
     }
-    let rules = with_groups(&port_groups, &rules);
+    let enforcement = enforcement(sources, &groups);
+    let rules = with_groups(&groups, &rules);
+    let port_groups: Vec<PortSet> = groups.into_iter().map(|(_, ports)| ports).collect();
     let dns = DnsSettings::of(sources);
     // Search domains matter for refusals only: without those, pods of all namespaces share one policy.
     let search = dns.refusal.iter().flat_map(|_| &resolv_conf.search);
@@ -106,6 +111,7 @@ pub fn compile(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<Compi
         cidrs: networks::compile(&rules),
         ports: port_groups::compile(&port_groups),
         port_groups,
+        enforcement,
         resolvers: resolv_conf.servers.iter().copied().map(to_number).collect(),
         dns,
         digest: [0; 32],
@@ -128,20 +134,40 @@ fn read_all(sources: &[Source<'_>]) -> Result<Vec<Rule>, CompileError> {
 
 /// Whether the patterns of these rules, of at most [`MAX_PORT_LISTS`] lists of ports, make an automaton.
 pub(crate) fn check_automaton(rules: &[Rule]) -> Result<(), AutomatonError> {
-    automaton::compile(&with_groups(&port_groups_of(rules), rules)).map(|_| ())
+    automaton::compile(&with_groups(&groups_of(rules), rules)).map(|_| ())
 }
 
-fn port_groups_of(rules: &[Rule]) -> Vec<PortSet> {
-    rules.iter().map(|rule| rule.ports.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+/// A list of ports, of Eggs in one mode.
+type Group = (Mode, PortSet);
+
+/// Sorted: those of mode Enforce come first.
+fn groups_of(rules: &[Rule]) -> Vec<Group> {
+    rules.iter().map(group).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-fn with_groups<'a>(groups: &[PortSet], rules: &'a [Rule]) -> Vec<(u32, &'a Rule)> {
+fn group(rule: &Rule) -> Group {
+    (rule.mode, rule.ports.clone())
+}
+
+fn enforcement(sources: &[Source<'_>], groups: &[Group]) -> Enforcement {
+    let has = |mode| sources.iter().any(|source| source.spec.mode == mode);
+    match (has(Mode::Enforce), has(Mode::Audit)) {
+        (false, true) => Enforcement::NOTHING,
+        (_, false) => Enforcement::ALL,
+        // They are at most 64.
+        (true, true) => {
+            Enforcement::of_first(groups.partition_point(|(mode, _)| *mode == Mode::Enforce) as u32)
+        }
+    }
+}
+
+fn with_groups<'a>(groups: &[Group], rules: &'a [Rule]) -> Vec<(u32, &'a Rule)> {
     rules.iter().map(|rule| (group_of(groups, rule), rule)).collect()
 }
 
-fn group_of(groups: &[PortSet], rule: &Rule) -> u32 {
+fn group_of(groups: &[Group], rule: &Rule) -> u32 {
     // The groups are those of the rules, sorted: the search finds each. They are at most 64.
-    groups.binary_search(&rule.ports).unwrap_or_else(|at| at) as u32
+    groups.binary_search(&group(rule)).unwrap_or_else(|at| at) as u32
 }
 
 /// The masks of one rule in one group.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{DomainName, Flow, ResolvConf};
 use ipnetwork::IpNetwork;
-use l7egg_crds::{Action, Destination, Dns, EgressRule, PolicySpec, Port, Protocol};
+use l7egg_crds::{Action, Destination, Dns, EgressRule, Mode, PolicySpec, Port, Protocol};
 use l7egg_ebpf_common::abi::Direction;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -54,7 +54,13 @@ fn spec() -> impl Strategy<Value = PolicySpec> {
     let dns = proptest::option::of(
         any::<bool>().prop_map(|refuse_unmatched| Dns { refuse_unmatched, ..Dns::default() }),
     );
-    (vec(rule(), 0..5), dns).prop_map(|(egress, dns)| PolicySpec { egress, dns, ..PolicySpec::default() })
+    let mode = prop_oneof![2 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
+    (mode, vec(rule(), 0..5), dns).prop_map(|(mode, egress, dns)| PolicySpec {
+        mode,
+        egress,
+        dns,
+        ..PolicySpec::default()
+    })
 }
 
 fn rule() -> impl Strategy<Value = EgressRule> {

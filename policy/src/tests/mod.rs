@@ -1,5 +1,6 @@
 //! Tests that need more than one module.
 
+mod audit;
 mod compile;
 mod examples;
 mod generate;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use l7egg_crds::{Action, Destination, Dns, EgressRule, PolicySpec, Port, Protocol};
+use l7egg_crds::{Action, Destination, Dns, EgressRule, Mode, PolicySpec, Port, Protocol};
 use l7egg_ebpf_common::abi::{Direction, protocol};
 use l7egg_policy::Flow;
 use proptest::collection::vec;
@@ -73,7 +73,13 @@ fn egg() -> impl Strategy<Value = PolicySpec> {
         3 => Just(None),
         1 => Just(Some(Dns { refuse_unmatched: true, ..Dns::default() })),
     ];
-    (vec(rule(), 0..4), dns).prop_map(|(egress, dns)| PolicySpec { egress, dns, ..PolicySpec::default() })
+    let mode = prop_oneof![2 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
+    (mode, vec(rule(), 0..4), dns).prop_map(|(mode, egress, dns)| PolicySpec {
+        mode,
+        egress,
+        dns,
+        ..PolicySpec::default()
+    })
 }
 
 fn rule() -> impl Strategy<Value = EgressRule> {

@@ -8,7 +8,8 @@ use aya::programs::{Program, TestRun, TestRunOptions};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use l7egg_ebpf_common::abi::DNS_PORT;
+use l7egg_ebpf_common::abi::{Counter, DNS_PORT};
+use l7egg_node_agent::datapath::Datapath;
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, Flow, Verdict};
 
@@ -160,7 +161,14 @@ impl Runner {
     /// Sends the first packet of a flow.
     pub fn send(&mut self, flow: &Flow) -> Verdict {
         let transport = first_of(flow.protocol, self.next_port(), flow.port);
-        verdict(self.run("egress", &frame(pod(flow.address), flow.address, flow.protocol, &transport)))
+        let audited =
+            |kernel: &Kernel| kernel.counters().expect("the counters")[Counter::AuditDenied as usize];
+        let before = audited(&self.kernel);
+        let frame = frame(pod(flow.address), flow.address, flow.protocol, &transport);
+        match verdict(self.run("egress", &frame)) {
+            Verdict::Allow if audited(&self.kernel) > before => Verdict::Audit,
+            verdict => verdict,
+        }
     }
 
     fn run(&mut self, name: &str, frame: &[u8]) -> u32 {

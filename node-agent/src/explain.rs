@@ -1,0 +1,48 @@
+//! Why a flow of a pod is denied: asked of the oracle, from the Eggs as they are written.
+
+use std::sync::Arc;
+
+use l7egg_crds::PolicySpec;
+use l7egg_policy::{DomainName, Flow, Judgement, ResolvConf, Source, judge};
+
+/// A pod and its Eggs.
+#[derive(Clone, Debug)]
+pub struct Explainer {
+    /// Uid of the pod.
+    pub uid: String,
+    /// Namespace and name of the pod.
+    pub pod: String,
+    /// The Eggs that select it.
+    pub eggs: Vec<ExplainedEgg>,
+    /// What its resolver is told.
+    pub resolv_conf: ResolvConf,
+}
+
+/// One of a pod's Eggs.
+#[derive(Clone, Debug)]
+pub struct ExplainedEgg {
+    /// Stands for `spec`: equal revisions, equal specs.
+    pub revision: u64,
+    /// `Egg shop/checkout`.
+    pub name: String,
+    /// What it says.
+    pub spec: Arc<PolicySpec>,
+}
+
+impl Explainer {
+    /// What the Eggs say of a flow to an address that the pod learned by these names.
+    #[must_use]
+    pub fn judge(&self, learned: &[DomainName], flow: Flow) -> Judgement {
+        let sources: Vec<Source<'_>> =
+            self.eggs.iter().map(|egg| Source { name: egg.name.clone(), spec: &egg.spec }).collect();
+        judge(&sources, &self.resolv_conf.servers, learned, flow)
+    }
+}
+
+/// By revision: specs are large.
+impl PartialEq for Explainer {
+    fn eq(&self, other: &Self) -> bool {
+        let revisions = |of: &Self| of.eggs.iter().map(|egg| egg.revision).collect::<Vec<_>>();
+        self.uid == other.uid && self.resolv_conf == other.resolv_conf && revisions(self) == revisions(other)
+    }
+}

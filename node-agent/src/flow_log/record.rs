@@ -1,0 +1,93 @@
+//! A refusal as it is kept: explained only when somebody asks.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+use l7egg_ebpf_common::abi::{Direction, Event, EventKind};
+use l7egg_policy::{DomainName, Flow, Judgement};
+
+use super::DeniedVerdict;
+use crate::explain::Explainer;
+
+/// A name by which the pod learned an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// The name.
+    pub name: DomainName,
+    /// Its TTL has run out: it opens nothing any more.
+    pub is_over: bool,
+}
+
+/// One flow that was refused, or would have been.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The last event about it.
+    pub event: Event,
+    /// What became of it.
+    pub verdict: DeniedVerdict,
+    /// The pod, if it is known.
+    pub pod: Option<Arc<Explainer>>,
+    /// The names of its destination.
+    pub names: Vec<Learned>,
+    /// When the first event came, on the kernel's clock.
+    pub first_ns: u64,
+    /// How many came.
+    pub count: u64,
+}
+
+impl Record {
+    /// From an event; `None` for one that is about something else.
+    #[must_use]
+    pub fn new(event: Event, pod: Option<Arc<Explainer>>, names: Vec<Learned>) -> Option<Self> {
+        Some(Record { verdict: verdict(&event)?, first_ns: event.at_ns, count: 1, event, pod, names })
+    }
+
+    /// What was to be sent.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        Flow {
+            protocol: self.event.protocol,
+            address: self.address(),
+            port: self.event.remote_port,
+            direction: Direction::Egress,
+        }
+    }
+
+    /// Where to.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        Ipv6Addr::from(self.event.remote).to_canonical()
+    }
+
+    /// What the pod's Eggs say of it.
+    #[must_use]
+    pub fn judgement(&self) -> Option<Judgement> {
+        let live: Vec<DomainName> = self
+            .names
+            .iter()
+            .filter(|learned| !learned.is_over)
+            .map(|learned| learned.name.clone())
+            .collect();
+        Some(self.pod.as_ref()?.judge(&live, self.flow()))
+    }
+
+    /// Name of the thread that asked for it, where a call did.
+    #[must_use]
+    pub fn comm(&self) -> Option<String> {
+        let end = self.event.comm.iter().position(|byte| *byte == 0).unwrap_or(self.event.comm.len());
+        (self.event.process != 0).then(|| String::from_utf8_lossy(&self.event.comm[..end]).into_owned())
+    }
+}
+
+/// What an event says became of a flow, if it is about one that was refused.
+fn verdict(event: &Event) -> Option<DeniedVerdict> {
+    const DENIED: u32 = EventKind::Denied as u32;
+    const AUDIT_DENIED: u32 = EventKind::AuditDenied as u32;
+    match event.kind {
+        DENIED => Some(DeniedVerdict::Denied),
+        AUDIT_DENIED => Some(DeniedVerdict::Audit),
+        _ => None,
+    }
+}
