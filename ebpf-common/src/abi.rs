@@ -140,10 +140,13 @@ pub struct Subject {
 pub struct SubjectState {
     /// Policy id, the epoch. 0: nothing is known of the pod yet, and nothing may leave it.
     pub policy: u32,
-    /// The policy's [`crate::judge::Enforcement`], and [`SOCKET_BALANCER`].
+    /// The policy's [`crate::judge::Enforcement`], [`CLASSIFIED`] and [`SOCKET_BALANCER`].
     pub flags: u32,
 }
 
+/// Flag of [`SubjectState`]: its connections from before the programs were attached are in `INHERITED`. Until then
+/// one that nothing is known of counts as accepted if somebody listens on its port.
+pub const CLASSIFIED: u32 = 1 << 8;
 /// Flag of [`SubjectState`]: programs of others run for the pod's connects and sends, and may change destinations.
 pub const SOCKET_BALANCER: u32 = 1 << 9;
 
@@ -312,7 +315,9 @@ pub struct Flow {
     pub direction: u32,
 }
 
-/// Value of the socket storage `CONNECTIONS`: the verdict on a TCP connection.
+/// Value of the socket storage `CONNECTIONS`: the verdict on a TCP connection. And value of the map
+/// `INHERITED`, by socket cookie: connections from before the programs were attached, as far as their packets
+/// cannot say what they are.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connection {
@@ -328,8 +333,8 @@ pub struct Connection {
     pub policy: u32,
     /// A [`Direction`].
     pub direction: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The pod.
+    pub subject: u32,
 }
 
 /// Value of the socket storage `ASKED`: what the program that uses the socket last asked for, see

@@ -25,8 +25,7 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
         return Ok(());
     }
     let packet = asked.packet();
-    let judgement =
-        destination::judge(&subject, &packet.destination, kind as u8, packet.destination_port, 0);
+    let judgement = destination::judge(&subject, &packet.destination, kind as u8, packet.destination_port, 0);
     if judgement.verdict == Verdict::Allow {
         return Ok(());
     }

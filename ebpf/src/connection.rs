@@ -3,12 +3,13 @@
 use aya_ebpf::bindings::{
     BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock, bpf_sock_ops,
 };
+use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::programs::SockOpsContext;
 use l7egg_ebpf_common::abi::{Address, Connection, Direction, mapped};
 use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN};
 
-use crate::maps::CONNECTIONS;
+use crate::maps::{CONNECTIONS, INHERITED};
 use crate::skb::Skb;
 use crate::subject::Current;
 use crate::{Recalled, listener, subject};
@@ -37,11 +38,22 @@ pub fn recall(skb: &Skb, subject: &Current, packet: &Packet) -> Recalled {
             return Recalled::Earlier { name: known.name };
         }
     }
-    let opens = packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-    if !opens && listener::tcp(skb.as_ptr().cast(), &packet.source, packet.source_port) == 1 {
-        // Open before the programs were attached, and accepted: otherwise it would have been judged or
-        // marked. Somebody listens on its port.
-        store(socket, packet, subject.policy, Direction::Ingress, 0);
+    if packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN {
+        return Recalled::New;
+    }
+    // Open before the programs were attached: otherwise it would have been judged or marked.
+    match inherited(skb, subject, packet) {
+        1 => {
+            store(socket, subject, packet, Direction::Ingress, 0);
+            return Recalled::Judged;
+        }
+        2 => return Recalled::Earlier { name: 0 },
+        _ => {}
+    }
+    if !subject.is_classified() && listener::tcp(skb.as_ptr().cast(), &packet.source, packet.source_port) == 1
+    {
+        // Not told apart yet. Accepted, as somebody listens on its port.
+        store(socket, subject, packet, Direction::Ingress, 0);
         return Recalled::Judged;
     }
     Recalled::New
@@ -51,7 +63,7 @@ pub fn recall(skb: &Skb, subject: &Current, packet: &Packet) -> Recalled {
 #[inline(always)]
 pub fn remember(skb: &Skb, subject: &Current, packet: &Packet, name: u64) {
     if let Some(socket) = skb.socket() {
-        store(socket, packet, subject.policy, Direction::Egress, name);
+        store(socket, subject, packet, Direction::Egress, name);
     }
 }
 
@@ -59,16 +71,17 @@ pub fn remember(skb: &Skb, subject: &Current, packet: &Packet, name: u64) {
 #[inline(always)]
 pub fn remember_asked(socket: Option<*mut bpf_sock>, subject: &Current, packet: &Packet, name: u64) {
     if let Some(socket) = socket {
-        store(socket, &Packet { source_port: 0, ..*packet }, subject.policy, Direction::Egress, name);
+        store(socket, subject, &Packet { source_port: 0, ..*packet }, Direction::Egress, name);
     }
 }
 
 /// Marks a connection that the other side opened.
 #[inline(always)]
 pub fn accepted(ctx: &SockOpsContext) {
-    if ctx.op() != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB || subject::current().is_none() {
+    if ctx.op() != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
         return;
     }
+    let Some(subject) = subject::current() else { return };
     let ops: *mut bpf_sock_ops = ctx.ops;
     // SAFETY: the context is valid; its socket is tested before it is used.
     let socket = unsafe { (*ops).__bindgen_anon_2.sk };
@@ -97,7 +110,7 @@ pub fn accepted(ctx: &SockOpsContext) {
         local_port: ctx.local_port() as u16,
         policy: 0,
         direction: Direction::Ingress as u32,
-        reserved: 0,
+        subject: subject.id,
     };
     storage(socket, &raw mut connection, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
 }
@@ -118,6 +131,21 @@ pub fn words(words: [u32; 4]) -> Address {
     address
 }
 
+/// What the agent has found out about a connection from before: 1 if it came in, 2 if the pod opened it, 0 if
+/// nothing is known. Not inlined: the cookie leaves the stack when it is done.
+#[inline(never)]
+fn inherited(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
+    // SAFETY: the context is valid.
+    let cookie = unsafe { bpf_get_socket_cookie(skb.as_ptr().cast()) };
+    let Some(known) = INHERITED.get_ptr(&cookie) else { return 0 };
+    // SAFETY: map memory; only user space writes it, before the entry is there.
+    let known = unsafe { &*known };
+    if known.subject != subject.id || !is_same(known, packet) {
+        return 0;
+    }
+    if known.direction == Direction::Ingress as u32 { 1 } else { 2 }
+}
+
 #[inline(always)]
 fn is_same(known: &Connection, packet: &Packet) -> bool {
     // No packet is sent from port 0: it stands for one that was not known yet.
@@ -127,7 +155,7 @@ fn is_same(known: &Connection, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn store(socket: *mut bpf_sock, packet: &Packet, policy: u32, direction: Direction, name: u64) {
+fn store(socket: *mut bpf_sock, subject: &Current, packet: &Packet, direction: Direction, name: u64) {
     let Some(known) = storage(socket, core::ptr::null_mut(), u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else {
         return;
     };
@@ -138,7 +166,8 @@ fn store(socket: *mut bpf_sock, packet: &Packet, policy: u32, direction: Directi
         (*known).remote_port = packet.destination_port;
         (*known).local_port = packet.source_port;
         (*known).direction = direction as u32;
-        (*known).policy = policy;
+        (*known).policy = subject.policy;
+        (*known).subject = subject.id;
     }
 }
 

@@ -43,7 +43,15 @@ pub fn learned(subject: u32, policy: u32, name: u64, address: &Address, kind: Ev
     send(|event| {
         // SAFETY: an entry of the ring buffer that is ours.
         unsafe {
-            *event = Event { at_ns: now_ns(), name, remote: *address, subject, kind: kind as u32, policy, ..EMPTY };
+            *event = Event {
+                at_ns: now_ns(),
+                name,
+                remote: *address,
+                subject,
+                kind: kind as u32,
+                policy,
+                ..EMPTY
+            };
         }
     });
 }

@@ -38,7 +38,7 @@ use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockOpsContext};
 use l7egg_ebpf_common::abi::{Counter, DNS_PORT, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
-use l7egg_ebpf_common::packet::Packet;
+use l7egg_ebpf_common::packet::{Packet, TCP_RST};
 
 use crate::asked::Destination;
 use crate::skb::Skb;
@@ -139,14 +139,18 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
         protocol::UDP | protocol::SCTP => flow::recall(&subject, &packet),
         _ => Recalled::New,
     };
-    let allowed_by = match recalled {
+    let (allowed_by, is_earlier) = match recalled {
         Recalled::Judged => return Ok(()),
-        Recalled::Earlier { name } => name,
-        Recalled::New => 0,
+        Recalled::Earlier { name } => (name, true),
+        Recalled::New => (0, false),
     };
     // The one place that judges a packet: the verifier follows it once.
     let judgement = destination::judge(&subject, &to.address, packet.protocol, to.port, allowed_by);
     if judgement.verdict == Verdict::Deny {
+        // The end of a connection that is not allowed any more: the other side is to notice.
+        if is_earlier && is_reset(skb, &packet) {
+            return Ok(());
+        }
         (packet.destination, packet.destination_port) = (to.address, to.port);
         event::refused(EventKind::Denied, &subject, &packet);
         return Err(Refusal::Denied);
@@ -166,6 +170,12 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
         event::count(Counter::Allowed);
     }
     Ok(())
+}
+
+/// A TCP reset that carries nothing.
+#[inline(always)]
+fn is_reset(skb: &Skb, packet: &Packet) -> bool {
+    packet.tcp_flags & TCP_RST != 0 && u32::from(packet.payload) == skb.len()
 }
 
 /// A packet that is refused for another reason than a rule passes all the same where nothing is enforced.

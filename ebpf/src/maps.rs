@@ -75,6 +75,10 @@ pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_53
 #[btf_map]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
+// By socket cookie. The agent writes it when it has attached the programs.
+#[map]
+pub static INHERITED: HashMap<u64, Connection> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
 #[btf_map]
 pub static ASKED: SkStorage<Asked> = SkStorage::new();
 

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-use l7egg_ebpf_common::abi::{Address, ResolverKey, SOCKET_BALANCER, SubjectState};
+use l7egg_ebpf_common::abi::{Address, CLASSIFIED, ResolverKey, SOCKET_BALANCER, SubjectState};
 use l7egg_ebpf_common::judge::Enforcement;
 use l7egg_ebpf_common::learned::Atomics;
 
@@ -54,6 +54,12 @@ pub fn current() -> Option<Current> {
 }
 
 impl Current {
+    /// Whether all its connections from before the programs were attached are known.
+    #[inline(always)]
+    pub fn is_classified(&self) -> bool {
+        self.flags & CLASSIFIED != 0
+    }
+
     /// What of the policy denies.
     #[inline(always)]
     pub fn enforcement(&self) -> Enforcement {

@@ -63,6 +63,16 @@ pub trait Datapath: Send {
     /// Detaches the pod and forgets what it learned. Nothing happens for a pod that is not enforced.
     fn release(&mut self, pod_uid: &str) -> Result<(), DatapathError>;
 
+    /// Resets the pod's TCP connections that the policy, which has just been put in force, does not allow any
+    /// more, so that both ends notice at once; their packets are dropped already. Nothing happens if another
+    /// policy is in force. After the first policy this also tells apart who opened the connections from before.
+    fn settle(
+        &mut self,
+        pod_uid: &str,
+        cgroup: &Path,
+        policy: &CompiledPolicy,
+    ) -> Result<Settled, DatapathError>;
+
     /// Removes what nothing uses any more: policies without a pod, learned addresses and flows that ran
     /// out, pins of pods whose cgroup is gone. Called every ten seconds or so.
     fn collect(&mut self) -> Result<(), DatapathError>;
@@ -72,6 +82,16 @@ pub trait Datapath: Send {
 
     /// The stream of events. The first call takes it; later calls get `None`.
     fn events(&mut self) -> Option<Box<dyn EventSource>>;
+}
+
+/// What was done about a pod's connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Connections that were reset.
+    pub reset: usize,
+    /// Connections from before the first policy that came in, and are judged as if the pod had opened them,
+    /// because the map `INHERITED` is full.
+    pub lost: usize,
 }
 
 /// The programs' ring buffer. Its descriptor is readable while events wait.

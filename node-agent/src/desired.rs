@@ -44,6 +44,14 @@ pub struct DesiredPod {
     pub fallback: Option<Fallback>,
 }
 
+impl DesiredPod {
+    /// The policy that is in force for the pod, or is to be.
+    #[must_use]
+    pub fn in_force_policy(&self) -> Option<&Arc<CompiledPolicy>> {
+        self.policy.as_ref().ok().or(self.fallback.as_ref().map(|fallback| &fallback.policy))
+    }
+}
+
 /// The policy of those Eggs of a pod that can be compiled.
 #[derive(Clone, Debug)]
 pub struct Fallback {

@@ -35,6 +35,7 @@ pub mod reporter;
 pub mod resolvers;
 pub mod run;
 pub mod settings;
+pub mod sockets;
 pub mod state;
 pub mod status;
 

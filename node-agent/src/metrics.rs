@@ -51,6 +51,7 @@ pub struct Metrics {
     waited: Histogram,
     enforce: Histogram,
     failures: Counter,
+    resets: Counter,
     events: Family<EventLabels, Counter>,
     datapath: Arc<DatapathCounters>,
     started: Instant,
@@ -70,6 +71,7 @@ impl Metrics {
             waited: times(),
             enforce: times(),
             failures: Counter::default(),
+            resets: Counter::default(),
             events: Family::default(),
             datapath: Arc::default(),
             started: Instant::now(),
@@ -90,6 +92,11 @@ impl Metrics {
             "Attempts to enforce or release a pod that the kernel refused",
             metrics.failures.clone(),
         );
+        registry.register(
+            "l7egg_agent_connections_reset",
+            "TCP connections that were reset because a changed policy does not allow them",
+            metrics.resets.clone(),
+        );
         registry.register("l7egg_datapath_events", "Events read from the kernel", metrics.events.clone());
         registry.register_collector(Box::new(Arc::clone(&metrics.datapath)));
         metrics
@@ -108,6 +115,11 @@ impl Metrics {
     /// The kernel refused something.
     pub fn failed(&self) {
         self.failures.inc();
+    }
+
+    /// So many connections were reset.
+    pub fn reset(&self, connections: usize) {
+        self.resets.inc_by(connections as u64);
     }
 
     /// An event came from the kernel.

@@ -85,9 +85,9 @@ mod tests {
 
     use super::*;
 
-    fn record(last: u8, at_ns: u64) -> Record {
+    fn record(last: u8, at_ms: u64) -> Record {
         let event = Event {
-            at_ns,
+            at_ns: at_ms * 1_000_000,
             remote: mapped([192, 0, 2, last]),
             remote_port: 443,
             protocol: protocol::TCP,

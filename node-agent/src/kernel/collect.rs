@@ -53,6 +53,24 @@ pub fn flows(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathEr
     Ok(())
 }
 
+/// Removes the inherited connections of subjects that are no more.
+pub fn inherited(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
+    if released.is_empty() {
+        return Ok(());
+    }
+    let mut over = Vec::new();
+    for entry in maps.inherited.iter() {
+        let (cookie, connection) = entry.map_err(kernel("reading map INHERITED"))?;
+        if released.contains(&connection.subject) {
+            over.push(cookie);
+        }
+    }
+    for cookie in over {
+        let _ = maps.inherited.remove(&cookie);
+    }
+    Ok(())
+}
+
 /// An answer may have come between the look and the removal.
 fn put_back_if_renewed(
     maps: &mut Maps,

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use aya::maps::{HashMap, Map, MapData, RingBuf};
 use l7egg_ebpf_common::abi::{Address, Event, Learned, LearnedKey, Name};
-use l7egg_policy::DomainName;
 
 use super::error::kernel;
+use super::names;
 use crate::clock::boot_ns;
 use crate::datapath::{DatapathError, EventSource};
 use crate::flow_log;
@@ -49,8 +49,7 @@ impl EventSource for Ring {
         let now_ns = boot_ns();
         let known = learned.names.iter().filter(|slot| slot.name != 0);
         let named = known.filter_map(|slot| {
-            let name = self.names.get(&slot.name, 0).ok()?;
-            let name = DomainName::from_wire(name.wire.get(..name.len as usize)?)?;
+            let name = names::by_hash(&self.names, slot.name)?;
             Some(flow_log::Learned { name, is_over: slot.expires_ns < now_ns })
         });
         named.collect()

@@ -10,9 +10,11 @@ mod automata;
 mod collect;
 mod error;
 mod events;
+mod names;
 mod pods;
 mod policies;
 mod programs;
+mod settle;
 pub(crate) mod sys;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::programs::Program;
-use l7egg_ebpf_common::abi::{ABI_VERSION, COUNTERS, Config, SOCKET_BALANCER, SUBJECTS_MAX, SubjectState};
+use l7egg_ebpf_common::abi::{
+    ABI_VERSION, CLASSIFIED, COUNTERS, Config, SOCKET_BALANCER, SUBJECTS_MAX, SubjectState,
+};
 use l7egg_ebpf_common::name::hash_key;
 use l7egg_policy::CompiledPolicy;
 
@@ -30,7 +34,9 @@ use self::policies::Policies;
 pub use self::programs::{HOOKS, Hook, Verified};
 use self::programs::{Maps, Programs};
 use crate::clock::boot_ns;
-use crate::datapath::{Counters, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource};
+use crate::datapath::{
+    Counters, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled,
+};
 
 /// The kernel's programs and maps, and what this agent knows of them.
 pub struct Kernel {
@@ -41,6 +47,8 @@ pub struct Kernel {
     pods: BTreeMap<String, Pod>,
     /// Policy id in force, by subject.
     in_force: BTreeMap<u32, u32>,
+    /// Subjects whose connections from before the programs were attached are known.
+    classified: BTreeSet<u32>,
     /// Subjects whose addresses and flows are still in the maps: their ids are not free yet.
     released: BTreeSet<u32>,
     last_subject: u32,
@@ -55,13 +63,16 @@ impl Kernel {
         let mut policies = Policies::open(&maps, hash_key)?;
         let pods: BTreeMap<String, Pod> =
             pods::open(&directory.join("pods"), &programs, &maps)?.into_iter().collect();
-        let mut in_force = BTreeMap::new();
+        let (mut in_force, mut classified) = (BTreeMap::new(), BTreeSet::new());
         for pod in pods.values() {
             let state = maps
                 .subjects
                 .get(&pod.subject, 0)
                 .map_err(kernel(format!("reading the state of subject {}", pod.subject)))?;
             in_force.insert(pod.subject, state.policy);
+            if state.flags & CLASSIFIED != 0 {
+                classified.insert(pod.subject);
+            }
         }
         // What was installed and not used, or written in part, when the last agent ended.
         let used: BTreeSet<u32> = in_force.values().copied().collect();
@@ -75,6 +86,7 @@ impl Kernel {
             policies,
             pods,
             in_force,
+            classified,
             released: BTreeSet::new(),
             last_subject,
         };
@@ -114,8 +126,9 @@ impl Kernel {
         policy: &CompiledPolicy,
         balanced: bool,
     ) -> Result<(), DatapathError> {
+        let classified = if self.classified.contains(&subject) { CLASSIFIED } else { 0 };
         let balancer = if balanced { SOCKET_BALANCER } else { 0 };
-        let state = SubjectState { policy: id, flags: policy.enforcement.flags() | balancer };
+        let state = SubjectState { policy: id, flags: policy.enforcement.flags() | classified | balancer };
         self.maps
             .subjects
             .set(subject, state, 0)
@@ -210,8 +223,36 @@ impl Datapath for Kernel {
             .set(pod.subject, SubjectState::default(), 0)
             .map_err(kernel(format!("clearing subject {} of pod {uid}", pod.subject)))?;
         self.in_force.remove(&pod.subject);
+        self.classified.remove(&pod.subject);
         self.released.insert(pod.subject);
         Ok(())
+    }
+
+    fn settle(
+        &mut self,
+        uid: &str,
+        cgroup: &Path,
+        policy: &CompiledPolicy,
+    ) -> Result<Settled, DatapathError> {
+        let Some(pod) = self.pods.get(uid) else { return Ok(Settled::default()) };
+        let subject = pod.subject;
+        let policy_id = self.in_force.get(&subject).copied().unwrap_or(0);
+        if self.policies.digest(policy_id) != Some(policy.digest) {
+            return Ok(Settled::default());
+        }
+        let is_first = !self.classified.contains(&subject);
+        let what = || kernel(format!("the state of subject {subject} of pod {uid}"));
+        let state = self.maps.subjects.get(&subject, 0).map_err(what())?;
+        let is_balanced = state.flags & SOCKET_BALANCER != 0;
+        let looked_at = settle::Subject { id: subject, cgroup, policy, policy_id, is_first, is_balanced };
+        let connections = self.directory.join("maps/CONNECTIONS");
+        let settled = settle::settle(&mut self.maps, &connections, &looked_at)?;
+        if is_first {
+            let state = SubjectState { flags: state.flags | CLASSIFIED, ..state };
+            self.maps.subjects.set(subject, state, 0).map_err(what())?;
+            self.classified.insert(subject);
+        }
+        Ok(settled)
     }
 
     fn collect(&mut self) -> Result<(), DatapathError> {
@@ -219,6 +260,7 @@ impl Datapath for Kernel {
         self.policies.retain(&mut self.maps, &used)?;
         collect::learned(&mut self.maps, boot_ns(), &self.released)?;
         collect::flows(&mut self.maps, &self.released)?;
+        collect::inherited(&mut self.maps, &self.released)?;
         self.released.clear();
         Ok(())
     }

@@ -8,8 +8,8 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
-    CidrData, Config, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks, NameVerdictKey, PatternKey,
-    PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU, SubjectState,
+    CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks, NameVerdictKey,
+    PatternKey, PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU, SubjectState,
 };
 
 use l7egg_ebpf_common::automaton::{Extent, State};
@@ -53,7 +53,7 @@ impl Hook {
 const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 20] = [
+const PINNED: [&str; 21] = [
     "CONFIG",
     "SUBJECT",
     "SUBJECTS",
@@ -73,6 +73,7 @@ const PINNED: [&str; 20] = [
     "FLOWS",
     "CONNECTIONS",
     "ASKED",
+    "INHERITED",
     "DNS_STREAMS",
 ];
 const PINNED_COUNTERS: [&str; 2] = ["COUNTS", "EVENTS"];
@@ -93,6 +94,7 @@ pub struct Maps {
     pub names: HashMap<MapData, u64, Name>,
     pub name_verdicts: HashMap<MapData, NameVerdictKey, Masks>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
+    pub inherited: HashMap<MapData, u64, Connection>,
     pub counts: PerCpuArray<MapData, u64>,
     pub events: Option<RingBuf<MapData>>,
     /// `SUBJECT`: cgroup storage, by cgroup and attach type.
@@ -243,6 +245,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         names: take!("NAMES"),
         name_verdicts: take!("NAME_VERDICTS"),
         flows: take!("FLOWS"),
+        inherited: take!("INHERITED"),
         counts: take!("COUNTS"),
         events: Some(take!("EVENTS")),
         subject: take!("SUBJECT"),

@@ -2,7 +2,7 @@
 //! enforce it, pass by pass. A pass changes nothing if nothing differs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -17,8 +17,8 @@ use crate::{
     assignment::AssignmentKey,
     causes::causes,
     cgroup::{CgroupEvent, PodCgroups},
-    datapath::{Datapath, DatapathError, EnforcedPod},
-    desired::{Desired, Failure, desired},
+    datapath::{Datapath, DatapathError, EnforcedPod, Settled},
+    desired::{Desired, DesiredPod, Failure, desired},
     explain::Explainer,
     inventory::Inventory,
     metrics::Metrics,
@@ -67,6 +67,9 @@ pub struct Reconciler<D> {
     desired: Desired,
     failures: BTreeMap<String, Failure>,
     timeline: Timeline,
+    /// Pods whose connections have not been looked at since their policy changed, or since the agent started.
+    unsettled: BTreeSet<String>,
+    told_unsettled: bool,
     /// Assignments that were said to be unreadable, with the reason.
     told_unreadable: BTreeMap<AssignmentKey, String>,
     told_unknown: bool,
@@ -75,6 +78,8 @@ pub struct Reconciler<D> {
 impl<D: Datapath> Reconciler<D> {
     /// A reconciler that knows nothing but what is in force. `inventory` is empty.
     pub fn new(datapath: D, inventory: Inventory, node: NodeResolvers, metrics: Arc<Metrics>) -> Self {
+        // The agent before may have ended between the change of a policy and this.
+        let unsettled = datapath.enforced().into_iter().flatten().map(|pod| pod.uid).collect();
         Reconciler {
             datapath,
             node,
@@ -85,6 +90,8 @@ impl<D: Datapath> Reconciler<D> {
             desired: Desired::default(),
             failures: BTreeMap::new(),
             timeline: Timeline::default(),
+            unsettled,
+            told_unsettled: false,
             told_unreadable: BTreeMap::new(),
             told_unknown: false,
         }
@@ -95,7 +102,8 @@ impl<D: Datapath> Reconciler<D> {
         let mut collect_at = Instant::now() + COLLECT_EVERY;
         loop {
             let mut stop = false;
-            match inputs.recv_timeout(TICK) {
+            let patience = if self.has_unsettled() { Duration::ZERO } else { TICK };
+            match inputs.recv_timeout(patience) {
                 Ok(first) => {
                     for input in std::iter::once(first).chain(inputs.try_iter()) {
                         stop |= self.take(input);
@@ -114,6 +122,8 @@ impl<D: Datapath> Reconciler<D> {
                     changed
                 });
             }
+            // One by one, so that a new pod does not wait for many.
+            self.settle_one();
             if Instant::now() >= collect_at {
                 self.collect();
                 collect_at = Instant::now() + COLLECT_EVERY;
@@ -166,6 +176,7 @@ impl<D: Datapath> Reconciler<D> {
             self.enforced()?
         };
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
+        self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));
         self.timeline
             .retain(|uid| self.cgroups.pods.contains_key(uid) || self.desired.pods.contains_key(uid));
         if let Ok(counters) = self.datapath.counters() {
@@ -227,6 +238,7 @@ impl<D: Datapath> Reconciler<D> {
                     Ok(()) => {
                         self.failures.remove(uid);
                         self.metrics.enforced(start.elapsed());
+                        self.unsettled.insert(uid.clone());
                         self.tell_enforced(uid, &short(&policy.digest), *first);
                     }
                     Err(error) => self.fail(uid, &error),
@@ -244,6 +256,62 @@ impl<D: Datapath> Reconciler<D> {
                 }
                 Err(error) => self.fail(uid, &error),
             },
+        }
+    }
+
+    /// A pod whose wanted policy is in force, and whose connections have yet to be looked at.
+    fn next_unsettled(&self) -> Option<&String> {
+        let is_ready = |uid: &&String| {
+            self.cgroups.pods.contains_key(*uid)
+                && self.desired.pods.get(*uid).is_some_and(|pod| pod.in_force_policy().is_some())
+        };
+        self.unsettled.iter().find(is_ready)
+    }
+
+    fn has_unsettled(&self) -> bool {
+        self.next_unsettled().is_some()
+    }
+
+    /// Looks at the connections of one pod.
+    pub fn settle_one(&mut self) {
+        let Some(uid) = self.next_unsettled().cloned() else { return };
+        self.unsettled.remove(&uid);
+        let (Some(cgroup), Some(policy)) =
+            (self.cgroups.pods.get(&uid), self.desired.pods.get(&uid).and_then(DesiredPod::in_force_policy))
+        else {
+            return;
+        };
+        match self.datapath.settle(&uid, &cgroup.path, &Arc::clone(policy)) {
+            Ok(settled) => self.tell_settled(&uid, settled),
+            Err(error) => {
+                self.metrics.failed();
+                let error = causes(&error);
+                if std::mem::replace(&mut self.told_unsettled, true) {
+                    tracing::debug!(uid, error, "connections of the pod could not be looked at");
+                } else {
+                    tracing::warn!(
+                        uid,
+                        error,
+                        "connections of a pod could not be looked at: those that are not allowed any more stop, but nobody is told; said once"
+                    );
+                }
+            }
+        }
+    }
+
+    fn tell_settled(&mut self, uid: &str, Settled { reset, lost }: Settled) {
+        self.metrics.reset(reset);
+        let (pod, eggs) = self.name(uid);
+        if reset > 0 {
+            tracing::info!(pod, uid, eggs, reset, "connections that are not allowed any more were reset");
+        }
+        if lost > 0 {
+            tracing::warn!(
+                pod,
+                uid,
+                lost,
+                "map INHERITED is full: connections that came in before the pod's first Egg are judged as the pod's own"
+            );
         }
     }
 

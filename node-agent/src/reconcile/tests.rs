@@ -216,3 +216,47 @@ fn the_loop_takes_inputs_publishes_and_ends() {
     thread.join().unwrap();
     assert_eq!(published.borrow().state.pods.len(), 2);
 }
+
+/// Settles as long as there is something to do; whose connections were looked at.
+fn settle(agent: &mut Reconciler<FakeDatapath>) -> Vec<(String, bool)> {
+    while agent.has_unsettled() {
+        agent.settle_one();
+    }
+    std::mem::take(&mut agent.datapath.settled)
+}
+
+#[test]
+fn connections_are_looked_at_after_every_change_and_after_a_restart() {
+    let mut agent = settled();
+    assert_eq!(settle(&mut agent), [("p1".to_owned(), true), ("p2".to_owned(), true)]);
+    assert_eq!(settle(&mut agent), []);
+    apply(&mut agent, &assignment("a").allow("10.0.0.0/9").pod("p1").pod("p2"));
+    pass(&mut agent);
+    assert_eq!(settle(&mut agent).len(), 2);
+
+    let mut restarted = self::agent(agent.datapath);
+    pass(&mut restarted);
+    assert_eq!(settle(&mut restarted), [], "before it knows what should be in force");
+    cgroups(&mut restarted, &["p1", "p2"]);
+    list(&mut restarted, &[assignment("a").allow("10.0.0.0/9").pod("p1").pod("p2")]);
+    pass(&mut restarted);
+    assert_eq!(settle(&mut restarted), [("p1".to_owned(), true), ("p2".to_owned(), true)]);
+}
+
+#[test]
+fn an_audited_node_enforces_nothing_and_says_so() {
+    let mut agent = Reconciler::new(
+        FakeDatapath::default(),
+        Inventory::new(true),
+        node_resolvers(),
+        Arc::new(Metrics::new(&mut Default::default())),
+    );
+    list(&mut agent, &[assignment("a").allow("10.0.0.0/8").pod("p1")]);
+    cgroups(&mut agent, &["p1"]);
+    pass(&mut agent);
+    assert_eq!(status(&mut agent, "a"), [(PodState::Audited, String::new())]);
+    assert!(agent.desired.pods["p1"].policy.as_ref().unwrap().enforcement.is_nothing());
+    let outcome = agent.pass().unwrap();
+    assert_eq!(outcome.state.pods[0].state, PodState::Audited);
+    assert_eq!(outcome.pods.values().next().unwrap().pod, "shop/p1");
+}

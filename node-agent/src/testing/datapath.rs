@@ -11,7 +11,7 @@ use l7egg_policy::CompiledPolicy;
 
 use crate::{
     cgroup::PodCgroups,
-    datapath::{Counters, Datapath, DatapathError, EnforcedPod, EventSource},
+    datapath::{Counters, Datapath, DatapathError, EnforcedPod, EventSource, Settled},
     testing::enforced_pod,
 };
 
@@ -22,6 +22,8 @@ pub struct FakeDatapath {
     pub pods: BTreeMap<String, EnforcedPod>,
     /// Every call that changes something, as `enforce <uid>` or `release <uid>`.
     pub calls: Vec<String>,
+    /// Every pod that was settled, and whether its policy was in force then.
+    pub settled: Vec<(String, bool)>,
     /// How often [`Datapath::collect`] was called.
     pub collected: usize,
     /// Uids for which `enforce` fails.
@@ -66,6 +68,17 @@ impl Datapath for FakeDatapath {
         self.calls.push(format!("release {uid}"));
         self.pods.remove(uid);
         Ok(())
+    }
+
+    fn settle(
+        &mut self,
+        uid: &str,
+        _cgroup: &Path,
+        policy: &CompiledPolicy,
+    ) -> Result<Settled, DatapathError> {
+        let in_force = self.pods.get(uid).is_some_and(|pod| pod.policy == policy.digest);
+        self.settled.push((uid.to_owned(), in_force));
+        Ok(Settled { reset: 1, lost: 0 })
     }
 
     fn collect(&mut self) -> Result<(), DatapathError> {

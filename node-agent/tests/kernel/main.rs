@@ -14,5 +14,6 @@ mod names_tcp;
 mod netns;
 mod oracle;
 mod raw;
+mod resets;
 mod socket_balancer;
 mod survival;

@@ -54,6 +54,12 @@ impl Setup {
         self.kernel.enforce(self.pod.uid(), self.pod.cgroup(), &policy).unwrap_or_else(fail);
     }
 
+    /// Looks at the pod's connections, as the agent does after it has enforced a policy; how many were reset.
+    pub fn settle(&mut self, yaml: &str) -> usize {
+        let settled = self.kernel.settle(self.pod.uid(), self.pod.cgroup(), &policy(yaml));
+        settled.unwrap_or_else(fail).reset
+    }
+
     /// The map `NAMES`, to take names out of.
     pub fn names(&self) -> HashMap<MapData, u64, Name> {
         let pin = self.bpffs.path().join(format!("l7egg/v{ABI_VERSION}/maps/NAMES"));

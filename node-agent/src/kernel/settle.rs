@@ -1,0 +1,216 @@
+//! A pod whose policy has changed: its TCP connections that are not allowed any more are reset.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use l7egg_ebpf_common::abi::{Connection, Direction, Flow, FlowKey, LearnedKey, protocol};
+use l7egg_policy::{CompiledPolicy, DomainName, to_number};
+
+use super::error::kernel;
+use super::programs::Maps;
+use super::{names, sys};
+use crate::clock::boot_ns;
+use crate::datapath::{DatapathError, Settled};
+use crate::netns::{self, Netns, PodNetwork};
+use crate::sockets::sock_diag::{Found, SockDiag, states};
+use crate::sockets::{Fate, View, fate};
+
+/// A pod, and what is in force for it.
+pub struct Subject<'a> {
+    /// Its id.
+    pub id: u32,
+    /// Directory of its cgroup.
+    pub cgroup: &'a Path,
+    /// The policy in force.
+    pub policy: &'a CompiledPolicy,
+    /// Id of the policy.
+    pub policy_id: u32,
+    /// The programs were attached just now.
+    pub is_first: bool,
+    /// Programs of others may have changed where its connections lead: what was asked for is not known here, so
+    /// none is reset. Their packets stop all the same.
+    pub is_balanced: bool,
+}
+
+/// The sockets of one network namespace.
+struct Sockets {
+    connections: Vec<Found>,
+    listening: BTreeSet<u16>,
+    own: BTreeSet<IpAddr>,
+    /// Connected UDP sockets, and the ports of the others; only looked at after the first policy.
+    datagrams: Vec<Found>,
+    receiving: BTreeSet<u16>,
+}
+
+/// Resets what the policy does not allow, and tells the programs of connections that they do not know.
+/// `connections` is where the map `CONNECTIONS` is pinned.
+pub fn settle(maps: &mut Maps, connections: &Path, subject: &Subject<'_>) -> Result<Settled, DatapathError> {
+    let host = Netns::current().map_err(kernel("finding the agent's network namespace"))?;
+    let what = || format!("looking for the network namespace of {}", subject.cgroup.display());
+    let netns = match netns::find(subject.cgroup, &host).map_err(kernel(what()))? {
+        // No process: no sockets.
+        None => return Ok(Settled::default()),
+        Some(PodNetwork::Host) => host,
+        Some(PodNetwork::Own(netns)) => netns,
+    };
+    let sockets = in_netns(&netns, "reading the sockets", || read(connections, subject.is_first))?;
+    let cgroups = cgroups(subject.cgroup);
+    let ours = |found: &&Found| found.cgroup.is_none_or(|cgroup| cgroups.contains(&cgroup));
+    let mut settled = Settled::default();
+    let mut reset = Vec::new();
+    for mut found in sockets.connections.iter().filter(ours).cloned() {
+        if found.connection.is_none() {
+            found.connection = maps.inherited.get(&found.cookie, 0).ok();
+        }
+        match decide(maps, subject, &sockets, &found) {
+            Fate::Keep => {}
+            Fate::Accepted => {
+                settled.lost += usize::from(!inherit(maps, subject, &found, Direction::Ingress))
+            }
+            Fate::Reset { .. } if subject.is_balanced => {}
+            Fate::Reset { is_known } => {
+                if !is_known {
+                    inherit(maps, subject, &found, Direction::Egress);
+                }
+                reset.push(found);
+            }
+        }
+    }
+    for found in sockets.datagrams.iter().filter(ours) {
+        if !sockets.receiving.contains(&found.local.port()) {
+            opened_here(maps, subject, found)?;
+        }
+    }
+    settled.reset = reset.len();
+    if !reset.is_empty() {
+        in_netns(&netns, "resetting connections", || destroy(&reset))?;
+    }
+    Ok(settled)
+}
+
+fn decide(maps: &Maps, subject: &Subject<'_>, sockets: &Sockets, found: &Found) -> Fate {
+    let names = |address: IpAddr, allowed_by: u64| names_of(maps, subject.id, address, allowed_by);
+    let view = View {
+        policy: subject.policy,
+        id: subject.policy_id,
+        is_first: subject.is_first,
+        listening: &sockets.listening,
+        own: &sockets.own,
+        names: &names,
+    };
+    fate(found, &view)
+}
+
+/// As `destination::judge` of the programs has them: those that have not run out, and the one given.
+fn names_of(maps: &Maps, subject: u32, address: IpAddr, allowed_by: u64) -> Option<Vec<DomainName>> {
+    let key = LearnedKey { subject, address: to_number(address).to_be_bytes() };
+    let now_ns = boot_ns();
+    let learned = maps.learned.get(&key, 0).unwrap_or_default();
+    let live = learned.names.iter().filter(|slot| slot.name != 0 && slot.expires_ns >= now_ns);
+    let hashes: BTreeSet<u64> =
+        live.map(|slot| slot.name).chain((allowed_by != 0).then_some(allowed_by)).collect();
+    hashes.into_iter().map(|hash| names::by_hash(&maps.names, hash)).collect()
+}
+
+/// Whether the programs could be told.
+fn inherit(maps: &mut Maps, subject: &Subject<'_>, found: &Found, direction: Direction) -> bool {
+    let connection = Connection {
+        name: 0,
+        remote: to_number(found.remote.ip()).to_be_bytes(),
+        remote_port: found.remote.port(),
+        local_port: found.local.port(),
+        policy: 0,
+        direction: direction as u32,
+        subject: subject.id,
+    };
+    maps.inherited.insert(found.cookie, connection, 0).is_ok()
+}
+
+/// The flow of a connected UDP socket from before is the pod's own: an answer that came first has made it one
+/// that was opened from outside, which no policy ends. If other sockets receive on its port, it may be one.
+fn opened_here(maps: &mut Maps, subject: &Subject<'_>, found: &Found) -> Result<(), DatapathError> {
+    let key = FlowKey {
+        subject: subject.id,
+        local_port: found.local.port(),
+        remote_port: found.remote.port(),
+        remote: to_number(found.remote.ip()).to_be_bytes(),
+        protocol: protocol::UDP,
+        reserved: [0; 3],
+    };
+    let flow = Flow { seen_ns: boot_ns(), name: 0, policy: 0, direction: Direction::Egress as u32 };
+    maps.flows.insert(key, flow, 0).map_err(kernel("writing to map FLOWS"))
+}
+
+/// Runs in the network namespace.
+fn read(connections: &Path, is_first: bool) -> io::Result<Sockets> {
+    let map = sys::open_pinned(connections)?;
+    let mut diag = SockDiag::open()?;
+    let tcp = protocol::TCP;
+    let listening = diag.dump(tcp, states::LISTEN, map.as_fd())?;
+    let mut datagrams = |states| {
+        if is_first { diag.dump(protocol::UDP, states, map.as_fd()) } else { Ok(Vec::new()) }
+    };
+    let (connected, receiving) = (datagrams(states::ESTABLISHED)?, datagrams(states::CLOSE)?);
+    Ok(Sockets {
+        connections: diag.dump(tcp, states::CONNECTIONS, map.as_fd())?,
+        listening: listening.iter().map(|found| found.local.port()).collect(),
+        own: own_addresses()?,
+        datagrams: connected,
+        receiving: receiving.iter().map(|found| found.local.port()).collect(),
+    })
+}
+
+fn destroy(reset: &[Found]) -> io::Result<()> {
+    let mut diag = SockDiag::open()?;
+    reset.iter().try_for_each(|found| diag.destroy(found))
+}
+
+fn own_addresses() -> io::Result<BTreeSet<IpAddr>> {
+    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from(std::net::SocketAddrV4::from(*v4)));
+        let v6 = || address.as_sockaddr_in6().map(|v6| SocketAddr::from(std::net::SocketAddrV6::from(*v6)));
+        Some(v4.or_else(v6)?.ip())
+    });
+    Ok(addresses.collect())
+}
+
+fn in_netns<T: Send>(
+    netns: &Netns,
+    what: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> Result<T, DatapathError> {
+    let what = || format!("{what} of network namespace {}", netns.id());
+    netns.run(work).map_err(kernel(what()))?.map_err(|error| match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOENT) => DatapathError::Kernel {
+            what: format!(
+                "{}: this kernel has no CONFIG_INET_DIAG_DESTROY or no module tcp_diag; connections that are not allowed any more stop without notice",
+                what()
+            ),
+            source: error.into(),
+        },
+        _ => kernel(what())(error),
+    })
+}
+
+/// Ids of a pod's cgroup and of all below it.
+fn cgroups(pod: &Path) -> BTreeSet<u64> {
+    let mut ids = BTreeSet::new();
+    let mut directories = vec![PathBuf::from(pod)];
+    while let Some(directory) = directories.pop() {
+        let Ok(metadata) = fs::metadata(&directory) else { continue };
+        ids.insert(metadata.ino());
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        directories.extend(
+            entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
+    }
+    ids
+}

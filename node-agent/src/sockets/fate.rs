@@ -1,0 +1,173 @@
+//! What becomes of a connection under a policy.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use l7egg_ebpf_common::abi::{Connection, Direction, protocol};
+use l7egg_policy::{CompiledPolicy, DomainName, Flow, Verdict, lookup_compiled, to_number};
+
+use super::sock_diag::Found;
+
+/// What is to be done about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing.
+    Keep,
+    /// Nothing, and the programs have to be told that it came in: they do not remember it.
+    Accepted,
+    /// It is not allowed: it ends. If the programs do not remember it, they have to be told of it first, or its
+    /// last segment would be dropped.
+    Reset {
+        /// The programs remember it.
+        is_known: bool,
+    },
+}
+
+/// What a connection is looked at with.
+pub struct View<'a> {
+    /// The policy in force.
+    pub policy: &'a CompiledPolicy,
+    /// Its id.
+    pub id: u32,
+    /// The programs were attached just now: connections that they do not remember can have come in before.
+    pub is_first: bool,
+    /// Ports that somebody in the network namespace listens on.
+    pub listening: &'a BTreeSet<u16>,
+    /// The namespace's own addresses.
+    pub own: &'a BTreeSet<IpAddr>,
+    /// The names by which the address was learned, and the one with this hash if it is not 0; `None` if one of
+    /// them is lost.
+    pub names: &'a dyn Fn(IpAddr, u64) -> Option<Vec<DomainName>>,
+}
+
+/// The fate of one connection. As the programs judge its next packet, if there were one.
+#[must_use]
+pub fn fate(found: &Found, view: &View<'_>) -> Fate {
+    let remote = found.remote.ip();
+    if remote.is_loopback() || view.own.contains(&remote) {
+        return Fate::Keep;
+    }
+    let known = found.connection.as_ref().filter(|known| is_of(known, found));
+    let opened_there = match known {
+        Some(known) => known.direction == Direction::Ingress as u32,
+        None => view.is_first && view.listening.contains(&found.local.port()),
+    };
+    if opened_there || known.is_some_and(|known| known.policy == view.id) {
+        return if known.is_some() { Fate::Keep } else { Fate::Accepted };
+    }
+    let flow = Flow {
+        protocol: protocol::TCP,
+        address: remote,
+        port: found.remote.port(),
+        direction: Direction::Egress,
+    };
+    let verdict = (view.names)(remote, known.map_or(0, |known| known.name))
+        .map(|names| lookup_compiled(view.policy, &names, flow));
+    match verdict {
+        Some(Verdict::Deny) => Fate::Reset { is_known: known.is_some() },
+        // What cannot be judged here is left to the programs.
+        _ => Fate::Keep,
+    }
+}
+
+/// Whether what is remembered is of the present connection: a socket can be connected again.
+fn is_of(known: &Connection, found: &Found) -> bool {
+    known.remote == to_number(found.remote.ip()).to_be_bytes()
+        && known.remote_port == found.remote.port()
+        && (known.local_port == 0 || known.local_port == found.local.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use l7egg_crds::PolicySpec;
+    use l7egg_policy::{ResolvConf, Source, compile};
+
+    use super::*;
+    use crate::sockets::sock_diag;
+
+    const ID: u32 = 7;
+
+    /// The fate of a connection under a policy of one network and one name.
+    fn judged(connection: Option<Connection>, remote: &str, local_port: u16, is_first: bool) -> Fate {
+        let spec: PolicySpec = serde_yaml::from_str(
+            "{egress: [{to: [{cidr: 192.0.2.0/24}]}, {to: [{domainNames: [api.example.com]}]}]}",
+        )
+        .unwrap();
+        let policy =
+            compile(&[Source { name: "Egg a/b".into(), spec: &spec }], &ResolvConf::default()).unwrap();
+        let mut found = sock_diag::tests::found(remote, local_port);
+        found.connection = connection;
+        let names = |_: IpAddr, name: u64| match name {
+            0 => Some(vec![]),
+            1 => Some(vec![DomainName::parse("api.example.com").unwrap()]),
+            2 => Some(vec![DomainName::parse("other.example.com").unwrap()]),
+            _ => None,
+        };
+        fate(
+            &found,
+            &View {
+                policy: &policy,
+                id: ID,
+                is_first,
+                listening: &[8080].into(),
+                own: &["10.0.0.9".parse().unwrap()].into(),
+                names: &names,
+            },
+        )
+    }
+
+    /// What the programs remember of it.
+    fn known(remote: &str, policy: u32, direction: Direction, name: u64) -> Option<Connection> {
+        let found = sock_diag::tests::found(remote, 0);
+        Some(Connection {
+            name,
+            remote: to_number(found.remote.ip()).to_be_bytes(),
+            remote_port: found.remote.port(),
+            local_port: 0,
+            policy,
+            direction: direction as u32,
+            subject: 1,
+        })
+    }
+
+    const DENIED: &str = "198.51.100.1:443";
+
+    #[test]
+    fn what_is_not_allowed_any_more_ends() {
+        let was = |name| known(DENIED, ID - 1, Direction::Egress, name);
+        assert_eq!(judged(was(0), DENIED, 4000, false), Fate::Reset { is_known: true });
+        assert_eq!(judged(was(1), DENIED, 4000, false), Fate::Keep, "by its name, whatever the TTL");
+        assert_eq!(judged(was(2), DENIED, 4000, false), Fate::Reset { is_known: true });
+        assert_eq!(judged(was(3), DENIED, 4000, false), Fate::Keep, "a name that is lost");
+        let now = known(DENIED, ID, Direction::Egress, 0);
+        assert_eq!(judged(now, DENIED, 4000, false), Fate::Keep, "judged by this policy");
+        let allowed = "192.0.2.1:443";
+        assert_eq!(judged(known(allowed, 1, Direction::Egress, 0), allowed, 4000, false), Fate::Keep);
+    }
+
+    #[test]
+    fn what_came_in_lives() {
+        assert_eq!(judged(known(DENIED, 0, Direction::Ingress, 0), DENIED, 8080, false), Fate::Keep);
+        assert_eq!(judged(None, DENIED, 8080, true), Fate::Accepted, "from before");
+        assert_eq!(judged(None, DENIED, 8080, false), Fate::Reset { is_known: false }, "made up later");
+    }
+
+    #[test]
+    fn what_was_opened_before_is_judged_by_its_address() {
+        assert_eq!(judged(None, DENIED, 4000, true), Fate::Reset { is_known: false });
+        assert_eq!(judged(None, "192.0.2.1:443", 4000, true), Fate::Keep);
+    }
+
+    #[test]
+    fn what_is_remembered_of_another_connection_is_not_asked() {
+        let other = known("198.51.100.2:443", ID, Direction::Egress, 0);
+        assert_eq!(judged(other, DENIED, 4000, false), Fate::Reset { is_known: false });
+    }
+
+    #[test]
+    fn what_stays_in_the_pod_is_free() {
+        for remote in ["127.0.0.1:80", "[::1]:80", "10.0.0.9:80"] {
+            assert_eq!(judged(None, remote, 4000, true), Fate::Keep, "{remote}");
+        }
+    }
+}
