@@ -32,6 +32,7 @@ pub mod reporter;
 pub mod resolvers;
 pub mod run;
 pub mod settings;
+pub mod shaping;
 pub mod state;
 pub mod status;
 

@@ -13,5 +13,6 @@ mod names_tcp;
 mod netns;
 mod oracle;
 mod raw;
+mod shaping;
 mod socket_balancer;
 mod survival;

@@ -54,6 +54,7 @@ impl Part {
                 "curl",
                 "dnsmasq-base",
                 "iproute2",
+                "iputils-ping",
                 "libc-bin",
                 "python3",
             ],
