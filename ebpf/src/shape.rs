@@ -14,7 +14,7 @@
 
 mod atomic;
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, TC_ACT_SHOT, TC_ACT_UNSPEC, __sk_buff};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_NO_PREALLOC, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::{bpf_get_hash_recalc, bpf_ktime_get_ns, bpf_skb_ecn_set_ce};
 use aya_ebpf::macros::{classifier, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
@@ -70,9 +70,8 @@ pub fn shape(ctx: TcContext) -> i32 {
     let levels = caps.map(level);
     // SAFETY: the kernel hands a valid context to the program; the verifier checks the offsets. `wire_len`
     // has the headers of every segment of a GSO packet.
-    let packet = unsafe {
-        Packet { now_ns: bpf_ktime_get_ns(), bytes: (*skb).wire_len, earliest_ns: (*skb).tstamp }
-    };
+    let packet =
+        unsafe { Packet { now_ns: bpf_ktime_get_ns(), bytes: (*skb).wire_len, earliest_ns: (*skb).tstamp } };
     // SAFETY: as above.
     let key = FlowClockKey { slot, hash: unsafe { bpf_get_hash_recalc(skb) } };
     let decision = match FLOW_CLOCKS.get_ptr_mut(&key) {
@@ -108,7 +107,8 @@ pub fn shape(ctx: TcContext) -> i32 {
         }
         Decision::Drop { level } => {
             let cap = if level < CAPS_PER_POD { caps[level] } else { 0 };
-            for counts in [SHAPED_COUNTS.get_ptr_mut(slot), CAP_COUNTS.get_ptr_mut(cap)].into_iter().flatten() {
+            for counts in [SHAPED_COUNTS.get_ptr_mut(slot), CAP_COUNTS.get_ptr_mut(cap)].into_iter().flatten()
+            {
                 // SAFETY: this CPU's element.
                 unsafe { (*counts).dropped += 1 };
             }

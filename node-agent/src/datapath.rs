@@ -17,7 +17,7 @@ use l7egg_policy::CompiledPolicy;
 use crate::shaping::Cap;
 
 /// Reason of a pod whose network is being set up.
-const NETWORK_NOT_READY: &str = "NetworkNotReady";
+pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 
 /// SHA-256 over everything that a compiled policy writes to the kernel: equal digests, equal policies.
 pub type Digest = [u8; 32];

@@ -2,8 +2,12 @@
 
 use std::fmt;
 
-use l7egg_ebpf_common::abi;
+use l7egg_crds::{AssignedPod, ShapingScope};
+use l7egg_ebpf_common::abi::{self, CAPS_PER_POD};
 use l7egg_ebpf_common::shape::{SPARSE_SHARE, cost_ns};
+use l7egg_policy::Limit;
+
+use crate::assignment::Assignment;
 
 /// Bytes of a full Ethernet frame, without its checksum.
 const FRAME: u64 = 1514;
@@ -51,6 +55,53 @@ impl fmt::Display for CapName {
             CapName::Namespace { egg, namespace } => write!(f, "namespace/{namespace}/{egg}"),
         }
     }
+}
+
+/// The cap that an Egg puts on one of its pods, if any.
+#[must_use]
+pub fn cap_of(assignment: &Assignment, pod: &AssignedPod) -> Option<Cap> {
+    let limit = Limit::of(&assignment.policy)?;
+    let egg = || assignment.egg.uid.clone();
+    let (name, namespace) = match limit.scope {
+        ShapingScope::Pod => {
+            let name = CapName::Pod { uid: pod.uid.clone() };
+            return Some(Cap { name, bits_per_second: limit.bits_per_second, burst: limit.burst });
+        }
+        ShapingScope::Egg => (CapName::Egg { uid: egg() }, None),
+        ShapingScope::Namespace => {
+            let namespace = pod.namespace.clone();
+            (CapName::Namespace { egg: egg(), namespace: namespace.clone() }, Some(namespace))
+        }
+    };
+    let share = assignment.shares.iter().find(|share| share.namespace == namespace);
+    let share = share.and_then(|share| u64::try_from(share.bits_per_second).ok());
+    let bits_per_second = share.unwrap_or(limit.bits_per_second).clamp(1, limit.bits_per_second);
+    Some(Cap { name, bits_per_second, burst: limit.burst })
+}
+
+/// The caps of a pod that hold together: of those with one name the strictest, and the strictest of all first. More than
+/// the kernel can nest are not needed to hold what the first ones do.
+#[must_use]
+pub fn nest(mut caps: Vec<Cap>) -> Vec<Cap> {
+    caps.sort_by(|a, b| (a.bits_per_second, &a.name).cmp(&(b.bits_per_second, &b.name)));
+    let mut nested: Vec<Cap> = Vec::new();
+    for cap in caps {
+        if nested.len() < CAPS_PER_POD && nested.iter().all(|known| known.name != cap.name) {
+            nested.push(cap);
+        }
+    }
+    nested
+}
+
+/// A rate as a quantity: in the largest unit that leaves it whole.
+#[must_use]
+pub fn rate_text(bits_per_second: u64) -> String {
+    for (unit, suffix) in [(1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")] {
+        if bits_per_second >= unit && bits_per_second.is_multiple_of(unit) {
+            return format!("{}{suffix}", bits_per_second / unit);
+        }
+    }
+    bits_per_second.to_string()
 }
 
 impl Cap {
@@ -101,6 +152,18 @@ mod tests {
         assert_eq!((fast.burst_ns, fast.horizon_ns, fast.mark_ns), (4 * MS, 500 * MS, 5 * MS));
         let said = Cap { burst: Some(65_536), ..cap(20_000_000) }.in_kernel();
         assert_eq!(said.burst_ns, 26_214_400);
+    }
+
+    #[test]
+    fn of_several_caps_the_strictest_come_first() {
+        let egg = |uid: &str, bits_per_second| Cap {
+            name: CapName::Egg { uid: uid.into() },
+            ..cap(bits_per_second)
+        };
+        let nested = nest(vec![cap(9_000_000), egg("a", 5_000_000), cap(2_000_000), egg("b", 7_000_000)]);
+        assert_eq!(nested, [cap(2_000_000), egg("a", 5_000_000), egg("b", 7_000_000)]);
+        let many = (0..9).map(|n| egg(&n.to_string(), 1_000_000 * (9 - n))).collect();
+        assert_eq!(nest(many).last().unwrap().bits_per_second, 4_000_000);
     }
 
     #[test]

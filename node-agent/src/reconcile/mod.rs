@@ -63,6 +63,8 @@ pub struct Reconciler<D> {
     policies: PolicyCache,
     desired: Desired,
     failures: BTreeMap<String, Failure>,
+    /// Why pods are not under their caps, by uid.
+    unshaped: BTreeMap<String, Failure>,
     timeline: Timeline,
     /// Assignments that were said to be unreadable, with the reason.
     told_unreadable: BTreeMap<AssignmentKey, String>,
@@ -81,6 +83,7 @@ impl<D: Datapath> Reconciler<D> {
             policies: PolicyCache::default(),
             desired: Desired::default(),
             failures: BTreeMap::new(),
+            unshaped: BTreeMap::new(),
             timeline: Timeline::default(),
             told_unreadable: BTreeMap::new(),
             told_unknown: false,
@@ -155,7 +158,7 @@ impl<D: Datapath> Reconciler<D> {
     /// be asked.
     pub fn pass(&mut self) -> Option<Outcome> {
         let enforced = self.enforced()?;
-        let operations = plan(&self.desired, &enforced, &self.cgroups);
+        let operations = plan(&self.desired, &enforced, &self.datapath.shaped(), &self.cgroups);
         let enforced = if operations.is_empty() {
             enforced
         } else {
@@ -163,6 +166,7 @@ impl<D: Datapath> Reconciler<D> {
             self.enforced()?
         };
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
+        self.unshaped.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.timeline
             .retain(|uid| self.cgroups.pods.contains_key(uid) || self.desired.pods.contains_key(uid));
         if let Ok(counters) = self.datapath.counters() {
@@ -174,6 +178,8 @@ impl<D: Datapath> Reconciler<D> {
             enforced: &enforced,
             cgroups: &self.cgroups,
             failures: &self.failures,
+            shaped: &self.datapath.shaped().into_iter().map(|pod| (pod.uid.clone(), pod)).collect(),
+            unshaped: &self.unshaped,
         };
         Some(Outcome { state: state(&self.inventory, findings), reports: reports(&self.inventory, findings) })
     }
@@ -223,6 +229,29 @@ impl<D: Datapath> Reconciler<D> {
                         self.tell_enforced(uid, &short(&policy.digest), *first);
                     }
                     Err(error) => self.fail(uid, &error),
+                }
+            }
+            Operation::Shape { uid, cgroup, caps } => match self.datapath.shape(uid, &cgroup.path, caps) {
+                Ok(()) => {
+                    self.unshaped.remove(uid);
+                    let (pod, _) = self.name(uid);
+                    let strictest = self.desired.pods.get(uid).map(|pod| pod.strictest.as_str());
+                    tracing::info!(
+                        pod,
+                        uid,
+                        limit = strictest.unwrap_or_default(),
+                        "bandwidth limit of the pod set"
+                    );
+                }
+                Err(error) => self.fail_shaping(uid, &error),
+            },
+            Operation::Unshape { uid, cgroup } => {
+                match self.datapath.unshape(uid, cgroup.as_ref().map(|cgroup| cgroup.path.as_path())) {
+                    Ok(()) => {
+                        self.unshaped.remove(uid);
+                        tracing::debug!(uid, "bandwidth limit of the pod taken off");
+                    }
+                    Err(error) => self.fail_shaping(uid, &error),
                 }
             }
             Operation::Release { uid, why } => match self.datapath.release(uid) {
@@ -283,6 +312,26 @@ impl<D: Datapath> Reconciler<D> {
             self.failures.insert(uid.to_owned(), failure);
         }
         self.metrics.failed();
+    }
+
+    fn fail_shaping(&mut self, uid: &str, error: &DatapathError) {
+        let failure = Failure { reason: error.reason(), message: causes(error) };
+        if error.is_not_yet() {
+            tracing::debug!(uid, "{}", failure.message);
+        } else {
+            self.metrics.failed();
+            if self.unshaped.get(uid) != Some(&failure) {
+                let (pod, eggs) = self.name(uid);
+                tracing::error!(
+                    pod,
+                    uid,
+                    eggs,
+                    error = failure.message,
+                    "bandwidth limit cannot be applied; tried again every second"
+                );
+            }
+        }
+        self.unshaped.insert(uid.to_owned(), failure);
     }
 
     fn collect(&mut self) {

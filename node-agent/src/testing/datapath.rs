@@ -74,7 +74,10 @@ impl Datapath for FakeDatapath {
     }
 
     fn shaped(&self) -> Vec<ShapedPod> {
-        self.shaped.iter().map(|(uid, caps)| ShapedPod { uid: uid.clone(), caps: Some(caps.clone()) }).collect()
+        self.shaped
+            .iter()
+            .map(|(uid, caps)| ShapedPod { uid: uid.clone(), caps: Some(caps.clone()) })
+            .collect()
     }
 
     fn shape(&mut self, uid: &str, cgroup: &Path, caps: &[Cap]) -> Result<(), DatapathError> {

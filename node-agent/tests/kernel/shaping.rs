@@ -119,7 +119,8 @@ fn everything_is_put_back() {
     if !has_fq(&mut shaped) {
         return;
     }
-    let state = |shaped: &Shaped| (shaped.show("tc", &["qdisc"]), shaped.show("ip", &["-d", "link", "show", "eth0"]));
+    let state =
+        |shaped: &Shaped| (shaped.show("tc", &["qdisc"]), shaped.show("ip", &["-d", "link", "show", "eth0"]));
     assert!(state(&shaped).0.contains("qdisc fq 6c37: dev eth0 root"), "{:?}", state(&shaped));
     assert!(state(&shaped).1.contains("gso_max_segs 1 "), "{:?}", state(&shaped));
     shaped.unshape();

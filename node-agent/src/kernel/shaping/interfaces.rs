@@ -143,7 +143,9 @@ fn to_be_saved(interface: &Interface, qdisc: &RootQdisc) -> Result<SavedInterfac
         return Ok(before);
     }
     let (kind, options) = (qdisc.kind.as_bytes(), &qdisc.options);
-    if !qdisc.can_be_put_back() || kind.len() > before.qdisc_kind.len() || options.len() > before.qdisc_options.len()
+    if !qdisc.can_be_put_back()
+        || kind.len() > before.qdisc_kind.len()
+        || options.len() > before.qdisc_options.len()
     {
         return Err(DatapathError::interface_in_use(&interface.name, &qdisc.kind));
     }

@@ -54,10 +54,8 @@ impl Shaping {
     pub fn open(maps: &Path, directory: PathBuf, method: Method) -> Result<Self, DatapathError> {
         let (factory, maps) = Factory::open(maps)?;
         let cap_ids = CapIds::open(&maps)?;
-        let pods: BTreeMap<String, Pod> = pinned(&directory)?
-            .into_iter()
-            .map(|(slot, uid)| (uid, Pod { slot, applied: None }))
-            .collect();
+        let pods: BTreeMap<String, Pod> =
+            pinned(&directory)?.into_iter().map(|(slot, uid)| (uid, Pod { slot, applied: None })).collect();
         let last_slot = pods.values().map(|pod| pod.slot).max().unwrap_or(0);
         Ok(Shaping { directory, method, factory, maps, cap_ids, pods, last_slot })
     }
@@ -125,11 +123,8 @@ impl Shaping {
         let mut counts = ShapedCounts::default();
         let mut caps = BTreeSet::new();
         for (uid, pod) in &self.pods {
-            let of_pod = self
-                .maps
-                .pod_counts
-                .get(&pod.slot, 0)
-                .map_err(kernel("reading map SHAPED_COUNTS"))?;
+            let of_pod =
+                self.maps.pod_counts.get(&pod.slot, 0).map_err(kernel("reading map SHAPED_COUNTS"))?;
             counts.pods.insert(uid.clone(), sum(of_pod.iter()));
             caps.extend(self.maps.pods.get(&pod.slot, 0).map_err(kernel("reading map SHAPED_PODS"))?.caps);
         }
@@ -154,10 +149,7 @@ impl Shaping {
         let new = abi::ShapedPod { caps: ids };
         let now = self.maps.pods.get(&slot, 0).map_err(kernel("reading map SHAPED_PODS"))?;
         if now != new {
-            self.maps
-                .pods
-                .set(slot, new, 0)
-                .map_err(kernel(format!("writing the caps of slot {slot}")))?;
+            self.maps.pods.set(slot, new, 0).map_err(kernel(format!("writing the caps of slot {slot}")))?;
         }
         Ok(())
     }

@@ -91,10 +91,9 @@ impl Factory {
         for name in PINNED {
             loader.map_pin_path(name, self.maps.join(name));
         }
-        loader.load(OBJECT).map_err(kernel(format!(
-            "reading the shaping program with its maps in {}",
-            self.maps.display()
-        )))
+        loader
+            .load(OBJECT)
+            .map_err(kernel(format!("reading the shaping program with its maps in {}", self.maps.display())))
     }
 }
 
@@ -111,8 +110,7 @@ impl PodProgram {
 
     /// Instructions that the verifier looked at (Linux 5.16 and later).
     pub fn verified(&mut self) -> Result<Option<u32>, DatapathError> {
-        let info =
-            classifier(&mut self.ebpf)?.info().map_err(kernel("asking about the shaping program"))?;
+        let info = classifier(&mut self.ebpf)?.info().map_err(kernel("asking about the shaping program"))?;
         Ok(info.verified_instruction_count())
     }
 }

@@ -57,11 +57,8 @@ impl Traffic {
 
 /// Sends for some time over so many connections.
 pub fn bulk(pod: &Pod, flows: usize, time: Duration) -> Traffic {
-    let listener = pod
-        .world_netns()
-        .run(|| TcpListener::bind((WORLD, 0)))
-        .expect("the world")
-        .expect("a listener");
+    let listener =
+        pod.world_netns().run(|| TcpListener::bind((WORLD, 0))).expect("the world").expect("a listener");
     let port = listener.local_addr().expect("its address").port();
     let before = retransmits(pod);
     let stop = AtomicBool::new(false);
@@ -107,10 +104,8 @@ pub fn ping(pod: &Pod, time: Duration) -> Vec<f64> {
     let arguments = ["-n", "-i", &interval, "-c", &count, "-W", "2", "-s", "16", WORLD];
     let output = pod.command("ping".as_ref(), &arguments).output().expect("ping (package iputils-ping)");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut times: Vec<f64> = text
-        .lines()
-        .filter_map(|line| line.split_once("time=")?.1.split(' ').next()?.parse().ok())
-        .collect();
+    let mut times: Vec<f64> =
+        text.lines().filter_map(|line| line.split_once("time=")?.1.split(' ').next()?.parse().ok()).collect();
     times.sort_by(f64::total_cmp);
     times
 }
