@@ -110,7 +110,7 @@ fn number(text: &str, rates: bool) -> Option<u128> {
     let scale = 10u128.pow(fraction.len() as u32);
     let digits: u128 = format!("0{whole}{fraction}").parse().ok()?;
     let product = digits * multiplier;
-    (product % (scale * divisor) == 0).then_some(product / (scale * divisor))
+    product.is_multiple_of(scale * divisor).then_some(product / (scale * divisor))
 }
 
 fn suffix_of(suffix: &str, rates: bool) -> Option<(u128, u128)> {
