@@ -33,6 +33,7 @@ pub mod resolvers;
 pub mod run;
 pub mod settings;
 pub mod shaping;
+pub mod shaping_metrics;
 pub mod state;
 pub mod status;
 

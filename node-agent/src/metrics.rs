@@ -24,7 +24,11 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use crate::{datapath::Counters, reconcile::Outcome};
+use crate::{
+    datapath::Counters,
+    reconcile::Outcome,
+    shaping_metrics::{NamedCounts, ShapingCounters},
+};
 
 /// Names of [`l7egg_ebpf_common::abi::Counter`], by index.
 const COUNTER_NAMES: [&str; COUNTERS as usize] = [
@@ -52,6 +56,7 @@ pub struct Metrics {
     failures: Counter,
     events: Family<EventLabels, Counter>,
     datapath: Arc<DatapathCounters>,
+    shaping: Arc<ShapingCounters>,
     started: Instant,
     alive_ms: AtomicU64,
 }
@@ -71,6 +76,7 @@ impl Metrics {
             failures: Counter::default(),
             events: Family::default(),
             datapath: Arc::default(),
+            shaping: Arc::default(),
             started: Instant::now(),
             alive_ms: AtomicU64::new(0),
         };
@@ -91,6 +97,7 @@ impl Metrics {
         );
         registry.register("l7egg_datapath_events", "Events read from the kernel", metrics.events.clone());
         registry.register_collector(Box::new(Arc::clone(&metrics.datapath)));
+        registry.register_collector(Box::new(Arc::clone(&metrics.shaping)));
         metrics
     }
 
@@ -119,6 +126,11 @@ impl Metrics {
         for (total, now) in self.datapath.0.iter().zip(counters) {
             total.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// What the shaping programs have counted.
+    pub fn shaping(&self, counts: NamedCounts) {
+        self.shaping.set(counts);
     }
 
     /// The reconciler has made its round.

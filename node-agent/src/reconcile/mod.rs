@@ -14,10 +14,10 @@ mod timeline;
 
 use self::timeline::Timeline;
 use crate::{
-    assignment::AssignmentKey,
+    assignment::{AssignmentKey, egg_name},
     causes::causes,
     cgroup::{CgroupEvent, PodCgroups},
-    datapath::{Datapath, DatapathError, EnforcedPod},
+    datapath::{Datapath, DatapathError, EnforcedPod, ShapedCounts},
     desired::{Desired, Failure, desired},
     inventory::Inventory,
     metrics::Metrics,
@@ -25,6 +25,7 @@ use crate::{
     policies::PolicyCache,
     report::{Findings, Report, reports},
     resolvers::NodeResolvers,
+    shaping_metrics::NamedCounts,
     state::{AgentState, short, state},
 };
 
@@ -171,6 +172,9 @@ impl<D: Datapath> Reconciler<D> {
             .retain(|uid| self.cgroups.pods.contains_key(uid) || self.desired.pods.contains_key(uid));
         if let Ok(counters) = self.datapath.counters() {
             self.metrics.datapath(counters);
+        }
+        if let Ok(counts) = self.datapath.shaped_counts() {
+            self.metrics.shaping(self.named(counts));
         }
         let enforced = enforced.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
         let findings = Findings {
@@ -341,6 +345,28 @@ impl<D: Datapath> Reconciler<D> {
                 "what nothing uses any more stays in the kernel's maps for now"
             );
         }
+    }
+
+    /// Counts by names that people know; those of pods that no Egg selects any more are left out.
+    fn named(&self, counts: ShapedCounts) -> NamedCounts {
+        let pods = counts.pods.into_iter().filter_map(|(uid, counts)| {
+            let pod = self.desired.pods.get(&uid)?;
+            Some((format!("{}/{}", pod.namespace, pod.name), counts))
+        });
+        let caps = counts.caps.into_iter().filter_map(|cap| {
+            let egg = self.inventory.entries().filter_map(|entry| entry.good.as_ref()).find_map(|good| {
+                let uid = &good.egg.uid;
+                let of_namespace = || Some(cap.name.strip_prefix("namespace/")?.strip_suffix(uid.as_str())?);
+                if cap.name.strip_prefix("egg/") == Some(uid) {
+                    Some(egg_name(&good.egg))
+                } else {
+                    let namespace = of_namespace()?.trim_end_matches('/');
+                    Some(format!("{} in namespace {namespace}", egg_name(&good.egg)))
+                }
+            });
+            Some((egg?, cap.counts))
+        });
+        NamedCounts { pods: pods.collect(), caps: caps.collect() }
     }
 
     fn name(&self, uid: &str) -> (String, String) {

@@ -211,3 +211,24 @@ fn the_loop_takes_inputs_publishes_and_ends() {
     thread.join().unwrap();
     assert_eq!(published.borrow().state.pods.len(), 2);
 }
+
+#[test]
+fn bandwidth_limits_follow_their_eggs_and_a_refusal_is_told() {
+    let mut agent = agent(FakeDatapath::default());
+    list(&mut agent, &[assignment("a").shape("5M", "Pod").pod("p1").pod("p2")]);
+    cgroups(&mut agent, &["p1", "p2"]);
+    assert_eq!(pass(&mut agent), ["enforce p1", "enforce p2", "shape p1", "shape p2"]);
+    assert!(pass(&mut agent).is_empty());
+    apply(&mut agent, &assignment("a").shape("6M", "Pod").pod("p1").pod("p2"));
+    assert_eq!(pass(&mut agent), ["shape p1", "shape p2"]);
+    apply(&mut agent, &assignment("a").pod("p1").pod("p2"));
+    assert_eq!(pass(&mut agent), ["unshape p1", "unshape p2"]);
+    agent.datapath.refuse_shaping = true;
+    apply(&mut agent, &assignment("a").shape("6M", "Pod").pod("p1").pod("p2"));
+    let failed = (PodState::Failed, "NoFq".to_owned());
+    assert_eq!(status(&mut agent, "a"), [failed.clone(), failed]);
+    agent.datapath.refuse_shaping = false;
+    assert_eq!(pass(&mut agent), ["shape p1", "shape p2"]);
+    list(&mut agent, &[]);
+    assert_eq!(pass(&mut agent), ["unshape p1", "unshape p2", "release p1", "release p2"]);
+}
