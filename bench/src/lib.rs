@@ -12,4 +12,5 @@ mod pod;
 mod protect;
 pub mod report;
 pub mod sample;
+pub mod shaping;
 pub mod traffic;

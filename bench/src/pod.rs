@@ -110,6 +110,20 @@ impl Pod {
         Ipv4Addr::new(10, 80 + number, 0, 1)
     }
 
+    /// Starts a process in it that does nothing.
+    pub fn idle(&self) -> Result<Idle> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ >\"$0\" && exec ip netns exec \"$@\""]);
+        command.arg(self.cgroup.join("cgroup.procs")).arg(self.ns.name()).args(["sleep", "infinity"]);
+        let child = command.spawn().context("a process in the pod")?;
+        let comm = format!("/proc/{}/comm", child.id());
+        // First the shell, then ip, which enters the namespace and becomes sleep.
+        while fs::read_to_string(&comm)?.trim() != "sleep" {
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Idle(child))
+    }
+
     /// Starts a client in it.
     pub fn talker(&self, resolver: Ipv4Addr, server: Ipv4Addr) -> Result<Talker> {
         let mut command = Command::new("sh");
@@ -130,6 +144,16 @@ impl Drop for Pod {
         while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// A process that does nothing; ended when dropped.
+pub struct Idle(Child);
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

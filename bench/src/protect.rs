@@ -1,6 +1,7 @@
 //! l7egg as its agent runs it: the same code, the same programs.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -21,7 +22,7 @@ pub struct Protection {
     pub kernel: Kernel,
     reader: Option<JoinHandle<()>>,
     ended: Arc<AtomicBool>,
-    _bpffs: Bpffs,
+    bpffs: Bpffs,
 }
 
 impl Protection {
@@ -40,7 +41,12 @@ impl Protection {
             let ended = Arc::clone(&ended);
             thread::spawn(move || read(events, &ended))
         });
-        Ok(Self { kernel, reader, ended, _bpffs: bpffs })
+        Ok(Self { kernel, reader, ended, bpffs })
+    }
+
+    /// Where their pins are.
+    pub fn bpffs(&self) -> &Path {
+        self.bpffs.path()
     }
 
     /// Enforces a policy for a pod.

@@ -36,6 +36,10 @@ pub struct EggAssignmentSpec {
     pub egg: EggReference,
     /// The Egg's policy, as the Egg has it.
     pub policy: PolicySpec,
+    /// This node's parts of the rate, where `policy.shaping` has one that pods share: for all of them, or for each
+    /// namespace. Not written: the whole rate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<RateShare>,
     /// The node's pods that the Egg selects, in order of namespace and name.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
@@ -55,6 +59,17 @@ pub fn node_label_value(node: &str) -> Cow<'_, str> {
     // Names of nodes are ASCII; one that is not has no label that could be cut, and is not cut inside a character.
     let start = node.get(..MAX - 1 - DIGITS).unwrap_or_default();
     Cow::Owned(format!("{start}-{digits}"))
+}
+
+/// A node's part of a shared rate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RateShare {
+    /// The namespace whose pods share it; not written: all pods of the Egg do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Bits per second on this node.
+    pub bits_per_second: i64,
 }
 
 /// Which Egg an assignment comes from.
@@ -154,6 +169,9 @@ pub struct PodReport {
     /// A sentence that names the object and what can be done, when it is not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// The strictest bandwidth limit that holds for the pod: `5M of Egg shop/checkout`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub egress_limit: String,
 }
 
 /// State of one pod under one assignment.

@@ -135,7 +135,7 @@ pub struct PolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Dns")]
     pub dns: Option<Dns>,
-    /// How fast the pods may send. Not there yet: an Egg that has it is not accepted.
+    /// How fast the pods may send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Shaping")]
     pub shaping: Option<Shaping>,

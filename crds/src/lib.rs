@@ -12,7 +12,7 @@ mod status;
 
 pub use assignment::{
     AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
-    PodReport, PodState, node_label_value,
+    PodReport, PodState, RateShare, node_label_value,
 };
 pub use dns::{Dns, DnsRefusal};
 pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};

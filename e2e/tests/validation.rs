@@ -28,7 +28,11 @@ async fn features_to_come_are_refused_by_name() -> anyhow::Result<()> {
     let select = "podSelector: {matchLabels: {app: shop}}";
     let cases = [
         ("containers", "containers", format!("{{{select}, containers: [app], egress: {GOOD}}}")),
-        ("shaping", "shaping", format!("{{{select}, shaping: {{egress: {{rate: 20M}}}}, egress: {GOOD}}}")),
+        (
+            "rate",
+            "shaping.egress.rate",
+            format!("{{{select}, shaping: {{egress: {{rate: 20MBps}}}}, egress: {GOOD}}}"),
+        ),
     ];
     for (name, field, spec) in cases {
         let condition =

@@ -11,6 +11,7 @@ pub mod judge;
 pub mod learned;
 pub mod name;
 pub mod packet;
+pub mod shape;
 pub mod stream;
 
 #[cfg(test)]

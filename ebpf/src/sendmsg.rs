@@ -1,6 +1,8 @@
 //! sendmsg(2) and sendto(2) on UDP sockets, with a destination: refused before a packet is made. What goes
 //! over a connected socket is refused by the packet program, whose verdict the call returns as well.
 
+use core::ffi::c_void;
+
 use l7egg_ebpf_common::abi::{Address, AskedBy, Counter, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::packet::Packet;
@@ -28,7 +30,7 @@ pub fn judge(asked: &SockAddr<'_>, source: Address) -> Result<(), Refusal> {
     };
     let port = packet.destination_port;
     let judgement = destination::judge(&subject, &asked.address, protocol::UDP, port, allowed_by);
-    if judgement.verdict == Verdict::Allow || stays_here(asked, source, &packet) {
+    if judgement.verdict == Verdict::Allow || stays_here(asked.as_ptr(), &source, &packet) == 1 {
         return Ok(());
     }
     if judgement.verdict == Verdict::Audit {
@@ -44,9 +46,10 @@ pub fn judge(asked: &SockAddr<'_>, source: Address) -> Result<(), Refusal> {
 
 /// Whether a socket of the pod itself takes it if the address is the pod's own, which cannot be known here; if
 /// it is not, the packet says so. What goes to an own address comes from the same one, unless it says otherwise.
-#[inline(always)]
-fn stays_here(asked: &SockAddr<'_>, source: Address, packet: &Packet) -> bool {
-    let source = if is_unspecified(&source) { packet.destination } else { source };
+/// Not inlined: the stack is short here.
+#[inline(never)]
+fn stays_here(ctx: *mut c_void, source: &Address, packet: &Packet) -> i32 {
+    let source = if is_unspecified(source) { &packet.destination } else { source };
     let ports = u32::from(packet.source_port) << 16 | u32::from(packet.destination_port);
-    listener::udp(asked.as_ptr(), &source, &packet.destination, ports) == 1
+    listener::udp(ctx, source, &packet.destination, ports)
 }

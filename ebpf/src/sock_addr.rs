@@ -126,14 +126,6 @@ impl<'a> SockAddr<'a> {
         if listener::is_v4(address) { address[12] & 0xf0 == 0xe0 } else { address[0] == 0xff }
     }
 
-    /// The socket.
-    #[inline(always)]
-    pub fn socket(&self) -> Option<*mut bpf_sock> {
-        // SAFETY: as above.
-        let socket = unsafe { (*self.ctx.sock_addr).__bindgen_anon_1.sk };
-        if socket.is_null() { None } else { Some(socket) }
-    }
-
     /// The context for helpers.
     #[inline(always)]
     pub fn as_ptr(&self) -> *mut c_void {

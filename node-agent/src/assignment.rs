@@ -3,7 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use kube::api::DynamicObject;
-use l7egg_crds::{AssignedPod, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PolicySpec};
+use l7egg_crds::{
+    AssignedPod, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PolicySpec, RateShare,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -55,6 +57,8 @@ pub struct Assignment {
     pub egg: EggReference,
     /// What the Egg says.
     pub policy: Arc<PolicySpec>,
+    /// This node's parts of a rate that the Egg's pods share.
+    pub shares: Vec<RateShare>,
     /// The pods of this node that the Egg selects.
     pub pods: Vec<AssignedPod>,
 }
@@ -105,7 +109,12 @@ pub fn egg_name(egg: &EggReference) -> String {
 
 fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreadable> {
     match read::<EggAssignmentSpec>(&data["spec"]) {
-        Ok(spec) => Ok(Assignment { egg: spec.egg, policy: Arc::new(spec.policy), pods: unique(spec.pods) }),
+        Ok(spec) => Ok(Assignment {
+            egg: spec.egg,
+            policy: Arc::new(spec.policy),
+            shares: spec.shares,
+            pods: unique(spec.pods),
+        }),
         Err(error) => Err(Unreadable {
             message: format!(
                 "EggAssignment {key} cannot be read: {}; it is not written by hand: if operator and agent are of the same version, delete it and the operator writes it anew",

@@ -5,15 +5,20 @@
 //! datapath and makes all of them.
 
 use std::{
+    collections::BTreeMap,
     os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use l7egg_ebpf_common::abi::{Address, COUNTERS, Event};
+use l7egg_ebpf_common::abi::{Address, COUNTERS, Event, ShapeCounts};
 use l7egg_policy::CompiledPolicy;
 
 use crate::flow_log::Learned;
+use crate::shaping::Cap;
+
+/// Reason of a pod whose network is being set up.
+pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 
 /// SHA-256 over everything that a compiled policy writes to the kernel: equal digests, equal policies.
 pub type Digest = [u8; 32];
@@ -32,6 +37,34 @@ pub struct DatapathSettings {
     pub max_ttl: Duration,
     /// And so long after that.
     pub ttl_grace: Duration,
+}
+
+/// A pod whose sending the kernel shapes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShapedPod {
+    /// Uid of the pod.
+    pub uid: String,
+    /// Its caps, as they were given to [`Datapath::shape`]; not known while they are of an earlier agent's
+    /// time. They hold all the same.
+    pub caps: Option<Vec<Cap>>,
+}
+
+/// What the programs did to the packets of shaped pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShapedCounts {
+    /// By uid of the pod.
+    pub pods: BTreeMap<String, ShapeCounts>,
+    /// By cap.
+    pub caps: Vec<CapCounts>,
+}
+
+/// What one cap did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapCounts {
+    /// The text of its [`crate::shaping::CapName`].
+    pub name: String,
+    /// Packets under it, and what it did to them.
+    pub counts: ShapeCounts,
 }
 
 /// A pod that the kernel enforces a policy for, this moment.
@@ -72,6 +105,21 @@ pub trait Datapath: Send {
         cgroup: &Path,
         policy: &CompiledPolicy,
     ) -> Result<Settled, DatapathError>;
+
+    /// Every pod that is shaped, including those of an earlier agent's time. Answered from memory.
+    fn shaped(&self) -> Vec<ShapedPod>;
+
+    /// Makes these the caps of the pod; they are at most [`l7egg_ebpf_common::abi::CAPS_PER_POD`]. May be
+    /// repeated. A change of the rates alone is a write to a map. When it fails for a pod that is not shaped
+    /// yet, nothing is changed.
+    fn shape(&mut self, pod_uid: &str, cgroup: &Path, caps: &[Cap]) -> Result<(), DatapathError>;
+
+    /// Takes all caps off a pod, and puts its interfaces back as they were. `cgroup` is missing if the pod has
+    /// ended, and its interfaces with it.
+    fn unshape(&mut self, pod_uid: &str, cgroup: Option<&Path>) -> Result<(), DatapathError>;
+
+    /// What the shaping programs counted.
+    fn shaped_counts(&self) -> Result<ShapedCounts, DatapathError>;
 
     /// Removes what nothing uses any more: policies without a pod, learned addresses and flows that ran
     /// out, pins of pods whose cgroup is gone. Called every ten seconds or so.
@@ -122,6 +170,14 @@ pub enum DatapathError {
         /// What the user can do.
         advice: String,
     },
+    /// Bandwidth limits cannot be applied to a pod, or not yet.
+    #[error("{message}")]
+    NotShaped {
+        /// One CamelCase word.
+        reason: &'static str,
+        /// What is in the way, and what the user can do.
+        message: String,
+    },
     /// A system call or a library call on the way to one failed.
     #[error("{what}")]
     Kernel {
@@ -139,7 +195,43 @@ impl DatapathError {
         match self {
             DatapathError::CgroupGone { .. } => "CgroupGone",
             DatapathError::MapFull { .. } => "MapFull",
+            DatapathError::NotShaped { reason, .. } => reason,
             DatapathError::Kernel { .. } => "KernelRefused",
         }
+    }
+
+    /// The pod has no network yet: it is being set up.
+    #[must_use]
+    pub fn network_not_ready(uid: &str) -> Self {
+        DatapathError::NotShaped {
+            reason: NETWORK_NOT_READY,
+            message: format!("the network of pod {uid} is not set up yet; its bandwidth limit follows"),
+        }
+    }
+
+    /// The kernel lacks what bandwidth limits need.
+    #[must_use]
+    pub fn no_fq() -> Self {
+        DatapathError::NotShaped {
+            reason: "NoFq",
+            message: "this node's kernel has no fq queueing discipline, so bandwidth limits cannot be applied here: load the module sch_fq, or use a kernel with CONFIG_NET_SCH_FQ".into(),
+        }
+    }
+
+    /// The pod's interface has a queueing discipline that would be lost.
+    #[must_use]
+    pub fn interface_in_use(interface: &str, qdisc: &str) -> Self {
+        DatapathError::NotShaped {
+            reason: "InterfaceInUse",
+            message: format!(
+                "interface {interface} of the pod has a {qdisc} qdisc with classes of its own, which could not be put back: remove it, or the bandwidth limit"
+            ),
+        }
+    }
+
+    /// Whether it is only a matter of time.
+    #[must_use]
+    pub fn is_not_yet(&self) -> bool {
+        self.reason() == NETWORK_NOT_READY
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use l7egg_crds::{AssignedPod, PolicySpec};
+use l7egg_crds::{AssignedPod, EggReference, PolicySpec};
 use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     inventory::{Entry, Inventory},
     policies::{PolicyCache, PolicySource},
     resolvers::{NodeResolvers, resolv_conf},
+    shaping::{Cap, cap_of, nest, rate_text},
 };
 
 /// What should be in force.
@@ -42,6 +43,10 @@ pub struct DesiredPod {
     pub policy: Result<Arc<CompiledPolicy>, Failure>,
     /// Where there is none: what is meanwhile to be in force if nothing is.
     pub fallback: Option<Fallback>,
+    /// Its caps, the strictest first. Not known while one of its assignments cannot be read: what it has stays.
+    pub caps: Option<Vec<Cap>>,
+    /// The strictest, for people: `5M of Egg shop/checkout`.
+    pub strictest: String,
 }
 
 impl DesiredPod {
@@ -118,6 +123,7 @@ impl<'a> Selection<'a> {
                 Err(failure) => (Err(failure), self.compile_what_can_be(cache)),
             }
         };
+        let (caps, strictest) = self.caps();
         DesiredPod {
             namespace: self.pod.namespace.clone(),
             name: self.pod.name.clone(),
@@ -127,6 +133,8 @@ impl<'a> Selection<'a> {
             resolv_conf: self.resolv_conf,
             policy,
             fallback,
+            caps,
+            strictest,
         }
     }
 
@@ -141,6 +149,22 @@ impl<'a> Selection<'a> {
             eggs: self.sources.iter().filter_map(|(entry, _)| egg(entry)).collect(),
             resolv_conf: self.resolv_conf.clone(),
         }
+    }
+
+    fn caps(&self) -> (Option<Vec<Cap>>, String) {
+        if self.pod.host_network {
+            return (Some(Vec::new()), String::new());
+        }
+        let readable = self.sources.iter().all(|(_, spec)| spec.is_ok());
+        let assignments = self.sources.iter().filter_map(|(entry, _)| entry.good.as_ref());
+        let found: Vec<(Cap, &EggReference)> =
+            assignments.filter_map(|good| Some((cap_of(good, self.pod)?, &good.egg))).collect();
+        let caps = nest(found.iter().map(|(cap, _)| cap.clone()).collect());
+        let strictest = caps.first().and_then(|first| found.iter().find(|(cap, _)| cap == first));
+        let strictest = strictest
+            .map(|(cap, egg)| format!("{} of {}", rate_text(cap.bits_per_second), egg_name(egg)))
+            .unwrap_or_default();
+        (readable.then_some(caps), strictest)
     }
 
     fn compile(&self, cache: &mut PolicyCache) -> Result<Arc<CompiledPolicy>, Failure> {
@@ -252,6 +276,33 @@ mod tests {
         assert_eq!(fallback.assignments.len(), 1);
         assert_eq!(fallback.policy.cidrs.len(), 1);
         assert!(pods["p2"].fallback.is_none());
+    }
+
+    #[test]
+    fn caps_of_several_eggs_nest_and_an_unreadable_egg_leaves_them_as_they_are() {
+        let shaped = |name: &str, rate: &str, scope: &str| assignment(name).shape(rate, scope).pod("p1");
+        let pods = desired_of(&[
+            shaped("a", "5M", "Pod"),
+            shaped("b", "8M", "Pod").share(None, 1),
+            assignment("c").pod("p1"),
+        ])
+        .pods;
+        let caps = pods["p1"].caps.as_ref().unwrap();
+        assert_eq!(caps.iter().map(|cap| cap.bits_per_second).collect::<Vec<_>>(), [5_000_000]);
+        assert_eq!(pods["p1"].strictest, "5M of Egg shop/a");
+        let pods = desired_of(&[
+            shaped("a", "5M", "Pod"),
+            shaped("b", "8M", "Egg").share(None, 2_000_000),
+            shaped("c", "8M", "Namespace").share(Some("other"), 1).share(Some("shop"), 6_000_000),
+        ])
+        .pods;
+        let caps = pods["p1"].caps.as_ref().unwrap();
+        let names: Vec<String> = caps.iter().map(|cap| cap.name.to_string()).collect();
+        assert_eq!(names, ["egg/egg-b", "pod/p1", "namespace/shop/egg-c"]);
+        assert_eq!(caps[2].bits_per_second, 6_000_000);
+        assert_eq!(pods["p1"].strictest, "2M of Egg shop/b");
+        let pods = desired_of(&[shaped("a", "5M", "Pod"), assignment("bad").malformed().pod("p1")]).pods;
+        assert_eq!(pods["p1"].caps, None);
     }
 
     #[test]

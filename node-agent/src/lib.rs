@@ -36,6 +36,8 @@ pub mod resolvers;
 pub mod run;
 pub mod settings;
 pub mod sockets;
+pub mod shaping;
+pub mod shaping_metrics;
 pub mod state;
 pub mod status;
 

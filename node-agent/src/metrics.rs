@@ -24,7 +24,11 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use crate::{datapath::Counters, reconcile::Outcome};
+use crate::{
+    datapath::Counters,
+    reconcile::Outcome,
+    shaping_metrics::{NamedCounts, ShapingCounters},
+};
 
 /// Names of [`l7egg_ebpf_common::abi::Counter`], by index.
 const COUNTER_NAMES: [&str; COUNTERS as usize] = [
@@ -54,6 +58,7 @@ pub struct Metrics {
     resets: Counter,
     events: Family<EventLabels, Counter>,
     datapath: Arc<DatapathCounters>,
+    shaping: Arc<ShapingCounters>,
     started: Instant,
     alive_ms: AtomicU64,
 }
@@ -74,6 +79,7 @@ impl Metrics {
             resets: Counter::default(),
             events: Family::default(),
             datapath: Arc::default(),
+            shaping: Arc::default(),
             started: Instant::now(),
             alive_ms: AtomicU64::new(0),
         };
@@ -99,6 +105,7 @@ impl Metrics {
         );
         registry.register("l7egg_datapath_events", "Events read from the kernel", metrics.events.clone());
         registry.register_collector(Box::new(Arc::clone(&metrics.datapath)));
+        registry.register_collector(Box::new(Arc::clone(&metrics.shaping)));
         metrics
     }
 
@@ -132,6 +139,11 @@ impl Metrics {
         for (total, now) in self.datapath.0.iter().zip(counters) {
             total.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// What the shaping programs have counted.
+    pub fn shaping(&self, counts: NamedCounts) {
+        self.shaping.set(counts);
     }
 
     /// The reconciler has made its round.

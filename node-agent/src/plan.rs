@@ -6,8 +6,9 @@ use l7egg_policy::CompiledPolicy;
 
 use crate::{
     cgroup::{PodCgroup, PodCgroups},
-    datapath::EnforcedPod,
+    datapath::{EnforcedPod, ShapedPod},
     desired::Desired,
+    shaping::Cap,
 };
 
 /// One call of the datapath.
@@ -23,6 +24,22 @@ pub enum Operation {
         policy: Arc<CompiledPolicy>,
         /// Whether nothing is in force for it yet.
         first: bool,
+    },
+    /// Hold a pod to these caps.
+    Shape {
+        /// Uid of the pod.
+        uid: String,
+        /// Its cgroup.
+        cgroup: PodCgroup,
+        /// Its caps, at least one.
+        caps: Vec<Cap>,
+    },
+    /// Take its caps off a pod.
+    Unshape {
+        /// Uid of the pod.
+        uid: String,
+        /// Its cgroup, if it still has one.
+        cgroup: Option<PodCgroup>,
     },
     /// Let go of a pod.
     Release {
@@ -42,10 +59,15 @@ pub enum ReleaseReason {
     Ended,
 }
 
-/// What has to be done, most urgent first: pods that nothing is in force for, changed policies, pods to let go
-/// of. Empty if everything is as it should be.
+/// What has to be done, most urgent first: pods that nothing is in force for, changed policies, caps, pods to let
+/// go of. Empty if everything is as it should be.
 #[must_use]
-pub fn plan(desired: &Desired, enforced: &[EnforcedPod], cgroups: &PodCgroups) -> Vec<Operation> {
+pub fn plan(
+    desired: &Desired,
+    enforced: &[EnforcedPod],
+    shaped: &[ShapedPod],
+    cgroups: &PodCgroups,
+) -> Vec<Operation> {
     let enforced: BTreeMap<&str, &EnforcedPod> = enforced.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
     let mut first = Vec::new();
     let mut changes = Vec::new();
@@ -82,7 +104,30 @@ pub fn plan(desired: &Desired, enforced: &[EnforcedPod], cgroups: &PodCgroups) -
         };
         Some(Operation::Release { uid: (*uid).to_owned(), why })
     });
-    first.into_iter().chain(changes).chain(releases).collect()
+    let caps = plan_caps(desired, shaped, cgroups);
+    first.into_iter().chain(changes).chain(caps).chain(releases).collect()
+}
+
+fn plan_caps(desired: &Desired, shaped: &[ShapedPod], cgroups: &PodCgroups) -> Vec<Operation> {
+    let shaped: BTreeMap<&str, &ShapedPod> = shaped.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
+    let wanted = desired.pods.iter().filter_map(|(uid, pod)| {
+        let caps = pod.caps.as_ref().filter(|caps| !caps.is_empty())?;
+        let cgroup = cgroups.pods.get(uid)?;
+        if shaped.get(uid.as_str()).is_some_and(|now| now.caps.as_ref() == Some(caps)) {
+            return None;
+        }
+        Some(Operation::Shape { uid: uid.clone(), cgroup: cgroup.clone(), caps: caps.clone() })
+    });
+    let unwanted = shaped.keys().filter_map(|uid| {
+        let cgroup = cgroups.pods.get(*uid).cloned();
+        let ended = cgroups.complete && cgroup.is_none();
+        let unlimited = match desired.pods.get(*uid) {
+            Some(pod) => pod.caps.as_ref().is_some_and(Vec::is_empty),
+            None => desired.knows_all_pods,
+        };
+        (ended || unlimited).then(|| Operation::Unshape { uid: (*uid).to_owned(), cgroup })
+    });
+    wanted.chain(unwanted).collect()
 }
 
 #[cfg(test)]
@@ -94,6 +139,8 @@ mod tests {
         let one = |operation: &Operation| match operation {
             Operation::Enforce { uid, first: true, .. } => format!("first {uid}"),
             Operation::Enforce { uid, .. } => format!("change {uid}"),
+            Operation::Shape { uid, caps, .. } => format!("shape {uid} {}", caps[0].bits_per_second),
+            Operation::Unshape { uid, cgroup } => format!("unshape {uid} {}", cgroup.is_some()),
             Operation::Release { uid, why } => format!("release {uid} {why:?}"),
         };
         operations.iter().map(one).collect()
@@ -105,7 +152,7 @@ mod tests {
         let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
         let cgroups = cgroups_of(&["p1", "other"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, digest)];
-        assert!(plan(&desired, &enforced, &cgroups).is_empty());
+        assert!(plan(&desired, &enforced, &[], &cgroups).is_empty());
     }
 
     #[test]
@@ -116,7 +163,7 @@ mod tests {
             enforced_pod("p0", cgroups.pods["p0"].id, [1; 32]),
             enforced_pod("p1", cgroups.pods["p1"].id, [1; 32]),
         ];
-        let operations = plan(&desired, &enforced, &cgroups);
+        let operations = plan(&desired, &enforced, &[], &cgroups);
         // p3 has no cgroup yet: nothing can be done.
         assert_eq!(summary(&operations), ["first p2", "change p1", "release p0 NoEgg"]);
     }
@@ -125,7 +172,7 @@ mod tests {
     fn a_cgroup_made_anew_is_enforced_anew() {
         let desired = desired_of(&[assignment("a").pod("p1")]);
         let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
-        let operations = plan(&desired, &[enforced_pod("p1", 99_999, digest)], &cgroups_of(&["p1"]));
+        let operations = plan(&desired, &[enforced_pod("p1", 99_999, digest)], &[], &cgroups_of(&["p1"]));
         assert_eq!(summary(&operations), ["first p1"]);
     }
 
@@ -133,7 +180,7 @@ mod tests {
     fn an_ended_pod_is_let_go_even_if_assignments_still_name_it() {
         let desired = desired_of(&[assignment("a").pod("p1")]);
         let enforced = [enforced_pod("p1", 7, [1; 32])];
-        assert_eq!(summary(&plan(&desired, &enforced, &cgroups_of(&[]))), ["release p1 Ended"]);
+        assert_eq!(summary(&plan(&desired, &enforced, &[], &cgroups_of(&[]))), ["release p1 Ended"]);
     }
 
     #[test]
@@ -141,10 +188,10 @@ mod tests {
         let cgroups = cgroups_of(&["p1"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
         let unsure = Desired { knows_all_pods: false, ..Desired::default() };
-        assert!(plan(&unsure, &enforced, &cgroups).is_empty());
+        assert!(plan(&unsure, &enforced, &[], &cgroups).is_empty());
         let blind = PodCgroups { complete: false, ..cgroups_of(&[]) };
         let desired = desired_of(&[assignment("a").pod("p1")]);
-        assert!(plan(&desired, &enforced, &blind).is_empty());
+        assert!(plan(&desired, &enforced, &[], &blind).is_empty());
     }
 
     #[test]
@@ -155,6 +202,42 @@ mod tests {
         ]);
         let cgroups = cgroups_of(&["p1", "p2"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
-        assert_eq!(summary(&plan(&desired, &enforced, &cgroups)), ["first p2"]);
+        assert_eq!(summary(&plan(&desired, &enforced, &[], &cgroups)), ["first p2"]);
+    }
+
+    #[test]
+    fn caps_follow_what_is_known() {
+        let desired = desired_of(&[
+            assignment("a").shape("5M", "Pod").pod("new").pod("settled").pod("changed").pod("restarted"),
+            assignment("b").pod("freed"),
+            assignment("c").shape("5M", "Pod").malformed().pod("unknown"),
+        ]);
+        let pod = |uid: &str, caps: Option<Vec<Cap>>| ShapedPod { uid: uid.into(), caps };
+        let caps = |uid: &str| desired.pods[uid].caps.clone();
+        let shaped = [
+            pod("settled", caps("settled")),
+            pod("changed", Some(vec![])),
+            pod("restarted", None),
+            pod("freed", None),
+            pod("unknown", None),
+            pod("ended", None),
+            pod("unselected", None),
+        ];
+        let cgroups =
+            cgroups_of(&["new", "settled", "changed", "restarted", "freed", "unknown", "unselected"]);
+        let operations = plan_caps(&desired, &shaped, &cgroups);
+        assert_eq!(
+            summary(&operations),
+            [
+                "shape changed 5000000",
+                "shape new 5000000",
+                "shape restarted 5000000",
+                "unshape ended false",
+                "unshape freed true",
+                "unshape unselected true"
+            ]
+        );
+        let unsure = Desired { knows_all_pods: false, ..Desired::default() };
+        assert!(plan_caps(&unsure, &shaped[..1], &cgroups).is_empty());
     }
 }

@@ -8,7 +8,7 @@ use l7egg_policy::CompiledPolicy;
 use crate::{
     assignment::AssignmentKey,
     cgroup::PodCgroups,
-    datapath::EnforcedPod,
+    datapath::{EnforcedPod, NETWORK_NOT_READY, ShapedPod},
     desired::{Desired, DesiredPod, Failure},
     inventory::{Entry, Inventory},
 };
@@ -39,6 +39,10 @@ pub struct Findings<'a> {
     pub cgroups: &'a PodCgroups,
     /// What went wrong, by uid of the pod.
     pub failures: &'a BTreeMap<String, Failure>,
+    /// Pods under caps, by uid.
+    pub shaped: &'a BTreeMap<String, ShapedPod>,
+    /// Why pods are not under their caps, by uid.
+    pub unshaped: &'a BTreeMap<String, Failure>,
 }
 
 impl Findings<'_> {
@@ -60,7 +64,9 @@ impl Findings<'_> {
         let now = self.in_force(uid);
         let (of, mode) = of.unzip();
         match (&pod.policy, now) {
-            (Ok(policy), Some(now)) if now.policy == policy.digest => return in_force(policy, mode),
+            (Ok(policy), Some(now)) if now.policy == policy.digest => {
+                return self.shaping_state(pod, uid, in_force(policy, mode));
+            }
             (Err(_), Some(now)) => {
                 if let Some(policy) = covered_by_fallback(pod, now, of) {
                     return in_force(policy, mode);
@@ -75,6 +81,46 @@ impl Findings<'_> {
                 waiting(pod, self.cgroups.complete)
             }
             None => (PodState::Pending, "InProgress".into(), "the agent has not come to this pod yet".into()),
+        }
+    }
+}
+
+impl Findings<'_> {
+    /// The strictest limit that holds for a pod, for people.
+    #[must_use]
+    pub fn limit(&self, pod: &DesiredPod, uid: &str) -> String {
+        if self.is_shaped(pod, uid) { pod.strictest.clone() } else { String::new() }
+    }
+
+    /// The state of a pod whose rules are in force, which by themselves make it `in_force`.
+    fn shaping_state(
+        &self,
+        pod: &DesiredPod,
+        uid: &str,
+        in_force: (PodState, String, String),
+    ) -> (PodState, String, String) {
+        match self.unshaped.get(uid) {
+            _ if self.is_shaped(pod, uid) => in_force,
+            Some(failure) if failure.reason == NETWORK_NOT_READY => {
+                (PodState::Pending, failure.reason.into(), failure.message.clone())
+            }
+            Some(failure) => (
+                PodState::Failed,
+                failure.reason.into(),
+                format!("{}; its rules are enforced", failure.message),
+            ),
+            None => {
+                (PodState::Pending, "InProgress".into(), "the pod's bandwidth limit is being set up".into())
+            }
+        }
+    }
+
+    /// Whether the pod is under the caps that it should be under.
+    fn is_shaped(&self, pod: &DesiredPod, uid: &str) -> bool {
+        match &pod.caps {
+            Some(caps) if caps.is_empty() => true,
+            Some(caps) => self.shaped.get(uid).is_some_and(|now| now.caps.as_ref() == Some(caps)),
+            None => true,
         }
     }
 }
@@ -98,7 +144,15 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
             }
             (Ok(_), None) => (PodState::Pending, String::new(), String::new()),
         };
-        PodReport { uid: pod.uid.clone(), state, reason, message }
+        let egress_limit =
+            findings.desired.pods.get(&pod.uid).map(|desired| findings.limit(desired, &pod.uid));
+        PodReport {
+            uid: pod.uid.clone(),
+            state,
+            reason,
+            message,
+            egress_limit: egress_limit.unwrap_or_default(),
+        }
     };
     Report {
         uid: entry.object.uid.clone(),
@@ -162,10 +216,13 @@ mod tests {
         testing::{AssignmentBuilder, assignment, cgroups_of, enforced_pod, inventory_of, node_resolvers},
     };
 
+    #[derive(Default)]
     struct World {
         assignments: Vec<AssignmentBuilder>,
         cgroups: PodCgroups,
         failures: BTreeMap<String, Failure>,
+        shaped: BTreeMap<String, ShapedPod>,
+        unshaped: BTreeMap<String, Failure>,
     }
 
     impl World {
@@ -189,6 +246,8 @@ mod tests {
                 enforced: &enforced,
                 cgroups: &self.cgroups,
                 failures: &self.failures,
+                shaped: &self.shaped,
+                unshaped: &self.unshaped,
             };
             reports(&inventory, findings)
                 .into_iter()
@@ -202,7 +261,7 @@ mod tests {
     }
 
     fn world(assignments: &[AssignmentBuilder], cgroups: &[&str]) -> World {
-        World { assignments: assignments.to_vec(), cgroups: cgroups_of(cgroups), failures: BTreeMap::new() }
+        World { assignments: assignments.to_vec(), cgroups: cgroups_of(cgroups), ..World::default() }
     }
 
     fn expect(states: &[(String, PodState, String)], expected: &[(&str, PodState, &str)]) {
@@ -250,6 +309,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_is_enforced_once_its_limit_is_set() {
+        let assignments = [assignment("a").shape("5M", "Pod").pod("p1")];
+        let mut world = world(&assignments, &["p1"]);
+        expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Pending, "InProgress")]);
+        world.unshaped.insert("p1".into(), Failure { reason: NETWORK_NOT_READY, message: "soon".into() });
+        expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Pending, NETWORK_NOT_READY)]);
+        world.unshaped.insert("p1".into(), Failure { reason: "NoFq", message: "no fq".into() });
+        expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Failed, "NoFq")]);
+        let caps = desired(&inventory_of(&assignments), &node_resolvers(), &mut PolicyCache::default()).pods
+            ["p1"]
+            .caps
+            .clone();
+        world.shaped.insert("p1".into(), ShapedPod { uid: "p1".into(), caps });
+        expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Enforced, "")]);
+    }
+
+    #[test]
     fn an_unreadable_assignment_says_so_for_each_pod() {
         let world = world(&[assignment("bad").malformed().pod("p1")], &["p1"]);
         expect(&world.states(&[]), &[("bad p1", PodState::Failed, "AssignmentUnreadable")]);
@@ -263,6 +339,8 @@ mod tests {
             enforced: &BTreeMap::new(),
             cgroups: &PodCgroups::default(),
             failures: &BTreeMap::new(),
+            shaped: &BTreeMap::new(),
+            unshaped: &BTreeMap::new(),
         };
         let all = reports(&inventory, findings);
         assert_eq!(all.values().next().unwrap().status.observed_generation, Some(4));

@@ -120,7 +120,13 @@ mod tests {
     use super::*;
 
     fn pod(uid: &str, state: PodState, message: &str) -> PodReport {
-        PodReport { uid: uid.into(), state, reason: String::new(), message: message.into() }
+        PodReport {
+            uid: uid.into(),
+            state,
+            reason: String::new(),
+            message: message.into(),
+            egress_limit: String::new(),
+        }
     }
 
     fn status(pods: &[PodReport]) -> EggAssignmentStatus {

@@ -62,6 +62,9 @@ pub struct PodStatus {
     /// Digest of the policy in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// The strictest bandwidth limit that holds: `5M of Egg shop/checkout`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub egress_limit: String,
     /// Whether that is what its Eggs ask for.
     pub state: PodState,
     /// Why not, in one word.
@@ -135,6 +138,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
             cgroup: cgroup(uid),
             subject: findings.in_force(uid).map(|pod| pod.subject),
             policy: findings.in_force(uid).map(|pod| short(&pod.policy)),
+            egress_limit: findings.limit(pod, uid),
             state,
             reason,
             message,
@@ -149,6 +153,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
         cgroup: cgroup(&pod.uid),
         subject: Some(pod.subject),
         policy: Some(short(&pod.policy)),
+        egress_limit: String::new(),
         state: PodState::Enforced,
         reason: "NotAssigned".into(),
         message: "in force since before; kept until it is certain that no Egg selects the pod".into(),

@@ -52,13 +52,14 @@ pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<(u16, Strin
 /// The state as people read it.
 #[must_use]
 pub fn table(state: &AgentState) -> String {
-    let mut rows = vec![["POD", "STATE", "REASON", "POLICY", "EGGS"].map(str::to_owned)];
+    let mut rows = vec![["POD", "STATE", "REASON", "POLICY", "LIMIT", "EGGS"].map(str::to_owned)];
     rows.extend(state.pods.iter().map(|pod| {
         [
             if pod.name.is_empty() { pod.uid.clone() } else { pod.name.clone() },
             format!("{:?}", pod.state),
             pod.reason.clone(),
             pod.policy.clone().unwrap_or_default(),
+            pod.egress_limit.clone(),
             pod.eggs.join(", "),
         ]
     }));
@@ -120,6 +121,7 @@ mod tests {
             cgroup: None,
             subject: None,
             policy: None,
+            egress_limit: "5M of Egg shop/checkout".into(),
             state: PodState::Failed,
             reason: "MapFull".into(),
             message: "map X is full".into(),
@@ -129,8 +131,8 @@ mod tests {
         assert_eq!(
             table(&state),
             "\
-POD     STATE   REASON   POLICY  EGGS
-shop/a  Failed  MapFull          Egg shop/checkout
+POD     STATE   REASON   POLICY  LIMIT                    EGGS
+shop/a  Failed  MapFull          5M of Egg shop/checkout  Egg shop/checkout
 shop/a: map X is full
 0 pods enforced, 0 audited, 0 pending, 1 failed; 0 policies, 0 assignments
 "

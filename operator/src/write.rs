@@ -175,6 +175,7 @@ fn object(key: &ObjectKey, assignment: &Assignment) -> serde_json::Value {
         node: assignment.node.clone(),
         egg: egg.clone(),
         policy: (*assignment.policy).clone(),
+        shares: assignment.shares.clone(),
         pods: assignment.pods.clone(),
     };
     json!({

@@ -9,6 +9,7 @@ mod budget;
 mod compile;
 mod dns;
 mod flow;
+mod limit;
 mod limits;
 mod lookup;
 mod name;
@@ -25,6 +26,7 @@ pub use compile::{AutomatonError, CompileError, CompiledPolicy, PortPrefix, comp
 pub use dns::{DnsSettings, MAX_TTL_SETTING, ResolvConf};
 pub use flow::Flow;
 pub use l7egg_ebpf_common::judge::Verdict;
+pub use limit::{Limit, MAX_RATE, MIN_RATE, rate};
 pub use limits::{
     MAX_CIDRS, MAX_DESTINATION_NAMES, MAX_DESTINATIONS, MAX_EXCEPTS, MAX_NAMES, MAX_PORT_LISTS, MAX_PORTS,
     MAX_RULES, MAX_STATES,

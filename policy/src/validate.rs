@@ -3,7 +3,7 @@
 
 use l7egg_crds::{ClusterEggSpec, PolicySpec};
 
-use crate::{Problem, Rule, budget, dns, limits};
+use crate::{Problem, Rule, budget, dns, limit, limits};
 
 /// A list of problems ends here: it has to fit into a condition's message, and ten say enough.
 const MAX_PROBLEMS: usize = 100;
@@ -58,6 +58,7 @@ pub(crate) fn read(spec: &PolicySpec) -> (Vec<Rule>, Vec<Problem>) {
         dns::check(dns, &mut problems);
     }
     limits::check(spec, &rules, &mut problems);
+    limit::check(spec, &mut problems);
     problems.truncate(MAX_PROBLEMS);
     (rules, problems)
 }
@@ -67,12 +68,6 @@ fn refuse_unsupported(spec: &PolicySpec, problems: &mut Vec<Problem>) {
         problems.push(Problem::unsupported(
             "spec.containers",
             "containers comes with a later version of l7egg: leave it out, and the Egg is for all containers of its pods",
-        ));
-    }
-    if spec.shaping.is_some() {
-        problems.push(Problem::unsupported(
-            "spec.shaping",
-            "shaping comes with a later version of l7egg: leave it out",
         ));
     }
 }

@@ -41,7 +41,7 @@ pub fn all_and_tests() -> Result<()> {
     step("building the workspace and its tests", cargo).limit(3600).run()
 }
 
-/// Builds the kernel programs into [`workspace::ebpf_object`].
+/// Builds the kernel programs into `target/ebpf`: [`workspace::EBPF_OBJECTS`].
 pub fn kernel_programs() -> Result<()> {
     setup::ensure(&[Part::Ebpf])?;
     let toolchain =
@@ -54,9 +54,17 @@ pub fn kernel_programs() -> Result<()> {
     };
     step(format!("building the kernel programs with {compiler}"), cargo).limit(1800).run()?;
 
-    let built = workspace::target().join("ebpf/bpfel-unknown-none/release/l7egg-ebpf");
+    for name in workspace::EBPF_OBJECTS {
+        embed(name)?;
+    }
+    Ok(())
+}
+
+/// Puts an object where the node agent finds it.
+fn embed(name: &str) -> Result<()> {
+    let built = workspace::target().join("ebpf/bpfel-unknown-none/release").join(name);
     let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let embedded = workspace::ebpf_object();
+    let embedded = workspace::target().join("ebpf").join(format!("{name}.o"));
     // An untouched file spares the node agent a compilation.
     if fs::read(&embedded).ok().as_deref() != Some(&object) {
         let new = embedded.with_extension("o.new");

@@ -18,10 +18,8 @@ pub fn binary(name: &str) -> PathBuf {
     target().join("debug").join(name)
 }
 
-/// The kernel programs' object file, which the node agent embeds.
-pub fn ebpf_object() -> PathBuf {
-    target().join("ebpf/l7egg-ebpf.o")
-}
+/// The kernel programs' object files, without `.o`; the node agent embeds them.
+pub const EBPF_OBJECTS: [&str; 2] = ["l7egg-ebpf", "l7egg-shape"];
 
 /// Where the output of quiet steps and of test tiers goes.
 pub fn logs() -> PathBuf {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use l7egg_bench::report::Report;
-use l7egg_bench::{dns, packet, traffic};
+use l7egg_bench::{dns, packet, shaping, traffic};
 
 /// Measures what l7egg costs. Needs root; `cargo xtask bench` builds and installs all that it needs.
 #[derive(Parser)]
@@ -24,6 +24,7 @@ struct Arguments {
 enum Bench {
     Dns,
     Packet,
+    Shaping,
     Traffic,
 }
 
@@ -32,6 +33,7 @@ fn main() -> Result<ExitCode> {
     let report: Report = match arguments.bench {
         Bench::Dns => dns::run()?,
         Bench::Packet => packet::run()?,
+        Bench::Shaping => shaping::run()?,
         Bench::Traffic => traffic::run()?,
     };
     if arguments.json {

@@ -4,6 +4,7 @@
 //! ```text
 //! maps/<NAME>           every map
 //! pods/<uid>/<hook>     a link for every hook of a pod
+//! shaped/<slot>-<uid>/  links on the interfaces of a pod with bandwidth limits
 //! ```
 
 mod automata;
@@ -15,6 +16,7 @@ mod pods;
 mod policies;
 mod programs;
 mod settle;
+mod shaping;
 pub(crate) mod sys;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,10 +35,14 @@ use self::pods::Pod;
 use self::policies::Policies;
 pub use self::programs::{HOOKS, Hook, Verified};
 use self::programs::{Maps, Programs};
+use self::shaping::Shaping;
 use crate::clock::boot_ns;
 use crate::datapath::{
-    Counters, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled,
+    Counters, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled, ShapedCounts,
+    ShapedPod,
 };
+use crate::netns::tc::Method;
+use crate::shaping::Cap;
 
 /// The kernel's programs and maps, and what this agent knows of them.
 pub struct Kernel {
@@ -44,6 +50,7 @@ pub struct Kernel {
     programs: Programs,
     maps: Maps,
     policies: Policies,
+    shaping: Shaping,
     pods: BTreeMap<String, Pod>,
     /// Policy id in force, by subject.
     in_force: BTreeMap<u32, u32>,
@@ -59,6 +66,8 @@ impl Kernel {
     pub fn open(settings: &DatapathSettings) -> Result<Self, DatapathError> {
         let directory = directory(&settings.bpffs);
         let (programs, mut maps) = programs::load(&directory.join("maps"))?;
+        let shaping =
+            Shaping::open(&directory.join("maps"), directory.join("shaped"), Method::of_this_kernel())?;
         let hash_key = configure(&mut maps, settings)?;
         let mut policies = Policies::open(&maps, hash_key)?;
         let pods: BTreeMap<String, Pod> =
@@ -84,6 +93,7 @@ impl Kernel {
             programs,
             maps,
             policies,
+            shaping,
             pods,
             in_force,
             classified,
@@ -96,7 +106,8 @@ impl Kernel {
 
     /// What the verifier says of each program.
     pub fn verified(&self) -> Result<Vec<Verified>, DatapathError> {
-        self.programs.verified()
+        let shape = Verified { program: "shape", instructions: self.shaping.verified()? };
+        Ok(self.programs.verified()?.into_iter().chain([shape]).collect())
     }
 
     /// Runs a program on a packet as the pod with subject id 0 (`BPF_PROG_TEST_RUN`); tests and benchmarks
@@ -255,7 +266,24 @@ impl Datapath for Kernel {
         Ok(settled)
     }
 
+    fn shaped(&self) -> Vec<ShapedPod> {
+        self.shaping.shaped()
+    }
+
+    fn shape(&mut self, uid: &str, cgroup: &Path, caps: &[Cap]) -> Result<(), DatapathError> {
+        self.shaping.shape(uid, cgroup, caps)
+    }
+
+    fn unshape(&mut self, uid: &str, cgroup: Option<&Path>) -> Result<(), DatapathError> {
+        self.shaping.unshape(uid, cgroup)
+    }
+
+    fn shaped_counts(&self) -> Result<ShapedCounts, DatapathError> {
+        self.shaping.counts()
+    }
+
     fn collect(&mut self) -> Result<(), DatapathError> {
+        self.shaping.collect()?;
         let used: BTreeSet<u32> = self.in_force.values().copied().collect();
         self.policies.retain(&mut self.maps, &used)?;
         collect::learned(&mut self.maps, boot_ns(), &self.released)?;

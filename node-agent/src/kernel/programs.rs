@@ -50,7 +50,7 @@ impl Hook {
 }
 
 /// How often a program is given to the verifier before it is given up.
-const LOAD_TRIES: u32 = 10;
+pub const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
 const PINNED: [&str; 21] = [
@@ -197,7 +197,12 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
         }
         result = load()?;
     }
-    result.map_err(|error| match error {
+    result.map_err(|error| load_error(name, error))
+}
+
+/// What to say when the kernel does not take a program.
+pub fn load_error(name: &str, error: ProgramError) -> DatapathError {
+    match error {
         ProgramError::LoadError { io_error, verifier_log } => DatapathError::Kernel {
             what: format!(
                 "the kernel refuses program {name}; the end of its reasons:\n{}",
@@ -206,10 +211,10 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError
             source: io_error.into(),
         },
         other => DatapathError::Kernel { what: format!("loading program {name}"), source: other.into() },
-    })
+    }
 }
 
-fn was_interrupted(error: &ProgramError) -> bool {
+pub fn was_interrupted(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
@@ -252,7 +257,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
     })
 }
 
-fn missing(kind: &str, name: &str) -> DatapathError {
+pub fn missing(kind: &str, name: &str) -> DatapathError {
     DatapathError::Kernel {
         what: format!("the embedded object has no {kind} {name}: it is not of this build"),
         source: "build again with `cargo xtask build`".into(),

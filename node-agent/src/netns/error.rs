@@ -43,14 +43,20 @@ pub enum NetnsError {
 }
 
 impl NetnsError {
-    /// Whether a capability is missing: trying again does not help.
+    /// What the kernel came back with.
     #[must_use]
-    pub fn is_permission(&self) -> bool {
+    pub fn refusal(&self) -> &io::Error {
         let (NetnsError::Open { source, .. }
         | NetnsError::Cgroup { source, .. }
         | NetnsError::Enter { source, .. }
         | NetnsError::Refused { source, .. }) = self;
-        source.kind() == io::ErrorKind::PermissionDenied
+        source
+    }
+
+    /// Whether a capability is missing: trying again does not help.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        self.refusal().kind() == io::ErrorKind::PermissionDenied
     }
 }
 

@@ -27,10 +27,8 @@ pub struct Interface {
     pub up: bool,
     /// Index of the other end of the wire (veth, netkit) in the host's namespace, if it is there.
     pub host_peer: Option<u32>,
-    /// Name of its root queueing discipline.
-    pub qdisc: String,
-    /// Most bytes of a packet that the stack leaves to the interface to segment (`gso_max_size`).
-    pub gso_max_size: u32,
+    /// Most segments of a packet that the stack leaves to the interface (`gso_max_segs`).
+    pub gso_max_segs: u32,
 }
 
 /// The interfaces of the namespace that the calling thread is in. `host` is the agent's namespace.
@@ -76,8 +74,7 @@ fn interface(link: LinkMessage, host: Option<i32>) -> Interface {
         loopback: link.header.flags.contains(LinkFlags::Loopback),
         up: link.header.flags.contains(LinkFlags::Up),
         host_peer: None,
-        qdisc: String::new(),
-        gso_max_size: 0,
+        gso_max_segs: 0,
     };
     let mut peer = None;
     let mut peer_netns = None;
@@ -85,8 +82,7 @@ fn interface(link: LinkMessage, host: Option<i32>) -> Interface {
         match attribute {
             LinkAttribute::IfName(name) => found.name = name,
             LinkAttribute::Mtu(mtu) => found.mtu = mtu,
-            LinkAttribute::Qdisc(qdisc) => found.qdisc = qdisc,
-            LinkAttribute::GsoMaxSize(size) => found.gso_max_size = size,
+            LinkAttribute::GsoMaxSegs(segments) => found.gso_max_segs = segments,
             LinkAttribute::Link(index) => peer = Some(index),
             LinkAttribute::LinkNetNsId(id) => peer_netns = Some(id),
             LinkAttribute::LinkInfo(infos) => {

@@ -13,6 +13,7 @@ mod error;
 mod find;
 mod interfaces;
 mod namespace;
+pub mod pacing;
 pub mod peers;
 mod rtnetlink;
 pub mod tc;

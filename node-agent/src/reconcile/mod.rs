@@ -14,10 +14,10 @@ mod timeline;
 
 use self::timeline::Timeline;
 use crate::{
-    assignment::AssignmentKey,
+    assignment::{AssignmentKey, egg_name},
     causes::causes,
     cgroup::{CgroupEvent, PodCgroups},
-    datapath::{Datapath, DatapathError, EnforcedPod, Settled},
+    datapath::{Datapath, DatapathError, EnforcedPod, Settled, ShapedCounts},
     desired::{Desired, DesiredPod, Failure, desired},
     explain::Explainer,
     inventory::Inventory,
@@ -26,6 +26,7 @@ use crate::{
     policies::PolicyCache,
     report::{Findings, Report, reports},
     resolvers::NodeResolvers,
+    shaping_metrics::NamedCounts,
     state::{AgentState, short, state},
 };
 
@@ -66,6 +67,8 @@ pub struct Reconciler<D> {
     policies: PolicyCache,
     desired: Desired,
     failures: BTreeMap<String, Failure>,
+    /// Why pods are not under their caps, by uid.
+    unshaped: BTreeMap<String, Failure>,
     timeline: Timeline,
     /// Pods whose connections have not been looked at since their policy changed, or since the agent started.
     unsettled: BTreeSet<String>,
@@ -89,6 +92,7 @@ impl<D: Datapath> Reconciler<D> {
             policies: PolicyCache::default(),
             desired: Desired::default(),
             failures: BTreeMap::new(),
+            unshaped: BTreeMap::new(),
             timeline: Timeline::default(),
             unsettled,
             told_unsettled: false,
@@ -168,7 +172,7 @@ impl<D: Datapath> Reconciler<D> {
     /// be asked.
     pub fn pass(&mut self) -> Option<Outcome> {
         let enforced = self.enforced()?;
-        let operations = plan(&self.desired, &enforced, &self.cgroups);
+        let operations = plan(&self.desired, &enforced, &self.datapath.shaped(), &self.cgroups);
         let enforced = if operations.is_empty() {
             enforced
         } else {
@@ -177,10 +181,14 @@ impl<D: Datapath> Reconciler<D> {
         };
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));
+        self.unshaped.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.timeline
             .retain(|uid| self.cgroups.pods.contains_key(uid) || self.desired.pods.contains_key(uid));
         if let Ok(counters) = self.datapath.counters() {
             self.metrics.datapath(counters);
+        }
+        if let Ok(counts) = self.datapath.shaped_counts() {
+            self.metrics.shaping(self.named(counts));
         }
         let enforced = enforced.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
         let findings = Findings {
@@ -188,6 +196,8 @@ impl<D: Datapath> Reconciler<D> {
             enforced: &enforced,
             cgroups: &self.cgroups,
             failures: &self.failures,
+            shaped: &self.datapath.shaped().into_iter().map(|pod| (pod.uid.clone(), pod)).collect(),
+            unshaped: &self.unshaped,
         };
         Some(Outcome {
             state: state(&self.inventory, findings),
@@ -242,6 +252,29 @@ impl<D: Datapath> Reconciler<D> {
                         self.tell_enforced(uid, &short(&policy.digest), *first);
                     }
                     Err(error) => self.fail(uid, &error),
+                }
+            }
+            Operation::Shape { uid, cgroup, caps } => match self.datapath.shape(uid, &cgroup.path, caps) {
+                Ok(()) => {
+                    self.unshaped.remove(uid);
+                    let (pod, _) = self.name(uid);
+                    let strictest = self.desired.pods.get(uid).map(|pod| pod.strictest.as_str());
+                    tracing::info!(
+                        pod,
+                        uid,
+                        limit = strictest.unwrap_or_default(),
+                        "bandwidth limit of the pod set"
+                    );
+                }
+                Err(error) => self.fail_shaping(uid, &error),
+            },
+            Operation::Unshape { uid, cgroup } => {
+                match self.datapath.unshape(uid, cgroup.as_ref().map(|cgroup| cgroup.path.as_path())) {
+                    Ok(()) => {
+                        self.unshaped.remove(uid);
+                        tracing::debug!(uid, "bandwidth limit of the pod taken off");
+                    }
+                    Err(error) => self.fail_shaping(uid, &error),
                 }
             }
             Operation::Release { uid, why } => match self.datapath.release(uid) {
@@ -360,6 +393,26 @@ impl<D: Datapath> Reconciler<D> {
         self.metrics.failed();
     }
 
+    fn fail_shaping(&mut self, uid: &str, error: &DatapathError) {
+        let failure = Failure { reason: error.reason(), message: causes(error) };
+        if error.is_not_yet() {
+            tracing::debug!(uid, "{}", failure.message);
+        } else {
+            self.metrics.failed();
+            if self.unshaped.get(uid) != Some(&failure) {
+                let (pod, eggs) = self.name(uid);
+                tracing::error!(
+                    pod,
+                    uid,
+                    eggs,
+                    error = failure.message,
+                    "bandwidth limit cannot be applied; tried again every second"
+                );
+            }
+        }
+        self.unshaped.insert(uid.to_owned(), failure);
+    }
+
     fn collect(&mut self) {
         if let Err(error) = self.datapath.collect() {
             tracing::warn!(
@@ -367,6 +420,28 @@ impl<D: Datapath> Reconciler<D> {
                 "what nothing uses any more stays in the kernel's maps for now"
             );
         }
+    }
+
+    /// Counts by names that people know; those of pods that no Egg selects any more are left out.
+    fn named(&self, counts: ShapedCounts) -> NamedCounts {
+        let pods = counts.pods.into_iter().filter_map(|(uid, counts)| {
+            let pod = self.desired.pods.get(&uid)?;
+            Some((format!("{}/{}", pod.namespace, pod.name), counts))
+        });
+        let caps = counts.caps.into_iter().filter_map(|cap| {
+            let egg = self.inventory.entries().filter_map(|entry| entry.good.as_ref()).find_map(|good| {
+                let uid = &good.egg.uid;
+                let of_namespace = || Some(cap.name.strip_prefix("namespace/")?.strip_suffix(uid.as_str())?);
+                if cap.name.strip_prefix("egg/") == Some(uid) {
+                    Some(egg_name(&good.egg))
+                } else {
+                    let namespace = of_namespace()?.trim_end_matches('/');
+                    Some(format!("{} in namespace {namespace}", egg_name(&good.egg)))
+                }
+            });
+            Some((egg?, cap.counts))
+        });
+        NamedCounts { pods: pods.collect(), caps: caps.collect() }
     }
 
     fn name(&self, uid: &str) -> (String, String) {

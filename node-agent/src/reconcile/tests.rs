@@ -260,3 +260,24 @@ fn an_audited_node_enforces_nothing_and_says_so() {
     assert_eq!(outcome.state.pods[0].state, PodState::Audited);
     assert_eq!(outcome.pods.values().next().unwrap().pod, "shop/p1");
 }
+
+#[test]
+fn bandwidth_limits_follow_their_eggs_and_a_refusal_is_told() {
+    let mut agent = agent(FakeDatapath::default());
+    list(&mut agent, &[assignment("a").shape("5M", "Pod").pod("p1").pod("p2")]);
+    cgroups(&mut agent, &["p1", "p2"]);
+    assert_eq!(pass(&mut agent), ["enforce p1", "enforce p2", "shape p1", "shape p2"]);
+    assert!(pass(&mut agent).is_empty());
+    apply(&mut agent, &assignment("a").shape("6M", "Pod").pod("p1").pod("p2"));
+    assert_eq!(pass(&mut agent), ["shape p1", "shape p2"]);
+    apply(&mut agent, &assignment("a").pod("p1").pod("p2"));
+    assert_eq!(pass(&mut agent), ["unshape p1", "unshape p2"]);
+    agent.datapath.refuse_shaping = true;
+    apply(&mut agent, &assignment("a").shape("6M", "Pod").pod("p1").pod("p2"));
+    let failed = (PodState::Failed, "NoFq".to_owned());
+    assert_eq!(status(&mut agent, "a"), [failed.clone(), failed]);
+    agent.datapath.refuse_shaping = false;
+    assert_eq!(pass(&mut agent), ["shape p1", "shape p2"]);
+    list(&mut agent, &[]);
+    assert_eq!(pass(&mut agent), ["unshape p1", "unshape p2", "release p1", "release p2"]);
+}

@@ -11,7 +11,10 @@ use l7egg_policy::CompiledPolicy;
 
 use crate::{
     cgroup::PodCgroups,
-    datapath::{Counters, Datapath, DatapathError, EnforcedPod, EventSource, Settled},
+    datapath::{
+        Counters, Datapath, DatapathError, EnforcedPod, EventSource, Settled, ShapedCounts, ShapedPod,
+    },
+    shaping::Cap,
     testing::enforced_pod,
 };
 
@@ -28,6 +31,10 @@ pub struct FakeDatapath {
     pub collected: usize,
     /// Uids for which `enforce` fails.
     pub refuse: BTreeSet<String>,
+    /// The caps of shaped pods.
+    pub shaped: BTreeMap<String, Vec<Cap>>,
+    /// Whether no pod can be shaped.
+    pub refuse_shaping: bool,
     /// Whether nothing at all can be read.
     pub broken: bool,
     ids: BTreeMap<PathBuf, u64>,
@@ -79,6 +86,35 @@ impl Datapath for FakeDatapath {
         let in_force = self.pods.get(uid).is_some_and(|pod| pod.policy == policy.digest);
         self.settled.push((uid.to_owned(), in_force));
         Ok(Settled { reset: 1, lost: 0 })
+    }
+
+    fn shaped(&self) -> Vec<ShapedPod> {
+        self.shaped
+            .iter()
+            .map(|(uid, caps)| ShapedPod { uid: uid.clone(), caps: Some(caps.clone()) })
+            .collect()
+    }
+
+    fn shape(&mut self, uid: &str, cgroup: &Path, caps: &[Cap]) -> Result<(), DatapathError> {
+        if !self.ids.contains_key(cgroup) {
+            return Err(DatapathError::network_not_ready(uid));
+        }
+        if self.refuse_shaping {
+            return Err(DatapathError::no_fq());
+        }
+        self.calls.push(format!("shape {uid}"));
+        self.shaped.insert(uid.to_owned(), caps.to_vec());
+        Ok(())
+    }
+
+    fn unshape(&mut self, uid: &str, _cgroup: Option<&Path>) -> Result<(), DatapathError> {
+        self.calls.push(format!("unshape {uid}"));
+        self.shaped.remove(uid);
+        Ok(())
+    }
+
+    fn shaped_counts(&self) -> Result<ShapedCounts, DatapathError> {
+        Ok(ShapedCounts::default())
     }
 
     fn collect(&mut self) -> Result<(), DatapathError> {

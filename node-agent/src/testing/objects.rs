@@ -62,6 +62,20 @@ impl AssignmentBuilder {
         self.push("pods", json!({"namespace": "shop", "name": uid, "uid": uid, "hostNetwork": true}))
     }
 
+    /// A bandwidth limit.
+    pub fn shape(mut self, rate: &str, scope: &str) -> Self {
+        self.0["spec"]["policy"]["shaping"] = json!({"egress": {"rate": rate, "scope": scope}});
+        self
+    }
+
+    /// The node's part of it.
+    pub fn share(mut self, namespace: Option<&str>, bits_per_second: i64) -> Self {
+        if self.0["spec"]["shares"].is_null() {
+            self.0["spec"]["shares"] = json!([]);
+        }
+        self.push("shares", json!({"namespace": namespace, "bitsPerSecond": bits_per_second}))
+    }
+
     /// The object's uid.
     pub fn uid(mut self, uid: &str) -> Self {
         self.0["metadata"]["uid"] = json!(uid);

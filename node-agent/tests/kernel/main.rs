@@ -15,5 +15,6 @@ mod netns;
 mod oracle;
 mod raw;
 mod resets;
+mod shaping;
 mod socket_balancer;
 mod survival;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use l7egg_crds::{EggReference, PolicySpec};
 
+use super::shares::{is_shared, shares};
 use super::{Assignment, Changes, Egg, EggKey, Labels, ObjectKey, Observed, Pod, Selection, Tally};
 use crate::naming::assignment_key;
 
@@ -127,6 +128,10 @@ impl EggState {
             targets.remove(&node.assignment);
             self.nodes.remove(&pod.node);
         }
+        // Every node's part of a shared rate is another now.
+        if self.policy().is_some_and(|policy| is_shared(policy)) {
+            self.mark_nodes(changes);
+        }
     }
 
     pub fn mark_nodes(&self, changes: &mut Changes) {
@@ -148,6 +153,7 @@ impl EggState {
                 generation: in_force.generation,
             },
             policy: in_force.policy.clone(),
+            shares: shares(&in_force.policy, node, &self.nodes),
             pods: pods.iter().filter_map(pod).map(|pod| pod.assigned.clone()).collect(),
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, EggStatus, PolicySpec};
+use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, EggStatus, PolicySpec, RateShare};
 
 use super::{EggKey, ObjectKey, Selection};
 
@@ -80,6 +80,8 @@ pub struct Assignment {
     pub egg: EggReference,
     /// The Egg's policy.
     pub policy: Arc<PolicySpec>,
+    /// The node's parts of a rate that the Egg's pods share.
+    pub shares: Vec<RateShare>,
     /// The node's pods that the Egg selects, in order of namespace and name.
     pub pods: Vec<AssignedPod>,
 }
@@ -88,6 +90,7 @@ impl PartialEq for Assignment {
     fn eq(&self, other: &Self) -> bool {
         self.node == other.node
             && self.egg == other.egg
+            && self.shares == other.shares
             && self.pods == other.pods
             && same_policy(&self.policy, &other.policy)
     }

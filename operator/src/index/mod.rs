@@ -12,6 +12,7 @@ mod input;
 mod key;
 mod observed;
 mod selection;
+mod shares;
 mod tally;
 #[cfg(test)]
 mod tests;

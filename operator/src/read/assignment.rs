@@ -16,6 +16,7 @@ pub fn observed(object: &DynamicObject) -> Option<Observed> {
         node: spec.node,
         egg: spec.egg,
         policy: Arc::new(spec.policy),
+        shares: spec.shares,
         pods: spec.pods,
     });
     let labelled = assignment.as_ref().is_some_and(|assignment| {

@@ -54,6 +54,7 @@ impl Part {
                 "curl",
                 "dnsmasq-base",
                 "iproute2",
+                "iputils-ping",
                 "libc-bin",
                 "python3",
             ],
@@ -80,7 +81,9 @@ impl Part {
     fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Ebpf => &["cc"],
-            Self::Images => &["busybox", "curl", "dig", "dnsmasq", "getent", "ip", "ldd", "python3", "strip"],
+            Self::Images => {
+                &["busybox", "curl", "dig", "dnsmasq", "getent", "ip", "ldd", "ping", "python3", "strip"]
+            }
             Self::Cluster => &[
                 "apt-get",
                 "cc",

@@ -3,6 +3,7 @@
 mod bpffs;
 mod pod;
 mod socket_balancer;
+pub mod traffic;
 mod verdict_program;
 
 use std::path::PathBuf;

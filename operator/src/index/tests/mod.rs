@@ -99,6 +99,7 @@ fn reported(index: &Index, key: &ObjectKey, generation: i64, state: PodState) ->
         state,
         reason: "Why".into(),
         message: "so".into(),
+        egress_limit: String::new(),
     };
     observed.status = EggAssignmentStatus {
         observed_generation: Some(generation),

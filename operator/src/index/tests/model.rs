@@ -114,6 +114,7 @@ impl Model {
                                 generation: *generation,
                             },
                             policy: accepted.policy.clone(),
+                            shares: Vec::new(),
                             pods: Vec::new(),
                         });
                     assignment.pods.push(pod.assigned.clone());

@@ -1,0 +1,190 @@
+//! Bandwidth limits: what leaves a pod under caps. Most of it needs the `fq` qdisc; where the kernel has none,
+//! the agent has to say so.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use l7egg_node_agent::datapath::Datapath;
+use l7egg_node_agent::shaping::{Cap, CapName};
+
+use crate::harness::{Setup, traffic};
+
+const MEGABIT: u64 = 1_000_000;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A pod with a process in it, by which its network is found.
+struct Shaped {
+    setup: Setup,
+    process: Child,
+}
+
+impl Shaped {
+    fn new() -> Self {
+        let setup = Setup::new();
+        let process = setup.pod.command("sleep".as_ref(), &["600"]).spawn().expect("sleep");
+        let name = PathBuf::from(format!("/proc/{}/comm", process.id()));
+        while fs::read_to_string(&name).is_ok_and(|comm| comm.trim() != "sleep") {
+            sleep(Duration::from_millis(10));
+        }
+        Self { setup, process }
+    }
+
+    fn shape(&mut self, caps: &[Cap]) {
+        let (uid, cgroup) = (self.setup.pod.uid().to_owned(), self.setup.pod.cgroup().to_owned());
+        self.setup.kernel.shape(&uid, &cgroup, caps).unwrap_or_else(crate::harness::fail);
+    }
+
+    fn unshape(&mut self) {
+        let (uid, cgroup) = (self.setup.pod.uid().to_owned(), self.setup.pod.cgroup().to_owned());
+        self.setup.kernel.unshape(&uid, Some(&cgroup)).unwrap_or_else(crate::harness::fail);
+    }
+
+    fn show(&self, program: &str, arguments: &[&str]) -> String {
+        let netns = format!("{}p", self.setup.pod.uid());
+        let output = Command::new(program).args(["-n", &netns]).args(arguments).output().expect("iproute2");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn tc(&self, arguments: &[&str]) {
+        let netns = format!("{}p", self.setup.pod.uid());
+        assert!(Command::new("tc").args(["-n", &netns]).args(arguments).status().expect("tc").success());
+    }
+}
+
+impl Drop for Shaped {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn pod_cap(bits_per_second: u64) -> Cap {
+    Cap { name: CapName::Pod { uid: "pod".into() }, bits_per_second, burst: None }
+}
+
+fn egg_cap(bits_per_second: u64) -> Cap {
+    Cap { name: CapName::Egg { uid: "egg".into() }, bits_per_second, burst: None }
+}
+
+/// Whether the kernel can shape. Where it cannot, it must say so and change nothing.
+fn has_fq(shaped: &mut Shaped) -> bool {
+    let (uid, cgroup) = (shaped.setup.pod.uid().to_owned(), shaped.setup.pod.cgroup().to_owned());
+    let before = shaped.show("tc", &["qdisc"]);
+    match shaped.setup.kernel.shape(&uid, &cgroup, &[pod_cap(10 * MEGABIT)]) {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error.reason(), "NoFq", "{error}");
+            assert_eq!(shaped.show("tc", &["qdisc"]), before);
+            assert!(shaped.setup.kernel.shaped().is_empty());
+            println!("skipped: {error}");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_pod_sends_no_faster_than_its_cap_and_a_ping_does_not_wait() {
+    let mut shaped = Shaped::new();
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    let idle = traffic::ping(&shaped.setup.pod, SECOND);
+    let measured = traffic::bulk(&shaped.setup.pod, 4, 5 * SECOND);
+    let ratio = measured.rate(Duration::ZERO, 5 * SECOND) / (10 * MEGABIT) as f64;
+    let first = measured.rate(Duration::ZERO, SECOND) / (10 * MEGABIT) as f64;
+    println!(
+        "ratio {ratio:.3}, first second {first:.3}, ping p50 {:.2} p99 {:.2} ms (idle p50 {:.2}), retransmits {}, jain {:.3}",
+        measured.ping(50),
+        measured.ping(99),
+        idle[idle.len() / 2],
+        measured.retransmits,
+        measured.jain(5 * SECOND)
+    );
+    assert!((0.9..1.02).contains(&ratio), "{ratio}");
+    assert!(first < 1.06, "{first}");
+    // Plain departure times would have it wait some 400 ms; the processor is emulated and busy.
+    assert!(measured.ping(50) < 20.0, "{measured:?}");
+    let counts = shaped.setup.kernel.shaped_counts().expect("counts");
+    let counts = counts.pods.values().next().expect("the pod");
+    assert!(counts.packets > 1000 && counts.delayed > 1000 && counts.delay_ns > 0, "{counts:?}");
+    assert_eq!(counts.dropped, 0, "{counts:?}");
+}
+
+#[test]
+fn everything_is_put_back() {
+    let mut shaped = Shaped::new();
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    let state =
+        |shaped: &Shaped| (shaped.show("tc", &["qdisc"]), shaped.show("ip", &["-d", "link", "show", "eth0"]));
+    assert!(state(&shaped).0.contains("qdisc fq 6c37: dev eth0 root"), "{:?}", state(&shaped));
+    assert!(state(&shaped).1.contains("gso_max_segs 1 "), "{:?}", state(&shaped));
+    shaped.unshape();
+    let before = state(&shaped);
+    assert!(!before.0.contains("fq"), "{before:?}");
+    assert!(!before.0.contains("clsact"), "{before:?}");
+    assert!(before.1.contains("gso_max_segs 65535 "), "{before:?}");
+    for qdisc in [
+        &["fq_codel", "limit", "1234"][..],
+        &["pfifo", "limit", "77"],
+        &["tbf", "rate", "5mbit", "burst", "5kb", "latency", "20ms"],
+        &["fq", "flow_limit", "50"],
+    ] {
+        shaped.tc(&[&["qdisc", "replace", "dev", "eth0", "root", "handle", "5:"], qdisc].concat());
+        let before = state(&shaped);
+        shaped.shape(&[pod_cap(MEGABIT)]);
+        // Another agent takes over, and is the one to put it back.
+        shaped.setup.restart_agent();
+        shaped.shape(&[pod_cap(2 * MEGABIT)]);
+        assert!(state(&shaped).0.contains("qdisc fq 6c37:"));
+        shaped.unshape();
+        assert_eq!(state(&shaped), before);
+        shaped.tc(&["qdisc", "del", "dev", "eth0", "root"]);
+    }
+    shaped.tc(&["qdisc", "replace", "dev", "eth0", "root", "handle", "5:", "htb"]);
+    let before = state(&shaped);
+    let (uid, cgroup) = (shaped.setup.pod.uid().to_owned(), shaped.setup.pod.cgroup().to_owned());
+    let error = shaped.setup.kernel.shape(&uid, &cgroup, &[pod_cap(MEGABIT)]).expect_err("a classful qdisc");
+    assert_eq!(error.reason(), "InterfaceInUse");
+    assert_eq!(state(&shaped), before);
+}
+
+#[test]
+fn the_cap_holds_when_the_agent_is_gone_and_follows_the_next_one() {
+    let mut shaped = Shaped::new();
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    let held = |shaped: &Shaped, rate: u64| {
+        let measured = traffic::bulk(&shaped.setup.pod, 2, 3 * SECOND);
+        let ratio = measured.rate(Duration::ZERO, 3 * SECOND) / rate as f64;
+        assert!((0.85..1.03).contains(&ratio), "{ratio} of {rate}");
+    };
+    shaped.setup.restart_agent();
+    assert_eq!(shaped.setup.kernel.shaped()[0].caps, None);
+    held(&shaped, 10 * MEGABIT);
+    let start = Instant::now();
+    shaped.shape(&[pod_cap(5 * MEGABIT)]);
+    println!("another agent shapes in {:?}", start.elapsed());
+    let start = Instant::now();
+    shaped.shape(&[pod_cap(4 * MEGABIT)]);
+    println!("a change of the rate takes {:?}", start.elapsed());
+    held(&shaped, 4 * MEGABIT);
+    // The strictest of several.
+    shaped.shape(&[pod_cap(20 * MEGABIT), egg_cap(3 * MEGABIT)]);
+    held(&shaped, 3 * MEGABIT);
+}
+
+#[test]
+fn a_pod_without_a_network_is_told_apart() {
+    let mut setup = Setup::new();
+    let (uid, cgroup) = (setup.pod.uid().to_owned(), setup.pod.cgroup().to_owned());
+    let error = setup.kernel.shape(&uid, &cgroup, &[pod_cap(MEGABIT)]).expect_err("no process yet");
+    assert!(error.is_not_yet(), "{error}");
+    assert!(setup.kernel.shaped().is_empty());
+    setup.kernel.unshape(&uid, Some(&cgroup)).unwrap_or_else(crate::harness::fail);
+}
