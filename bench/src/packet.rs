@@ -11,13 +11,13 @@ use l7egg_node_agent::kernel::Kernel;
 use crate::netns::run as run_command;
 use crate::protect::{Protection, policy};
 use crate::report::Report;
-use crate::sample::{median, percentile};
+use crate::sample::percentile;
 
 /// Numbers of rules: networks that are allowed, half of them of each family.
 const RULES: [usize; 3] = [10, 1_000, 100_000];
 /// Packets of one connection in one run, and runs.
-const REPEAT: u32 = 2_000_000;
-const RUNS: usize = 7;
+const REPEAT: u32 = 500_000;
+const RUNS: usize = 20;
 /// First packets, each of a connection of its own.
 const FIRSTS: usize = 20_000;
 /// Offset of `ifindex` in `struct __sk_buff`, include/uapi/linux/bpf.h.
@@ -25,9 +25,9 @@ const IFINDEX: usize = 40;
 const PORT: u16 = 443;
 
 const METHOD: &str = "BPF_PROG_TEST_RUN on the loaded egress program, whose packets have a socket (the kernel makes one for each run) with \
-storage. established: 2,000,000 TCP packets of one connection in a run, median of 7 runs. udp: the same for a flow. new: a SYN that is judged, \
-allowed and remembered, one to a run, median of 20,000; the kernel's reading of its clock and cold caches are in it, and timer is what a packet \
-that the program lets through at once takes in such a run.";
+storage. established: 500,000 TCP packets of one connection in a run, the fastest of 20 runs, which others disturb least. udp: the same for a flow. least: the same for a packet that the program lets through at once, as over loopback. new: a SYN that is judged, \
+allowed and remembered, one to a run, median of 20,000; the kernel's reading of its clock and cold caches are in it, and timer is what the \
+least takes in such a run.";
 
 /// Runs it.
 pub fn run() -> Result<Report> {
@@ -84,10 +84,11 @@ impl Bench<'_> {
         let no_context = vec![0; self.context.len()];
         self.check(to)?;
         Ok(vec![
-            ("established_ns", self.many(&data)?),
-            ("udp_ns", self.many(&udp)?),
+            ("established_ns", self.many(&data, self.context)?),
+            ("udp_ns", self.many(&udp, self.context)?),
+            // As if over loopback: let through at once.
+            ("least_ns", self.many(&data, &no_context)?),
             ("new_ns", self.firsts(&syn, self.context)?),
-            // As if over loopback.
             ("timer_ns", self.firsts(&syn, &no_context)?),
         ])
     }
@@ -106,12 +107,12 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn many(&mut self, frame: &[u8]) -> Result<f64> {
-        let mut sample = Vec::new();
+    fn many(&mut self, frame: &[u8], context: &[u8]) -> Result<f64> {
+        let mut fastest = u64::MAX;
         for _ in 0..RUNS {
-            sample.push(self.once(frame, REPEAT, self.context)?.1 as f64);
+            fastest = fastest.min(self.once(frame, REPEAT, context)?.1);
         }
-        Ok(median(&sample))
+        Ok(fastest as f64)
     }
 
     fn firsts(&mut self, frame: &[u8], context: &[u8]) -> Result<f64> {

@@ -4,6 +4,7 @@ pub mod cargo_deny;
 pub mod cargo_fuzz;
 pub mod ebpf_toolchain;
 mod packages;
+mod services;
 
 use std::fs;
 

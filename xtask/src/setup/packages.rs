@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, bail};
 use nix::unistd::Uid;
 
-use super::ebpf_toolchain;
+use super::{ebpf_toolchain, services};
 use crate::process::{command, step};
 use crate::workspace;
 
@@ -24,11 +24,14 @@ pub enum Part {
     Fuzz,
     /// Measure, beside the usual alternatives.
     Bench,
+    /// Ask real resolvers with real clients.
+    Conformance,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 6] = [Self::Ebpf, Self::Images, Self::Cluster, Self::Vm, Self::Fuzz, Self::Bench];
+    pub const ALL: [Self; 7] =
+        [Self::Ebpf, Self::Images, Self::Cluster, Self::Vm, Self::Fuzz, Self::Bench, Self::Conformance];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -74,6 +77,21 @@ impl Part {
             Self::Vm => &["busybox-static", "debian-archive-keyring", "qemu-system-x86", "xz-utils", "zstd"],
             Self::Fuzz => &["gcc", "g++", "libc6-dev"],
             Self::Bench => &["dnsmasq-base", "iproute2", "nftables"],
+            // libidn2 is what glibc loads to read names in other scripts.
+            Self::Conformance => &[
+                "bind9",
+                "bind9-dnsutils",
+                "dnsmasq-base",
+                "gcc",
+                "golang-go",
+                "iproute2",
+                "knot",
+                "knot-dnsutils",
+                "libc6-dev",
+                "libidn2-0",
+                "musl-tools",
+                "unbound",
+            ],
         }
     }
 
@@ -98,6 +116,9 @@ impl Part {
             Self::Vm => &["apt-get", "busybox", "qemu-system-x86_64", "xz", "zstd"],
             Self::Fuzz => &["cc", "c++"],
             Self::Bench => &["dnsmasq", "ip", "nft"],
+            Self::Conformance => {
+                &["cc", "dig", "dnsmasq", "go", "ip", "kdig", "knotd", "musl-gcc", "named", "unbound"]
+            }
         }
     }
 
@@ -114,6 +135,7 @@ impl Part {
             Self::Vm => "kernels in VMs come from Debian's mirror: needs Debian's apt, and QEMU",
             Self::Fuzz => "a C++ compiler",
             Self::Bench => "your system's packages of these programs; dnsmasq built with nftset",
+            Self::Conformance => "the conformance tests: your system's packages of these programs",
         }
     }
 }
@@ -136,7 +158,10 @@ pub fn install(parts: &[Part]) -> Result<()> {
     );
     install.args(&missing).env("DEBIAN_FRONTEND", "noninteractive");
     eprintln!("xtask: missing: {}", missing.join(" "));
-    step("installing Debian packages", install).limit(1800).quietly("apt-install")
+    let no_starts = services::any(&missing).then(services::NoStarts::new).transpose()?;
+    step("installing Debian packages", install).limit(1800).quietly("apt-install")?;
+    drop(no_starts);
+    services::disable(&missing)
 }
 
 /// An error that lists what is missing on a system whose packages are not known here.

@@ -2,6 +2,7 @@
 
 mod binaries;
 mod cluster_tiers;
+mod conformance_tier;
 mod fuzz_tier;
 mod kernel_tier;
 mod libtest;
@@ -29,6 +30,8 @@ enum Tier {
     Fuzz,
     /// The kernel programs on this machine's kernel, and in VMs on Debian's
     Kernel,
+    /// DNS with real clients and real resolvers: a table of what works
+    Conformance,
     /// The operator on a real API server
     Operator,
     /// The product on a real cluster
@@ -43,6 +46,7 @@ enum Tier {
 Examples:
   cargo xtask test
   cargo xtask test unit
+  cargo xtask test conformance
   cargo xtask test kernel --kernels 6.12 -- learns_names       only tests with this in their name
   cargo xtask cluster up; cargo xtask test e2e --dir /tmp/l7egg-cluster
 
@@ -100,6 +104,9 @@ pub fn run(args: &TestArgs) -> Result<()> {
     }
     if wanted(Tier::Kernel) {
         kernel_tier::run(&mut report, &args.kernels, args.all_kernels, &args.filter);
+    }
+    if wanted(Tier::Conformance) {
+        report.add(conformance_tier::run(&args.filter));
     }
     if on_cluster && let Err(error) = run_on_cluster(&mut report, args, &wanted) {
         report.add(Row::unable("cluster", &error));

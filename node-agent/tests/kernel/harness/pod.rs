@@ -43,9 +43,7 @@ impl Pod {
         }
         run("ip", &["-n", &pod, "route", "add", "default", "via", "10.77.0.1"]);
         run("ip", &["-n", &pod, "-6", "route", "add", "default", "via", "fd77::1"]);
-        let etc = PathBuf::from("/etc/netns").join(&pod);
-        fs::create_dir_all(&etc).expect("/etc/netns");
-        fs::write(etc.join("resolv.conf"), format!("nameserver {}\n", RESOLVERS[0])).expect("resolv.conf");
+        fs::create_dir_all(PathBuf::from("/etc/netns").join(&pod)).expect("/etc/netns");
         let cgroup = cgroup2_root().join(format!("{name}/kubepods/pod{name}"));
         fs::create_dir_all(&cgroup).expect("a cgroup");
         let server = Command::new("ip")
@@ -57,6 +55,7 @@ impl Pod {
             .spawn()
             .expect("the test world");
         let pod = Self { name, cgroup, world: server };
+        pod.set_resolv_conf(&format!("nameserver {}\n", RESOLVERS[0]));
         pod.wait_for_world();
         pod
     }
@@ -174,6 +173,12 @@ impl Pod {
             .expect("world ctl");
         child.stdin.take().expect("its input").write_all(zone.as_bytes()).expect("a zone");
         assert!(child.wait().expect("world ctl").success(), "world ctl load");
+    }
+
+    /// Sets the resolv.conf of programs that start from now on.
+    pub fn set_resolv_conf(&self, text: &str) {
+        let etc = PathBuf::from("/etc/netns").join(format!("{}p", self.name));
+        fs::write(etc.join("resolv.conf"), text).expect("resolv.conf");
     }
 
     /// A command in the world's network namespace.

@@ -1,0 +1,44 @@
+//! What an address that was learned opens, and for how long.
+
+use std::time::Duration;
+
+use super::Behaviour;
+use crate::client::Question;
+
+/// The rows.
+pub const ROWS: &[Behaviour] = &[
+    Behaviour {
+        name: "an expired TTL stops new connections, no live one",
+        policy: "{egress: [{to: [{domainNames: ['short.{zone}']}]}]}",
+        records: "short.{zone}. 1 IN A {4:1}",
+        check: |cell| {
+            cell.opens(Question::a("short.{zone}"), "{4:1}")?;
+            cell.keeps_open("{4:1}", || {
+                // Every address stays for two seconds at least: see the harness's settings.
+                std::thread::sleep(Duration::from_millis(2500));
+                cell.is_denied("{4:1}")
+            })
+        },
+    },
+    Behaviour {
+        name: "an address that an unlisted name shares stays open",
+        policy: "{egress: [{to: [{domainNames: ['listed.{zone}']}]}]}",
+        records: "listed.{zone}. 30 IN A {4:1}\nunlisted.{zone}. 30 IN A {4:1}",
+        check: |cell| {
+            cell.denies(Question::a("unlisted.{zone}"), "{4:1}")?;
+            cell.opens(Question::a("listed.{zone}"), "{4:1}")?;
+            cell.opens(Question::a("unlisted.{zone}"), "{4:1}")
+        },
+    },
+    Behaviour {
+        name: "an allowed name opens nothing for a denied one",
+        policy: "{egress: [{to: [{domainNames: ['*.{zone}']}]}, {action: Deny, to: [{domainNames: ['denied.{zone}']}]}]}",
+        records: "allowed.{zone}. 30 IN A {4:1}\nshared.{zone}. 30 IN A {4:2}\ndenied.{zone}. 30 IN A {4:2}\ndenied.{zone}. 30 IN A {4:3}",
+        check: |cell| {
+            cell.opens(Question::a("allowed.{zone}"), "{4:1}")?;
+            cell.opens(Question::a("shared.{zone}"), "{4:2}")?;
+            cell.denies(Question::a("denied.{zone}"), "{4:2} {4:3}")?;
+            cell.reaches("{4:1}")
+        },
+    },
+];
