@@ -2,6 +2,7 @@
 //! real programs that talk to real servers through network namespaces. Needs root, and the binaries of the
 //! e2e crate (`cargo xtask test kernel` sees to both).
 
+mod aliases;
 mod datagrams;
 mod destinations;
 mod forged;
