@@ -7,6 +7,7 @@
 pub mod abi;
 pub mod answer;
 pub mod automaton;
+pub mod chain;
 pub mod judge;
 pub mod learned;
 pub mod name;

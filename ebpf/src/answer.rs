@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::bpf_loop;
 use l7egg_ebpf_common::abi::{Address, Counter, EventKind, LearnedKey, PolicySettings, QueryKey};
 use l7egg_ebpf_common::answer::{ANSWER_STEPS, HEADER, MESSAGE_MAX, Message, Step};
+use l7egg_ebpf_common::chain::Chain;
 use l7egg_ebpf_common::learned::{self, Belief};
 use l7egg_ebpf_common::packet::Packet;
 
@@ -120,6 +121,8 @@ fn read_answers(scratch: &mut Scratch, message: &Message, subject: &Current, ans
     // Field by field: a whole one would be built on the stack first.
     let learning = &mut scratch.learning;
     learning.name = learning.asked * learning.matched;
+    learning.chain.start(learning.asked);
+    learning.found = NOTHING;
     learning.now_ns = event::now_ns();
     learning.subject = subject.id;
     learning.policy = subject.policy;
@@ -146,18 +149,33 @@ fn set_belief(learning: &mut Learning) -> i32 {
 /// What is being learned, in map memory.
 #[repr(C)]
 pub struct Learning {
-    /// The name that addresses are learned by: that of the question if a rule matches it, else the last alias
-    /// that a rule matches, or 0.
+    /// The name that addresses are learned by: that of the question if a rule matches it, else that of the
+    /// chain.
     name: u64,
     /// Hash of the name that was asked for, and 1 if a rule matches it.
     asked: u64,
     matched: u64,
+    chain: Chain,
+    /// What the last step found, one of the constants below.
+    found: u64,
+    /// Where the name is that is read.
+    at: u64,
     now_ns: u64,
     belief: Belief,
     subject: u32,
     policy: u32,
     complete: u64,
 }
+
+const NOTHING: u64 = 0;
+/// An address.
+const ADDRESS: u64 = 1;
+/// An alias.
+const ALIAS: u64 = 2;
+/// An alias of the chain, whose target is read in the next step.
+const FOLLOWED: u64 = 3;
+/// That target.
+const TARGET: u64 = 4;
 
 struct Walk {
     scratch: *mut Scratch,
@@ -168,65 +186,88 @@ extern "C" fn answer_step(_index: u32, walk: *mut Walk) -> i64 {
     // SAFETY: `walk` is the one of the call above, and its scratch is claimed.
     unsafe {
         let scratch = &mut *(*walk).scratch;
-        match scratch.answers.step(&*(*walk).message) {
-            Step::More => 0,
-            Step::Address => {
-                if scratch.learning.matched == 1 || is_of_alias(&*walk, scratch) == 1 {
-                    learn_address(scratch);
+        let found = if scratch.learning.found == FOLLOWED {
+            TARGET
+        } else {
+            match scratch.answers.step(&*(*walk).message) {
+                Step::More => return 0,
+                Step::Address => ADDRESS,
+                Step::Alias => ALIAS,
+                Step::Done => {
+                    scratch.learning.complete = 1;
+                    return 1;
                 }
-                0
+                Step::Stop => return 1,
             }
-            Step::Alias => {
-                if scratch.learning.matched == 0 {
-                    let alias = allowed_alias(&*walk, scratch);
-                    if alias != 0 {
-                        scratch.learning.name = alias;
-                    }
-                }
-                0
-            }
-            Step::Done => {
-                scratch.learning.complete = 1;
-                1
-            }
-            Step::Stop => 1,
+        };
+        let mut found = forget(&mut scratch.learning.found, found);
+        if scratch.learning.matched == 0 {
+            found = of_chain(&*walk, scratch, found);
         }
+        if found == ADDRESS {
+            learn_address(scratch);
+        }
+        0
     }
 }
 
-/// Hash of the name that an alias stands for, if a rule matches it, or 0.
-#[inline(never)]
-fn allowed_alias(walk: &Walk, scratch: &mut Scratch) -> u64 {
-    let target = scratch.answers.target();
-    // SAFETY: the message of the answer, which outlives the walk.
-    if !name::read_compressed(&mut scratch.walk, unsafe { &*walk.message }, target) {
-        return 0;
+/// The value, by way of map memory: the verifier forgets how it came about, and looks at what follows once.
+#[inline(always)]
+fn forget(place: &mut u64, value: u64) -> u64 {
+    // SAFETY: a place that is borrowed.
+    unsafe {
+        core::ptr::write_volatile(place, value);
+        core::ptr::read_volatile(place)
     }
-    name::judge(&mut scratch.walk, scratch.learning.policy);
-    if scratch.walk.masks().is_empty() {
-        return 0;
+}
+
+/// What remains of a find where no rule matches the question: what the chain of aliases holds. One name is read
+/// in a step, and in one place only.
+#[inline(always)]
+fn of_chain(walk: &Walk, scratch: &mut Scratch, found: u64) -> u64 {
+    if found == ADDRESS && scratch.learning.name == 0 {
+        return NOTHING;
     }
-    let policy = scratch.learning.policy;
-    if !name::remember(scratch, policy) {
+    let at = if found == TARGET { scratch.answers.target() } else { scratch.answers.owner() };
+    let at = forget(&mut scratch.learning.at, at.into());
+    let name = hash_of(walk, scratch, at as u32);
+    let found = scratch.learning.found;
+    let remains = if found == TARGET {
+        go_on(scratch, name);
+        NOTHING
+    } else if name == 0 || !scratch.learning.chain.holds(name) {
+        NOTHING
+    } else if found == ALIAS {
+        FOLLOWED
+    } else {
+        ADDRESS
+    };
+    forget(&mut scratch.learning.found, remains)
+}
+
+/// An alias of the chain stands for this name, which was just judged.
+#[inline(always)]
+fn go_on(scratch: &mut Scratch, target: u64) {
+    let learning = &scratch.learning;
+    let policy = learning.policy;
+    let mut matched = target != 0 && learning.name == 0 && !scratch.walk.masks().is_empty();
+    if matched && !name::remember(scratch, policy) {
         event::count(Counter::LearnedFull);
-        return 0;
+        matched = false;
     }
-    scratch.walk.value()
+    scratch.learning.chain.go_on(target, matched);
+    scratch.learning.name = scratch.learning.chain.name();
 }
 
-/// 1 if the record is of the alias: an unmatched question teaches no address but those.
+/// Hash of the name at this place of the answer, 0 if it is none; judged, in the scratch's walk.
 #[inline(never)]
-fn is_of_alias(walk: &Walk, scratch: &mut Scratch) -> i32 {
-    if scratch.learning.name == 0 {
-        return 0;
-    }
-    let owner = scratch.answers.owner();
-    // SAFETY: as above.
-    if !name::read_compressed(&mut scratch.walk, unsafe { &*walk.message }, owner) {
+fn hash_of(walk: &Walk, scratch: &mut Scratch, at: u32) -> u64 {
+    // SAFETY: the message of the answer, which outlives the walk.
+    if !name::read_compressed(&mut scratch.walk, unsafe { &*walk.message }, at) {
         return 0;
     }
     name::judge(&mut scratch.walk, scratch.learning.policy);
-    i32::from(scratch.walk.value() == scratch.learning.name)
+    scratch.walk.value()
 }
 
 /// Learns the address that the walk is at; 1 if there was room for it.

@@ -3,6 +3,7 @@
 //! e2e crate (`cargo xtask test kernel` sees to both).
 
 mod audit;
+mod aliases;
 mod datagrams;
 mod destinations;
 mod forged;

@@ -62,6 +62,21 @@ www.{zone}.svc.{zone}. 30 IN CNAME www.{zone}.",
         },
     },
     Behaviour {
+        name: "the same, and on from there by more CNAMEs",
+        policy: "{egress: [{to: [{domainNames: ['api.{zone}']}]}]}",
+        records: "api.{zone}. 30 IN CNAME eu.api.cdn.{zone}.
+eu.api.cdn.{zone}. 30 IN CNAME edge.cdn.{zone}.
+edge.cdn.{zone}. 30 IN A {4:1..3}
+api.{zone}.svc.{zone}. 30 IN CNAME api.{zone}.
+www.{zone}.svc.{zone}. 30 IN CNAME www.{zone}.
+www.{zone}. 30 IN CNAME www.cdn.{zone}.
+www.cdn.{zone}. 30 IN A {4:4}",
+        check: |cell| {
+            cell.opens(Question::a("api.{zone}.svc.{zone}"), "{4:1..3}")?;
+            cell.denies(Question::a("www.{zone}.svc.{zone}"), "{4:4}")
+        },
+    },
+    Behaviour {
         name: "search list with ndots",
         policy: "{egress: [{to: [{domainNames: ['api.svc.b.{zone}']}]}]}",
         records: "api.svc.b.{zone}. 30 IN A {4:1}\nwww.svc.b.{zone}. 30 IN A {4:2}",
