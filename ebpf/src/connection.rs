@@ -50,8 +50,7 @@ pub fn recall(skb: &Skb, subject: &Current, packet: &Packet) -> Recalled {
         2 => return Recalled::Earlier { name: 0 },
         _ => {}
     }
-    if !subject.is_classified() && listener::tcp(skb.as_ptr().cast(), &packet.source, packet.source_port) == 1
-    {
+    if !subject.is_classified && listener::tcp(skb.as_ptr().cast(), &packet.source, packet.source_port) == 1 {
         // Not told apart yet. Accepted, as somebody listens on its port.
         store(socket, subject, packet, Direction::Ingress, 0);
         return Recalled::Judged;

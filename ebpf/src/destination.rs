@@ -33,7 +33,7 @@ pub fn judge(subject: &Current, address: &Address, protocol: u8, port: u16, allo
     }
     let groups = port_groups(subject.policy, u32::from(protocol) << 16 | u32::from(port));
     if groups == 0 {
-        return Judgement { verdict: combine(Masks::NONE, 0, subject.enforcement()), name: 0 };
+        return Judgement { verdict: combine(Masks::NONE, 0, subject.enforcement), name: 0 };
     }
     let mut said = Said { masks: Masks::NONE, groups, name: 0, policy: subject.policy, unknown: 0 };
     add_cidr(address, &mut said);
@@ -44,7 +44,7 @@ pub fn judge(subject: &Current, address: &Address, protocol: u8, port: u16, allo
     add_learned(subject.id, address, &mut said);
     // A name that cannot be judged now may be a denied one: nothing passes on what is not known.
     let masks = if said.unknown == 0 { said.masks } else { Masks::NONE };
-    let verdict = combine(masks, groups, subject.enforcement());
+    let verdict = combine(masks, groups, subject.enforcement);
     Judgement { verdict, name: if by_cidr { 0 } else { said.name } }
 }
 

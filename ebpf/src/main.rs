@@ -121,7 +121,7 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
         return unless_audited(&subject, Refusal::Malformed);
     }
     let mut to = Destination { address: packet.destination, port: packet.destination_port };
-    if subject.has_socket_balancer() {
+    if subject.has_socket_balancer {
         asked::translate(skb, &packet, &mut to);
     }
     if to.port == DNS_PORT
@@ -146,14 +146,18 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
     };
     // The one place that judges a packet: the verifier follows it once.
     let judgement = destination::judge(&subject, &to.address, packet.protocol, to.port, allowed_by);
-    if judgement.verdict == Verdict::Deny {
-        // The end of a connection that is not allowed any more: the other side is to notice.
-        if is_earlier && is_reset(skb, &packet) {
-            return Ok(());
+    match judgement.verdict {
+        Verdict::Allow => event::count(Counter::Allowed),
+        Verdict::Audit => {
+            event::count(Counter::AuditDenied);
+            event::refused(EventKind::AuditDenied, &subject, &packet);
         }
-        (packet.destination, packet.destination_port) = (to.address, to.port);
-        event::refused(EventKind::Denied, &subject, &packet);
-        return Err(Refusal::Denied);
+        // The end of a connection that is not allowed any more: the other side is to notice.
+        Verdict::Deny if is_earlier && is_reset(skb, &packet) => return Ok(()),
+        Verdict::Deny => {
+            event::refused(EventKind::Denied, &subject, &packet);
+            return Err(Refusal::Denied);
+        }
     }
     match packet.protocol {
         protocol::TCP => connection::remember(skb, &subject, &packet, judgement.name),
@@ -161,13 +165,6 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
             flow::remember(&subject, &packet, judgement.name);
         }
         _ => {}
-    }
-    if judgement.verdict == Verdict::Audit {
-        event::count(Counter::AuditDenied);
-        (packet.destination, packet.destination_port) = (to.address, to.port);
-        event::refused(EventKind::AuditDenied, &subject, &packet);
-    } else {
-        event::count(Counter::Allowed);
     }
     Ok(())
 }
@@ -181,7 +178,7 @@ fn is_reset(skb: &Skb, packet: &Packet) -> bool {
 /// A packet that is refused for another reason than a rule passes all the same where nothing is enforced.
 #[inline(always)]
 fn unless_audited(subject: &Current, refusal: Refusal) -> Result<(), Refusal> {
-    if !subject.enforcement().is_nothing() {
+    if !subject.enforcement.is_nothing() {
         return Err(refusal);
     }
     event::count(Counter::AuditDenied);
@@ -214,7 +211,7 @@ fn try_ingress(skb: &Skb) -> Result<(), Refusal> {
         return Ok(());
     }
     let is_of_resolver = (packet.source_port == DNS_PORT && subject.trusts(&packet.source))
-        || (subject.has_socket_balancer() && asked::is_of_resolver(skb, &subject) == 1);
+        || (subject.has_socket_balancer && asked::is_of_resolver(skb, &subject) == 1);
     match packet.protocol {
         protocol::UDP if is_of_resolver => answer::learn(skb, &subject, &packet),
         protocol::TCP if is_of_resolver => stream::received(skb, &subject, &packet),

@@ -15,8 +15,12 @@ pub struct Current {
     pub id: u32,
     /// Policy id.
     pub policy: u32,
-    /// [`SubjectState::flags`].
-    pub flags: u32,
+    /// What of the policy denies.
+    pub enforcement: Enforcement,
+    /// Whether all its connections from before the programs were attached are known.
+    pub is_classified: bool,
+    /// Whether programs of others may change the destinations that it asks for.
+    pub has_socket_balancer: bool,
 }
 
 /// What is known of the pod that the program runs for.
@@ -40,7 +44,16 @@ pub fn known() -> Known {
     match (id, state.policy) {
         (0, 0) => Known::Attaching,
         (_, 0) => Known::Unconfigured,
-        (id, policy) => Known::Policy(Current { id, policy, flags: state.flags }),
+        (id, policy) => {
+            let enforcement = Enforcement::from_flags(state.flags);
+            Known::Policy(Current {
+                id,
+                policy,
+                enforcement,
+                is_classified: state.flags & CLASSIFIED != 0,
+                has_socket_balancer: state.flags & SOCKET_BALANCER != 0,
+            })
+        }
     }
 }
 
@@ -54,24 +67,6 @@ pub fn current() -> Option<Current> {
 }
 
 impl Current {
-    /// Whether all its connections from before the programs were attached are known.
-    #[inline(always)]
-    pub fn is_classified(&self) -> bool {
-        self.flags & CLASSIFIED != 0
-    }
-
-    /// What of the policy denies.
-    #[inline(always)]
-    pub fn enforcement(&self) -> Enforcement {
-        Enforcement::from_flags(self.flags)
-    }
-
-    /// Whether programs of others may change the destinations that it asks for.
-    #[inline(always)]
-    pub fn has_socket_balancer(&self) -> bool {
-        self.flags & SOCKET_BALANCER != 0
-    }
-
     /// Whether it is one of the pod's own resolvers.
     #[inline(always)]
     pub fn trusts(&self, address: &Address) -> bool {

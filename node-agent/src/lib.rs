@@ -35,9 +35,9 @@ pub mod reporter;
 pub mod resolvers;
 pub mod run;
 pub mod settings;
-pub mod sockets;
 pub mod shaping;
 pub mod shaping_metrics;
+pub mod sockets;
 pub mod state;
 pub mod status;
 

@@ -2,8 +2,8 @@
 //! real programs that talk to real servers through network namespaces. Needs root, and the binaries of the
 //! e2e crate (`cargo xtask test kernel` sees to both).
 
-mod audit;
 mod aliases;
+mod audit;
 mod datagrams;
 mod destinations;
 mod forged;
