@@ -109,8 +109,8 @@ pub struct PolicySettings {
     pub max_ttl_ns: u64,
     /// As in [`Config`].
     pub ttl_grace_ns: u64,
-    /// Response code (RFC 1035 §4.1.1) for queries that no Allow rule matches; 0: they are asked.
-    pub refusal: u32,
+    /// 1: queries for names that no Allow rule matches do not leave.
+    pub refuse_unmatched: u32,
     /// Zero.
     pub reserved: u32,
 }
@@ -121,7 +121,7 @@ pub const UNSET: u64 = u64::MAX;
 impl PolicySettings {
     /// What a policy that says nothing has.
     pub const NONE: Self =
-        Self { min_ttl_ns: UNSET, max_ttl_ns: UNSET, ttl_grace_ns: UNSET, refusal: 0, reserved: 0 };
+        Self { min_ttl_ns: UNSET, max_ttl_ns: UNSET, ttl_grace_ns: UNSET, refuse_unmatched: 0, reserved: 0 };
 }
 
 /// Value of the cgroup storage `SUBJECT`: the pod that the cgroup is of.
@@ -572,6 +572,12 @@ pub struct ShapeCounts {
 #[inline(always)]
 pub fn mapped(v4: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}
+
+/// Whether the address is an IPv4 one, mapped.
+#[inline(always)]
+pub fn is_v4(address: &Address) -> bool {
+    address[..12] == mapped([0; 4])[..12]
 }
 
 #[cfg(feature = "aya")]

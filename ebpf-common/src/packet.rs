@@ -1,10 +1,18 @@
 //! Reading packets, from the IP header on: who talks to whom, over what. Every packet is read to its
 //! transport header or refused; there is no "unknown, so let it pass".
 
-use crate::abi::{Address, mapped, protocol};
+use core::hint::black_box;
+
+use crate::abi::{Address, is_v4, mapped, protocol};
 
 /// IPv6 extension headers read before a packet is refused.
 pub const EXTENSIONS_MAX: usize = 8;
+/// Words of IPv4 options at most: the header's length counts to 60 bytes (RFC 791 §3.1).
+const OPTION_WORDS: usize = 10;
+/// IPv4 options that are let through: no operation and the list's end, which are one byte, and the router alert
+/// (RFC 2113), with which memberships of groups are told.
+const OPTION_NONE: u8 = 1;
+const OPTION_ROUTER_ALERT: u8 = 148;
 
 /// Something that has bytes at offsets: a packet.
 pub trait Bytes {
@@ -55,13 +63,19 @@ pub enum Malformed {
     Short,
     /// Neither IPv4 nor IPv6, or an IPv4 header shorter than 20 bytes.
     Version,
-    /// A later fragment: it has no ports. Sockets' packets are fragmented after the programs ran and put
-    /// together before, so only raw sockets send these.
+    /// A later fragment: it has no ports. Sockets' packets are fragmented after the programs on cgroups ran and put
+    /// together before, so only raw sockets send these. Addresses and protocol have been read.
     Fragment,
     /// More IPv6 extension headers than [`EXTENSIONS_MAX`].
     Extensions,
+    /// IPv4 options, which have no place in a pod's packets: by a source route (RFC 791 §3.1) the destination would
+    /// be another one, and most networks drop the others too (RFC 7126 §4).
+    Options,
     /// An IPv6 routing header, by which the destination would be another one (RFC 5095).
     Routing,
+    /// IPv6 with an IPv4-mapped address: no such packet may be on a network (RFC 4038 §4.2), and it would be judged
+    /// as IPv4.
+    Mapped,
 }
 
 /// Reads a packet that begins with its IP header.
@@ -89,12 +103,36 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B, first: u8, packet: &mut Packet) -> Res
     if length < 20 {
         return Err(Malformed::Version);
     }
-    if u16::from_be_bytes([header[0], header[1]]) & 0x1fff != 0 {
-        return Err(Malformed::Fragment);
-    }
     packet.source = mapped([header[6], header[7], header[8], header[9]]);
     packet.destination = mapped([header[10], header[11], header[12], header[13]]);
+    // Hidden, so that what the verifier finds out about the one length does not multiply what it follows after.
+    if length > 20 && options(bytes, black_box(length)) == 0 {
+        return Err(Malformed::Options);
+    }
+    if u16::from_be_bytes([header[0], header[1]]) & 0x1fff != 0 {
+        packet.protocol = normal(header[3]);
+        return Err(Malformed::Fragment);
+    }
     transport(bytes, length, header[3], packet)
+}
+
+/// 1 if the options before `end` may be there. Word by word: a walk from one to the next has too many ways for the
+/// verifier, which shall also see the end of this function as one.
+#[inline(never)]
+fn options<B: Bytes + ?Sized>(bytes: &B, end: usize) -> i32 {
+    for index in 0..OPTION_WORDS {
+        let offset = 20 + index * 4;
+        if offset >= end {
+            break;
+        }
+        let Some(word) = bytes.read::<4>(offset) else { return 0 };
+        let is_alert = word[0] == OPTION_ROUTER_ALERT && word[1] == 4;
+        let is_empty = word[0] | word[1] | word[2] | word[3] <= OPTION_NONE;
+        if !is_alert && !is_empty {
+            return 0;
+        }
+    }
+    1
 }
 
 #[inline(always)]
@@ -102,6 +140,9 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Mal
     let [mut next] = bytes.read::<1>(6).ok_or(Malformed::Short)?;
     packet.source = bytes.read::<16>(8).ok_or(Malformed::Short)?;
     packet.destination = bytes.read::<16>(24).ok_or(Malformed::Short)?;
+    if is_v4(&packet.source) || is_v4(&packet.destination) {
+        return Err(Malformed::Mapped);
+    }
     let mut offset = 40usize;
     // RFC 8200 §4.1. A bound on the headers rather than on their length, so that the loop ends.
     for _ in 0..EXTENSIONS_MAX {
@@ -121,6 +162,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Mal
             44 => {
                 let [following, _, high, low] = bytes.read::<4>(offset).ok_or(Malformed::Short)?;
                 if u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
+                    packet.protocol = normal(following);
                     return Err(Malformed::Fragment);
                 }
                 next = following;
@@ -133,6 +175,12 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Mal
     Err(Malformed::Extensions)
 }
 
+/// ICMPv6 is ICMP.
+#[inline(always)]
+fn normal(number: u8) -> u8 {
+    if number == protocol::ICMPV6 { protocol::ICMP } else { number }
+}
+
 #[inline(always)]
 fn transport<B: Bytes + ?Sized>(
     bytes: &B,
@@ -140,7 +188,7 @@ fn transport<B: Bytes + ?Sized>(
     number: u8,
     packet: &mut Packet,
 ) -> Result<(), Malformed> {
-    packet.protocol = if number == protocol::ICMPV6 { protocol::ICMP } else { number };
+    packet.protocol = normal(number);
     packet.transport = offset as u16;
     if !matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP) {
         return Ok(());
@@ -193,6 +241,46 @@ mod tests {
         assert_eq!(packet.destination, mapped([192, 0, 2, 7]));
         assert_eq!((packet.source_port, packet.destination_port), (0x1234, 53));
         assert_eq!((packet.payload, packet.payload_len), (36, 12));
+    }
+
+    fn with_options(options: &[u8]) -> Result<Packet, Malformed> {
+        let mut packet = v4(17, options.len(), 0, &UDP);
+        packet[20..20 + options.len()].copy_from_slice(options);
+        parse(packet.as_slice())
+    }
+
+    #[test]
+    fn options_are_refused_but_for_the_router_alert() {
+        assert_eq!(
+            with_options(&[131, 7, 4, 192, 0, 2, 1, 0]),
+            Err(Malformed::Options),
+            "loose source route"
+        );
+        assert_eq!(
+            with_options(&[137, 7, 4, 192, 0, 2, 1, 0]),
+            Err(Malformed::Options),
+            "strict source route"
+        );
+        assert_eq!(with_options(&[1, 1, 1, 131, 3, 4, 0, 0]), Err(Malformed::Options));
+        assert_eq!(with_options(&[0x94, 4, 0, 0, 131, 3, 4, 0]), Err(Malformed::Options));
+        let mut last = [1u8; 40];
+        last[37] = 131;
+        assert_eq!(with_options(&last), Err(Malformed::Options));
+        assert_eq!(with_options(&[0x44, 4, 5, 0]), Err(Malformed::Options), "timestamp");
+        assert_eq!(with_options(&[0x94, 8, 0, 0, 1, 1, 1, 1]), Err(Malformed::Options), "a long alert");
+        assert!(with_options(&[0x94, 4, 0, 0]).is_ok());
+        assert!(with_options(&[1; 40]).is_ok());
+        assert!(with_options(&[1, 1, 0, 0]).is_ok());
+    }
+
+    #[test]
+    fn mapped_addresses_are_no_ipv6() {
+        let mut packet = v6(17, &UDP);
+        packet[24..40].copy_from_slice(&mapped([192, 0, 2, 7]));
+        assert_eq!(parse(packet.as_slice()), Err(Malformed::Mapped));
+        let mut packet = v6(17, &UDP);
+        packet[8..24].copy_from_slice(&mapped([192, 0, 2, 7]));
+        assert_eq!(parse(packet.as_slice()), Err(Malformed::Mapped));
     }
 
     #[test]

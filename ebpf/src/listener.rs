@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
-use l7egg_ebpf_common::abi::{Address, mapped};
+use l7egg_ebpf_common::abi::{Address, is_v4};
 
 /// `BPF_F_CURRENT_NETNS`: the namespace of the packet or socket.
 const CURRENT_NETNS: u64 = -1i32 as u64;
@@ -73,10 +73,4 @@ unsafe fn found(socket: *mut bpf_sock) -> i32 {
     // SAFETY: see above.
     unsafe { bpf_sk_release(socket.cast()) };
     1
-}
-
-/// Whether the address is an IPv4 one, mapped.
-#[inline(always)]
-pub fn is_v4(address: &Address) -> bool {
-    address[..12] == mapped([0; 4])[..12]
 }

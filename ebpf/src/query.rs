@@ -76,14 +76,13 @@ pub fn note_message(
 
 /// Whether the policy refuses names that no Allow rule matches.
 #[inline(always)]
-fn refuses(policy: u32) -> bool {
+pub fn refuses(policy: u32) -> bool {
     refusal(policy) != 0
 }
 
-/// The response code for names that no Allow rule matches, or 0. A function of its own, so that its key leaves the
-/// stack.
+/// A function of its own, so that its key leaves the stack.
 #[inline(never)]
-pub fn refusal(policy: u32) -> u32 {
+fn refusal(policy: u32) -> u32 {
     // SAFETY: the value is read at once.
-    unsafe { SETTINGS.get(&policy) }.map_or(0, |settings| settings.refusal)
+    unsafe { SETTINGS.get(&policy) }.map_or(0, |settings| settings.refuse_unmatched)
 }

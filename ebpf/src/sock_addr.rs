@@ -5,11 +5,10 @@ use core::ffi::c_void;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::programs::SockAddrContext;
-use l7egg_ebpf_common::abi::{Address, mapped};
+use l7egg_ebpf_common::abi::{Address, is_v4, mapped};
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::connection::words;
-use crate::listener;
 
 /// A destination as a program asked for it.
 pub struct SockAddr<'a> {
@@ -112,18 +111,14 @@ impl<'a> SockAddr<'a> {
     pub fn is_loopback(&self) -> bool {
         let address = &self.address;
         is_unspecified(address)
-            || if listener::is_v4(address) {
-                address[12] == 127
-            } else {
-                address[..15] == [0; 15] && address[15] == 1
-            }
+            || if is_v4(address) { address[12] == 127 } else { address[..15] == [0; 15] && address[15] == 1 }
     }
 
     /// 224.0.0.0/4 (RFC 5771) and ff00::/8 (RFC 4291 §2.7).
     #[inline(always)]
     pub fn is_multicast(&self) -> bool {
         let address = &self.address;
-        if listener::is_v4(address) { address[12] & 0xf0 == 0xe0 } else { address[0] == 0xff }
+        if is_v4(address) { address[12] & 0xf0 == 0xe0 } else { address[0] == 0xff }
     }
 
     /// The context for helpers.
@@ -136,5 +131,5 @@ impl<'a> SockAddr<'a> {
 /// 0.0.0.0 and ::.
 #[inline(always)]
 pub fn is_unspecified(address: &Address) -> bool {
-    if listener::is_v4(address) { address[12..] == [0; 4] } else { *address == [0; 16] }
+    if is_v4(address) { address[12..] == [0; 4] } else { *address == [0; 16] }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use l7egg_crds::{Dns, DnsRefusal, Mode};
+use l7egg_crds::{Dns, Mode};
 
 use crate::{DomainName, Problem, Source};
 
@@ -30,8 +30,8 @@ impl ResolvConf {
 /// The DNS settings of all Eggs of a pod together. `None`: the agent's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DnsSettings {
-    /// What queries that no Allow rule matches are answered with; `None`: they are asked.
-    pub refusal: Option<DnsRefusal>,
+    /// Queries that no Allow rule matches do not leave.
+    pub refuse_unmatched: bool,
     /// An answer is believed at least so long.
     pub min_ttl: Option<Duration>,
     /// An answer is believed at most so long.
@@ -41,8 +41,7 @@ pub struct DnsSettings {
 }
 
 impl DnsSettings {
-    /// The strictest refusal, the longest `minTTL` and `ttlGrace`, the shortest `maxTTL`. Of the response codes
-    /// NXDOMAIN wins: no resolver waits at it. Eggs in mode Audit count only where no other does, and refuse nothing.
+    /// One that refuses is enough; the longest `minTTL` and `ttlGrace` hold, and the shortest `maxTTL`. Eggs in mode Audit count only where no other does, and refuse nothing.
     pub fn of(sources: &[Source<'_>]) -> Self {
         let is_enforced = |source: &Source<'_>| source.spec.mode == Mode::Enforce;
         let any_enforced = sources.iter().any(is_enforced);
@@ -51,10 +50,7 @@ impl DnsSettings {
         let times =
             |time: fn(&Dns) -> Option<l7egg_crds::Duration>| written().filter_map(time).map(Duration::from);
         Self {
-            refusal: written()
-                .filter(|dns| any_enforced && dns.refuse_unmatched)
-                .map(|dns| dns.refusal)
-                .max(),
+            refuse_unmatched: any_enforced && written().any(|dns| dns.refuse_unmatched),
             min_ttl: times(|dns| dns.min_ttl).max(),
             max_ttl: times(|dns| dns.max_ttl).min(),
             ttl_grace: times(|dns| dns.ttl_grace).max(),

@@ -24,7 +24,7 @@ pub fn lookup_compiled(policy: &CompiledPolicy, names: &[DomainName], flow: Flow
 
 /// The verdict of a compiled policy on a query for a name to the pod's own DNS servers.
 pub fn lookup_query(policy: &CompiledPolicy, name: &DomainName) -> Verdict {
-    if policy.dns.refusal.is_none() || name_masks(policy, name).allow != 0 {
+    if !policy.dns.refuse_unmatched || name_masks(policy, name).allow != 0 {
         return Verdict::Allow;
     }
     let wire = name.wire();

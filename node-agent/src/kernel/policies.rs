@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::lpm_trie::Key;
-use l7egg_crds::DnsRefusal;
 use l7egg_ebpf_common::abi::{
     CidrData, NameVerdictKey, PatternKey, PolicySettings, PortData, ResolverKey, UNSET,
 };
@@ -178,16 +177,8 @@ fn settings(dns: &DnsSettings) -> PolicySettings {
         min_ttl_ns: ns(dns.min_ttl),
         max_ttl_ns: ns(dns.max_ttl),
         ttl_grace_ns: ns(dns.ttl_grace),
-        refusal: dns.refusal.map_or(0, response_code),
+        refuse_unmatched: dns.refuse_unmatched.into(),
         reserved: 0,
-    }
-}
-
-/// RFC 1035 §4.1.1.
-fn response_code(refusal: DnsRefusal) -> u32 {
-    match refusal {
-        DnsRefusal::Refused => 5,
-        DnsRefusal::NxDomain => 3,
     }
 }
 

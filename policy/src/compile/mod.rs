@@ -103,7 +103,7 @@ pub fn compile(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<Compi
     let port_groups: Vec<PortSet> = groups.into_iter().map(|(_, ports)| ports).collect();
     let dns = DnsSettings::of(sources);
     // Search domains matter for refusals only: without those, pods of all namespaces share one policy.
-    let search = dns.refusal.iter().flat_map(|_| &resolv_conf.search);
+    let search = resolv_conf.search.iter().filter(|_| dns.refuse_unmatched);
     let mut compiled = CompiledPolicy {
         names: names::compile(&rules, search),
         automaton: automaton::compile(&rules)

@@ -48,12 +48,12 @@ fn compiled_lookup_is_what_the_oracle_says() {
                     let mut names = compiled.names.iter();
                     names.find(|(known, _)| name::hash(known.wire(), &key) == hash).map(|(_, masks)| *masks)
                 };
-                let may_ask = compiled.dns.refusal.is_none()
+                let may_ask = !compiled.dns.refuse_unmatched
                     || name::may_ask(name.wire(), &key, lookup, &compiled.automaton);
                 assert_eq!(may_ask, meant == Verdict::Allow, "query for {name}, as the kernel walks it");
                 if meant == Verdict::Deny {
                     refused.set(refused.get() + 1);
-                } else if compiled.dns.refusal.is_some() {
+                } else if compiled.dns.refuse_unmatched {
                     asked.set(asked.get() + 1);
                 }
             }
