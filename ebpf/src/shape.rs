@@ -112,7 +112,7 @@ pub fn shape(ctx: TcContext) -> i32 {
                 // SAFETY: this CPU's element.
                 unsafe { (*counts).dropped += 1 };
             }
-            TC_ACT_SHOT as i32
+            TC_ACT_SHOT
         }
     }
 }

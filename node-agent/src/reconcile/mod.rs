@@ -431,7 +431,7 @@ impl<D: Datapath> Reconciler<D> {
         let caps = counts.caps.into_iter().filter_map(|cap| {
             let egg = self.inventory.entries().filter_map(|entry| entry.good.as_ref()).find_map(|good| {
                 let uid = &good.egg.uid;
-                let of_namespace = || Some(cap.name.strip_prefix("namespace/")?.strip_suffix(uid.as_str())?);
+                let of_namespace = || cap.name.strip_prefix("namespace/")?.strip_suffix(uid.as_str());
                 if cap.name.strip_prefix("egg/") == Some(uid) {
                     Some(egg_name(&good.egg))
                 } else {
