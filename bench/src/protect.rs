@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use l7egg_crds::PolicySpec;
 use l7egg_node_agent::datapath::{Datapath, DatapathSettings, EventSource};
 use l7egg_node_agent::kernel::Kernel;
+use l7egg_node_agent::kernel_events::PERIOD;
 use l7egg_policy::{CompiledPolicy, ResolvConf, Source, compile};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::pod::{Bpffs, Pod};
 
@@ -74,8 +74,7 @@ pub fn policy(specs: &[PolicySpec], resolvers: &[Ipv4Addr]) -> Result<CompiledPo
 
 fn read(mut events: Box<dyn EventSource>, ended: &AtomicBool) {
     while !ended.load(Ordering::Relaxed) {
-        let mut waiting = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut waiting, PollTimeout::from(100u8));
         while events.next().is_some() {}
+        thread::sleep(PERIOD);
     }
 }

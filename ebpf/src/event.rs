@@ -1,5 +1,6 @@
 //! What user space is told.
 
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::bpf_get_current_comm;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 use l7egg_ebpf_common::abi::{Address, Counter, Event, EventKind};
@@ -108,7 +109,8 @@ fn send(write: impl FnOnce(*mut Event)) {
     match EVENTS.reserve::<Event>(0) {
         Some(mut entry) => {
             write(entry.as_mut_ptr());
-            entry.submit(0);
+            // The agent looks by itself. Waking it would cost the packet more than all the rest.
+            entry.submit(u64::from(BPF_RB_NO_WAKEUP));
         }
         None => count(Counter::EventsLost),
     }

@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -142,8 +141,8 @@ pub struct Settled {
     pub lost: usize,
 }
 
-/// The programs' ring buffer. Its descriptor is readable while events wait.
-pub trait EventSource: AsFd + Send {
+/// The programs' ring buffer. Nobody is woken when events wait in it: it has to be read now and then.
+pub trait EventSource: Send {
     /// The next event, or `None` when all have been read. Never blocks.
     fn next(&mut self) -> Option<Event>;
 

@@ -1,6 +1,5 @@
 //! The ring buffer, and the names of the addresses in it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use aya::maps::{HashMap, Map, MapData, RingBuf};
@@ -23,13 +22,6 @@ impl Ring {
     /// Takes over the ring buffer. The names of addresses are in maps pinned in `directory`.
     pub fn open(ring: RingBuf<MapData>, directory: &Path) -> Result<Self, DatapathError> {
         Ok(Self { ring, learned: pinned(directory, "LEARNED")?, names: pinned(directory, "NAMES")? })
-    }
-}
-
-impl AsFd for Ring {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is the map's, which lives as long as `self`.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 }
 
