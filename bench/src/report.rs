@@ -99,6 +99,7 @@ impl fmt::Display for Report {
             for name in &names {
                 match variant.figures.iter().find(|(known, _)| known == name) {
                     Some((_, value)) if value.fract() == 0.0 => write!(f, " {value:>22}")?,
+                    Some((_, value)) if value.abs() < 2.0 => write!(f, " {value:>22.3}")?,
                     Some((_, value)) => write!(f, " {value:>22.1}")?,
                     None => write!(f, " {:>22}", "")?,
                 }

@@ -18,6 +18,9 @@ struct Arguments {
     /// Fail, with exit status 2, if a target is missed
     #[arg(long)]
     check: bool,
+    /// Of shaping, only the rows with this in their name, such as _10_4
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -33,7 +36,7 @@ fn main() -> Result<ExitCode> {
     let report: Report = match arguments.bench {
         Bench::Dns => dns::run()?,
         Bench::Packet => packet::run()?,
-        Bench::Shaping => shaping::run()?,
+        Bench::Shaping => shaping::run(arguments.only.as_deref())?,
         Bench::Traffic => traffic::run()?,
     };
     if arguments.json {

@@ -29,8 +29,8 @@ const LARGEST: u64 = 60;
 const METHOD: &str = "Ten seconds each. Rates are bytes on the wire (payload and the headers of full frames) that arrived, over the limit. \
 Added times are round trips of a ping, ten a second, beside the bulk, less the median before it. A row is variant_rate_flows; rates in Mbit/s.";
 
-/// Runs it.
-pub fn run() -> Result<Report> {
+/// Runs it; only rows with `only` in their name, if that is said.
+pub fn run(only: Option<&str>) -> Result<Report> {
     let mut report = Report::new("shaping", METHOD);
     let world = World::start()?;
     let pod = world.pod(0, "shaped", false)?;
@@ -42,11 +42,14 @@ pub fn run() -> Result<Report> {
     for rate in RATES.into_iter().chain([largest]) {
         for flows in FLOWS {
             for limiter in LIMITERS {
+                let name = format!("{}_{}_{flows}", limiter.name(), rate / MEGABIT);
+                if only.is_some_and(|only| !name.contains(only)) {
+                    continue;
+                }
                 limiter.set(&pod, rate, &mut protection).with_context(|| limiter.name())?;
                 let row = measure(&pod, rate, flows);
                 limiter.unset(&pod, &mut protection)?;
                 let figures = row?;
-                let name = format!("{}_{}_{flows}", limiter.name(), rate / MEGABIT);
                 eprintln!("bench: shaping: {name} {figures:?}");
                 if limiter == Limiter::L7egg {
                     targets(&mut report, rate / MEGABIT, flows, &figures);
