@@ -489,7 +489,7 @@ pub struct Cap {
 pub struct CapClock {
     /// When everything that was given a time will have left.
     pub all_ns: u64,
-    /// When everything of sparse flows will have left.
+    /// Credit of sparse flows: when it will have come back, less all of it.
     pub sparse_ns: u64,
     /// The rate by which the times were given.
     pub bytes_per_second: u64,

@@ -1,11 +1,16 @@
 //! Earliest departure times: when a packet may leave, so that every cap of its pod holds.
 //!
-//! Each cap has virtual clocks that tell when all it has been given will have left. A packet departs when the
-//! latest of its caps is free; the `fq` qdisc behind the program holds it until then, and sends the packets of
-//! different sockets in the order of these times. Two clocks for each cap keep sparse flows (pings, DNS, small
-//! requests) out of the queue of the bulk: every packet advances `all`, and packets of sparse flows depart by
-//! `sparse`, which only they advance. As their bytes are in `all` as well, the sum stays within the rate.
+//! Each cap has a virtual clock, `all`, that tells when all it has been given will have left. A packet departs
+//! when the latest of its caps is free; the `fq` qdisc behind the program holds it until then, and sends the
+//! packets of different sockets in the order of these times.
+//!
+//! Packets of sparse flows (pings, DNS, small requests) leave at once, past the queue of the bulk. Their bytes
+//! advance `all` like others', so that the rate holds; but what waits already has its times, and until it has
+//! left, such packets come on top. So they need credit: a cap has little of it, which comes back the slower the
+//! longer the queue is. One packet takes no more than half of what is left, so that the first full frames of
+//! new connections leave something for pings.
 
+use core::hint::black_box;
 use core::sync::atomic::AtomicU64;
 
 use crate::abi::{CAPS_PER_POD, Cap, CapClock, FlowClock};
@@ -13,8 +18,13 @@ use crate::learned::Atomics;
 
 /// A flow is sparse while it sends less than one part in so many of the strictest rate.
 pub const SPARSE_SHARE: u64 = 16;
-/// Sparse flows together get one part in so many of a rate ahead of the bulk, so that they cannot starve it.
-const SPARSE_TOTAL_SHARE: u64 = 2;
+/// Credit, in 32nds of [`Cap::sparse_burst_ns`] (which has two frames, at the share of a flow): three frames.
+const CREDIT_32NDS: u64 = 3;
+/// Credit, in ns of the rate, where three frames take less: 5 ms.
+const CREDIT_MIN_NS: u64 = 5_000_000;
+/// Credit comes back at one part in so many of the rate: between these, such that while one queue leaves, no
+/// more than the whole of it does.
+const CREDIT_SHARE: (u64, u64) = (2, 64);
 /// Attempts to advance a clock that other CPUs advance, too. After them the packet counts, and is given the
 /// time that the clock showed last.
 const ATTEMPTS: usize = 4;
@@ -44,7 +54,8 @@ pub struct Packet {
     pub earliest_ns: u64,
 }
 
-/// One level that a packet has to pass.
+/// One level that a packet has to pass. A cap without a rate limits nothing: caps of all pods are as many, so that
+/// the verifier has one case to look at.
 #[derive(Clone, Copy)]
 pub struct Level<'a> {
     /// The cap.
@@ -74,43 +85,47 @@ pub enum Decision {
 
 /// Decides on a packet of a flow. Clocks advance only if it departs.
 ///
-/// `levels` are the caps of the pod from the first on; the first `None` ends them.
+/// `levels` are the caps of the pod.
 #[inline(always)]
 pub fn decide<A: Atomics>(
     packet: &Packet,
-    levels: &[Option<Level<'_>>; CAPS_PER_POD],
+    levels: &[Level<'_>; CAPS_PER_POD],
     flow: &mut FlowClock,
 ) -> Decision {
     let now = packet.now_ns;
     let mut strictest_cost = 0;
     let mut sparse_burst_ns = 0;
-    for level in levels {
-        let Some(level) = level else { break };
+    let mut late = 0;
+    let mut poor = NO;
+    for (index, level) in levels.iter().enumerate() {
+        if level.cap.bytes_per_second == 0 {
+            continue;
+        }
         follow_rate::<A>(level, now);
         let cost = cost_ns(packet.bytes, level.cap.bytes_per_second);
-        if cost > strictest_cost {
-            strictest_cost = cost;
-            sparse_burst_ns = level.cap.sparse_burst_ns;
-        }
+        let stricter = less(strictest_cost, cost);
+        strictest_cost = select(stricter, cost, strictest_cost);
+        sparse_burst_ns = select(stricter, level.cap.sparse_burst_ns, sparse_burst_ns);
+        let queue_ns = beyond(A::load(&level.clock.all_ns), now);
+        late |= less(level.cap.horizon_ns, queue_ns) & (1 << index);
+        poor |= has_no_credit::<A>(level, cost, now, queue_ns);
     }
-    let sparse = is_sparse(flow, now, strictest_cost, sparse_burst_ns);
-    for (index, level) in levels.iter().enumerate() {
-        let Some(level) = level else { break };
-        if free_at::<A>(level, sparse) > now + level.cap.horizon_ns {
-            return Decision::Drop { level: index };
-        }
+    let sparse = is_sparse(flow, now, strictest_cost, sparse_burst_ns) & !poor;
+    if late & !sparse != 0 {
+        return Decision::Drop { level: late.trailing_zeros() as usize };
     }
     let mut at_ns = now;
     let mut at_level = 0;
-    let mut mark = false;
+    let mut mark = NO;
     for (index, level) in levels.iter().enumerate() {
-        let Some(level) = level else { break };
-        let start = depart_by::<A>(level, packet.bytes, now, sparse);
-        if start > at_ns {
-            at_ns = start;
-            at_level = index;
+        if level.cap.bytes_per_second == 0 {
+            continue;
         }
-        mark |= start > now + level.cap.mark_ns;
+        let start = depart_by::<A>(level, packet.bytes, now, sparse);
+        let later = less(at_ns, start);
+        at_ns = select(later, start, at_ns);
+        at_level = select(later, index as u64, at_level);
+        mark |= less(now + level.cap.mark_ns, start);
     }
     flow.virtual_ns = max(flow.virtual_ns, now) + strictest_cost * SPARSE_SHARE;
     // Within one flow, and so within one connection, order is kept whatever class its packets had.
@@ -120,7 +135,7 @@ pub fn decide<A: Atomics>(
     if packet.earliest_ns > at_ns && packet.earliest_ns - now < COST_MAX_NS {
         at_ns = packet.earliest_ns;
     }
-    Decision::Depart { at_ns, mark, level: at_level }
+    Decision::Depart { at_ns, mark: mark != NO, level: at_level as usize }
 }
 
 /// How long a rate takes for some bytes.
@@ -144,36 +159,43 @@ pub unsafe fn clock<'a>(clock: *mut CapClock) -> &'a Clock {
 
 /// A flow with a packet under way waits behind that; one that sends more than its share is not sparse.
 #[inline(always)]
-fn is_sparse(flow: &FlowClock, now: u64, cost: u64, burst_ns: u64) -> bool {
-    flow.departure_ns <= now && max(flow.virtual_ns, now) + cost * SPARSE_SHARE <= now + burst_ns
+fn is_sparse(flow: &FlowClock, now: u64, cost: u64, burst_ns: u64) -> Mask {
+    let next = max(flow.virtual_ns, now) + cost * SPARSE_SHARE;
+    !less(now, flow.departure_ns) & !less(now + burst_ns, next)
 }
 
-/// When the next packet of the class could leave.
+/// Whether a packet of this cost may not leave past the queue. Where there is none it needs no credit.
 #[inline(always)]
-fn free_at<A: Atomics>(level: &Level<'_>, sparse: bool) -> u64 {
-    let all = A::load(&level.clock.all_ns);
-    if sparse { min(all, A::load(&level.clock.sparse_ns)) } else { all }
+fn has_no_credit<A: Atomics>(level: &Level<'_>, cost: u64, now: u64, queue_ns: u64) -> Mask {
+    let (credit_ns, share) = credit(level.cap, queue_ns);
+    let used_until = max(A::load(&level.clock.sparse_ns), beyond(now, credit_ns * share));
+    less(beyond(now, used_until), 2 * cost * share) & less(0, queue_ns)
+}
+
+/// The whole credit, in ns of the rate, and the share at which it comes back beside a queue.
+#[inline(always)]
+fn credit(cap: &Cap, queue_ns: u64) -> (u64, u64) {
+    let credit_ns = max(cap.sparse_burst_ns / 32 * CREDIT_32NDS, CREDIT_MIN_NS) | 1;
+    (credit_ns, min(max(queue_ns / credit_ns, CREDIT_SHARE.0), CREDIT_SHARE.1))
 }
 
 /// Gives a packet its time at one level.
 #[inline(always)]
-fn depart_by<A: Atomics>(level: &Level<'_>, bytes: u32, now: u64, sparse: bool) -> u64 {
+fn depart_by<A: Atomics>(level: &Level<'_>, bytes: u32, now: u64, sparse: Mask) -> u64 {
     let cost = cost_ns(bytes, level.cap.bytes_per_second);
-    let all = advance::<A>(&level.clock.all_ns, cost, now, level.cap.burst_ns);
-    if sparse {
-        // As much at once as one flow may send.
-        let burst_ns = level.cap.sparse_burst_ns * SPARSE_TOTAL_SHARE / SPARSE_SHARE;
-        min(all, advance::<A>(&level.clock.sparse_ns, cost * SPARSE_TOTAL_SHARE, now, burst_ns))
-    } else {
-        all
+    let start = advance::<A>(&level.clock.all_ns, cost, now, level.cap.burst_ns);
+    if sparse & less(now, start) != NO {
+        let (credit_ns, share) = credit(level.cap, start - now);
+        advance::<A>(&level.clock.sparse_ns, cost * share, now, credit_ns * share);
     }
+    select(sparse, now, start)
 }
 
 /// Moves a clock on by the cost of a packet; what it showed before. After a silence it lags behind by no more
 /// than the burst.
 #[inline(always)]
 fn advance<A: Atomics>(clock: &AtomicU64, cost: u64, now: u64, burst_ns: u64) -> u64 {
-    let oldest = now.saturating_sub(burst_ns);
+    let oldest = beyond(now, burst_ns);
     let mut start = now;
     for _ in 0..ATTEMPTS {
         let shown = A::load(clock);
@@ -186,8 +208,8 @@ fn advance<A: Atomics>(clock: &AtomicU64, cost: u64, now: u64, burst_ns: u64) ->
     start
 }
 
-/// After a change of the rate: what waits by a lower rate would hold up the rest, so the clocks come nearer
-/// as the rate grows. They stay when it falls, because what waits has its times already.
+/// After a change of the rate: what waits by a lower rate would hold up the rest, so the clock comes nearer
+/// as the rate grows. It stays when it falls, because what waits has its times already.
 #[inline(always)]
 fn follow_rate<A: Atomics>(level: &Level<'_>, now: u64) {
     let (clock, new) = (level.clock, level.cap.bytes_per_second);
@@ -197,23 +219,46 @@ fn follow_rate<A: Atomics>(level: &Level<'_>, now: u64) {
     }
     // In 1024ths; rates are below 2^40.
     let factor = max(new * 1024 / old, 1024);
-    for cell in [&clock.all_ns, &clock.sparse_ns] {
-        let shown = A::load(cell);
-        if shown > now {
-            let wait = min(shown - now, COST_MAX_NS);
-            A::compare_and_swap(cell, shown, now + wait * 1024 / factor);
-        }
+    let shown = A::load(&clock.all_ns);
+    if shown > now {
+        let wait = min(shown - now, COST_MAX_NS);
+        A::compare_and_swap(&clock.all_ns, shown, now + wait * 1024 / factor);
     }
+}
+
+// Without branches: each that leaves its mark in a variable doubles what the verifier has to follow. Times and
+// costs are below 2^63.
+
+/// All bits set for yes, none for no.
+type Mask = u64;
+
+const NO: Mask = 0;
+
+/// Whether `a` is less than `b`. The compiler is not to know what this is: it would make branches of it.
+#[inline(always)]
+fn less(a: u64, b: u64) -> Mask {
+    black_box((a.wrapping_sub(b) as i64 >> 63) as u64)
+}
+
+#[inline(always)]
+fn select(mask: Mask, yes: u64, no: u64) -> u64 {
+    no ^ ((yes ^ no) & mask)
+}
+
+/// How much more `a` is than `b`, or nothing.
+#[inline(always)]
+fn beyond(a: u64, b: u64) -> u64 {
+    a.wrapping_sub(b) & less(b, a)
 }
 
 #[inline(always)]
 fn max(a: u64, b: u64) -> u64 {
-    if a > b { a } else { b }
+    select(less(a, b), b, a)
 }
 
 #[inline(always)]
 fn min(a: u64, b: u64) -> u64 {
-    if a < b { a } else { b }
+    select(less(a, b), a, b)
 }
 
 #[cfg(test)]

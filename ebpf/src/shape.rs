@@ -67,24 +67,28 @@ pub fn shape(ctx: TcContext) -> i32 {
     if caps[0] == 0 {
         return TC_ACT_UNSPEC;
     }
-    let levels = caps.map(level);
+    let [Some(first), Some(second), Some(third), Some(fourth)] = caps.map(level) else {
+        return TC_ACT_UNSPEC;
+    };
+    let levels = [first, second, third, fourth];
     // SAFETY: the kernel hands a valid context to the program; the verifier checks the offsets. `wire_len`
     // has the headers of every segment of a GSO packet.
     let packet =
         unsafe { Packet { now_ns: bpf_ktime_get_ns(), bytes: (*skb).wire_len, earliest_ns: (*skb).tstamp } };
     // SAFETY: as above.
     let key = FlowClockKey { slot, hash: unsafe { bpf_get_hash_recalc(skb) } };
-    let decision = match FLOW_CLOCKS.get_ptr_mut(&key) {
-        // SAFETY: an entry lives until the program ends; packets of one flow on two CPUs at a time only
-        // blur its clock.
-        Some(flow) => decide::<Bpf>(&packet, &levels, unsafe { &mut *flow }),
+    // A copy, so that there is one call to verify. Packets of one flow on two CPUs at a time blur its clock.
+    let known = FLOW_CLOCKS.get_ptr_mut(&key);
+    // SAFETY: an entry lives until the program ends.
+    let mut flow = known.map_or(FlowClock::default(), |known| unsafe { *known });
+    let decision = decide::<Bpf>(&packet, &levels, &mut flow);
+    match known {
+        // SAFETY: as above.
+        Some(known) => unsafe { *known = flow },
         None => {
-            let mut flow = FlowClock::default();
-            let decision = decide::<Bpf>(&packet, &levels, &mut flow);
             let _ = FLOW_CLOCKS.insert(&key, &flow, 0);
-            decision
         }
-    };
+    }
     match decision {
         Decision::Depart { at_ns, mark, level } => {
             // SAFETY: as above; the helper marks packets of ECN-capable transports only.
@@ -119,9 +123,6 @@ pub fn shape(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn level(cap: u32) -> Option<Level<'static>> {
-    if cap == 0 {
-        return None;
-    }
     let times = CAP_CLOCKS.get_ptr_mut(cap)?;
     // SAFETY: elements of an array live as long as the map; clocks are only accessed atomically.
     Some(Level { cap: CAPS.get(cap)?, clock: unsafe { clock(times) } })

@@ -8,6 +8,11 @@ const SECOND: u64 = 1_000_000_000;
 /// 10 Mbit/s.
 const RATE: u64 = 1_250_000;
 
+static NO_CLOCK: Clock =
+    Clock { all_ns: AtomicU64::new(0), sparse_ns: AtomicU64::new(0), bytes_per_second: AtomicU64::new(0) };
+static NO_CAP: Cap = Cap { bytes_per_second: 0, burst_ns: 0, horizon_ns: 0, mark_ns: 0, sparse_burst_ns: 0 };
+const NO_LEVEL: Level<'static> = Level { cap: &NO_CAP, clock: &NO_CLOCK };
+
 struct Std;
 
 impl Atomics for Std {
@@ -47,9 +52,9 @@ impl Shaper {
     }
 
     fn send(&mut self, now_ns: u64, bytes: u32, flow: usize) -> Decision {
-        let mut levels = [None; CAPS_PER_POD];
+        let mut levels = [NO_LEVEL; CAPS_PER_POD];
         for (level, (cap, clock)) in levels.iter_mut().zip(&self.caps) {
-            *level = Some(Level { cap, clock });
+            *level = Level { cap, clock };
         }
         decide::<Std>(&Packet { now_ns, bytes, earliest_ns: 0 }, &levels, &mut self.flows[flow])
     }
@@ -87,15 +92,38 @@ fn a_flow_that_sends_more_than_its_share_is_bulk() {
         shaper.departure(SECOND, 1250, 0);
     }
     // Two packets at once are a small request, the tenth is not.
-    let departures: Vec<u64> = (0..10).map(|_| shaper.departure(SECOND, 1250, 1)).collect();
-    assert!(departures[1] < SECOND + SECOND / 100);
-    assert!(departures[9] > SECOND + SECOND / 5);
+    let now = SECOND + SECOND / 10;
+    let departures: Vec<u64> = (0..10).map(|_| shaper.departure(now, 1250, 1)).collect();
+    assert_eq!(departures[1], now);
+    assert!(departures[9] > now + SECOND / 10);
     // Once it is silent for long enough it is sparse again.
     let later = 3 * SECOND;
     for _ in 0..200 {
         shaper.departure(later, 1250, 0);
     }
+    let later = later + SECOND / 10;
     assert_eq!(shaper.departure(later, 1250, 1), later);
+}
+
+#[test]
+fn many_new_connections_at_once_keep_to_the_rate_and_leave_pings_their_way() {
+    // 1 Mbit/s, sixteen connections that begin with ten frames each: two seconds.
+    let mut shaper = Shaper::new(&[RATE / 10]);
+    shaper.caps[0].0.burst_ns = cost_ns(1514, RATE / 10);
+    shaper.caps[0].0.horizon_ns = 8 * SECOND;
+    let mut first_second = 0;
+    for _ in 0..10 {
+        for flow in 0..16 {
+            first_second += u64::from(shaper.departure(SECOND, 1514, flow) < 2 * SECOND) * 1514;
+        }
+    }
+    let mut late = 0;
+    for n in 1..10 {
+        let now = SECOND + n * SECOND / 10;
+        late += u32::from(shaper.departure(now, 66, 16) > now);
+    }
+    assert!(first_second * 100 <= RATE / 10 * 105, "{first_second}");
+    assert!(late <= 1, "{late}");
 }
 
 #[test]
@@ -118,10 +146,10 @@ fn pods_share_the_cap_above_them() {
     let mut last = 0;
     for n in 0..600 {
         let levels = [
-            Some(Level { cap: &own_cap, clock: &own[n % 2] }),
-            Some(Level { cap: &shared_cap, clock: &shared }),
-            None,
-            None,
+            Level { cap: &own_cap, clock: &own[n % 2] },
+            Level { cap: &shared_cap, clock: &shared },
+            NO_LEVEL,
+            NO_LEVEL,
         ];
         let packet = Packet { now_ns: SECOND, bytes: 1250, earliest_ns: 0 };
         match decide::<Std>(&packet, &levels, &mut flows[n % 2]) {
@@ -187,7 +215,7 @@ fn a_higher_rate_takes_effect_at_once_and_a_lower_one_without_a_pause() {
 fn a_socket_that_paces_itself_is_heard_and_nonsense_is_not() {
     let shaper = Shaper::new(&[RATE]);
     let (cap, clock) = &shaper.caps[0];
-    let levels = [Some(Level { cap, clock }), None, None, None];
+    let levels = [Level { cap, clock }, NO_LEVEL, NO_LEVEL, NO_LEVEL];
     let at = |earliest_ns| {
         let packet = Packet { now_ns: SECOND, bytes: 100, earliest_ns };
         match decide::<Std>(&packet, &levels, &mut FlowClock::default()) {
