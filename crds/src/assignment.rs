@@ -2,6 +2,7 @@
 #![allow(clippy::duplicated_attributes, reason = "the attributes of printcolumn repeat per column")]
 
 use std::borrow::Cow;
+use std::fmt;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -114,6 +115,10 @@ pub struct AssignedPod {
     /// Where the pod's resolver asks.
     #[serde(default)]
     pub dns: PodDns,
+    /// Its annotation [`EGRESS_BANDWIDTH_ANNOTATION`](crate::EGRESS_BANDWIDTH_ANNOTATION), as it is written: the
+    /// bandwidth limit of a pod that no Egg limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_bandwidth: Option<String>,
 }
 
 /// What decides a pod's `resolv.conf`: `spec.dnsPolicy`, and `nameservers` and `searches` of `spec.dnsConfig`.
@@ -169,9 +174,32 @@ pub struct PodReport {
     /// A sentence that names the object and what can be done, when it is not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The strictest bandwidth limit that holds for the pod: `5M of Egg shop/checkout`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub egress_limit: String,
+    /// The strictest bandwidth limit that holds for the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_limit: Option<EgressLimit>,
+}
+
+/// A bandwidth limit, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressLimit {
+    /// Bits per second; of a rate that pods share, the node's part.
+    pub bits_per_second: i64,
+    /// Whose it is: `Egg shop/checkout`, `ClusterEgg all`, or the pod's annotation.
+    pub of: String,
+}
+
+impl fmt::Display for EgressLimit {
+    /// `5M of Egg shop/checkout`: the rate in the largest unit that leaves it whole.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = self.bits_per_second;
+        for (unit, suffix) in [(1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")] {
+            if rate >= unit && rate % unit == 0 {
+                return write!(f, "{}{suffix} of {}", rate / unit, self.of);
+            }
+        }
+        write!(f, "{rate} of {}", self.of)
+    }
 }
 
 /// State of one pod under one assignment.
@@ -190,6 +218,16 @@ pub enum PodState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_written_as_quantities() {
+        for (bits_per_second, text) in
+            [(5_000_000, "5M"), (2_000_000_000, "2G"), (64_001, "64001"), (6400, "6400")]
+        {
+            let limit = EgressLimit { bits_per_second, of: "Egg shop/checkout".into() };
+            assert_eq!(limit.to_string(), format!("{text} of Egg shop/checkout"));
+        }
+    }
 
     #[test]
     fn labels_of_nodes_fit() {

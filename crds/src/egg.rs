@@ -36,6 +36,7 @@ use crate::{Dns, EggStatus, EgressRule, Shaping};
     printcolumn(name = "Enforced", type_ = "integer", json_path = ".status.pods.enforced"),
     printcolumn(name = "Audited", type_ = "integer", json_path = ".status.pods.audited"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.pods.failed", priority = 1),
+    printcolumn(name = "Limit", type_ = "string", json_path = ".status.egressLimit", priority = 1),
     printcolumn(
         name = "Reason",
         type_ = "string",
@@ -80,6 +81,7 @@ pub struct EggSpec {
     printcolumn(name = "Enforced", type_ = "integer", json_path = ".status.pods.enforced"),
     printcolumn(name = "Audited", type_ = "integer", json_path = ".status.pods.audited"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.pods.failed", priority = 1),
+    printcolumn(name = "Limit", type_ = "string", json_path = ".status.egressLimit", priority = 1),
     printcolumn(
         name = "Reason",
         type_ = "string",

@@ -11,8 +11,8 @@ mod shaping;
 mod status;
 
 pub use assignment::{
-    AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
-    PodReport, PodState, RateShare, node_label_value,
+    AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, EgressLimit,
+    PodDns, PodReport, PodState, RateShare, node_label_value,
 };
 pub use dns::Dns;
 pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};
@@ -26,6 +26,8 @@ pub use status::{Condition, ConditionStatus, EggStatus, PodCounts};
 pub const GROUP: &str = "l7egg.dev";
 /// Label on an [`EggAssignment`] that names the node it is for; agents watch by it. See [`node_label_value`].
 pub const NODE_LABEL: &str = "l7egg.dev/node";
+/// Annotation of a pod that limits what it sends, in bits per second: Kubernetes' own, of its CNI plugins.
+pub const EGRESS_BANDWIDTH_ANNOTATION: &str = "kubernetes.io/egress-bandwidth";
 /// Namespace that the product runs in and that holds the assignments of [`ClusterEgg`]s.
 pub const SYSTEM_NAMESPACE: &str = "l7egg-system";
 /// Condition type: the operator has read the Egg and can act on it.

@@ -22,7 +22,7 @@ pub struct ShapingLimit {
     /// 100G. What is counted are bytes on the wire, with Ethernet headers. Of several limits on a pod all hold.
     pub rate: Quantity,
     /// Bytes that may be sent at once after a silence, such as `64Ki`; at most what the rate sends in a second. Not
-    /// written: what it sends in 4 ms, at least two frames.
+    /// written: what it sends in 4 ms, at least a frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Quantity")]
     pub burst: Option<Quantity>,

@@ -18,6 +18,10 @@ pub struct EggStatus {
     /// How many pods the Egg selects, and what became of them.
     #[serde(default)]
     pub pods: PodCounts,
+    /// The strictest bandwidth limit that holds for any of these pods, and for how many of them if not for all:
+    /// `5M of Egg shop/checkout`, `2M of ClusterEgg all (3 of 10 pods)`. It need not be this Egg's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub egress_limit: String,
 }
 
 /// Pods of an Egg by what became of them. A selected pod that is neither enforced, audited nor failed is pending.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use l7egg_crds::{AssignedPod, EggReference, PolicySpec};
+use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EgressLimit, PolicySpec};
 use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     inventory::{Entry, Inventory},
     policies::{PolicyCache, PolicySource},
     resolvers::{NodeResolvers, resolv_conf},
-    shaping::{Cap, cap_of, nest, rate_text},
+    shaping::{Cap, cap_of, cap_of_annotation, nest},
 };
 
 /// What should be in force.
@@ -43,10 +43,20 @@ pub struct DesiredPod {
     pub policy: Result<Arc<CompiledPolicy>, Failure>,
     /// Where there is none: what is meanwhile to be in force if nothing is.
     pub fallback: Option<Fallback>,
-    /// Its caps, the strictest first. Not known while one of its assignments cannot be read: what it has stays.
+    /// How fast it may send.
+    pub limits: Limits,
+}
+
+/// The bandwidth limits of a pod.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Its caps, the strictest first. Not known while one of its assignments cannot be read, or while its
+    /// annotation means nothing: what it has stays.
     pub caps: Option<Vec<Cap>>,
-    /// The strictest, for people: `5M of Egg shop/checkout`.
-    pub strictest: String,
+    /// The strictest, and whose that is.
+    pub strictest: Option<EgressLimit>,
+    /// What is wrong with its annotation, if no Egg limits it.
+    pub failure: Option<Failure>,
 }
 
 impl DesiredPod {
@@ -123,18 +133,16 @@ impl<'a> Selection<'a> {
                 Err(failure) => (Err(failure), self.compile_what_can_be(cache)),
             }
         };
-        let (caps, strictest) = self.caps();
         DesiredPod {
             namespace: self.pod.namespace.clone(),
             name: self.pod.name.clone(),
             assignments: self.sources.iter().map(|(entry, _)| entry.object.key.clone()).collect(),
             eggs: self.sources.iter().map(|(entry, _)| name_of(entry)).collect(),
             explainer: Arc::new(self.explainer()),
+            limits: self.limits(),
             resolv_conf: self.resolv_conf,
             policy,
             fallback,
-            caps,
-            strictest,
         }
     }
 
@@ -151,20 +159,30 @@ impl<'a> Selection<'a> {
         }
     }
 
-    fn caps(&self) -> (Option<Vec<Cap>>, String) {
+    fn limits(&self) -> Limits {
         if self.pod.host_network {
-            return (Some(Vec::new()), String::new());
+            return Limits { caps: Some(Vec::new()), ..Limits::default() };
         }
         let readable = self.sources.iter().all(|(_, spec)| spec.is_ok());
         let assignments = self.sources.iter().filter_map(|(entry, _)| entry.good.as_ref());
-        let found: Vec<(Cap, &EggReference)> =
-            assignments.filter_map(|good| Some((cap_of(good, self.pod)?, &good.egg))).collect();
+        let mut found: Vec<(Cap, String)> =
+            assignments.filter_map(|good| Some((cap_of(good, self.pod)?, egg_name(&good.egg)))).collect();
+        if found.is_empty() && readable {
+            match cap_of_annotation(self.pod) {
+                Some(Ok(cap)) => found.push((cap, format!("annotation {EGRESS_BANDWIDTH_ANNOTATION}"))),
+                Some(Err(error)) => {
+                    return Limits { failure: Some(wrong_annotation(self.pod, &error)), ..Limits::default() };
+                }
+                None => {}
+            }
+        }
         let caps = nest(found.iter().map(|(cap, _)| cap.clone()).collect());
         let strictest = caps.first().and_then(|first| found.iter().find(|(cap, _)| cap == first));
-        let strictest = strictest
-            .map(|(cap, egg)| format!("{} of {}", rate_text(cap.bits_per_second), egg_name(egg)))
-            .unwrap_or_default();
-        (readable.then_some(caps), strictest)
+        let strictest = strictest.map(|(cap, of)| EgressLimit {
+            bits_per_second: i64::try_from(cap.bits_per_second).unwrap_or(i64::MAX),
+            of: of.clone(),
+        });
+        Limits { caps: readable.then_some(caps), strictest, failure: None }
     }
 
     fn compile(&self, cache: &mut PolicyCache) -> Result<Arc<CompiledPolicy>, Failure> {
@@ -211,6 +229,16 @@ fn host_network(pod: &AssignedPod) -> Failure {
         reason: "HostNetworkUnsupported",
         message: format!(
             "pod {}/{} uses its node's network (hostNetwork: true), where this version enforces nothing: leave it out of the Egg's podSelector, or run it without hostNetwork",
+            pod.namespace, pod.name
+        ),
+    }
+}
+
+fn wrong_annotation(pod: &AssignedPod, error: &str) -> Failure {
+    Failure {
+        reason: "AnnotationInvalid",
+        message: format!(
+            "annotation {EGRESS_BANDWIDTH_ANNOTATION} of pod {}/{}: {error}; correct or remove it, or limit the pod by an Egg",
             pod.namespace, pod.name
         ),
     }
@@ -278,6 +306,36 @@ mod tests {
         assert!(pods["p2"].fallback.is_none());
     }
 
+    fn strictest(pod: &DesiredPod) -> String {
+        pod.limits.strictest.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
+    #[test]
+    fn an_annotation_limits_a_pod_that_no_egg_limits() {
+        let of = |eggs: &[AssignmentBuilder]| desired_of(eggs).pods["p1"].clone();
+        let annotated = |name: &str| assignment(name).annotated_pod("p1", "3M");
+        let pod = of(&[annotated("a"), annotated("b")]);
+        assert_eq!(pod.limits.caps.as_ref().unwrap()[0].bits_per_second, 3_000_000);
+        assert_eq!(strictest(&pod), "3M of annotation kubernetes.io/egress-bandwidth");
+        // Whoever may write Eggs decides, also for more than the annotation allows.
+        let pod = of(&[annotated("a"), annotated("b").shape("5M", "Pod")]);
+        assert_eq!(strictest(&pod), "5M of Egg shop/b");
+        assert_eq!(pod.limits.caps.unwrap().len(), 1);
+        let pod = of(&[annotated("a"), assignment("bad").malformed().pod("p1")]);
+        assert_eq!(pod.limits.caps, None);
+    }
+
+    #[test]
+    fn an_annotation_that_means_nothing_changes_nothing_and_is_told() {
+        let pods = desired_of(&[assignment("a").annotated_pod("p1", "fast").pod("p2")]).pods;
+        let failure = pods["p1"].limits.failure.as_ref().unwrap();
+        assert_eq!(failure.reason, "AnnotationInvalid");
+        assert!(failure.message.contains("of pod shop/p1: \"fast\" is not a rate"), "{}", failure.message);
+        assert_eq!(pods["p1"].limits.caps, None);
+        assert!(pods["p1"].policy.is_ok());
+        assert_eq!(pods["p2"].limits.caps, Some(Vec::new()));
+    }
+
     #[test]
     fn caps_of_several_eggs_nest_and_an_unreadable_egg_leaves_them_as_they_are() {
         let shaped = |name: &str, rate: &str, scope: &str| assignment(name).shape(rate, scope).pod("p1");
@@ -287,22 +345,22 @@ mod tests {
             assignment("c").pod("p1"),
         ])
         .pods;
-        let caps = pods["p1"].caps.as_ref().unwrap();
+        let caps = pods["p1"].limits.caps.as_ref().unwrap();
         assert_eq!(caps.iter().map(|cap| cap.bits_per_second).collect::<Vec<_>>(), [5_000_000]);
-        assert_eq!(pods["p1"].strictest, "5M of Egg shop/a");
+        assert_eq!(strictest(&pods["p1"]), "5M of Egg shop/a");
         let pods = desired_of(&[
             shaped("a", "5M", "Pod"),
             shaped("b", "8M", "Egg").share(None, 2_000_000),
             shaped("c", "8M", "Namespace").share(Some("other"), 1).share(Some("shop"), 6_000_000),
         ])
         .pods;
-        let caps = pods["p1"].caps.as_ref().unwrap();
+        let caps = pods["p1"].limits.caps.as_ref().unwrap();
         let names: Vec<String> = caps.iter().map(|cap| cap.name.to_string()).collect();
         assert_eq!(names, ["egg/egg-b", "pod/p1", "namespace/shop/egg-c"]);
         assert_eq!(caps[2].bits_per_second, 6_000_000);
-        assert_eq!(pods["p1"].strictest, "2M of Egg shop/b");
+        assert_eq!(strictest(&pods["p1"]), "2M of Egg shop/b");
         let pods = desired_of(&[shaped("a", "5M", "Pod"), assignment("bad").malformed().pod("p1")]).pods;
-        assert_eq!(pods["p1"].caps, None);
+        assert_eq!(pods["p1"].limits.caps, None);
     }
 
     #[test]

@@ -111,7 +111,7 @@ pub fn plan(
 fn plan_caps(desired: &Desired, shaped: &[ShapedPod], cgroups: &PodCgroups) -> Vec<Operation> {
     let shaped: BTreeMap<&str, &ShapedPod> = shaped.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
     let wanted = desired.pods.iter().filter_map(|(uid, pod)| {
-        let caps = pod.caps.as_ref().filter(|caps| !caps.is_empty())?;
+        let caps = pod.limits.caps.as_ref().filter(|caps| !caps.is_empty())?;
         let cgroup = cgroups.pods.get(uid)?;
         if shaped.get(uid.as_str()).is_some_and(|now| now.caps.as_ref() == Some(caps)) {
             return None;
@@ -122,7 +122,7 @@ fn plan_caps(desired: &Desired, shaped: &[ShapedPod], cgroups: &PodCgroups) -> V
         let cgroup = cgroups.pods.get(*uid).cloned();
         let ended = cgroups.complete && cgroup.is_none();
         let unlimited = match desired.pods.get(*uid) {
-            Some(pod) => pod.caps.as_ref().is_some_and(Vec::is_empty),
+            Some(pod) => pod.limits.caps.as_ref().is_some_and(Vec::is_empty),
             None => desired.knows_all_pods,
         };
         (ended || unlimited).then(|| Operation::Unshape { uid: (*uid).to_owned(), cgroup })
@@ -213,7 +213,7 @@ mod tests {
             assignment("c").shape("5M", "Pod").malformed().pod("unknown"),
         ]);
         let pod = |uid: &str, caps: Option<Vec<Cap>>| ShapedPod { uid: uid.into(), caps };
-        let caps = |uid: &str| desired.pods[uid].caps.clone();
+        let caps = |uid: &str| desired.pods[uid].limits.caps.clone();
         let shaped = [
             pod("settled", caps("settled")),
             pod("changed", Some(vec![])),

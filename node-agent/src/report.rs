@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, Mode, PodReport, PodState};
+use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, EgressLimit, Mode, PodReport, PodState};
 use l7egg_policy::CompiledPolicy;
 
 use crate::{
@@ -86,10 +86,10 @@ impl Findings<'_> {
 }
 
 impl Findings<'_> {
-    /// The strictest limit that holds for a pod, for people.
+    /// The strictest limit that holds for a pod.
     #[must_use]
-    pub fn limit(&self, pod: &DesiredPod, uid: &str) -> String {
-        if self.is_shaped(pod, uid) { pod.strictest.clone() } else { String::new() }
+    pub fn limit(&self, pod: &DesiredPod, uid: &str) -> Option<EgressLimit> {
+        pod.limits.strictest.clone().filter(|_| self.is_shaped(pod, uid))
     }
 
     /// The state of a pod whose rules are in force, which by themselves make it `in_force`.
@@ -99,16 +99,17 @@ impl Findings<'_> {
         uid: &str,
         in_force: (PodState, String, String),
     ) -> (PodState, String, String) {
-        match self.unshaped.get(uid) {
+        let told = |failure: &Failure| {
+            let message = format!("{}; its rules are enforced", failure.message);
+            (PodState::Failed, failure.reason.into(), message)
+        };
+        match pod.limits.failure.as_ref().or_else(|| self.unshaped.get(uid)) {
+            Some(failure) if pod.limits.failure.is_some() => told(failure),
             _ if self.is_shaped(pod, uid) => in_force,
             Some(failure) if failure.reason == NETWORK_NOT_READY => {
                 (PodState::Pending, failure.reason.into(), failure.message.clone())
             }
-            Some(failure) => (
-                PodState::Failed,
-                failure.reason.into(),
-                format!("{}; its rules are enforced", failure.message),
-            ),
+            Some(failure) => told(failure),
             None => {
                 (PodState::Pending, "InProgress".into(), "the pod's bandwidth limit is being set up".into())
             }
@@ -117,7 +118,7 @@ impl Findings<'_> {
 
     /// Whether the pod is under the caps that it should be under.
     fn is_shaped(&self, pod: &DesiredPod, uid: &str) -> bool {
-        match &pod.caps {
+        match &pod.limits.caps {
             Some(caps) if caps.is_empty() => true,
             Some(caps) => self.shaped.get(uid).is_some_and(|now| now.caps.as_ref() == Some(caps)),
             None => true,
@@ -144,15 +145,9 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
             }
             (Ok(_), None) => (PodState::Pending, String::new(), String::new()),
         };
-        let egress_limit =
-            findings.desired.pods.get(&pod.uid).map(|desired| findings.limit(desired, &pod.uid));
-        PodReport {
-            uid: pod.uid.clone(),
-            state,
-            reason,
-            message,
-            egress_limit: egress_limit.unwrap_or_default(),
-        }
+        let desired = findings.desired.pods.get(&pod.uid);
+        let egress_limit = desired.and_then(|desired| findings.limit(desired, &pod.uid));
+        PodReport { uid: pod.uid.clone(), state, reason, message, egress_limit }
     };
     Report {
         uid: entry.object.uid.clone(),
@@ -319,10 +314,20 @@ mod tests {
         expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Failed, "NoFq")]);
         let caps = desired(&inventory_of(&assignments), &node_resolvers(), &mut PolicyCache::default()).pods
             ["p1"]
+            .limits
             .caps
             .clone();
         world.shaped.insert("p1".into(), ShapedPod { uid: "p1".into(), caps });
         expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Enforced, "")]);
+    }
+
+    #[test]
+    fn a_wrong_annotation_is_a_failure_beside_enforced_rules() {
+        let mut world = world(&[assignment("a").annotated_pod("p1", "fast")], &["p1"]);
+        expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Failed, "AnnotationInvalid")]);
+        // What an earlier annotation set stays.
+        world.shaped.insert("p1".into(), ShapedPod { uid: "p1".into(), caps: Some(Vec::new()) });
+        expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Failed, "AnnotationInvalid")]);
     }
 
     #[test]

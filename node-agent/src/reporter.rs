@@ -125,7 +125,7 @@ mod tests {
             state,
             reason: String::new(),
             message: message.into(),
-            egress_limit: String::new(),
+            egress_limit: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use l7egg_crds::{AssignedPod, ShapingScope};
 use l7egg_ebpf_common::abi::{self, CAPS_PER_POD};
 use l7egg_ebpf_common::shape::{SPARSE_SHARE, cost_ns};
-use l7egg_policy::Limit;
+use l7egg_policy::{Limit, rate};
 
 use crate::assignment::Assignment;
 
@@ -79,6 +79,14 @@ pub fn cap_of(assignment: &Assignment, pod: &AssignedPod) -> Option<Cap> {
     Some(Cap { name, bits_per_second, burst: limit.burst })
 }
 
+/// The cap of the pod's annotation, if it has one; or what is wrong with it.
+#[must_use]
+pub fn cap_of_annotation(pod: &AssignedPod) -> Option<Result<Cap, String>> {
+    let cap =
+        |bits_per_second| Cap { name: CapName::Pod { uid: pod.uid.clone() }, bits_per_second, burst: None };
+    Some(rate(pod.egress_bandwidth.as_ref()?).map(cap))
+}
+
 /// The caps of a pod that hold together: of those with one name the strictest, and the strictest of all first. More than
 /// the kernel can nest are not needed to hold what the first ones do.
 #[must_use]
@@ -93,22 +101,11 @@ pub fn nest(mut caps: Vec<Cap>) -> Vec<Cap> {
     nested
 }
 
-/// A rate as a quantity: in the largest unit that leaves it whole.
-#[must_use]
-pub fn rate_text(bits_per_second: u64) -> String {
-    for (unit, suffix) in [(1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")] {
-        if bits_per_second >= unit && bits_per_second.is_multiple_of(unit) {
-            return format!("{}{suffix}", bits_per_second / unit);
-        }
-    }
-    bits_per_second.to_string()
-}
-
 impl Cap {
     /// What the kernel is told.
     ///
-    /// - Burst: 4 ms of the rate, at least two frames, so that a sender whose queue ran empty for a moment
-    ///   does not lose by it.
+    /// - Burst: 4 ms of the rate, at least a frame, so that a sender whose queue ran empty for a moment does
+    ///   not lose by it.
     /// - Horizon: what 1,024 frames take, between half a second and eight.
     /// - Marks: from what 16 frames take on, between 5 and 500 ms.
     #[must_use]
@@ -119,7 +116,7 @@ impl Cap {
         let frames = |count: u64| time(count * FRAME);
         abi::Cap {
             bytes_per_second,
-            burst_ns: self.burst.map_or_else(|| frames(2).max(4 * MS), time),
+            burst_ns: self.burst.map_or_else(|| frames(1).max(4 * MS), time),
             horizon_ns: frames(1024).clamp(500 * MS, 8_000 * MS),
             mark_ns: frames(16).clamp(5 * MS, 500 * MS),
             sparse_burst_ns: frames(2) * SPARSE_SHARE,
@@ -146,7 +143,7 @@ mod tests {
     fn times_follow_the_rate() {
         let slow = cap(1_000_000).in_kernel();
         assert_eq!(slow.bytes_per_second, 125_000);
-        assert_eq!(slow.burst_ns, 24_224_000);
+        assert_eq!(slow.burst_ns, 12_112_000);
         assert_eq!(slow.horizon_ns, 8_000 * MS);
         let fast = cap(1_000_000_000).in_kernel();
         assert_eq!((fast.burst_ns, fast.horizon_ns, fast.mark_ns), (4 * MS, 500 * MS, 5 * MS));

@@ -138,7 +138,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
             cgroup: cgroup(uid),
             subject: findings.in_force(uid).map(|pod| pod.subject),
             policy: findings.in_force(uid).map(|pod| short(&pod.policy)),
-            egress_limit: findings.limit(pod, uid),
+            egress_limit: findings.limit(pod, uid).map(|limit| limit.to_string()).unwrap_or_default(),
             state,
             reason,
             message,

@@ -89,6 +89,7 @@ mod tests {
                 condition(CONDITION_PROGRAMMED, programmed),
             ],
             pods: PodCounts { selected, ..PodCounts::default() },
+            egress_limit: String::new(),
         }
     }
 

@@ -47,7 +47,7 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     let (leads_sender, leads) = watch::channel(!settings.leader_elect);
 
     // Dropped at the end, and with them their tasks.
-    let mut services = watches::start(&client, &news_sender, &metrics);
+    let mut services = watches::start(&client, &news_sender, &metrics, settings.egress_bandwidth_annotation);
     drop(news_sender);
     services.spawn(http::serve(listener, health.clone(), metrics.clone()));
     services.spawn(publish(recorder(&client, &settings.identity), events));

@@ -24,6 +24,11 @@ pub struct Settings {
     #[arg(long, default_value = "0.0.0.0:9468", value_name = "ADDRESS:PORT")]
     pub metrics_address: SocketAddr,
 
+    /// Whether a pod's annotation kubernetes.io/egress-bandwidth limits it, where no Egg does: `false` leaves that to
+    /// CNI plugins.
+    #[arg(long, env = "L7EGG_EGRESS_BANDWIDTH_ANNOTATION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub egress_bandwidth_annotation: bool,
+
     /// Most requests that write at a time.
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent_writes: u16,
@@ -36,6 +41,7 @@ impl Default for Settings {
             lease_namespace: SYSTEM_NAMESPACE.to_owned(),
             identity: "l7egg-operator".to_owned(),
             metrics_address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            egress_bandwidth_annotation: true,
             concurrent_writes: 32,
         }
     }

@@ -38,6 +38,7 @@ pub fn compute(summary: &Summary<'_>, now: Timestamp) -> EggStatus {
             audited: count(summary.tally.audited),
             failed: count(summary.tally.failed),
         },
+        egress_limit: egress_limit(&summary.tally),
     }
 }
 
@@ -66,7 +67,7 @@ fn accepted(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) {
 }
 
 fn programmed(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) {
-    let Tally { selected, enforced, audited, failed, failures, pending } = &summary.tally;
+    let Tally { selected, enforced, audited, failed, failures, pending, strictest: _ } = &summary.tally;
     let done = progress(*selected, *enforced, *audited);
     let (status, reason, message) = if summary.egg.spec.is_err() {
         let message = match summary.in_force {
@@ -89,6 +90,14 @@ fn programmed(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) 
         (ConditionStatus::True, "Programmed", done)
     };
     (status, reason, message)
+}
+
+fn egress_limit(tally: &Tally) -> String {
+    match &tally.strictest {
+        None => String::new(),
+        Some((limit, pods)) if *pods == tally.selected => limit.to_string(),
+        Some((limit, pods)) => format!("{limit} ({pods} of {} pods)", tally.selected),
+    }
 }
 
 fn progress(selected: usize, enforced: usize, audited: usize) -> String {

@@ -52,8 +52,9 @@ pub enum News {
     Assignment(Change<Observed, ObjectKey>),
 }
 
-/// Starts to watch everything, each kind in its own task. They end with the returned set.
-pub fn start(client: &Client, news: &mpsc::Sender<News>, metrics: &Metrics) -> JoinSet<()> {
+/// Starts to watch everything, each kind in its own task. They end with the returned set. Pods' bandwidth
+/// annotations are read only if they are `annotated`.
+pub fn start(client: &Client, news: &mpsc::Sender<News>, metrics: &Metrics, annotated: bool) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let (eggs, cluster_eggs) = (ApiResource::erase::<ApiEgg>(&()), ApiResource::erase::<ClusterEgg>(&()));
     let assignments = ApiResource::erase::<EggAssignment>(&());
@@ -75,8 +76,8 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>, metrics: &Metrics) -> J
         change(event, |object| read::observed(&object), object_key).map(News::Assignment)
     }));
     let stream = watcher::watcher(Api::<PodObject>::all(client.clone()), bound);
-    tasks.spawn(forward("pods", stream, news.clone(), metrics.clone(), |event| {
-        change(event, read::pod, object_key).map(News::Pod)
+    tasks.spawn(forward("pods", stream, news.clone(), metrics.clone(), move |event| {
+        change(event, |object| read::pod(object, annotated), object_key).map(News::Pod)
     }));
     let stream = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all);
     tasks.spawn(forward("namespaces", stream, news.clone(), metrics.clone(), |event| {

@@ -145,11 +145,8 @@ async fn write_status(
     }
 }
 
-fn assignments(client: Client, key: &ObjectKey) -> Api<DynamicObject> {
-    Api::namespaced_with(client, &key.namespace, &ApiResource::erase::<EggAssignment>(&()))
-}
-
-fn object(key: &ObjectKey, assignment: &Assignment) -> serde_json::Value {
+/// The EggAssignment as it is sent.
+pub fn object(key: &ObjectKey, assignment: &Assignment) -> serde_json::Value {
     let egg = &assignment.egg;
     let (api_version, kind) = match egg.kind {
         EggKind::Egg => (Egg::api_version(&()), Egg::kind(&())),
@@ -184,6 +181,10 @@ fn object(key: &ObjectKey, assignment: &Assignment) -> serde_json::Value {
         "metadata": metadata,
         "spec": spec,
     })
+}
+
+fn assignments(client: Client, key: &ObjectKey) -> Api<DynamicObject> {
+    Api::namespaced_with(client, &key.namespace, &ApiResource::erase::<EggAssignment>(&()))
 }
 
 /// The API server's own message, where there is one: kube prints the whole answer.

@@ -258,11 +258,11 @@ impl<D: Datapath> Reconciler<D> {
                 Ok(()) => {
                     self.unshaped.remove(uid);
                     let (pod, _) = self.name(uid);
-                    let strictest = self.desired.pods.get(uid).map(|pod| pod.strictest.as_str());
+                    let strictest = self.desired.pods.get(uid).and_then(|pod| pod.limits.strictest.as_ref());
                     tracing::info!(
                         pod,
                         uid,
-                        limit = strictest.unwrap_or_default(),
+                        limit = strictest.map(tracing::field::display),
                         "bandwidth limit of the pod set"
                     );
                 }

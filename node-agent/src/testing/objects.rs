@@ -57,6 +57,11 @@ impl AssignmentBuilder {
         self.push("pods", json!({"namespace": "shop", "name": uid, "uid": uid, "dns": dns}))
     }
 
+    /// Another pod with a bandwidth limit of its own.
+    pub fn annotated_pod(self, uid: &str, rate: &str) -> Self {
+        self.push("pods", json!({"namespace": "shop", "name": uid, "uid": uid, "egressBandwidth": rate}))
+    }
+
     /// Another pod in its node's network.
     pub fn host_network_pod(self, uid: &str) -> Self {
         self.push("pods", json!({"namespace": "shop", "name": uid, "uid": uid, "hostNetwork": true}))

@@ -84,7 +84,7 @@ fn pod() -> crate::index::Pod {
     let object = json!({
         "metadata": {"namespace": "shop", "name": "a", "uid": "p"}, "spec": {"nodeName": "n1"},
     });
-    read::pod(serde_json::from_value(object).unwrap()).unwrap()
+    read::pod(serde_json::from_value(object).unwrap(), true).unwrap()
 }
 
 /// One that no Egg asks for.

@@ -1,6 +1,6 @@
 //! How far one Egg has come on its nodes.
 
-use l7egg_crds::PodState;
+use l7egg_crds::{EgressLimit, PodState};
 
 use super::{Assignment, Observed};
 
@@ -22,6 +22,8 @@ pub struct Tally {
     pub failures: Vec<Trouble>,
     /// The first pods that are neither enforced, audited nor failed.
     pub pending: Vec<Trouble>,
+    /// The strictest bandwidth limit that holds for any of them, and for how many of them.
+    pub strictest: Option<(EgressLimit, usize)>,
 }
 
 /// A pod that is not enforced, or an assignment that could not be written, and why.
@@ -62,6 +64,9 @@ impl Tally {
                 subject: format!("pod {}/{} on {}", pod.namespace, pod.name, desired.node),
                 message: report.map(|report| words(&report.reason, &report.message)).unwrap_or_default(),
             };
+            if let Some(limit) = report.and_then(|report| report.egress_limit.as_ref()) {
+                tally.limit(limit, 1);
+            }
             match report.map(|report| report.state) {
                 Some(PodState::Enforced) => tally.enforced += 1,
                 Some(PodState::Audited) => tally.audited += 1,
@@ -86,6 +91,19 @@ impl Tally {
         }
         for trouble in &node.pending {
             keep(&mut self.pending, || trouble.clone());
+        }
+        if let Some((limit, pods)) = &node.strictest {
+            self.limit(limit, *pods);
+        }
+    }
+
+    /// Of equal rates the first by name, so that the order of the nodes does not matter.
+    fn limit(&mut self, limit: &EgressLimit, pods: usize) {
+        let rank = |limit: &EgressLimit| (limit.bits_per_second, limit.of.clone());
+        match &mut self.strictest {
+            Some((known, count)) if known == limit => *count += pods,
+            Some((known, _)) if rank(known) < rank(limit) => {}
+            strictest => *strictest = Some((limit.clone(), pods)),
         }
     }
 }

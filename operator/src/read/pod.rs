@@ -3,13 +3,16 @@
 use k8s_openapi::api::core::v1::Pod as ApiPod;
 use kube::Resource;
 use kube::api::ObjectMeta;
-use l7egg_crds::{AssignedPod, PodDns};
+use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, PodDns};
 use serde::Deserialize;
 
 use crate::index::Pod;
 
 /// Annotation of the pod object of a static pod: the uid that its kubelet knows it by.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+/// Most of a bandwidth annotation that is passed on: no rate is as long, and what is cut stays one that means
+/// nothing.
+const MAX_BANDWIDTH: usize = 40;
 
 /// Those fields of a pod that are used: the others are not even decoded.
 #[derive(Resource, Clone, Debug, Default, Deserialize)]
@@ -58,15 +61,18 @@ pub struct PodObjectStatus {
     pub phase: Option<String>,
 }
 
-/// The pod for the index; nothing if it is not bound yet, or finished.
-pub fn pod(object: PodObject) -> Option<Pod> {
+/// The pod for the index; nothing if it is not bound yet, or finished. Its bandwidth annotation counts only if
+/// pods' are `annotated`.
+pub fn pod(object: PodObject, annotated: bool) -> Option<Pod> {
     let PodObject { metadata, spec, status } = object;
     let node = spec.node_name.filter(|node| !node.is_empty())?;
     if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;
     }
     // The cgroup of a static pod has the uid that kubelet gave it, not the one of its mirror in the API.
-    let mirrored = metadata.annotations.and_then(|mut annotations| annotations.remove(MIRROR_ANNOTATION));
+    let mut annotations = metadata.annotations.unwrap_or_default();
+    let mirrored = annotations.remove(MIRROR_ANNOTATION);
+    let bandwidth = annotations.remove(EGRESS_BANDWIDTH_ANNOTATION).filter(|_| annotated);
     let dns_config = spec.dns_config.unwrap_or_default();
     Some(Pod {
         labels: metadata.labels.unwrap_or_default(),
@@ -81,6 +87,7 @@ pub fn pod(object: PodObject) -> Option<Pod> {
                 nameservers: dns_config.nameservers.unwrap_or_default(),
                 searches: dns_config.searches.unwrap_or_default(),
             },
+            egress_bandwidth: bandwidth.map(|text| text.chars().take(MAX_BANDWIDTH).collect()),
         },
     })
 }
@@ -96,7 +103,25 @@ mod tests {
             "metadata": {"namespace": "shop", "name": "a", "uid": "u", "labels": {"app": "x"}},
             "spec": spec, "status": {"phase": phase},
         });
-        pod(serde_json::from_value(object).unwrap())
+        pod(serde_json::from_value(object).unwrap(), true)
+    }
+
+    fn bandwidth(annotation: &str, annotated: bool) -> Option<String> {
+        let object = json!({
+            "metadata": {"namespace": "shop", "name": "a", "uid": "u",
+                         "annotations": {"kubernetes.io/egress-bandwidth": annotation}},
+            "spec": {"nodeName": "n"},
+        });
+        pod(serde_json::from_value(object).unwrap(), annotated).unwrap().assigned.egress_bandwidth
+    }
+
+    #[test]
+    fn a_bandwidth_annotation_goes_on_as_it_is_written_unless_it_is_switched_off() {
+        assert_eq!(bandwidth("10M", true).as_deref(), Some("10M"));
+        assert_eq!(bandwidth("fast", true).as_deref(), Some("fast"));
+        assert_eq!(bandwidth(&"1".repeat(100_000), true), Some("1".repeat(40)));
+        assert_eq!(bandwidth("10M", false), None);
+        assert_eq!(read(json!({"nodeName": "n"}), "Running").unwrap().assigned.egress_bandwidth, None);
     }
 
     #[test]
@@ -131,6 +156,6 @@ mod tests {
                          "annotations": {"kubernetes.io/config.mirror": "kubelet"}},
             "spec": {"nodeName": "n"},
         });
-        assert_eq!(pod(serde_json::from_value(object).unwrap()).unwrap().assigned.uid, "kubelet");
+        assert_eq!(pod(serde_json::from_value(object).unwrap(), true).unwrap().assigned.uid, "kubelet");
     }
 }

@@ -147,3 +147,25 @@ fn only_pods_that_came_can_wait() {
     assert!(!can_wait(&status(1, 2, 1, 0), &status(1, 2, 2, 0)), "good news");
     assert!(!can_wait(&EggStatus::default(), &status(1, 2, 0, 0)), "the first status");
 }
+
+#[test]
+fn the_strictest_limit_of_the_pods() {
+    let limit = |rate, of: &str| l7egg_crds::EgressLimit { bits_per_second: rate, of: of.into() };
+    let node = |limit, pods| Tally { selected: 2, strictest: Some((limit, pods)), ..Tally::default() };
+    let web = egg(2, EggStatus::default());
+    let limit_of = |tallies: &[Tally]| {
+        let mut tally = Tally::default();
+        tallies.iter().for_each(|node| tally.add(node));
+        of(&web, tally, 1).egress_limit
+    };
+    let ours = node(limit(5_000_000, "Egg shop/web"), 2);
+    let stricter = node(limit(2_000_000, "ClusterEgg all"), 1);
+    assert_eq!(limit_of(&[Tally::default()]), "");
+    assert_eq!(limit_of(&[ours.clone(), ours.clone()]), "5M of Egg shop/web");
+    let free = Tally { selected: 2, ..Tally::default() };
+    assert_eq!(limit_of(&[ours.clone(), free]), "5M of Egg shop/web (2 of 4 pods)");
+    for order in [[&ours, &stricter], [&stricter, &ours]] {
+        let tallies: Vec<Tally> = order.into_iter().cloned().collect();
+        assert_eq!(limit_of(&tallies), "2M of ClusterEgg all (1 of 4 pods)");
+    }
+}

@@ -21,7 +21,7 @@ pub async fn report(
             state,
             reason: words.0.to_owned(),
             message: words.1.to_owned(),
-            egress_limit: String::new(),
+            egress_limit: None,
         })
         .collect();
     let status = json!({"observedGeneration": assignment.metadata.generation, "pods": pods});

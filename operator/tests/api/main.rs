@@ -10,5 +10,6 @@ mod leader;
 mod malformed;
 mod rejected;
 mod restart;
+mod shaping;
 mod status;
 mod world;

@@ -86,8 +86,12 @@ impl World {
     }
 
     pub async fn start_operator(&mut self) {
+        self.start_operator_with(Settings::default()).await;
+    }
+
+    pub async fn start_operator_with(&mut self, settings: Settings) {
         assert!(self.operator.is_none(), "one operator at a time");
-        self.operator = Some(Operator::start(&self.client, Settings::default()));
+        self.operator = Some(Operator::start(&self.client, settings));
     }
 
     pub async fn stop_operator(&mut self) {
@@ -197,6 +201,12 @@ impl World {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
         api.patch(name, &PatchParams::default(), &patch).await.expect("the pod is labelled");
+    }
+
+    pub async fn annotate_pod(&self, name: &str, annotations: Value) {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        api.patch(name, &PatchParams::default(), &patch).await.expect("the pod is annotated");
     }
 
     pub async fn make_namespace(&self, name: &str, labels: Value) {

@@ -99,7 +99,7 @@ fn reported(index: &Index, key: &ObjectKey, generation: i64, state: PodState) ->
         state,
         reason: "Why".into(),
         message: "so".into(),
-        egress_limit: String::new(),
+        egress_limit: None,
     };
     observed.status = EggAssignmentStatus {
         observed_generation: Some(generation),

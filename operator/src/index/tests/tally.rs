@@ -109,3 +109,20 @@ fn an_answer_that_the_watch_has_overtaken_brings_nothing_back() {
     index.assignment_written(Observed { resource_version: 13, ..answer });
     assert!(index.observed(&id).is_some());
 }
+
+#[test]
+fn the_strictest_limit_is_that_of_the_reports_that_count() {
+    let (mut index, web, id) = two_pods_on_a_node();
+    let mut observed = reported(&index, &id, 1, PodState::Enforced);
+    let limit = |rate| l7egg_crds::EgressLimit { bits_per_second: rate, of: "Egg shop/web".into() };
+    observed.status.pods[0].egress_limit = Some(limit(9_000_000));
+    observed.status.pods[1].egress_limit = Some(limit(4_000_000));
+    index.apply_observed(observed.clone());
+    assert_eq!(index.summary(&web.key).unwrap().tally.strictest, Some((limit(4_000_000), 1)));
+    observed.status.pods[0].egress_limit = Some(limit(4_000_000));
+    index.apply_observed(observed.clone());
+    assert_eq!(index.summary(&web.key).unwrap().tally.strictest, Some((limit(4_000_000), 2)));
+    observed.generation = 2;
+    index.apply_observed(observed);
+    assert_eq!(index.summary(&web.key).unwrap().tally.strictest, None);
+}
