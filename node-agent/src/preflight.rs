@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::mounts::points_of;
+use crate::{
+    mounts::points_of,
+    netns::{pacing, tc::Method},
+};
 
 /// Oldest kernel whose verifier and helpers the programs are written for: `bpf_loop` came with 5.17.
 const KERNEL_MIN: (u32, u32) = (5, 17);
@@ -139,6 +142,24 @@ impl Node {
 
     fn read(&self, path: &str) -> io::Result<String> {
         fs::read_to_string(self.root.join(Path::new(path)))
+    }
+}
+
+/// What bandwidth limits are made of on this node, or why it can have none. The rest works without.
+///
+/// # Errors
+/// What is missing.
+pub fn bandwidth_limits() -> Result<String, Missing> {
+    match pacing::has_fq() {
+        Ok(true) => Ok(format!("fq, and programs attached by {}", Method::of_this_kernel())),
+        Ok(false) => Err(missing(
+            "no bandwidth limits on this node: its kernel has no fq queueing discipline",
+            "load the module sch_fq, or use a kernel with CONFIG_NET_SCH_FQ",
+        )),
+        Err(error) => Err(missing(
+            format!("no bandwidth limits on this node: trying fq in a network namespace: {error}"),
+            "the agent needs SYS_ADMIN and NET_ADMIN for them",
+        )),
     }
 }
 

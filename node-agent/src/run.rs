@@ -34,7 +34,7 @@ use crate::{
     kernel, kernel_events,
     metrics::{Metrics, OutcomeCollector},
     notice::Notices,
-    preflight::Node,
+    preflight::{Node, bandwidth_limits},
     reconcile::{Input, Outcome, Reconciler},
     reporter,
     resolvers::{NodeResolvers, cluster_domain, nameservers, search_domains},
@@ -80,6 +80,10 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
             "this node cannot enforce Eggs: {}",
             missing.iter().map(|m| m.what.as_str()).collect::<Vec<_>>().join("; ")
         );
+    }
+    match bandwidth_limits() {
+        Ok(means) => tracing::info!("bandwidth limits: {means}"),
+        Err(missing) => tracing::warn!("{missing}"),
     }
     // The signals first: from here on an end is an orderly one.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

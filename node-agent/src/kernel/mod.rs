@@ -41,7 +41,6 @@ use crate::datapath::{
     Counters, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled, ShapedCounts,
     ShapedPod,
 };
-use crate::netns::tc::Method;
 use crate::shaping::Cap;
 
 /// The kernel's programs and maps, and what this agent knows of them.
@@ -66,8 +65,7 @@ impl Kernel {
     pub fn open(settings: &DatapathSettings) -> Result<Self, DatapathError> {
         let directory = directory(&settings.bpffs);
         let (programs, mut maps) = programs::load(&directory.join("maps"))?;
-        let shaping =
-            Shaping::open(&directory.join("maps"), directory.join("shaped"), Method::of_this_kernel())?;
+        let shaping = Shaping::open(&directory)?;
         let hash_key = configure(&mut maps, settings)?;
         let mut policies = Policies::open(&maps, hash_key)?;
         let pods: BTreeMap<String, Pod> =
@@ -317,11 +315,12 @@ impl Datapath for Kernel {
     }
 }
 
-/// Detaches every pod and removes every pin, of every version.
+/// Detaches every pod, puts the interfaces of shaped pods back, and removes every pin, of every version.
 pub fn remove_everything(bpffs: &Path) -> Result<(), DatapathError> {
     let root = bpffs.join("l7egg");
+    let unshaped = shaping::unshape_all(&directory(bpffs));
     match fs::remove_dir_all(&root) {
-        Ok(()) => Ok(()),
+        Ok(()) => unshaped,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(kernel(format!("removing {}", root.display()))(error)),
     }

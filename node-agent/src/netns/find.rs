@@ -1,5 +1,6 @@
 //! From a pod's cgroup to its network namespace.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,20 @@ pub fn find(cgroup: &Path, host: &Netns) -> Result<Option<PodNetwork>, NetnsErro
         }
     }
     Ok(None)
+}
+
+/// The network namespaces of all processes, by [`Netns::id`]. Those that end meanwhile, or that the agent may not
+/// look at, are left out.
+///
+/// # Errors
+/// There is no /proc.
+pub fn all_of_processes() -> Result<BTreeMap<u64, Netns>, NetnsError> {
+    let path = PathBuf::from("/proc");
+    let entries = fs::read_dir(&path).map_err(|source| NetnsError::Open { path, source })?;
+    let processes =
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
+    let open = processes.filter_map(|entry| Netns::open(&entry.path().join("ns/net")).ok());
+    Ok(open.map(|netns| (netns.id(), netns)).collect())
 }
 
 /// Process ids in the cgroup and below it.

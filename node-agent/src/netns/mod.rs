@@ -19,6 +19,6 @@ mod rtnetlink;
 pub mod tc;
 
 pub use error::NetnsError;
-pub use find::{PodNetwork, find};
+pub use find::{PodNetwork, all_of_processes, find};
 pub use interfaces::{Interface, interfaces};
 pub use namespace::Netns;

@@ -1,12 +1,13 @@
 //! What an interface needs so that packets leave when they are told to: `fq` as its root qdisc
 //! (net/sched/sch_fq.c), and segments small enough for the rate; and how it was before.
 
-use std::io;
+use std::{io, thread};
 
 use netlink_packet_core::{DefaultNla, Emitable, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+use nix::sched::{CloneFlags, unshare};
 
 use super::rtnetlink::Rtnetlink;
 
@@ -19,6 +20,8 @@ const TCA_FQ_FLOW_PLIMIT: u16 = 2;
 /// and sockets their own part of it; these only bound memory.
 const PACKETS: u32 = 20_000;
 const FLOW_PACKETS: u32 = 2_000;
+/// Index of every namespace's loopback interface.
+const LOOPBACK: u32 = 1;
 /// By this handle we know our own.
 const HANDLE: TcHandle = TcHandle { major: 0x6c37, minor: 0 };
 /// Qdiscs with classes of their own: what is in them could not be put back.
@@ -94,6 +97,23 @@ pub fn put_back(interface: u32, qdisc: &RootQdisc) -> io::Result<()> {
         message.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, qdisc.options.clone())));
     }
     set(message)
+}
+
+/// Whether the kernel has `fq`: tried in a network namespace of its own, which ends with this.
+///
+/// # Errors
+/// The agent may not make one, or the kernel refuses for another reason.
+pub fn has_fq() -> io::Result<bool> {
+    let attempt = || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        set_fq(LOOPBACK)
+    };
+    let result = thread::scope(|scope| scope.spawn(attempt).join());
+    match result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Most segments of one packet that the stack leaves to the interface. Connections that are made from then

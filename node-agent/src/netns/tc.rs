@@ -41,6 +41,15 @@ impl Method {
     }
 }
 
+impl fmt::Display for Method {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Method::Tcx => "tcx",
+            Method::Clsact => "clsact",
+        })
+    }
+}
+
 /// Which packets a program sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {

@@ -8,9 +8,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use l7egg_node_agent::datapath::Datapath;
+use l7egg_node_agent::preflight::bandwidth_limits;
 use l7egg_node_agent::shaping::{Cap, CapName};
 
-use crate::harness::{Setup, traffic};
+use crate::harness::Setup;
+use crate::harness::traffic::{self, Traffic};
 
 const MEGABIT: u64 = 1_000_000;
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,6 +48,38 @@ impl Shaped {
         let netns = format!("{}p", self.setup.pod.uid());
         let output = Command::new(program).args(["-n", &netns]).args(arguments).output().expect("iproute2");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Qdiscs and interface, without what counts packets.
+    fn state(&self) -> (String, String) {
+        let qdiscs = self.show("tc", &["qdisc"]);
+        let qdiscs = qdiscs.split(' ').scan("", |last, word| Some((std::mem::replace(last, word), word)));
+        let qdiscs = qdiscs.map(|(before, word)| if before == "direct_packets_stat" { "N" } else { word });
+        let qdiscs: Vec<&str> = qdiscs.collect();
+        (qdiscs.join(" "), self.show("ip", &["-d", "link", "show", "eth0"]))
+    }
+
+    /// Bulk traffic under a limit. Never faster than that; and not much slower, in the best of three tries: a
+    /// processor that others keep busy, and a VM's is slow, takes from what is sent and adds nothing.
+    fn measure(&self, rate: u64, flows: usize, time: Duration, least: f64) -> Traffic {
+        for last in [false, false, true] {
+            let measured = traffic::bulk(&self.setup.pod, flows, time);
+            let ratio = measured.rate(Duration::ZERO, time) / rate as f64;
+            let first = measured.rate(Duration::ZERO, SECOND) / rate as f64;
+            println!(
+                "{rate} bit/s, {flows} flows: ratio {ratio:.3}, first second {first:.3}, ping p50 {:.2} p99 {:.2} ms, retransmits {}, jain {:.3}",
+                measured.ping(50),
+                measured.ping(99),
+                measured.retransmits,
+                measured.jain(time)
+            );
+            assert!(ratio < 1.02 && first < 1.06, "{ratio}, first second {first}");
+            if ratio >= least {
+                return measured;
+            }
+            assert!(!last, "{ratio} of {rate}");
+        }
+        unreachable!("the last try returns or fails")
     }
 
     fn tc(&self, arguments: &[&str]) {
@@ -92,19 +126,8 @@ fn a_pod_sends_no_faster_than_its_cap_and_a_ping_does_not_wait() {
         return;
     }
     let idle = traffic::ping(&shaped.setup.pod, SECOND);
-    let measured = traffic::bulk(&shaped.setup.pod, 4, 5 * SECOND);
-    let ratio = measured.rate(Duration::ZERO, 5 * SECOND) / (10 * MEGABIT) as f64;
-    let first = measured.rate(Duration::ZERO, SECOND) / (10 * MEGABIT) as f64;
-    println!(
-        "ratio {ratio:.3}, first second {first:.3}, ping p50 {:.2} p99 {:.2} ms (idle p50 {:.2}), retransmits {}, jain {:.3}",
-        measured.ping(50),
-        measured.ping(99),
-        idle[idle.len() / 2],
-        measured.retransmits,
-        measured.jain(5 * SECOND)
-    );
-    assert!((0.9..1.02).contains(&ratio), "{ratio}");
-    assert!(first < 1.06, "{first}");
+    println!("idle: ping p50 {:.2} ms", idle[idle.len() / 2]);
+    let measured = shaped.measure(10 * MEGABIT, 4, 5 * SECOND, 0.95);
     // Plain departure times would have it wait some 400 ms; the processor is emulated and busy.
     assert!(measured.ping(50) < 20.0, "{measured:?}");
     let counts = shaped.setup.kernel.shaped_counts().expect("counts");
@@ -119,8 +142,7 @@ fn everything_is_put_back() {
     if !has_fq(&mut shaped) {
         return;
     }
-    let state =
-        |shaped: &Shaped| (shaped.show("tc", &["qdisc"]), shaped.show("ip", &["-d", "link", "show", "eth0"]));
+    let state = Shaped::state;
     assert!(state(&shaped).0.contains("qdisc fq 6c37: dev eth0 root"), "{:?}", state(&shaped));
     assert!(state(&shaped).1.contains("gso_max_segs 1 "), "{:?}", state(&shaped));
     shaped.unshape();
@@ -160,9 +182,7 @@ fn the_cap_holds_when_the_agent_is_gone_and_follows_the_next_one() {
         return;
     }
     let held = |shaped: &Shaped, rate: u64| {
-        let measured = traffic::bulk(&shaped.setup.pod, 2, 3 * SECOND);
-        let ratio = measured.rate(Duration::ZERO, 3 * SECOND) / rate as f64;
-        assert!((0.85..1.03).contains(&ratio), "{ratio} of {rate}");
+        shaped.measure(rate, 2, 3 * SECOND, 0.9);
     };
     shaped.setup.restart_agent();
     assert_eq!(shaped.setup.kernel.shaped()[0].caps, None);
@@ -177,6 +197,73 @@ fn the_cap_holds_when_the_agent_is_gone_and_follows_the_next_one() {
     // The strictest of several.
     shaped.shape(&[pod_cap(20 * MEGABIT), egg_cap(3 * MEGABIT)]);
     held(&shaped, 3 * MEGABIT);
+}
+
+#[test]
+fn detaching_takes_limits_off_and_puts_interfaces_back() {
+    let mut shaped = Shaped::new();
+    let state = Shaped::state;
+    let before = state(&shaped);
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    assert_ne!(state(&shaped), before);
+    shaped.setup.remove_everything();
+    assert_eq!(state(&shaped), before);
+}
+
+#[test]
+fn the_start_tells_whether_there_are_limits() {
+    let mut shaped = Shaped::new();
+    match bandwidth_limits() {
+        Ok(means) => {
+            println!("{means}");
+            assert!(has_fq(&mut shaped));
+        }
+        Err(missing) => {
+            println!("{missing}");
+            assert!(missing.to_string().contains("fq"), "{missing}");
+            assert!(!has_fq(&mut shaped));
+        }
+    }
+}
+
+#[test]
+fn what_others_take_away_is_noticed_and_put_back() {
+    let mut shaped = Shaped::new();
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    let state = |shaped: &Shaped| {
+        let links =
+            fs::read_dir(shaped.setup.pins("shaped")).expect("pins").flatten().map(|entry| entry.path());
+        let attached = links.flat_map(|pins| fs::read_dir(pins).expect("pins").flatten());
+        let mut attached: Vec<PathBuf> = attached.map(|entry| entry.path()).collect();
+        attached.sort();
+        (shaped.state(), attached)
+    };
+    let before = state(&shaped);
+    shaped.setup.kernel.collect().unwrap_or_else(crate::harness::fail);
+    assert!(shaped.setup.kernel.shaped()[0].caps.is_some(), "nothing is missing");
+    let take_away: [&dyn Fn(&Shaped); 3] = [
+        &|shaped| shaped.tc(&["qdisc", "replace", "dev", "eth0", "root", "pfifo"]),
+        &|shaped| {
+            shaped.show("ip", &["link", "set", "eth0", "gso_max_segs", "99"]);
+        },
+        // The filter of kernels without tcx, or the link of the others.
+        &|shaped| match shaped.show("tc", &["qdisc"]).contains("clsact") {
+            true => shaped.tc(&["qdisc", "del", "dev", "eth0", "clsact"]),
+            false => state(shaped).1.iter().for_each(|pin| fs::remove_file(pin).expect("the link's pin")),
+        },
+    ];
+    for take_away in take_away {
+        take_away(&shaped);
+        assert_ne!(state(&shaped), before);
+        shaped.setup.kernel.collect().unwrap_or_else(crate::harness::fail);
+        assert_eq!(shaped.setup.kernel.shaped()[0].caps, None);
+        shaped.shape(&[pod_cap(10 * MEGABIT)]);
+        assert_eq!(state(&shaped), before);
+    }
 }
 
 #[test]

@@ -59,6 +59,32 @@ pub fn prepare(
     }
 }
 
+/// What of [`prepare`]'s work is not there any more, if anything: the first thing that is found.
+pub fn lost(place: Place<'_>, segments: u32, saved: &Saved) -> Result<Option<String>, DatapathError> {
+    place.netns.run(|| {
+        for interface in interfaces(place.host)?.into_iter().filter(|one| one.up && !one.loopback) {
+            let Interface { index, name, .. } = &interface;
+            let key = SavedInterfaceKey { slot: place.slot, interface: *index, netns: place.netns.id() };
+            let Ok(before) = saved.get(&key, 0) else {
+                return Ok(Some(format!("interface {name} is new")));
+            };
+            let now = pacing::root_qdisc(*index)
+                .map_err(kernel(format!("asking for the qdisc of interface {name} of the pod")))?;
+            if !now.is_ours() {
+                return Ok(Some(format!("somebody has replaced fq, the qdisc of interface {name}")));
+            }
+            if interface.gso_max_segs > segments.min(before.gso_max_segs) {
+                return Ok(Some(format!("somebody has changed gso_max_segs of interface {name}")));
+            }
+            let target = Target::new(*index, place.netns, place.pins);
+            if !tc::is_attached(NAME, Direction::Egress, target)? {
+                return Ok(Some(format!("somebody has detached the program of interface {name}")));
+            }
+        }
+        Ok(None)
+    })?
+}
+
 /// Takes everything off again, and puts back what was there before.
 pub fn restore(
     netns: &Netns,

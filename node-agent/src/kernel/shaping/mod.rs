@@ -14,17 +14,24 @@ mod objects;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use l7egg_ebpf_common::abi::{self, CAPS_PER_POD, SHAPED_PODS_MAX, ShapeCounts};
+use l7egg_ebpf_common::abi::{self, CAPS_PER_POD, SHAPED_PODS_MAX, SavedInterfaceKey, ShapeCounts};
 
 use self::caps::CapIds;
 use self::objects::{Factory, Maps};
 use super::error::kernel;
 use crate::datapath::{CapCounts, DatapathError, ShapedCounts, ShapedPod};
 use crate::netns::tc::Method;
-use crate::netns::{Netns, PodNetwork, find};
+use crate::netns::{Netns, PodNetwork, all_of_processes, find};
 use crate::shaping::Cap;
+
+/// Where maps and pods are in the agent's directory.
+const MAPS: &str = "maps";
+const PODS: &str = "shaped";
+/// Pods whose interfaces are looked at each time that something is collected: some tens of milliseconds.
+const LOOKED_AT: usize = 32;
 
 /// All shaped pods of the node.
 pub struct Shaping {
@@ -35,6 +42,8 @@ pub struct Shaping {
     cap_ids: CapIds,
     pods: BTreeMap<String, Pod>,
     last_slot: u32,
+    /// The pod whose interfaces were looked at last.
+    last_looked_at: String,
 }
 
 /// One of them.
@@ -47,17 +56,21 @@ struct Pod {
 struct Applied {
     caps: Vec<Cap>,
     netns: u64,
+    cgroup: PathBuf,
 }
 
 impl Shaping {
-    /// Opens the maps in `maps` and the pods in `directory`, both in bpffs.
-    pub fn open(maps: &Path, directory: PathBuf, method: Method) -> Result<Self, DatapathError> {
-        let (factory, maps) = Factory::open(maps)?;
+    /// Opens the maps and the pods of the agent's directory in bpffs.
+    pub fn open(directory: &Path) -> Result<Self, DatapathError> {
+        let method = Method::of_this_kernel();
+        let (factory, maps) = Factory::open(&directory.join(MAPS))?;
+        let directory = directory.join(PODS);
         let cap_ids = CapIds::open(&maps)?;
         let pods: BTreeMap<String, Pod> =
             pinned(&directory)?.into_iter().map(|(slot, uid)| (uid, Pod { slot, applied: None })).collect();
         let last_slot = pods.values().map(|pod| pod.slot).max().unwrap_or(0);
-        Ok(Shaping { directory, method, factory, maps, cap_ids, pods, last_slot })
+        let last_looked_at = String::new();
+        Ok(Shaping { directory, method, factory, maps, cap_ids, pods, last_slot, last_looked_at })
     }
 
     /// The pods.
@@ -87,7 +100,7 @@ impl Shaping {
                 return Err(error);
             }
         };
-        let applied = Some(Applied { caps: caps.to_vec(), netns });
+        let applied = Some(Applied { caps: caps.to_vec(), netns, cgroup: cgroup.to_owned() });
         self.pods.insert(uid.into(), Pod { slot, applied });
         Ok(())
     }
@@ -107,15 +120,15 @@ impl Shaping {
         Ok(())
     }
 
-    /// Gives free what no pod uses, and looks whether others have taken the qdisc or the program away: their
-    /// pods are applied anew then.
+    /// Gives free what no pod uses, and looks whether others have taken a qdisc or a program away: the caps of
+    /// their pods then count as not applied, so that they are applied again.
     pub fn collect(&mut self) -> Result<(), DatapathError> {
         let mut used = BTreeSet::new();
         for pod in self.pods.values() {
             used.extend(self.maps.pods.get(&pod.slot, 0).map_err(kernel("reading map SHAPED_PODS"))?.caps);
         }
         self.cap_ids.retain(&mut self.maps, &used);
-        Ok(())
+        self.look_after_interfaces()
     }
 
     /// What the programs counted, by pod and by cap.
@@ -163,7 +176,7 @@ impl Shaping {
             Some(PodNetwork::Host) | None => return Err(DatapathError::network_not_ready(uid)),
         };
         let pins = self.pins(slot, uid);
-        let segments = caps.iter().map(Cap::segments).min().unwrap_or(u32::MAX);
+        let segments = segments(caps);
         let applied = self.pods.get(uid).and_then(|pod| pod.applied.as_ref());
         let mut program = match applied {
             Some(applied) if applied.netns == netns.id() => None,
@@ -172,6 +185,41 @@ impl Shaping {
         let place = interfaces::Place { netns: &netns, host: &host, slot, pins: &pins, method: self.method };
         interfaces::prepare(place, uid, segments, program.as_mut(), &mut self.maps.saved)?;
         Ok(netns.id())
+    }
+
+    /// Looks at the next pods' interfaces.
+    fn look_after_interfaces(&mut self) -> Result<(), DatapathError> {
+        let host = Netns::current()?;
+        let after = (Bound::Excluded(self.last_looked_at.clone()), Bound::Unbounded);
+        let next = self.pods.range(after).chain(&self.pods).map(|(uid, _)| uid.clone());
+        for uid in next.take(LOOKED_AT.min(self.pods.len())).collect::<Vec<_>>() {
+            if let Some(lost) = self.lost(&uid, &host) {
+                tracing::warn!(uid, "{lost}: the pod's bandwidth limit is applied again");
+                if let Some(pod) = self.pods.get_mut(&uid) {
+                    pod.applied = None;
+                }
+            }
+            self.last_looked_at = uid;
+        }
+        Ok(())
+    }
+
+    /// What is not as this agent made it, if anything. A pod that cannot be looked at is left to the next time.
+    fn lost(&self, uid: &str, host: &Netns) -> Option<String> {
+        let pod = self.pods.get(uid)?;
+        let applied = pod.applied.as_ref()?;
+        let Ok(Some(PodNetwork::Own(netns))) = find(&applied.cgroup, host) else { return None };
+        if netns.id() != applied.netns {
+            return Some("the pod has another network namespace".into());
+        }
+        let segments = segments(&applied.caps);
+        let pins = self.pins(pod.slot, uid);
+        let place =
+            interfaces::Place { netns: &netns, host, slot: pod.slot, pins: &pins, method: self.method };
+        interfaces::lost(place, segments, &self.maps.saved).unwrap_or_else(|error| {
+            tracing::debug!(uid, %error, "the pod's interfaces could not be looked at");
+            None
+        })
     }
 
     /// Removes what is known of a slot.
@@ -210,6 +258,32 @@ impl Shaping {
             .map_err(kernel("clearing counts"))?;
         self.maps.pod_counts.set(slot, none, 0).map_err(kernel("writing map SHAPED_COUNTS"))
     }
+}
+
+/// Takes the caps off all pods, and puts their interfaces back as they were, for an agent that goes for good. A
+/// pod whose processes have all ended has no interfaces any more.
+pub fn unshape_all(directory: &Path) -> Result<(), DatapathError> {
+    if !directory.join(PODS).exists() {
+        return Ok(());
+    }
+    let mut shaping = Shaping::open(directory)?;
+    let host = Netns::current()?;
+    let all = all_of_processes()?;
+    let pods: Vec<(String, u32)> = shaping.pods.iter().map(|(uid, pod)| (uid.clone(), pod.slot)).collect();
+    for (uid, slot) in pods {
+        let pins = shaping.pins(slot, &uid);
+        let saved: Vec<SavedInterfaceKey> = shaping.maps.saved.keys().flatten().collect();
+        let netns: BTreeSet<u64> = saved.iter().filter(|key| key.slot == slot).map(|key| key.netns).collect();
+        for netns in netns.iter().filter_map(|id| all.get(id)) {
+            interfaces::restore(netns, &host, slot, &pins, &mut shaping.maps.saved)?;
+        }
+        shaping.forget(&uid, slot);
+    }
+    Ok(())
+}
+
+fn segments(caps: &[Cap]) -> u32 {
+    caps.iter().map(Cap::segments).min().unwrap_or(u32::MAX)
 }
 
 /// The slots and uids that have pins.

@@ -18,7 +18,7 @@ use l7egg_ebpf_common::abi::{ABI_VERSION, Name};
 use l7egg_node_agent::datapath::{Datapath, DatapathError, DatapathSettings};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
-pub use pod::{POD4, POD6, Pod};
+pub use pod::{POD4, POD6, Pod, cgroup2_root};
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
 
@@ -68,6 +68,16 @@ impl Setup {
         HashMap::try_from(map).expect("a hash map")
     }
 
+    /// Where the pins of this kind are.
+    pub fn pins(&self, kind: &str) -> PathBuf {
+        self.bpffs.path().join(format!("l7egg/v{ABI_VERSION}/{kind}"))
+    }
+
+    /// What `l7egg-node-agent detach` does.
+    pub fn remove_everything(&self) {
+        l7egg_node_agent::kernel::remove_everything(self.bpffs.path()).unwrap_or_else(fail);
+    }
+
     /// Another agent takes over, as after a restart.
     pub fn restart_agent(&mut self) {
         self.kernel = Kernel::open(&settings(&self.bpffs)).unwrap_or_else(fail);
@@ -105,7 +115,7 @@ pub fn fail<T>(error: DatapathError) -> T {
 }
 
 /// A number that no other test of this machine has at the same time.
-fn unique() -> String {
+pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
@@ -119,7 +129,7 @@ fn binary(name: &str) -> PathBuf {
 }
 
 /// Runs a program that must succeed.
-fn run(program: &str, arguments: &[&str]) {
+pub fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program)
         .args(arguments)
         .output()

@@ -263,7 +263,7 @@ fn outcome(report: &Value) -> String {
     }
 }
 
-fn cgroup2_root() -> PathBuf {
+pub fn cgroup2_root() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc/self/mounts");
     let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
     PathBuf::from(line.expect("a cgroup2 mount").split(' ').nth(1).expect("its mount point"))

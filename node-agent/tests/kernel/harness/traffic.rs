@@ -12,8 +12,8 @@ use super::Pod;
 
 const WORLD: &str = "10.77.0.1";
 /// Payload of a full frame with TCP timestamps, and that frame's length.
-const PAYLOAD: u64 = 1448;
-const FRAME: u64 = 1514;
+pub const PAYLOAD: u64 = 1448;
+pub const FRAME: u64 = 1514;
 const PING_EVERY: Duration = Duration::from_millis(100);
 
 /// What was measured.
@@ -111,7 +111,7 @@ pub fn ping(pod: &Pod, time: Duration) -> Vec<f64> {
 }
 
 /// Until told to stop; what is in the socket then is of no interest.
-fn send(mut sender: TcpStream, stop: &AtomicBool) {
+pub fn send(mut sender: TcpStream, stop: &AtomicBool) {
     sender.set_write_timeout(Some(Duration::from_millis(100))).expect("a socket");
     let block = vec![0u8; 64 * 1024];
     while !stop.load(Ordering::Relaxed) {
@@ -128,7 +128,8 @@ fn send(mut sender: TcpStream, stop: &AtomicBool) {
     );
 }
 
-fn receive(mut receiver: TcpStream, start: Instant) -> Vec<(Duration, u64)> {
+/// When each part arrived, and its bytes of payload, until the sender ends.
+pub fn receive(mut receiver: TcpStream, start: Instant) -> Vec<(Duration, u64)> {
     let mut arrived = Vec::new();
     let mut block = vec![0u8; 256 * 1024];
     loop {
