@@ -17,5 +17,6 @@ mod oracle;
 mod raw;
 mod resets;
 mod shaping;
+mod shaping_nodes;
 mod socket_balancer;
 mod survival;
