@@ -103,10 +103,10 @@ pub fn shape(ctx: TcContext) -> i32 {
                 let (delay_ns, marked) = if decided { (delay_ns, marked) } else { (0, false) };
                 count(CAP_COUNTS.get_ptr_mut(cap), &packet, delay_ns, marked);
             }
-            if delay_ns > 0 {
-                // SAFETY: as above.
-                unsafe { (&raw mut (*skb).tstamp).write_volatile(at_ns) };
-            }
+            // Also where it need not wait: the time that TCP gave it is a little earlier than now, and could be
+            // before that of a packet of the same connection which is just about to leave.
+            // SAFETY: as above.
+            unsafe { (&raw mut (*skb).tstamp).write_volatile(at_ns) };
             TC_ACT_UNSPEC
         }
         Decision::Drop { level } => {
