@@ -222,8 +222,9 @@ fn the_start_tells_whether_there_are_limits() {
         }
         Err(missing) => {
             println!("{missing}");
-            assert!(missing.to_string().contains("fq"), "{missing}");
-            assert!(!has_fq(&mut shaped));
+            let (uid, cgroup) = (shaped.setup.pod.uid().to_owned(), shaped.setup.pod.cgroup().to_owned());
+            let error = shaped.setup.kernel.shape(&uid, &cgroup, &[pod_cap(MEGABIT)]).expect_err("no fq");
+            assert_eq!(error.reason(), "NoFq", "{missing}");
         }
     }
 }
@@ -264,6 +265,67 @@ fn what_others_take_away_is_noticed_and_put_back() {
         shaped.shape(&[pod_cap(10 * MEGABIT)]);
         assert_eq!(state(&shaped), before);
     }
+}
+
+#[test]
+fn a_change_of_the_rate_is_felt_within_100_ms_without_a_burst_or_a_pause() {
+    let mut shaped = Shaped::new();
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    let (uid, cgroup) = (shaped.setup.pod.uid().to_owned(), shaped.setup.pod.cgroup().to_owned());
+    for last in [false, false, true] {
+        shaped.shape(&[pod_cap(10 * MEGABIT)]);
+        let Setup { kernel, pod, .. } = &mut shaped.setup;
+        let mut change = |rate| {
+            kernel.shape(&uid, &cgroup, &[pod_cap(rate)]).unwrap_or_else(crate::harness::fail);
+            Instant::now()
+        };
+        let (raised, lowered, measured) = std::thread::scope(|scope| {
+            let traffic = scope.spawn(|| traffic::bulk(pod, 4, 9 * SECOND));
+            sleep(3 * SECOND);
+            let raised = change(30 * MEGABIT);
+            sleep(3 * SECOND);
+            (raised, change(5 * MEGABIT), traffic.join().expect("no panic"))
+        });
+        let part = |since: Instant, from: u64, to: u64, rate: u64| {
+            let since = since - measured.start;
+            let within = (since + Duration::from_millis(from), since + Duration::from_millis(to));
+            measured.rate(within.0, within.1) / rate as f64
+        };
+        let up = part(raised, 100, 1100, 30 * MEGABIT);
+        let down = part(lowered, 100, 1100, 5 * MEGABIT);
+        let pause = (1..10).map(|n| part(lowered, n * 200, n * 200 + 200, 5 * MEGABIT)).fold(1.0, f64::min);
+        println!(
+            "the second after 100 ms: {up:.3} of a higher rate, {down:.3} of a lower one, at least {pause:.2} in 200 ms"
+        );
+        assert!(up < 1.03 && down < 1.05, "a burst: {up}, {down}");
+        // A busy processor makes it less, never more.
+        if up > 0.9 && down > 0.9 && pause > 0.5 {
+            return;
+        }
+        assert!(!last, "too little: {up}, {down}, {pause}");
+    }
+}
+
+#[test]
+fn one_egg_does_names_and_a_limit_at_once() {
+    let mut shaped = Shaped::new();
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    shaped.setup.enforce("{egress: [{to: [{domainNames: [api.shop.test]}], ports: [{port: 80}]}, {to: [{cidr: 10.77.0.1/32}]}]}");
+    shaped.setup.pod.set_names("api.shop.test. 30 IN A 198.18.20.1\nother.shop.test. 30 IN A 198.18.20.2\n");
+    let pod = &shaped.setup.pod;
+    let verdicts = std::thread::scope(|scope| {
+        let verdicts = scope.spawn(|| {
+            sleep(SECOND);
+            pod.connect(&["tcp4://api.shop.test:80", "tcp4://other.shop.test:80"])
+        });
+        shaped.measure(10 * MEGABIT, 2, 5 * SECOND, 0.9);
+        verdicts.join().expect("no panic")
+    });
+    assert_eq!(verdicts, ["ok", "denied"]);
 }
 
 #[test]

@@ -17,8 +17,10 @@ pub const FRAME: u64 = 1514;
 const PING_EVERY: Duration = Duration::from_millis(100);
 
 /// What was measured.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Traffic {
+    /// When it began.
+    pub start: Instant,
     /// When each part arrived, from the start on, and how many bytes of payload it had, by flow.
     arrivals: Vec<Vec<(Duration, u64)>>,
     /// Round-trip times of the pings in milliseconds, in order of length.
@@ -65,7 +67,7 @@ pub fn bulk(pod: &Pod, flows: usize, time: Duration) -> Traffic {
     let arrivals = Mutex::new(Vec::new());
     let netns = pod.netns();
     let (arrivals_now, stop_now) = (&arrivals, &stop);
-    let pings = thread::scope(|scope| {
+    let (start, pings) = thread::scope(|scope| {
         let senders: Vec<TcpStream> = (0..flows)
             .map(|_| {
                 let sender = netns.run(|| TcpStream::connect((WORLD, port)));
@@ -87,9 +89,10 @@ pub fn bulk(pod: &Pod, flows: usize, time: Duration) -> Traffic {
         let pings = ping(pod, time);
         thread::sleep((start + time).saturating_duration_since(Instant::now()));
         stop.store(true, Ordering::Relaxed);
-        pings
+        (start, pings)
     });
     Traffic {
+        start,
         arrivals: arrivals.into_inner().expect("no panic"),
         pings,
         retransmits: retransmits(pod) - before,
