@@ -50,6 +50,11 @@ impl World {
         }
     }
 
+    /// Its network namespace.
+    pub fn ns(&self) -> &Netns {
+        &self.ns
+    }
+
     /// Adds a pod, the `number`th; with a router in between if `routed`.
     pub fn pod(&self, number: u8, name: &str, routed: bool) -> Result<Pod> {
         let ns = Netns::new(name)?;
