@@ -317,6 +317,9 @@ mod tests {
         let pod = of(&[annotated("a"), annotated("b")]);
         assert_eq!(pod.limits.caps.as_ref().unwrap()[0].bits_per_second, 3_000_000);
         assert_eq!(strictest(&pod), "3M of annotation kubernetes.io/egress-bandwidth");
+        // As examples/bandwidth-annotations.yaml: an Egg that does nothing else.
+        let pod = of(&[annotated("a").audit()]);
+        assert_eq!(strictest(&pod), "3M of annotation kubernetes.io/egress-bandwidth");
         // Whoever may write Eggs decides, also for more than the annotation allows.
         let pod = of(&[annotated("a"), annotated("b").shape("5M", "Pod")]);
         assert_eq!(strictest(&pod), "5M of Egg shop/b");

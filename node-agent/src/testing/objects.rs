@@ -67,6 +67,12 @@ impl AssignmentBuilder {
         self.push("pods", json!({"namespace": "shop", "name": uid, "uid": uid, "hostNetwork": true}))
     }
 
+    /// Denies nothing.
+    pub fn audit(mut self) -> Self {
+        self.0["spec"]["policy"]["mode"] = json!("Audit");
+        self
+    }
+
     /// A bandwidth limit.
     pub fn shape(mut self, rate: &str, scope: &str) -> Self {
         self.0["spec"]["policy"]["shaping"] = json!({"egress": {"rate": rate, "scope": scope}});

@@ -1,0 +1,87 @@
+//! A bandwidth limit of a real kubelet's pod: applied, changed and taken off; or, where the node has no `fq`, told.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use l7egg_crds::{CONDITION_PROGRAMMED, ConditionStatus, EggStatus};
+use l7egg_e2e::cluster::{Pod, PodPlan, Setting, blocked, eventually, reached};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn egg(shaping: &str) -> String {
+    format!(
+        "apiVersion: l7egg.dev/v1alpha1
+kind: Egg
+metadata: {{name: limit}}
+spec:
+  podSelector: {{matchLabels: {{app: shop}}}}
+  egress: [{{to: [{{domainNames: ['**.fresh.test']}}], ports: [{{port: 80}}]}}]
+  {shaping}
+"
+    )
+}
+
+fn programmed(status: &EggStatus) -> (bool, String) {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == CONDITION_PROGRAMMED);
+    condition.map_or((false, String::new()), |condition| {
+        (condition.status == ConditionStatus::True, condition.message.clone())
+    })
+}
+
+/// A pod under an Egg with a limit, and what the Egg says: that it holds, or why not.
+async fn limited(test: &Setting) -> anyhow::Result<(Pod, EggStatus)> {
+    let pod = test.namespace.start(PodPlan::new("shop").label("app", "shop")).await?;
+    test.namespace.apply(&egg("shaping: {egress: {rate: 5M}}")).await?;
+    let status = eventually("the limit holds, or the Egg says why not", LIMIT, || async {
+        let status = test.namespace.egg("limit").status().await?;
+        let settled = programmed(&status).0 || status.pods.failed > 0;
+        Ok(if settled && status.pods.selected == 1 { Ok(status) } else { Err(format!("{status:?}")) })
+    })
+    .await?;
+    Ok((pod, status))
+}
+
+async fn expect_limit(test: &Setting, limit: &str) -> anyhow::Result<()> {
+    eventually(&format!("the Egg says {limit:?}"), LIMIT, || async {
+        let status = test.namespace.egg("limit").status().await?;
+        let found = programmed(&status).0 && status.egress_limit == limit;
+        Ok(if found { Ok(()) } else { Err(format!("{status:?}")) })
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_applied_changed_and_taken_off() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("limit").await? else { return Ok(()) };
+    let (_pod, status) = limited(&test).await?;
+    if !programmed(&status).0 {
+        println!("skipped: {}", programmed(&status).1);
+        return Ok(());
+    }
+    let of = format!("of Egg {}/limit", test.namespace.name);
+    expect_limit(&test, &format!("5M {of}")).await?;
+    test.namespace.apply(&egg("shaping: {egress: {rate: 8M}}")).await?;
+    expect_limit(&test, &format!("8M {of}")).await?;
+    test.namespace.apply(&egg("")).await?;
+    expect_limit(&test, "").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_fq_says_so_and_enforces_the_rules() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("no-fq").await? else { return Ok(()) };
+    let (pod, status) = limited(&test).await?;
+    let (done, message) = programmed(&status);
+    if done {
+        println!("skipped: the nodes have fq");
+        return Ok(());
+    }
+    println!("{message}");
+    ensure!(
+        message.contains("/shop on") && message.contains("NoFq") && message.contains("sch_fq"),
+        "{message}"
+    );
+    let expected = vec![reached("tcp4://n1.fresh.test:80"), blocked("tcp4://n1.fresh.test:443")];
+    test.namespace.verify(&[(&pod, expected)]).await?;
+    test.namespace.enforce(&egg(""), 1).await?;
+    Ok(())
+}
