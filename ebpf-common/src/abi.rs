@@ -6,7 +6,7 @@
 //! twice. A *port group* is one distinct list of ports, and one bit of a `u64`.
 
 /// Version of this layout. Pins live below a directory of this number; a change here is a new number.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Entries of [`SubjectState`]: subject ids are below this. 0 is no pod: programs under test run for it.
 pub const SUBJECTS_MAX: u32 = 65_536;
@@ -335,6 +335,9 @@ pub struct Connection {
     pub direction: u32,
     /// The pod.
     pub subject: u32,
+    /// The generation (map `GENERATION`, which counts changes of any pod's state) in which that was so: as long as it
+    /// lasts nothing has to be asked again. 0 where every packet is to be looked at.
+    pub generation: u64,
 }
 
 /// Value of the socket storage `ASKED`: what the program that uses the socket last asked for, see
@@ -626,7 +629,7 @@ mod tests {
         assert_eq!(size_of::<Name>(), 8 + 8 + 256);
         assert_eq!(size_of::<FlowKey>(), 28);
         assert_eq!(size_of::<Flow>(), 24);
-        assert_eq!(size_of::<Connection>(), 40);
+        assert_eq!(size_of::<Connection>(), 48);
         assert_eq!(size_of::<Asked>(), 24);
         assert_eq!(size_of::<Event>(), 72);
         assert_eq!(size_of::<SubjectState>(), 8);

@@ -78,6 +78,62 @@ pub enum Malformed {
     Mapped,
 }
 
+/// Where a TCP packet comes from and goes to, as far as it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpEnds {
+    /// Destination address, see [`words`].
+    pub destination: [u32; 4],
+    /// Destination port.
+    pub destination_port: u16,
+    /// Source port.
+    pub source_port: u16,
+}
+
+/// Words of a packet, in network order as they are, up to the flags of TCP: behind an IPv4 header without options or
+/// right behind an IPv6 header. From so many on a packet of these can be parsed.
+pub const USUAL_V4: usize = (20 + 16) / 4;
+/// See there.
+pub const USUAL_V6: usize = (40 + 16) / 4;
+
+/// The ends of a TCP packet without options, extension headers or fragments, which is what most are; nothing for any
+/// other.
+#[inline(always)]
+pub fn usual_v4(first: &[u32; USUAL_V4]) -> Option<TcpEnds> {
+    let is_usual = first[0] & word([0xff, 0, 0, 0]) == word([0x45, 0, 0, 0])
+        && first[1] & word([0, 0, 0x1f, 0xff]) == 0
+        && first[2] & word([0, 0xff, 0, 0]) == word([0, protocol::TCP, 0, 0]);
+    if is_usual { Some(ends([0, 0, word([0, 0, 0xff, 0xff]), first[4]], first[5])) } else { None }
+}
+
+/// The same over IPv6.
+#[inline(always)]
+pub fn usual_v6(first: &[u32; USUAL_V6]) -> Option<TcpEnds> {
+    let is_usual = first[0] & word([0xf0, 0, 0, 0]) == word([0x60, 0, 0, 0])
+        && first[1] & word([0, 0, 0xff, 0]) == word([0, 0, protocol::TCP, 0]);
+    if is_usual { Some(ends([first[6], first[7], first[8], first[9]], first[10])) } else { None }
+}
+
+#[inline(always)]
+fn ends(destination: [u32; 4], ports: u32) -> TcpEnds {
+    let ports = u32::from_be(ports);
+    TcpEnds { destination, destination_port: ports as u16, source_port: (ports >> 16) as u16 }
+}
+
+#[inline(always)]
+const fn word(bytes: [u8; 4]) -> u32 {
+    u32::from_ne_bytes(bytes)
+}
+
+/// Four bytes each, in network order as they are: of an address, or the beginning of a packet.
+#[cfg(any(feature = "std", test))]
+pub fn words<const N: usize>(bytes: &[u8]) -> Option<[u32; N]> {
+    let mut words = [0; N];
+    for (index, word) in words.iter_mut().enumerate() {
+        *word = u32::from_ne_bytes(*bytes.get(index * 4..)?.first_chunk()?);
+    }
+    Some(words)
+}
+
 /// Reads a packet that begins with its IP header.
 pub fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Packet, Malformed> {
     let mut packet = Packet::default();

@@ -112,6 +112,30 @@ proptest! {
     }
 
     #[test]
+    fn the_ends_of_a_usual_packet_are_those_that_parsing_finds(
+        bytes in vec(any::<u8>(), 56..100),
+        header in prop_oneof![Just(0x45u8), Just(0x60), any::<u8>()],
+        number in prop_oneof![Just(6u8), any::<u8>()],
+        fragment in prop_oneof![Just([0x40u8, 0]), any::<[u8; 2]>()],
+    ) {
+        let mut bytes = bytes;
+        bytes[0] = header;
+        if header >> 4 == 4 {
+            bytes[6..8].copy_from_slice(&fragment);
+            bytes[9] = number;
+        } else {
+            bytes[6] = number;
+        }
+        let v4 = packet::usual_v4(&packet::words(&bytes).unwrap());
+        if let Some(ends) = v4.or_else(|| packet::usual_v6(&packet::words(&bytes).unwrap())) {
+            let packet = packet::parse(bytes.as_slice()).expect("a usual packet");
+            prop_assert_eq!(packet.protocol, crate::abi::protocol::TCP);
+            prop_assert_eq!(packet::words(&packet.destination), Some(ends.destination));
+            prop_assert_eq!((packet.destination_port, packet.source_port), (ends.destination_port, ends.source_port));
+        }
+    }
+
+    #[test]
     fn any_segments_of_a_stream(segments in vec((0u32..4000, 1u32..3000), 0..20), start: u32) {
         let mut stream = Stream::default();
         for (at, len) in segments {

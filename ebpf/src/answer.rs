@@ -23,8 +23,8 @@ const EXISTS: i32 = -17;
 /// that fit no query pass: they open nothing. One to a matched query that cannot be read to its end does not: the
 /// pod would use addresses that were not learned.
 #[inline(always)]
-pub fn learn(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    match try_learn(skb, subject, packet) {
+pub fn learn(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
+    match learn_answer(skb, subject, packet) {
         0 => Err(Refusal::ScratchBusy),
         UNREADABLE => Err(Refusal::Answer),
         _ => Ok(()),
@@ -34,52 +34,55 @@ pub fn learn(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusa
 /// What [`learn_message`] says of an answer that must not go on.
 pub const UNREADABLE: i32 = 2;
 
-/// 0 if there is no memory to work in, else as [`learn_message`]. A function of its own, so that its buffers leave the stack.
-#[inline(never)]
-fn try_learn(skb: &Skb, subject: &Current, packet: &Packet) -> i32 {
-    let all = u32::from(packet.payload_len);
-    let len = if all > MESSAGE_MAX as u32 { MESSAGE_MAX as u32 } else { all };
-    scratch::with_payload(skb, packet, len, Counter::AnswersUnreadable, |scratch, message| {
-        message.cut = u32::from(all > MESSAGE_MAX as u32);
-        learn_message(scratch, message, subject, &packet.source, packet.destination_port)
-    })
+crate::global! {
+    /// 0 if there is no memory to work in, else as [`learn_message`]. A function of its own, so that its buffers leave the stack.
+    fn learn_answer(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
+        let all = u32::from(packet.payload_len);
+        let len = if all > MESSAGE_MAX as u32 { MESSAGE_MAX as u32 } else { all };
+        scratch::with_payload(skb, packet, len, Counter::AnswersUnreadable, |scratch, message| {
+            message.cut = u32::from(all > MESSAGE_MAX as u32);
+            learn_message(scratch.index, message, subject, &packet.source, packet.destination_port.into())
+        })
+    }
 }
 
-/// Learns from the answer that a message is, or its beginning: 1, or [`UNREADABLE`].
-#[inline(always)]
-pub fn learn_message(
-    scratch: &mut Scratch,
-    message: &Message,
-    subject: &Current,
-    resolver: &Address,
-    local_port: u16,
-) -> i32 {
-    let header = message.header();
-    let who = u32::from(local_port) << 16 | u32::from(header.id);
-    if find_query(subject.id, who, resolver, &mut scratch.learning) == 0 {
-        event::count(Counter::AnswersUnasked);
-        return 1;
-    }
-    if message.len < HEADER || !header.is_usable_answer() || !name::read(&mut scratch.walk, message, HEADER) {
-        event::count(Counter::AnswersUnreadable);
-        // Some errors come without the question.
-        return if scratch.learning.matched == 1 && header.rcode == 0 { UNREADABLE } else { 1 };
-    }
-    name::judge(&mut scratch.walk, subject.policy);
-    if scratch.walk.value() != scratch.learning.asked {
-        event::count(Counter::AnswersUnasked);
-        return 1;
-    }
-    if header.rcode == 0 && !read_answers(scratch, message, subject, header.answers) {
-        event::count(Counter::AnswersUnreadable);
-        // A truncated one says itself that it is to be asked again, over TCP; of one that is too long, most is learned.
-        // After any other the query stays noted: the true answer may still come.
-        if scratch.learning.matched == 1 && !header.truncated && message.cut == 0 {
-            return UNREADABLE;
+crate::global! {
+    /// Learns, in a claimed scratch, from the answer that a message is, or its beginning: 1, or [`UNREADABLE`].
+    pub fn learn_message(
+        scratch: u32,
+        message: &Message,
+        subject: &Current,
+        resolver: &Address,
+        local_port: u32,
+    ) -> i32 {
+        let Some(scratch) = scratch::claimed(scratch) else { return 0 };
+        let header = message.header();
+        let who = local_port << 16 | u32::from(header.id);
+        if find_query(subject.id, who, resolver, &mut scratch.learning) == 0 {
+            event::count(Counter::AnswersUnasked);
+            return 1;
         }
+        if message.len < HEADER || !header.is_usable_answer() || !name::read(&mut scratch.walk, message, HEADER) {
+            event::count(Counter::AnswersUnreadable);
+            // Some errors come without the question.
+            return if scratch.learning.matched == 1 && header.rcode == 0 { UNREADABLE } else { 1 };
+        }
+        name::hash_name(&mut scratch.walk);
+        if scratch.walk.value() != scratch.learning.asked {
+            event::count(Counter::AnswersUnasked);
+            return 1;
+        }
+        if header.rcode == 0 && !read_answers(scratch, message, subject, header.answers) {
+            event::count(Counter::AnswersUnreadable);
+            // A truncated one says itself that it is to be asked again, over TCP; of one that is too long, most is learned.
+            // After any other the query stays noted: the true answer may still come.
+            if scratch.learning.matched == 1 && !header.truncated && message.cut == 0 {
+                return UNREADABLE;
+            }
+        }
+        forget_query(subject.id, who, resolver);
+        1
     }
-    forget_query(subject.id, who, resolver);
-    1
 }
 
 /// 1 if there is a query from this port with this ID. Functions of their own, so that the keys leave the stack. What was
@@ -266,7 +269,7 @@ fn hash_of(walk: &Walk, scratch: &mut Scratch, at: u32) -> u64 {
     if !name::read_compressed(&mut scratch.walk, unsafe { &*walk.message }, at) {
         return 0;
     }
-    name::judge(&mut scratch.walk, scratch.learning.policy);
+    name::judge_name(&mut scratch.walk, scratch.learning.policy);
     scratch.walk.value()
 }
 

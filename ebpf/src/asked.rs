@@ -18,6 +18,7 @@ use crate::subject::Current;
 const AF_INET: u32 = 2;
 
 /// What a packet is judged by.
+#[repr(C)]
 pub struct Destination {
     /// Address.
     pub address: Address,
@@ -54,7 +55,7 @@ pub fn distrust(asked: &SockAddr<'_>) {
 /// Puts what was asked for in the place of where a packet goes, if they differ; 1 if so. A function of its own, so
 /// that what it compares leaves the stack.
 #[inline(never)]
-pub fn translate(skb: &Skb, packet: &Packet, to: &mut Destination) -> i32 {
+pub fn translate(skb: Skb, packet: &Packet, to: &mut Destination) -> i32 {
     let Some(socket) = skb.socket() else { return 0 };
     let Some(kept) = storage(socket, 0) else { return 0 };
     // SAFETY: the socket's own storage.
@@ -79,7 +80,7 @@ pub fn translate(skb: &Skb, packet: &Packet, to: &mut Destination) -> i32 {
 
 /// 1 if the socket that a packet arrives for asked one of the pod's own DNS servers.
 #[inline(never)]
-pub fn is_of_resolver(skb: &Skb, subject: &Current) -> i32 {
+pub fn is_of_resolver(skb: Skb, subject: &Current) -> i32 {
     let Some(kept) = skb.socket().and_then(|socket| storage(socket, 0)) else { return 0 };
     // SAFETY: as above. Copied, so that the map's key is not map memory.
     let (address, port) = unsafe { ((*kept).address, (*kept).port) };

@@ -27,25 +27,59 @@ pub struct Judgement {
 /// though its TTL may have run out, because that ends no live connection.
 #[inline(always)]
 pub fn judge(subject: &Current, address: &Address, protocol: u8, port: u16, allowed_by: u64) -> Judgement {
-    let is_dns = port == DNS_PORT && (protocol == protocol::TCP || protocol == protocol::UDP);
-    if is_dns && subject.trusts(address) {
-        return Judgement { verdict: Verdict::Allow, name: 0 };
+    let mut name = 0;
+    let protocol_and_port = u32::from(protocol) << 16 | u32::from(port);
+    let verdict = match judge_destination(subject, address, protocol_and_port, allowed_by, &mut name) {
+        ALLOW => Verdict::Allow,
+        AUDIT => Verdict::Audit,
+        _ => Verdict::Deny,
+    };
+    Judgement { verdict, name }
+}
+
+const DENY: i32 = 0;
+const AUDIT: i32 = 1;
+const ALLOW: i32 = 2;
+
+crate::global! {
+    /// One of the verdicts above; `name` is 0.
+    fn judge_destination(
+        subject: &Current,
+        address: &Address,
+        protocol_and_port: u32,
+        allowed_by: u64,
+        name: &mut u64,
+    ) -> i32 {
+        let (protocol, port) = ((protocol_and_port >> 16) as u8, protocol_and_port as u16);
+        let is_dns = port == DNS_PORT && (protocol == protocol::TCP || protocol == protocol::UDP);
+        if is_dns && subject.trusts(address) {
+            return ALLOW;
+        }
+        let groups = port_groups(subject.policy, protocol_and_port);
+        if groups == 0 {
+            return number(combine(Masks::NONE, 0, subject.enforcement));
+        }
+        let mut said = Said { masks: Masks::NONE, groups, name: 0, policy: subject.policy, unknown: 0 };
+        add_cidr(address, &mut said);
+        let by_cidr = said.masks.allow & groups != 0;
+        if allowed_by != 0 {
+            add_name(&mut said, allowed_by);
+        }
+        add_learned(subject.id, address, &mut said);
+        // A name that cannot be judged now may be a denied one: nothing passes on what is not known.
+        let masks = if said.unknown == 0 { said.masks } else { Masks::NONE };
+        *name = if by_cidr { 0 } else { said.name };
+        number(combine(masks, groups, subject.enforcement))
     }
-    let groups = port_groups(subject.policy, u32::from(protocol) << 16 | u32::from(port));
-    if groups == 0 {
-        return Judgement { verdict: combine(Masks::NONE, 0, subject.enforcement), name: 0 };
+}
+
+#[inline(always)]
+fn number(verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Deny => DENY,
+        Verdict::Audit => AUDIT,
+        Verdict::Allow => ALLOW,
     }
-    let mut said = Said { masks: Masks::NONE, groups, name: 0, policy: subject.policy, unknown: 0 };
-    add_cidr(address, &mut said);
-    let by_cidr = said.masks.allow & groups != 0;
-    if allowed_by != 0 {
-        add_name(&mut said, allowed_by);
-    }
-    add_learned(subject.id, address, &mut said);
-    // A name that cannot be judged now may be a denied one: nothing passes on what is not known.
-    let masks = if said.unknown == 0 { said.masks } else { Masks::NONE };
-    let verdict = combine(masks, groups, subject.enforcement);
-    Judgement { verdict, name: if by_cidr { 0 } else { said.name } }
 }
 
 /// What has been said about a destination so far.
@@ -63,7 +97,7 @@ struct Said {
 #[inline(always)]
 fn add_name(said: &mut Said, name: u64) -> bool {
     let mut masks = Masks::NONE;
-    let judged = name::masks(said.policy, name, &mut masks) == 1;
+    let judged = name::masks_of_name(said.policy, name, &mut masks) == 1;
     if masks.allow & said.groups != 0 {
         said.name = name;
     }

@@ -23,6 +23,7 @@ mod connection;
 mod destination;
 mod event;
 mod flow;
+mod global;
 mod listener;
 mod maps;
 mod name;
@@ -96,7 +97,7 @@ impl Refusal {
 
 #[cgroup_skb]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    match try_egress(&Skb::new(&ctx)) {
+    match try_egress(Skb::new(&ctx)) {
         Ok(()) => PASS,
         Err(refusal) => {
             event::count(refusal.counter());
@@ -106,7 +107,11 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_egress(skb: &Skb) -> Result<(), Refusal> {
+fn try_egress(skb: Skb) -> Result<(), Refusal> {
+    // What most packets are. The rest is for the others.
+    if connection::is_open(skb) {
+        return Ok(());
+    }
     let subject = match subject::known() {
         Known::Policy(subject) => subject,
         Known::Attaching => return Ok(()),
@@ -171,7 +176,7 @@ fn try_egress(skb: &Skb) -> Result<(), Refusal> {
 
 /// A TCP reset that carries nothing.
 #[inline(always)]
-fn is_reset(skb: &Skb, packet: &Packet) -> bool {
+fn is_reset(skb: Skb, packet: &Packet) -> bool {
     packet.tcp_flags & TCP_RST != 0 && u32::from(packet.payload) == skb.len()
 }
 
@@ -188,7 +193,7 @@ fn unless_audited(subject: &Current, refusal: Refusal) -> Result<(), Refusal> {
 #[cgroup_skb]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
     let skb = Skb::new(&ctx);
-    match try_ingress(&skb) {
+    match try_ingress(skb) {
         Ok(()) => PASS,
         // An answer that cannot be learned now must not be read now either: the resolver asks again.
         Err(refusal) => {
@@ -199,11 +204,15 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_ingress(skb: &Skb) -> Result<(), Refusal> {
+fn try_ingress(skb: Skb) -> Result<(), Refusal> {
     // Nothing that arrives is judged. What comes over loopback was sent by the pod itself, so it neither
     // opens flows nor teaches names.
     let Some(subject) = subject::current() else { return Ok(()) };
     if skb.is_loopback() {
+        return Ok(());
+    }
+    // What most packets are. Of TCP only DNS is read.
+    if !subject.has_socket_balancer && skb.usual_tcp().is_some_and(|ends| ends.source_port != DNS_PORT) {
         return Ok(());
     }
     let mut packet = Packet::default();

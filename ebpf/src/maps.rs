@@ -3,6 +3,8 @@
 // Storage by attachment, not `CgrpStorage`: that needs Linux 6.2 and finds the socket's cgroup, not ours.
 #![allow(deprecated)]
 
+use core::sync::atomic::AtomicU64;
+
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
@@ -19,6 +21,10 @@ use crate::stream::Conversation;
 
 #[map]
 pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+
+// Counts changes of SUBJECTS, so that an open connection need not ask it. 0 until the agent has begun.
+#[map]
+pub static GENERATION: Array<AtomicU64> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static SUBJECT: CgroupStorage<Subject> = CgroupStorage::new();

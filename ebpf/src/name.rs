@@ -16,46 +16,74 @@ use crate::{Refusal, scratch};
 #[inline(always)]
 pub fn read(walk: &mut NameWalk, message: &Message, at: u32) -> bool {
     walk.start(at);
-    run(walk, message, READ_STEPS) == 1
+    read_name(walk, message, READ_STEPS) == 1
 }
 
 /// The same for a name that may be compressed.
 #[inline(always)]
 pub fn read_compressed(walk: &mut NameWalk, message: &Message, at: u32) -> bool {
     walk.start_compressed(at);
-    run(walk, message, COMPRESSED_STEPS) == 1
+    read_name(walk, message, COMPRESSED_STEPS) == 1
 }
 
-#[inline(never)]
-fn run(walk: &mut NameWalk, message: &Message, steps: u32) -> i32 {
-    let mut read = Read { walk, message, complete: 0 };
-    // SAFETY: the callback has the type that the kernel calls, and `read` outlives the loop.
-    unsafe { bpf_loop(steps, read_step as *const () as *mut _, (&raw mut read).cast(), 0) };
-    read.complete as i32
-}
-
-/// Hashes the name that was read and finds what the policy says about it.
-#[inline(never)]
-pub fn judge(walk: &mut NameWalk, policy: u32) -> i32 {
-    let Some(config) = CONFIG.get(0) else { return 0 };
-    walk.rewind();
-    // SAFETY: the value is read at once.
-    let automaton = unsafe { AUTOMATA.get(&policy) };
-    let (base, has_automaton) = match automaton {
-        Some(extent) => (extent.base, 1),
-        None => (0, 0),
-    };
-    let mut hash = Hash { walk, key: config.hash_key, policy, base, has_automaton };
-    // SAFETY: as above.
-    unsafe { bpf_loop(HASH_STEPS + 1, hash_step as *const () as *mut _, (&raw mut hash).cast(), 0) };
-    if has_automaton == 1 {
-        // SAFETY: the walk is in a claimed scratch.
-        let walk = unsafe { &mut *hash.walk };
-        if let Some(state) = STATES.get(base + walk.state()) {
-            walk.add_masks(state.masks);
-        }
+crate::global! {
+    fn read_name(walk: &mut NameWalk, message: &Message, steps: u32) -> i32 {
+        let mut read = Read { walk, message, complete: 0 };
+        // SAFETY: the callback has the type that the kernel calls, and `read` outlives the loop.
+        unsafe { bpf_loop(steps, read_step as *const () as *mut _, (&raw mut read).cast(), 0) };
+        read.complete as i32
     }
-    1
+}
+
+crate::global! {
+    /// Hashes the name that was read and finds what the policy says about it.
+    pub fn judge_name(walk: &mut NameWalk, policy: u32) -> i32 {
+        let Some(config) = CONFIG.get(0) else { return 0 };
+        walk.rewind();
+        // SAFETY: the value is read at once.
+        let automaton = unsafe { AUTOMATA.get(&policy) };
+        let (base, has_automaton) = match automaton {
+            Some(extent) => (extent.base, 1),
+            None => (0, 0),
+        };
+        let mut hash = Hash { walk, key: config.hash_key, policy, base, has_automaton };
+        // SAFETY: as above.
+        unsafe { bpf_loop(HASH_STEPS + 1, hash_step as *const () as *mut _, (&raw mut hash).cast(), 0) };
+        if has_automaton == 1 {
+            // SAFETY: the walk is in a claimed scratch.
+            let walk = unsafe { &mut *hash.walk };
+            if let Some(state) = STATES.get(base + walk.state()) {
+                walk.add_masks(state.masks);
+            }
+        }
+        1
+    }
+}
+
+crate::global! {
+    /// Hashes the name that was read, and no more: what the policy says about it is not found.
+    pub fn hash_name(walk: &mut NameWalk) -> i32 {
+        let Some(config) = CONFIG.get(0) else { return 0 };
+        walk.rewind();
+        let mut only = HashOnly { walk, key: config.hash_key };
+        // SAFETY: the callback has the type that the kernel calls, and `only` outlives the loop.
+        unsafe { bpf_loop(HASH_STEPS + 1, hash_only_step as *const () as *mut _, (&raw mut only).cast(), 0) };
+        1
+    }
+}
+
+struct HashOnly {
+    walk: *mut NameWalk,
+    key: [u32; 2],
+}
+
+extern "C" fn hash_only_step(_index: u32, only: *mut HashOnly) -> i64 {
+    // SAFETY: `only` is the one of the call above, and its walk is in a claimed scratch.
+    let step = unsafe { (*(*only).walk).hash(&(*only).key) };
+    match step {
+        Step::More | Step::Suffix(_) => 0,
+        Step::Done | Step::Stop => 1,
+    }
 }
 
 /// Whether an Allow rule matches the name that was judged without one of the search domains behind it. The whole name
@@ -81,7 +109,7 @@ extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
         if !walk.leave_out_search(index) {
             return 1;
         }
-        judge(walk, (*search).policy);
+        judge_name(walk, (*search).policy);
         (*search).found = u32::from(walk.masks().allow != 0);
         i64::from((*search).found)
     }
@@ -90,46 +118,54 @@ extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
 /// Remembers the name that was judged, so that a later policy can judge it again, and what this one said.
 /// False if there is no room: then nothing may be learned by it.
 #[inline(always)]
-pub fn remember(scratch: &mut Scratch, policy: u32) -> bool {
-    let name = scratch.walk.value();
-    let now = now_ns();
-    match NAMES.get_ptr_mut(&name) {
-        // SAFETY: map memory; a torn read of the time by another CPU does no harm.
-        Some(known) => unsafe { (*known).asked_ns = now },
-        None => {
-            let len = scratch.walk.len();
-            scratch.name.asked_ns = now;
-            scratch.name.len = len as u32;
-            scratch.name.reserved = 0;
-            copy_wire(scratch.walk.wire(), &mut scratch.name.wire);
-            if NAMES.insert(&name, &scratch.name, 0).is_err() {
-                return false;
-            }
-        }
-    }
-    let masks = scratch.walk.masks();
-    let _ = NAME_VERDICTS.insert(&NameVerdictKey { name, policy, reserved: 0 }, &masks, 0);
-    true
+pub fn remember(scratch: &Scratch, policy: u32) -> bool {
+    remember_name(scratch.index, policy) == 1
 }
 
-/// What the policy says about a remembered name.
-#[inline(never)]
-pub fn masks(policy: u32, name: u64, found: &mut Masks) -> i32 {
-    *found = Masks::NONE;
-    let key = NameVerdictKey { name, policy, reserved: 0 };
-    // SAFETY: the value is read at once; the cache may drop it afterwards.
-    if let Some(masks) = unsafe { NAME_VERDICTS.get(&key) } {
-        *found = *masks;
-        return 1;
-    }
-    let result = scratch::with(|scratch| judge_again(scratch, policy, name));
-    match result {
-        Ok(masks) => {
-            *found = masks;
-            let _ = NAME_VERDICTS.insert(&key, &masks, 0);
-            1
+crate::global! {
+    fn remember_name(scratch: u32, policy: u32) -> i32 {
+        let Some(scratch) = scratch::claimed(scratch) else { return 0 };
+        let name = scratch.walk.value();
+        let now = now_ns();
+        match NAMES.get_ptr_mut(&name) {
+            // SAFETY: map memory; a torn read of the time by another CPU does no harm.
+            Some(known) => unsafe { (*known).asked_ns = now },
+            None => {
+                let len = scratch.walk.len();
+                scratch.name.asked_ns = now;
+                scratch.name.len = len as u32;
+                scratch.name.reserved = 0;
+                copy_wire(scratch.walk.wire(), &mut scratch.name.wire);
+                if NAMES.insert(&name, &scratch.name, 0).is_err() {
+                    return 0;
+                }
+            }
         }
-        Err(_) => 0,
+        let masks = scratch.walk.masks();
+        let _ = NAME_VERDICTS.insert(&NameVerdictKey { name, policy, reserved: 0 }, &masks, 0);
+        1
+    }
+}
+
+crate::global! {
+    /// What the policy says about a remembered name.
+    pub fn masks_of_name(policy: u32, name: u64, found: &mut Masks) -> i32 {
+        *found = Masks::NONE;
+        let key = NameVerdictKey { name, policy, reserved: 0 };
+        // SAFETY: the value is read at once; the cache may drop it afterwards.
+        if let Some(masks) = unsafe { NAME_VERDICTS.get(&key) } {
+            *found = *masks;
+            return 1;
+        }
+        let result = scratch::with(|scratch| judge_again(scratch, policy, name));
+        match result {
+            Ok(masks) => {
+                *found = masks;
+                let _ = NAME_VERDICTS.insert(&key, &masks, 0);
+                1
+            }
+            Err(_) => 0,
+        }
     }
 }
 
@@ -148,7 +184,7 @@ fn judge_again(scratch: &mut Scratch, policy: u32, name: u64) -> Result<Masks, R
     if !read(&mut scratch.walk, &scratch.message, 0) {
         return Err(Refusal::Malformed);
     }
-    judge(&mut scratch.walk, policy);
+    judge_name(&mut scratch.walk, policy);
     // The bytes are those that the hash was made of, or the name is not this one.
     if scratch.walk.value() == name { Ok(scratch.walk.masks()) } else { Err(Refusal::Malformed) }
 }

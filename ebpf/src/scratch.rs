@@ -35,7 +35,8 @@ pub struct Scratch {
     pub learned: Learned,
     /// See there.
     pub learned_key: LearnedKey,
-    reserved: u32,
+    /// Its place in the map, for [`claimed`].
+    pub index: u32,
     /// The message.
     pub message: Message,
 }
@@ -43,7 +44,7 @@ pub struct Scratch {
 impl Scratch {
     /// Takes a query's beginning over as the message.
     #[inline(always)]
-    pub fn message_of(&mut self, query: &QueryStart) -> &'static mut Message {
+    pub fn set_message(&mut self, query: &QueryStart) {
         // SAFETY: a part of map memory that nothing else touches while the scratch is claimed; both buffers are as long as
         // what is copied, which both keep at a multiple of 8.
         unsafe {
@@ -57,7 +58,6 @@ impl Scratch {
             }
             (*message).len = query.len;
             (*message).cut = query.cut;
-            &mut *message
         }
     }
 }
@@ -80,7 +80,7 @@ pub const SHORT: i32 = -1;
 /// no buffer is free. A payload that is shorter is counted as `unreadable`, and [`SHORT`].
 #[inline(always)]
 pub fn with_payload(
-    skb: &Skb,
+    skb: Skb,
     packet: &Packet,
     len: u32,
     unreadable: Counter,
@@ -100,6 +100,15 @@ pub fn with_payload(
     result.unwrap_or(0)
 }
 
+/// The buffer at this place, for a global function whose caller has claimed it: not by reference, because only memory that
+/// the verifier knows for a map's may be a key or a value of another (up to Linux 6.3).
+#[inline(always)]
+pub fn claimed(index: u32) -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(index)?;
+    // SAFETY: an element of the array; the caller does not use it until the function is done.
+    Some(unsafe { &mut *scratch })
+}
+
 #[inline(always)]
 fn claim() -> Option<*mut Scratch> {
     // SAFETY: the helper has no preconditions.
@@ -109,6 +118,8 @@ fn claim() -> Option<*mut Scratch> {
         let scratch = SCRATCH.get_ptr_mut(first + i)?;
         // SAFETY: an element of the array; `busy` is only ever accessed atomically.
         if swap(unsafe { &(*scratch).busy }, 1) == 0 {
+            // SAFETY: it is ours now.
+            unsafe { (*scratch).index = first + i };
             return Some(scratch);
         }
         i += 1;

@@ -7,16 +7,20 @@ use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::{bpf_loop, bpf_sk_fullsock, bpf_skb_load_bytes};
 use aya_ebpf::programs::SkBuffContext;
 use l7egg_ebpf_common::answer::{MESSAGE_MAX, Message};
-use l7egg_ebpf_common::packet::{self, Bytes, Packet};
+use l7egg_ebpf_common::packet::{self, Bytes, Packet, TcpEnds};
 
 /// `LOOPBACK_IFINDEX` of include/net/flow.h: the same in every network namespace.
 const LOOPBACK_IFINDEX: u32 = 1;
+/// `ETH_P_IP` and `ETH_P_IPV6` of include/uapi/linux/if_ether.h, in network order.
+const ETH_P_IP: u32 = 0x0800u16.to_be() as u32;
+const ETH_P_IPV6: u32 = 0x86ddu16.to_be() as u32;
 /// `SOCK_RAW` of include/linux/net.h.
 const SOCK_RAW: u32 = 3;
 /// Bytes copied at once.
 const BLOCK: usize = 64;
 
 /// A packet that begins with its IP header, as cgroup_skb programs see it.
+#[derive(Clone, Copy)]
 pub struct Skb {
     skb: *mut __sk_buff,
 }
@@ -25,6 +29,12 @@ impl Skb {
     #[inline(always)]
     pub fn new(ctx: &SkBuffContext) -> Self {
         Self { skb: ctx.as_ptr().cast() }
+    }
+
+    /// From the context, as a global function gets it.
+    #[inline(always)]
+    pub fn from_raw(skb: *mut __sk_buff) -> Self {
+        Self { skb }
     }
 
     /// The context for helpers.
@@ -44,7 +54,29 @@ impl Skb {
     /// room for one packet.
     #[inline(always)]
     pub fn parse(&self, packet: &mut Packet) -> bool {
-        parse_into(self, packet) == 1
+        parse_packet(*self, packet) == 1
+    }
+
+    /// The ends of the connection of a usual TCP packet, read where they are; nothing for any other packet.
+    #[inline(always)]
+    pub fn usual_tcp(&self) -> Option<TcpEnds> {
+        // SAFETY: the kernel hands a valid context to the program; the verifier checks the offset.
+        match unsafe { (*self.skb).protocol } {
+            ETH_P_IP => packet::usual_v4(self.first()?),
+            ETH_P_IPV6 => packet::usual_v6(self.first()?),
+            _ => None,
+        }
+    }
+
+    /// The first words, unless fewer are in one piece.
+    #[inline(always)]
+    fn first<const N: usize>(&self) -> Option<&[u32; N]> {
+        // SAFETY: the verifier knows both fields and the comparison, and that the packet does not change meanwhile. An IP
+        // header begins at a multiple of four (`NET_IP_ALIGN`), or the machine does not mind.
+        unsafe {
+            let (begin, end) = ((*self.skb).data as usize, (*self.skb).data_end as usize);
+            if begin + N * 4 > end { None } else { Some(&*(begin as *const [u32; N])) }
+        }
     }
 
     /// The socket that sent it or will read it, if it is a full one (not a request or time-wait socket) and
@@ -63,6 +95,14 @@ impl Skb {
         }
     }
 
+    /// The socket, of whatever kind: only to look into its storage.
+    #[inline(always)]
+    pub fn any_socket(&self) -> Option<*mut bpf_sock> {
+        // SAFETY: as above.
+        let socket = unsafe { (*self.skb).__bindgen_anon_2.sk };
+        if socket.is_null() { None } else { Some(socket) }
+    }
+
     /// Bytes from the IP header to the end.
     #[inline(always)]
     pub fn len(&self) -> u32 {
@@ -73,9 +113,7 @@ impl Skb {
     /// Copies `len` bytes from `offset` to the beginning of a message. `len` is at most [`MESSAGE_MAX`].
     #[inline(always)]
     pub fn copy(&self, offset: u32, len: u32, message: &mut Message) -> bool {
-        message.len = len;
-        message.cut = 0;
-        self.copy_to::<MESSAGE_MAX>(offset, len, message.bytes.as_mut_ptr(), 0)
+        copy_message(*self, offset, len, message) == 1
     }
 
     /// Copies `len` bytes from `offset` to the place `place` in a buffer of `MAX` bytes, a power of two, and a block more.
@@ -135,10 +173,18 @@ impl Bytes for Skb {
     }
 }
 
-/// A function of its own, so that its headers leave the stack when it is done.
-#[inline(never)]
-fn parse_into(skb: &Skb, packet: &mut Packet) -> i32 {
-    i32::from(packet::parse_into(skb, packet).is_ok())
+crate::global! {
+    fn parse_packet(skb: Skb, packet: &mut Packet) -> i32 {
+        i32::from(packet::parse_into(&skb, packet).is_ok())
+    }
+}
+
+crate::global! {
+    fn copy_message(skb: Skb, offset: u32, len: u32, message: &mut Message) -> i32 {
+        message.len = len;
+        message.cut = 0;
+        i32::from(skb.copy_to::<MESSAGE_MAX>(offset, len, message.bytes.as_mut_ptr(), 0))
+    }
 }
 
 struct Copy {

@@ -45,7 +45,7 @@ trait Body {
     /// Bytes that it keeps.
     const MAX: u32;
     /// Puts `len` bytes of a packet in its place.
-    fn copy(&mut self, skb: &Skb, offset: u32, len: u32, place: u32);
+    fn copy(&mut self, skb: Skb, offset: u32, len: u32, place: u32);
     /// Ends it.
     fn set_len(&mut self, len: u32);
     /// The direction of the connection that it is for.
@@ -62,7 +62,7 @@ macro_rules! body {
             const MAX: u32 = $max as u32;
             const IS_SENT: bool = $is_sent;
             #[inline(always)]
-            fn copy(&mut self, skb: &Skb, offset: u32, len: u32, place: u32) {
+            fn copy(&mut self, skb: Skb, offset: u32, len: u32, place: u32) {
                 skb.copy_to::<{ $max }>(offset, len, self.bytes.as_mut_ptr(), place);
             }
             #[inline(always)]
@@ -87,8 +87,8 @@ const MESSAGES_MAX: u32 = 2;
 
 /// Notes the queries in a segment that leaves. An early one is refused: what is missing before it was.
 #[inline(always)]
-pub fn sent(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    match each_message(skb, packet, |half: *mut Half<QueryStart>| note(half, subject, packet))? {
+pub fn sent(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
+    match next(note_segment(skb, subject, packet))? {
         Next::Over => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
         Next::Ended => Err(Refusal::Query),
@@ -100,19 +100,48 @@ pub fn sent(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal
 
 /// Learns from the answers in a segment that arrives. An early one is refused.
 #[inline(always)]
-pub fn received(skb: &Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    match each_message(skb, packet, |half: *mut Half<Message>| learn(half, subject, packet))? {
+pub fn received(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
+    match next(learn_segment(skb, subject, packet))? {
         Next::Over | Next::Unknown => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
         Next::Ended => Err(Refusal::Answer),
     }
 }
 
+crate::global! {
+    /// What comes next, as a number, or 0 for a stream that is busy.
+    fn note_segment(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
+        number(each_message(skb, packet, |half: *mut Half<QueryStart>| note(half, subject, packet)))
+    }
+}
+
+crate::global! {
+    /// The same.
+    fn learn_segment(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
+        number(each_message(skb, packet, |half: *mut Half<Message>| learn(half, subject, packet)))
+    }
+}
+
+#[inline(always)]
+fn number(next: Result<Next, Refusal>) -> i32 {
+    next.map_or(0, |next| next as i32)
+}
+
+#[inline(always)]
+fn next(number: i32) -> Result<Next, Refusal> {
+    for next in [Next::Over, Next::Message, Next::Early, Next::Ended, Next::Unknown] {
+        if number == next as i32 {
+            return Ok(next);
+        }
+    }
+    Err(Refusal::ScratchBusy)
+}
+
 /// Takes the bytes of a segment and calls `work` with every message that is complete then. [`Next::Message`]
 /// says that there may be more than were read.
 #[inline(always)]
 fn each_message<M: Body>(
-    skb: &Skb,
+    skb: Skb,
     packet: &Packet,
     work: impl Fn(*mut Half<M>) -> i32,
 ) -> Result<Next, Refusal> {
@@ -155,7 +184,7 @@ fn each_message<M: Body>(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// Nothing: all of it has been taken.
-    Over,
+    Over = 1,
     /// A message is whole in memory.
     Message,
     /// Something is missing before it.
@@ -172,7 +201,7 @@ const _: () = assert!(query::REFUSED == ENDED && answer::UNREADABLE == ENDED);
 
 /// A socket that was disconnected and connected again begins anew, with other sequence numbers.
 #[inline(always)]
-fn restart(skb: &Skb) {
+fn restart(skb: Skb) {
     if let Some(conversation) = skb.socket().and_then(|socket| storage(socket, 0)) {
         // SAFETY: the socket's own storage; a connection that is being opened carries no messages.
         unsafe {
@@ -186,7 +215,7 @@ fn restart(skb: &Skb) {
 
 /// One direction of the connection, for this run alone; `None` if there is no connection.
 #[inline(always)]
-fn claim<M: Body>(skb: &Skb) -> Result<Option<*mut Half<M>>, Refusal> {
+fn claim<M: Body>(skb: Skb) -> Result<Option<*mut Half<M>>, Refusal> {
     let Some(socket) = skb.socket() else { return Ok(None) };
     let conversation = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).ok_or(Refusal::ScratchBusy)?;
     let half = M::half(conversation);
@@ -201,20 +230,20 @@ fn release<M>(half: *mut Half<M>) {
 }
 
 #[inline(always)]
-fn is_over<M>(half: *mut Half<M>, skb: &Skb, packet: &Packet, len: u32) -> bool {
+fn is_over<M>(half: *mut Half<M>, skb: Skb, packet: &Packet, len: u32) -> bool {
     let sequence = sequence(skb, packet);
     // SAFETY: claimed by this run.
     unsafe { (*half).stream.accept(sequence, len) == Segment::Old }
 }
 
 #[inline(always)]
-fn sequence(skb: &Skb, packet: &Packet) -> u32 {
+fn sequence(skb: Skb, packet: &Packet) -> u32 {
     u32::from_be_bytes(skb.read::<4>(packet.transport as usize + SEQUENCE).unwrap_or([0; 4]))
 }
 
 /// Takes bytes of a segment up to the end of a message.
 #[inline(always)]
-fn segment<M: Body>(skb: &Skb, packet: &Packet, half: *mut Half<M>, len: u32) -> Next {
+fn segment<M: Body>(skb: Skb, packet: &Packet, half: *mut Half<M>, len: u32) -> Next {
     match take(skb, packet, half, len) {
         0 => Next::Over,
         1 => Next::Message,
@@ -224,7 +253,7 @@ fn segment<M: Body>(skb: &Skb, packet: &Packet, half: *mut Half<M>, len: u32) ->
 
 /// A function of its own, so that its buffers leave the stack.
 #[inline(never)]
-fn take<M: Body>(skb: &Skb, packet: &Packet, half: *mut Half<M>, len: u32) -> i32 {
+fn take<M: Body>(skb: Skb, packet: &Packet, half: *mut Half<M>, len: u32) -> i32 {
     // SAFETY: claimed by this run.
     let stream = unsafe { &mut (*half).stream };
     let skip = match stream.accept(sequence(skb, packet), len) {
@@ -246,7 +275,7 @@ fn take<M: Body>(skb: &Skb, packet: &Packet, half: *mut Half<M>, len: u32) -> i3
 }
 
 struct Pieces<M> {
-    skb: *const Skb,
+    skb: Skb,
     half: *mut Half<M>,
     at: u32,
     end: u32,
@@ -257,7 +286,7 @@ extern "C" fn piece<M: Body>(_index: u32, pieces: *mut Pieces<M>) -> i64 {
     // SAFETY: `pieces` is the one of the call above, and its half is claimed.
     unsafe {
         let pieces = &mut *pieces;
-        let skb = &*pieces.skb;
+        let skb = pieces.skb;
         let half = &mut *pieces.half;
         if pieces.at >= pieces.end {
             return 1;
@@ -288,8 +317,8 @@ fn note(half: *mut Half<QueryStart>, subject: &Current, packet: &Packet) -> i32 
     // SAFETY: claimed by this run.
     let query = unsafe { &(*half).message };
     with_scratch(half, |scratch| {
-        let message = scratch.message_of(query);
-        query::note_message(scratch, message, subject, &packet.destination, packet.source_port)
+        scratch.set_message(query);
+        query::note_message(scratch.index, subject, &packet.destination, packet.source_port.into())
     })
 }
 
@@ -298,7 +327,7 @@ fn learn(half: *mut Half<Message>, subject: &Current, packet: &Packet) -> i32 {
     // SAFETY: as above.
     let message = unsafe { &(*half).message };
     with_scratch(half, |scratch| {
-        answer::learn_message(scratch, message, subject, &packet.source, packet.destination_port)
+        answer::learn_message(scratch.index, message, subject, &packet.source, packet.destination_port.into())
     })
 }
 

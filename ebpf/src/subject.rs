@@ -7,9 +7,10 @@ use l7egg_ebpf_common::judge::Enforcement;
 use l7egg_ebpf_common::learned::Atomics;
 
 use crate::atomic::Bpf;
-use crate::maps::{RESOLVERS, SUBJECT, SUBJECTS};
+use crate::maps::{GENERATION, RESOLVERS, SUBJECT, SUBJECTS};
 
-/// A pod and the policy in force for it.
+/// A pod and the policy in force for it. Without padding, for global functions.
+#[repr(C)]
 pub struct Current {
     /// Subject id.
     pub id: u32,
@@ -21,6 +22,9 @@ pub struct Current {
     pub is_classified: bool,
     /// Whether programs of others may change the destinations that it asks for.
     pub has_socket_balancer: bool,
+    reserved: u16,
+    /// The generation that this is of, or 0 if connections are not to rest on it.
+    pub generation: u64,
 }
 
 /// What is known of the pod that the program runs for.
@@ -36,6 +40,8 @@ pub enum Known {
 /// The pod that the program runs for.
 #[inline(always)]
 pub fn known() -> Known {
+    // Before the state: the agent writes them the other way round, so that nothing older passes for this generation.
+    let generation = generation();
     // SAFETY: the storage is there as long as the program is attached, and only user space writes it.
     let id = unsafe { (*SUBJECT.get_ptr_mut()).id };
     let Some(state) = SUBJECTS.get_ptr_mut(id) else { return Known::Unconfigured };
@@ -52,9 +58,17 @@ pub fn known() -> Known {
                 enforcement,
                 is_classified: state.flags & CLASSIFIED != 0,
                 has_socket_balancer: state.flags & SOCKET_BALANCER != 0,
+                reserved: 0,
+                generation: if state.flags & SOCKET_BALANCER == 0 { generation } else { 0 },
             })
         }
     }
+}
+
+/// How often the state of any pod has changed.
+#[inline(always)]
+pub fn generation() -> u64 {
+    GENERATION.get(0).map_or(0, Bpf::load)
 }
 
 /// The pod, if its policy is known.

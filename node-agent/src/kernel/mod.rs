@@ -86,6 +86,8 @@ impl Kernel {
         policies.retain(&mut maps, &used)?;
         policies::sweep(&mut maps, &used)?;
         let last_subject = in_force.keys().copied().max().unwrap_or(0);
+        // Programs were replaced: what they know of connections is to be looked at again.
+        maps.begin_generation().map_err(kernel("writing map GENERATION"))?;
         let mut kernel = Self {
             directory,
             programs,
@@ -139,8 +141,7 @@ impl Kernel {
         let balancer = if balanced { SOCKET_BALANCER } else { 0 };
         let state = SubjectState { policy: id, flags: policy.enforcement.flags() | classified | balancer };
         self.maps
-            .subjects
-            .set(subject, state, 0)
+            .set_state(subject, state)
             .map_err(kernel(format!("switching subject {subject} to policy {id}")))?;
         self.in_force.insert(subject, id);
         Ok(())
@@ -228,8 +229,7 @@ impl Datapath for Kernel {
         // Detached first: a program without a policy drops.
         pods::remove_pins(&self.pins(uid));
         self.maps
-            .subjects
-            .set(pod.subject, SubjectState::default(), 0)
+            .set_state(pod.subject, SubjectState::default())
             .map_err(kernel(format!("clearing subject {} of pod {uid}", pod.subject)))?;
         self.in_force.remove(&pod.subject);
         self.classified.remove(&pod.subject);
@@ -258,7 +258,7 @@ impl Datapath for Kernel {
         let settled = settle::settle(&mut self.maps, &connections, &looked_at)?;
         if is_first {
             let state = SubjectState { flags: state.flags | CLASSIFIED, ..state };
-            self.maps.subjects.set(subject, state, 0).map_err(what())?;
+            self.maps.set_state(subject, state).map_err(what())?;
             self.classified.insert(subject);
         }
         Ok(settled)

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
@@ -81,6 +81,7 @@ const PINNED_COUNTERS: [&str; 2] = ["COUNTS", "EVENTS"];
 /// The maps that user space uses.
 pub struct Maps {
     pub config: Array<MapData, Config>,
+    pub generation: Array<MapData, u64>,
     pub subjects: Array<MapData, SubjectState>,
     pub policies: HashMap<MapData, u32, [u8; 32]>,
     pub settings: HashMap<MapData, u32, PolicySettings>,
@@ -141,6 +142,20 @@ pub fn load(directory: &Path) -> Result<(Programs, Maps), DatapathError> {
     }
     let maps = take_maps(&mut ebpf)?;
     Ok((Programs { ebpf }, maps))
+}
+
+impl Maps {
+    /// Changes what is known of a pod, by one write of eight bytes.
+    pub fn set_state(&mut self, subject: u32, state: SubjectState) -> Result<(), MapError> {
+        self.subjects.set(subject, state, 0)?;
+        self.begin_generation()
+    }
+
+    /// Has every connection looked at again, at its next packet.
+    pub fn begin_generation(&mut self) -> Result<(), MapError> {
+        let generation = self.generation.get(&0, 0)?;
+        self.generation.set(0, generation + 1, 0)
+    }
 }
 
 impl Programs {
@@ -228,7 +243,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
     macro_rules! take {
         ($name:literal) => {
             ebpf.take_map($name).ok_or_else(|| missing("map", $name))?.try_into().map_err(
-                |error: aya::maps::MapError| DatapathError::Kernel {
+                |error: MapError| DatapathError::Kernel {
                     what: concat!("opening map ", $name).into(),
                     source: error.into(),
                 },
@@ -237,6 +252,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
     }
     Ok(Maps {
         config: take!("CONFIG"),
+        generation: take!("GENERATION"),
         subjects: take!("SUBJECTS"),
         policies: take!("POLICIES"),
         settings: take!("SETTINGS"),
