@@ -4,15 +4,32 @@ use crate::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// DNS settings of an Egg. Where several Eggs select a pod, the strictest refusal holds, and of the times the
-/// longest `minTTL` and `ttlGrace` and the shortest `maxTTL`.
+/// What a refused query is answered with (RFC 1035 §4.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum RefusalCode {
+    /// The server refuses to answer.
+    #[default]
+    #[serde(rename = "REFUSED")]
+    Refused,
+    /// There is no such name.
+    #[serde(rename = "NXDOMAIN")]
+    NxDomain,
+}
+
+/// DNS settings of an Egg. Where several Eggs select a pod, the strictest refusal holds (NXDOMAIN before
+/// REFUSED), and of the times the longest `minTTL` and `ttlGrace` and the shortest `maxTTL`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dns {
     /// Queries to the pod's own DNS servers for names that no Allow rule matches do not leave, so that DNS itself is
-    /// no way out. Names that would match without one of the pod's search domains behind them are still asked for.
+    /// no way out. They are answered at once. Names that would match without one of the pod's search domains behind
+    /// them are still asked for.
     #[serde(default)]
     pub refuse_unmatched: bool,
+    /// The response code for them. Not written: REFUSED. NXDOMAIN is for images with musl (Alpine), which takes no other
+    /// for an answer and would wait for its timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal_code: Option<RefusalCode>,
     /// An answer is believed at least this long, whatever its TTL: `30s`, `5m`. Not written: the agent's `--min-ttl`.
     #[serde(rename = "minTTL", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Duration")]

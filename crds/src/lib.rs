@@ -14,7 +14,7 @@ pub use assignment::{
     AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, EgressLimit,
     PodDns, PodReport, PodState, RateShare, node_label_value,
 };
-pub use dns::Dns;
+pub use dns::{Dns, RefusalCode};
 pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};
 pub use egress::{Action, Destination, EgressRule, Port, Protocol};
 pub use kube::core::Duration;

@@ -109,8 +109,8 @@ pub struct PolicySettings {
     pub max_ttl_ns: u64,
     /// As in [`Config`].
     pub ttl_grace_ns: u64,
-    /// 1: queries for names that no Allow rule matches do not leave.
-    pub refuse_unmatched: u32,
+    /// The response code (RFC 1035 §4.1.1) for queries for names that no Allow rule matches, which do not leave; or 0.
+    pub refusal: u32,
     /// Zero.
     pub reserved: u32,
 }
@@ -121,7 +121,7 @@ pub const UNSET: u64 = u64::MAX;
 impl PolicySettings {
     /// What a policy that says nothing has.
     pub const NONE: Self =
-        Self { min_ttl_ns: UNSET, max_ttl_ns: UNSET, ttl_grace_ns: UNSET, refuse_unmatched: 0, reserved: 0 };
+        Self { min_ttl_ns: UNSET, max_ttl_ns: UNSET, ttl_grace_ns: UNSET, refusal: 0, reserved: 0 };
 }
 
 /// Value of the cgroup storage `SUBJECT`: the pod that the cgroup is of.
@@ -281,6 +281,9 @@ pub enum Direction {
     Egress = 1,
     /// The other side did.
     Ingress = 2,
+    /// Unknown: what leaves is judged. Of a socket that was told to connect, before it has sent anything, and of a
+    /// connection that was accepted from the pod itself.
+    Unknown = 3,
 }
 
 /// Key of `FLOWS`: a UDP or SCTP flow of a pod.
@@ -314,6 +317,56 @@ pub struct Flow {
     /// A [`Direction`].
     pub direction: u32,
 }
+
+/// Interfaces of one pod that are told apart; packets by others open nothing and teach nothing.
+pub const POD_INTERFACES: usize = 4;
+
+/// Map `NETWORKS`, by subject id: the pod's own network. What arrives elsewhere, in a namespace that the pod has
+/// made for itself or by a device that it has added, is the pod's own word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Cookie of its network namespace (`SO_NETNS_COOKIE`), or 0 where it is not known yet: everything counts then.
+    pub netns: u64,
+    /// Indices of its interfaces there, then zeroes.
+    pub interfaces: [u32; POD_INTERFACES],
+    /// Bit `i`: interface `i` has the backstop on the host's side.
+    pub covered: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Value of `ATTACHED`, by the index of an interface in the host's network namespace: whose other end it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// The pod.
+    pub subject: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Key of `ADDRESSES`: an address of a pod's own. Packets by its interface come from no other.
+pub type AddressKey = LearnedKey;
+
+/// Key of `FRAGMENTS`: a packet that leaves a pod in pieces, of which the first has passed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    /// The pod.
+    pub subject: u32,
+    /// Its identification (RFC 791 §3.1, RFC 8200 §4.5).
+    pub ident: u32,
+    /// Where it goes.
+    pub destination: Address,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// How long later fragments may follow the first one, in ns (`net.ipv4.ipfrag_time`: so long the other side waits).
+pub const FRAGMENT_NS: u64 = 30_000_000_000;
 
 /// Value of the socket storage `CONNECTIONS`: the verdict on a TCP connection. And value of the map
 /// `INHERITED`, by socket cookie: connections from before the programs were attached, as far as their packets
@@ -404,10 +457,12 @@ pub enum Counter {
     /// Packets of new connections or flows, connects and unreadable packets that passed only because an Egg is
     /// in mode Audit.
     AuditDenied,
+    /// Packets that left a pod in somebody else's name.
+    Spoofed,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = Counter::AuditDenied as u32 + 1;
+pub const COUNTERS: u32 = Counter::Spoofed as u32 + 1;
 
 /// Kinds of [`Event`].
 #[repr(u32)]
@@ -583,6 +638,12 @@ pub fn is_v4(address: &Address) -> bool {
     address[..12] == mapped([0; 4])[..12]
 }
 
+/// 127.0.0.0/8 and ::1.
+#[inline(always)]
+pub fn is_loopback(address: &Address) -> bool {
+    if is_v4(address) { address[12] == 127 } else { address[..15] == [0; 15] && address[15] == 1 }
+}
+
 #[cfg(feature = "aya")]
 mod pod {
     use super::*;
@@ -609,7 +670,7 @@ mod pod {
     pod!(State, Extent);
     pod!(ShapedPod, Cap, CapClock, FlowClockKey, FlowClock, ShapeCounts);
     pod!(SavedInterfaceKey, SavedInterface);
-    pod!(QueryKey, LearnedKey, Learned, Name, FlowKey, Flow, Connection, Event);
+    pod!(QueryKey, LearnedKey, Learned, Name, FlowKey, Flow, Connection, Event, Network, Attached);
 }
 
 #[cfg(test)]
@@ -630,6 +691,8 @@ mod tests {
         assert_eq!(size_of::<FlowKey>(), 28);
         assert_eq!(size_of::<Flow>(), 24);
         assert_eq!(size_of::<Connection>(), 48);
+        assert_eq!(size_of::<FragmentKey>(), 28);
+        assert_eq!(size_of::<Network>(), 32);
         assert_eq!(size_of::<Asked>(), 24);
         assert_eq!(size_of::<Event>(), 72);
         assert_eq!(size_of::<SubjectState>(), 8);

@@ -10,8 +10,10 @@ pub mod automaton;
 pub mod chain;
 pub mod judge;
 pub mod learned;
+pub mod link;
 pub mod name;
 pub mod packet;
+pub mod refusal;
 pub mod shape;
 pub mod stream;
 

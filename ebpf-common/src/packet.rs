@@ -81,12 +81,16 @@ pub enum Malformed {
 /// Where a TCP packet comes from and goes to, as far as it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpEnds {
-    /// Destination address, see [`words`].
+    /// Source address, see [`words`].
+    pub source: [u32; 4],
+    /// Destination address.
     pub destination: [u32; 4],
     /// Destination port.
     pub destination_port: u16,
     /// Source port.
     pub source_port: u16,
+    /// TCP flags.
+    pub flags: u8,
 }
 
 /// Words of a packet, in network order as they are, up to the flags of TCP: behind an IPv4 header without options or
@@ -102,7 +106,10 @@ pub fn usual_v4(first: &[u32; USUAL_V4]) -> Option<TcpEnds> {
     let is_usual = first[0] & word([0xff, 0, 0, 0]) == word([0x45, 0, 0, 0])
         && first[1] & word([0, 0, 0x1f, 0xff]) == 0
         && first[2] & word([0, 0xff, 0, 0]) == word([0, protocol::TCP, 0, 0]);
-    if is_usual { Some(ends([0, 0, word([0, 0, 0xff, 0xff]), first[4]], first[5])) } else { None }
+    if is_usual { 
+        let prefix = word([0, 0, 0xff, 0xff]);
+        Some(ends([0, 0, prefix, first[3]], [0, 0, prefix, first[4]], first[5], first[8]))
+    } else { None }
 }
 
 /// The same over IPv6.
@@ -110,13 +117,21 @@ pub fn usual_v4(first: &[u32; USUAL_V4]) -> Option<TcpEnds> {
 pub fn usual_v6(first: &[u32; USUAL_V6]) -> Option<TcpEnds> {
     let is_usual = first[0] & word([0xf0, 0, 0, 0]) == word([0x60, 0, 0, 0])
         && first[1] & word([0, 0, 0xff, 0]) == word([0, 0, protocol::TCP, 0]);
-    if is_usual { Some(ends([first[6], first[7], first[8], first[9]], first[10])) } else { None }
+    if is_usual { 
+        let source = [first[2], first[3], first[4], first[5]];
+        Some(ends(source, [first[6], first[7], first[8], first[9]], first[10], first[13]))
+    } else { None }
 }
 
 #[inline(always)]
-fn ends(destination: [u32; 4], ports: u32) -> TcpEnds {
+fn ends(source: [u32; 4], destination: [u32; 4], ports: u32, offset_and_flags: u32) -> TcpEnds {
     let ports = u32::from_be(ports);
-    TcpEnds { destination, destination_port: ports as u16, source_port: (ports >> 16) as u16 }
+    let flags = offset_and_flags.to_ne_bytes()[1];
+    TcpEnds {
+        source,
+        destination, destination_port: ports as u16, source_port: (ports >> 16) as u16,
+        flags,
+    }
 }
 
 #[inline(always)]

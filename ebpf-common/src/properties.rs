@@ -131,6 +131,8 @@ proptest! {
             let packet = packet::parse(bytes.as_slice()).expect("a usual packet");
             prop_assert_eq!(packet.protocol, crate::abi::protocol::TCP);
             prop_assert_eq!(packet::words(&packet.destination), Some(ends.destination));
+            prop_assert_eq!(packet::words(&packet.source), Some(ends.source));
+            prop_assert_eq!(packet.tcp_flags, ends.flags);
             prop_assert_eq!((packet.destination_port, packet.source_port), (ends.destination_port, ends.source_port));
         }
     }

@@ -39,7 +39,7 @@ crate::global! {
     fn learn_answer(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
         let all = u32::from(packet.payload_len);
         let len = if all > MESSAGE_MAX as u32 { MESSAGE_MAX as u32 } else { all };
-        scratch::with_payload(skb, packet, len, Counter::AnswersUnreadable, |scratch, message| {
+        scratch::with_payload(skb, packet.payload.into(), len, Counter::AnswersUnreadable, |scratch, message| {
             message.cut = u32::from(all > MESSAGE_MAX as u32);
             learn_message(scratch.index, message, subject, &packet.source, packet.destination_port.into())
         })

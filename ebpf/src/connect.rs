@@ -25,12 +25,13 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
         return Ok(());
     }
     let packet = asked.packet();
-    let judgement = destination::judge(&subject, &packet.destination, kind as u8, packet.destination_port, 0);
-    if judgement.verdict == Verdict::Allow {
+    let (mut name, port) = (0, packet.destination_port);
+    let verdict = destination::judge(&subject, &packet.destination, kind as u8, port, &mut name);
+    if verdict == Verdict::Allow {
         return Ok(());
     }
     if kind == IPPROTO_UDP {
-        if judgement.verdict == Verdict::Deny {
+        if verdict == Verdict::Deny {
             kept::distrust(asked);
         }
         return Ok(());
@@ -40,11 +41,11 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
     if listener::tcp(asked.as_ptr(), &packet.destination, packet.destination_port) == 1 {
         return Ok(());
     }
-    if judgement.verdict == Verdict::Audit {
+    if verdict == Verdict::Audit {
         event::count(Counter::AuditDenied);
         event::refused_call(EventKind::AuditDenied, &subject, &packet);
         // So that its packets are not recorded once more.
-        connection::remember_asked(asked.socket(), &subject, &packet, judgement.name);
+        connection::remember_asked(asked.socket(), &subject, &packet, name);
         return Ok(());
     }
     event::refused_call(EventKind::Denied, &subject, &packet);

@@ -7,12 +7,12 @@ use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::programs::SockOpsContext;
 use l7egg_ebpf_common::abi::{Address, Connection, DNS_PORT, Direction, mapped};
-use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN};
+use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN, TcpEnds};
 
-use crate::maps::{CONNECTIONS, INHERITED};
-use crate::skb::Skb;
+use crate::maps::{ARRIVING, CONNECTIONS, INHERITED};
+use crate::skb::{Frame, Skb};
 use crate::subject::Current;
-use crate::{Recalled, listener, subject};
+use crate::{EARLIER, JUDGED, NEW, Recalled, listener, network, subject};
 
 /// `BPF_TCP_LISTEN` of include/uapi/linux/bpf.h.
 const LISTEN: u32 = 10;
@@ -22,7 +22,12 @@ const AF_INET: u32 = 2;
 /// [`recall`] finds too, with no more reading than this needs: no other packet is as frequent.
 #[inline(always)]
 pub fn is_open(skb: Skb) -> bool {
-    let Some(ends) = skb.usual_tcp() else { return false };
+    skb.usual_tcp().is_some_and(|ends| is_open_by(skb, &ends))
+}
+
+/// The same of a packet with these ends.
+#[inline(always)]
+pub fn is_open_by(skb: Skb, ends: &TcpEnds) -> bool {
     let Some(known) = skb.any_socket().and_then(|socket| storage(socket, core::ptr::null_mut(), 0)) else {
         return false;
     };
@@ -35,20 +40,11 @@ pub fn is_open(skb: Skb) -> bool {
         && words_of(known) == ends.destination
 }
 
-/// What is known of the connection of a packet that leaves.
+/// What is known of the connection of a packet that leaves. `name` becomes the one of [`Recalled::Earlier`].
 #[inline(always)]
-pub fn recall(skb: Skb, subject: &Current, packet: &Packet) -> Recalled {
-    let mut name = 0;
-    match recall_connection(skb, subject, packet, &mut name) {
-        JUDGED => Recalled::Judged,
-        EARLIER => Recalled::Earlier { name },
-        _ => Recalled::New,
-    }
+pub fn recall(skb: Skb, subject: &Current, packet: &Packet, name: &mut u64) -> Recalled {
+    Recalled::from_number(recall_connection(skb, subject, packet, name))
 }
-
-const NEW: i32 = 0;
-const JUDGED: i32 = 1;
-const EARLIER: i32 = 2;
 
 crate::global! {
     fn recall_connection(skb: Skb, subject: &Current, packet: &Packet, name: &mut u64) -> i32 {
@@ -93,6 +89,30 @@ crate::global! {
     }
 }
 
+/// What its socket remembers of the connection of a packet that leaves the pod; as [`recall`].
+#[inline(always)]
+pub fn known(frame: Frame, subject: &Current, packet: &Packet, name: &mut u64) -> Recalled {
+    Recalled::from_number(recall_known(frame, subject.policy, packet, name))
+}
+
+crate::global! {
+    fn recall_known(frame: Frame, policy: u32, packet: &Packet, name: &mut u64) -> i32 {
+        let Some(known) = frame.socket().and_then(|socket| storage(socket, core::ptr::null_mut(), 0)) else {
+            return NEW;
+        };
+        // SAFETY: the socket's own storage.
+        let known = unsafe { &*known };
+        if !is_same(known, packet) {
+            return NEW;
+        }
+        if known.policy == policy || known.direction == Direction::Ingress as u32 {
+            return JUDGED;
+        }
+        *name = known.name;
+        EARLIER
+    }
+}
+
 /// Remembers that the policy in force allows the connection of a packet, by a name or 0.
 #[inline(always)]
 pub fn remember(skb: Skb, subject: &Current, packet: &Packet, name: u64) {
@@ -106,6 +126,20 @@ pub fn remember(skb: Skb, subject: &Current, packet: &Packet, name: u64) {
 pub fn remember_asked(socket: Option<*mut bpf_sock>, subject: &Current, packet: &Packet, name: u64) {
     if let Some(socket) = socket {
         store(socket, subject, &Packet { source_port: 0, ..*packet }, Direction::Egress, name);
+    }
+}
+
+/// Notes whether a packet for a listener came in by the pod's own network. If it opens a connection, [`accepted`] runs
+/// before the next packet of this CPU.
+#[inline(always)]
+pub fn arriving(skb: Skb, subject: &Current) {
+    // SAFETY: checked for null; the verifier checks the offset.
+    if skb.any_socket().is_some_and(|socket| unsafe { (*socket).state } == LISTEN)
+        && let Some(arriving) = ARRIVING.get_ptr_mut(0)
+    {
+        let is_own = skb.is_loopback() || !network::is_own(skb, subject);
+        // SAFETY: this CPU's element.
+        unsafe { *arriving = u32::from(is_own) };
     }
 }
 
@@ -135,6 +169,10 @@ pub fn accepted(ctx: &SockOpsContext) {
             ],
         )
     };
+    // From the pod itself: its packets over loopback are free, and it may not go on by another way.
+    // SAFETY: this CPU's element.
+    let is_own = ARRIVING.get_ptr_mut(0).is_some_and(|arriving| unsafe { *arriving } == 1);
+    let direction = if is_own { Direction::Unknown } else { Direction::Ingress };
     let remote = if ctx.family() == AF_INET { mapped(v4.to_ne_bytes()) } else { words(v6) };
     let mut connection = Connection {
         name: 0,
@@ -143,7 +181,7 @@ pub fn accepted(ctx: &SockOpsContext) {
         remote_port: u32::from_be(ctx.remote_port()) as u16,
         local_port: ctx.local_port() as u16,
         policy: 0,
-        direction: Direction::Ingress as u32,
+        direction: direction as u32,
         subject: subject.id,
         generation: 0,
     };

@@ -15,26 +15,17 @@ use crate::maps::{CIDRS, LEARNED, PORTS};
 use crate::subject::Current;
 use crate::{event, name};
 
-/// A verdict and what it rests on.
-pub struct Judgement {
-    /// Whether it may pass.
-    pub verdict: Verdict,
-    /// Hash of the name that allows it, or 0 where no name is needed.
-    pub name: u64,
-}
-
-/// Judges a destination. `allowed_by` is the name by which an earlier policy allowed it, or 0: it counts
-/// though its TTL may have run out, because that ends no live connection.
+/// Judges a destination. `name` is the name by which an earlier policy allowed it, or 0: it counts though its TTL may
+/// have run out, because that ends no live connection. Afterwards it is the one that allows it now, or 0 where no name is
+/// needed.
 #[inline(always)]
-pub fn judge(subject: &Current, address: &Address, protocol: u8, port: u16, allowed_by: u64) -> Judgement {
-    let mut name = 0;
+pub fn judge(subject: &Current, address: &Address, protocol: u8, port: u16, name: &mut u64) -> Verdict {
     let protocol_and_port = u32::from(protocol) << 16 | u32::from(port);
-    let verdict = match judge_destination(subject, address, protocol_and_port, allowed_by, &mut name) {
+    match judge_destination(subject, address, protocol_and_port, name) {
         ALLOW => Verdict::Allow,
         AUDIT => Verdict::Audit,
         _ => Verdict::Deny,
-    };
-    Judgement { verdict, name }
+    }
 }
 
 const DENY: i32 = 0;
@@ -42,14 +33,15 @@ const AUDIT: i32 = 1;
 const ALLOW: i32 = 2;
 
 crate::global! {
-    /// One of the verdicts above; `name` is 0.
+    /// One of the verdicts above.
     fn judge_destination(
         subject: &Current,
         address: &Address,
         protocol_and_port: u32,
-        allowed_by: u64,
         name: &mut u64,
     ) -> i32 {
+        let allowed_by = *name;
+        *name = 0;
         let (protocol, port) = ((protocol_and_port >> 16) as u8, protocol_and_port as u16);
         let is_dns = port == DNS_PORT && (protocol == protocol::TCP || protocol == protocol::UDP);
         if is_dns && subject.trusts(address) {

@@ -5,36 +5,31 @@ use l7egg_ebpf_common::packet::Packet;
 
 use crate::maps::FLOWS;
 use crate::subject::Current;
-use crate::{Recalled, event};
+use crate::{EARLIER, JUDGED, NEW, Recalled, event};
 
-/// What is known of the flow of a packet that leaves.
+/// What is known of the flow of a packet that leaves. `name` becomes the one of [`Recalled::Earlier`].
 #[inline(always)]
-pub fn recall(subject: &Current, packet: &Packet) -> Recalled {
-    let mut name = 0;
-    match find(subject, packet, &mut name) {
-        0 => Recalled::New,
-        1 => Recalled::Judged,
-        _ => Recalled::Earlier { name },
-    }
+pub fn recall(subject: &Current, packet: &Packet, name: &mut u64) -> Recalled {
+    Recalled::from_number(find(subject, packet, name))
 }
 
-/// 0, 1 or 2 for what is recalled. Not inlined, as all functions here: their keys leave the stack.
+/// Not inlined, as all functions here: their keys leave the stack.
 #[inline(never)]
 fn find(subject: &Current, packet: &Packet, name: &mut u64) -> i32 {
     let key = key(subject, &packet.destination, packet.source_port, packet.destination_port, packet.protocol);
-    let Some(known) = FLOWS.get_ptr_mut(&key) else { return 0 };
+    let Some(known) = FLOWS.get_ptr_mut(&key) else { return NEW };
     // SAFETY: map memory; the worst that a race does is an older time.
     let known = unsafe { &mut *known };
     let now_ns = event::now_ns();
     if now_ns.wrapping_sub(known.seen_ns) >= FLOW_IDLE_NS {
-        return 0;
+        return NEW;
     }
     if known.direction == Direction::Ingress as u32 || known.policy == subject.policy {
         known.seen_ns = now_ns;
-        return 1;
+        return JUDGED;
     }
     *name = known.name;
-    2
+    EARLIER
 }
 
 /// Remembers that the policy in force allows the flow of a packet, by a name or 0. Not remembered means

@@ -8,7 +8,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 
-use crate::skb::Skb;
+use crate::skb::{Frame, Skb};
 
 /// What a global function can be given.
 pub trait Argument: Sized {
@@ -70,6 +70,18 @@ impl<T> Argument for &mut T {
 
 /// The program's context, which the kernel knows by the name of its type.
 impl Argument for Skb {
+    type Raw = *mut __sk_buff;
+    #[inline(always)]
+    fn into_raw(self) -> *mut __sk_buff {
+        self.as_ptr()
+    }
+    #[inline(always)]
+    unsafe fn from_raw(raw: *mut __sk_buff) -> Option<Self> {
+        Some(Self::from_raw(raw))
+    }
+}
+
+impl Argument for Frame {
     type Raw = *mut __sk_buff;
     #[inline(always)]
     fn into_raw(self) -> *mut __sk_buff {

@@ -6,8 +6,16 @@
 //! | `egress` | cgroup_skb egress | judges every packet that leaves, notes DNS queries |
 //! | `ingress` | cgroup_skb ingress | learns from DNS answers, remembers who opened a flow |
 //! | `accepted` | sock_ops | marks accepted TCP connections |
+//! | `created` | sock_create | marks sockets with their network namespace |
 //! | `connect4`, `connect6` | connect hooks | refuse at once what the packets would be dropped for |
 //! | `sendmsg4`, `sendmsg6` | sendmsg hooks | the same for UDP sockets that are not connected |
+//!
+//! And on the host's side of the pod's interfaces, for what the cgroup does not see:
+//!
+//! | program | attached as | what it does |
+//! |---|---|---|
+//! | `leaving` | tc ingress | judges every frame once more, and whether it comes from the pod's own addresses |
+//! | `entering` | tc egress | remembers what may be replied to without a socket |
 
 #![no_std]
 #![no_main]
@@ -18,6 +26,7 @@
 mod answer;
 mod asked;
 mod atomic;
+mod backstop;
 mod connect;
 mod connection;
 mod destination;
@@ -27,7 +36,9 @@ mod global;
 mod listener;
 mod maps;
 mod name;
+mod network;
 mod query;
+mod refuse;
 mod scratch;
 mod sendmsg;
 mod skb;
@@ -35,33 +46,52 @@ mod sock_addr;
 mod stream;
 mod subject;
 
-use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, sock_ops};
-use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockOpsContext};
-use l7egg_ebpf_common::abi::{Counter, DNS_PORT, EventKind, protocol};
+use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, classifier, sock_ops};
+use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TcContext};
+use l7egg_ebpf_common::abi::{self, Counter, DNS_PORT, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::packet::{Packet, TCP_RST};
 
 use crate::asked::Destination;
-use crate::skb::Skb;
+use crate::refuse::Said;
+use crate::skb::{Frame, Skb};
 use crate::sock_addr::SockAddr;
 use crate::subject::{Current, Known};
 
 /// What the kernel is told of a packet or a connect.
 const PASS: i32 = 1;
 const DROP: i32 = 0;
+/// What the kernel is told of a frame: whoever comes next may judge it (`TC_ACT_UNSPEC`), or it goes no further
+/// (`TC_ACT_SHOT`; include/uapi/linux/pkt_cls.h).
+const NEXT: i32 = -1;
+const SHOT: i32 = 2;
 
 /// What is known of the connection or flow of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Recalled {
     /// The policy in force has allowed it, or the other side opened it.
     Judged,
-    /// An earlier policy allowed it, by the name with this hash, or 0.
-    Earlier {
-        /// See there.
-        name: u64,
-    },
+    /// An earlier policy allowed it, by a name, or by none.
+    Earlier,
     /// Nothing.
     New,
 }
+
+impl Recalled {
+    /// From what a global function or a lookup returns.
+    #[inline(always)]
+    fn from_number(number: i32) -> Self {
+        match number {
+            JUDGED => Self::Judged,
+            EARLIER => Self::Earlier,
+            _ => Self::New,
+        }
+    }
+}
+
+const NEW: i32 = 0;
+const JUDGED: i32 = 1;
+const EARLIER: i32 = 2;
 
 /// Why a packet is dropped or a connect refused.
 #[derive(Clone, Copy)]
@@ -76,8 +106,12 @@ pub enum Refusal {
     ScratchBusy,
     /// A query for a name that no Allow rule matches, where the policy refuses those.
     Query,
+    /// One that cannot be read, there.
+    Unreadable,
     /// An answer to a matched query that cannot be read.
     Answer,
+    /// In somebody else's name.
+    Spoofed,
 }
 
 impl Refusal {
@@ -89,8 +123,9 @@ impl Refusal {
             Self::Denied => Counter::Denied,
             Self::Unconfigured => Counter::Unconfigured,
             Self::ScratchBusy => Counter::ScratchBusy,
-            Self::Query => Counter::QueriesRefused,
+            Self::Query | Self::Unreadable => Counter::QueriesRefused,
             Self::Answer => Counter::AnswersDropped,
+            Self::Spoofed => Counter::Spoofed,
         }
     }
 }
@@ -117,13 +152,19 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
         Known::Attaching => return Ok(()),
         Known::Unconfigured => return Err(Refusal::Unconfigured),
     };
-    // What stays in the pod is free: loopback, and the pod's own addresses, which are routed over it.
-    if skb.is_loopback() {
+    // What stays in the pod is free: loopback, and the pod's own addresses, which are routed over it. But a raw
+    // socket can speak in anybody's name, and the reply would not stay.
+    if skb.is_loopback() && skb.socket().is_some() {
         return Ok(());
     }
     let mut packet = Packet::default();
     if !skb.parse(&mut packet) {
         return unless_audited(&subject, Refusal::Malformed);
+    }
+    // Asked again, because a remembered answer would have the verifier go through the parser twice.
+    if skb.is_loopback() {
+        let stays = packet.source == packet.destination || abi::is_loopback(&packet.source);
+        return if stays { Ok(()) } else { Err(Refusal::Malformed) };
     }
     let mut to = Destination { address: packet.destination, port: packet.destination_port };
     if subject.has_socket_balancer {
@@ -137,37 +178,38 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
             protocol::UDP => query::note(skb, &subject, &packet),
             _ => stream::sent(skb, &subject, &packet),
         };
-        return noted.or_else(|refusal| unless_audited(&subject, refusal));
+        return noted.or_else(|refusal| match refusal {
+            // The backstop answers it.
+            Refusal::Query if network::is_covered(skb, &subject) => Ok(()),
+            _ => unless_audited(&subject, refusal),
+        });
     }
+    let mut name = 0;
     let recalled = match packet.protocol {
-        protocol::TCP => connection::recall(skb, &subject, &packet),
-        protocol::UDP | protocol::SCTP => flow::recall(&subject, &packet),
+        protocol::TCP => connection::recall(skb, &subject, &packet, &mut name),
+        protocol::UDP | protocol::SCTP => flow::recall(&subject, &packet, &mut name),
         _ => Recalled::New,
     };
-    let (allowed_by, is_earlier) = match recalled {
-        Recalled::Judged => return Ok(()),
-        Recalled::Earlier { name } => (name, true),
-        Recalled::New => (0, false),
-    };
-    // The one place that judges a packet: the verifier follows it once.
-    let judgement = destination::judge(&subject, &to.address, packet.protocol, to.port, allowed_by);
-    match judgement.verdict {
+    if recalled == Recalled::Judged {
+        return Ok(());
+    }
+    match destination::judge(&subject, &to.address, packet.protocol, to.port, &mut name) {
         Verdict::Allow => event::count(Counter::Allowed),
         Verdict::Audit => {
             event::count(Counter::AuditDenied);
             event::refused(EventKind::AuditDenied, &subject, &packet);
         }
         // The end of a connection that is not allowed any more: the other side is to notice.
-        Verdict::Deny if is_earlier && is_reset(skb, &packet) => return Ok(()),
+        Verdict::Deny if recalled == Recalled::Earlier && is_reset(skb, &packet) => return Ok(()),
         Verdict::Deny => {
             event::refused(EventKind::Denied, &subject, &packet);
             return Err(Refusal::Denied);
         }
     }
     match packet.protocol {
-        protocol::TCP => connection::remember(skb, &subject, &packet, judgement.name),
+        protocol::TCP => connection::remember(skb, &subject, &packet, name),
         protocol::UDP | protocol::SCTP => {
-            flow::remember(&subject, &packet, judgement.name);
+            flow::remember(&subject, &packet, name);
         }
         _ => {}
     }
@@ -208,6 +250,7 @@ fn try_ingress(skb: Skb) -> Result<(), Refusal> {
     // Nothing that arrives is judged. What comes over loopback was sent by the pod itself, so it neither
     // opens flows nor teaches names.
     let Some(subject) = subject::current() else { return Ok(()) };
+    connection::arriving(skb, &subject);
     if skb.is_loopback() {
         return Ok(());
     }
@@ -216,11 +259,15 @@ fn try_ingress(skb: Skb) -> Result<(), Refusal> {
         return Ok(());
     }
     let mut packet = Packet::default();
-    if !skb.parse(&mut packet) {
+    if !skb.parse(&mut packet) || packet.protocol == protocol::ICMP {
         return Ok(());
     }
     let is_of_resolver = (packet.source_port == DNS_PORT && subject.trusts(&packet.source))
         || (subject.has_socket_balancer && asked::is_of_resolver(skb, &subject) == 1);
+    // Only what comes from outside opens flows and teaches names.
+    if (packet.protocol != protocol::TCP || is_of_resolver) && !network::is_own(skb, &subject) {
+        return Ok(());
+    }
     match packet.protocol {
         protocol::UDP if is_of_resolver => answer::learn(skb, &subject, &packet),
         protocol::TCP if is_of_resolver => stream::received(skb, &subject, &packet),
@@ -230,6 +277,31 @@ fn try_ingress(skb: Skb) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+#[cgroup_sock(sock_create)]
+pub fn created(ctx: SockContext) -> i32 {
+    network::created(&ctx);
+    PASS
+}
+
+#[classifier]
+pub fn leaving(ctx: TcContext) -> i32 {
+    let frame = Frame::new(&ctx);
+    match backstop::leaving(frame) {
+        Ok(Said::Pass) => NEXT,
+        Ok(Said::Answer) => refuse::send(frame),
+        Err(refusal) => {
+            event::count(refusal.counter());
+            SHOT
+        }
+    }
+}
+
+#[classifier]
+pub fn entering(ctx: TcContext) -> i32 {
+    backstop::entering(Frame::new(&ctx));
+    NEXT
 }
 
 #[sock_ops]
@@ -250,14 +322,12 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    let asked = SockAddr::v4(&ctx);
-    refused_at_once(sendmsg::judge(&asked, asked.source_v4()))
+    refused_at_once(sendmsg::judge(&SockAddr::v4(&ctx), |asked| asked.source_v4()))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    let asked = SockAddr::v6(&ctx);
-    refused_at_once(sendmsg::judge(&asked, asked.source_v6()))
+    refused_at_once(sendmsg::judge(&SockAddr::v6(&ctx), |asked| asked.source_v6()))
 }
 
 #[inline(always)]

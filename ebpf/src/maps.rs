@@ -10,9 +10,9 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
-    Asked, COUNTERS, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name,
-    NameMasks, NameVerdictKey, PatternKey, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX,
-    Subject, SubjectState,
+    AddressKey, Asked, Attached, COUNTERS, CidrData, Config, Connection, Flow, FlowKey, FragmentKey, Learned,
+    LearnedKey, Masks, Name, NameMasks, NameVerdictKey, Network, PatternKey, PolicySettings, PortData,
+    QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
 };
 use l7egg_ebpf_common::automaton::{Extent, State};
 
@@ -84,12 +84,36 @@ pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 // By socket cookie. The agent writes it when it has attached the programs.
 #[map]
 pub static INHERITED: HashMap<u64, Connection> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+// 1 if the packet for a listener that this CPU works on did not come in by the pod's own network.
+#[map]
+pub static ARRIVING: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
 #[btf_map]
 pub static ASKED: SkStorage<Asked> = SkStorage::new();
 
 #[btf_map]
 pub static DNS_STREAMS: SkStorage<Conversation> = SkStorage::new();
+
+#[map]
+pub static NETWORKS: Array<Network> = Array::with_max_entries(SUBJECTS_MAX, 0);
+
+// Cookie of the network namespace in which a socket was made.
+#[btf_map]
+pub static NETNS: SkStorage<u64> = SkStorage::new();
+
+#[map]
+pub static ATTACHED: HashMap<u32, Attached> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static ADDRESSES: HashMap<AddressKey, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+// What came in, so that replies without a socket may leave: a flood makes room for itself, and costs resets and
+// echo replies at worst. The value is the time.
+#[map]
+pub static INBOUND: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, u64> = LruHashMap::with_max_entries(4_096, 0);
 
 #[map]
 pub static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);

@@ -40,19 +40,17 @@ crate::global! {
     pub fn judge_name(walk: &mut NameWalk, policy: u32) -> i32 {
         let Some(config) = CONFIG.get(0) else { return 0 };
         walk.rewind();
+        let mut hash = Hash { walk, key: config.hash_key, policy, base: NO_AUTOMATON };
         // SAFETY: the value is read at once.
-        let automaton = unsafe { AUTOMATA.get(&policy) };
-        let (base, has_automaton) = match automaton {
-            Some(extent) => (extent.base, 1),
-            None => (0, 0),
-        };
-        let mut hash = Hash { walk, key: config.hash_key, policy, base, has_automaton };
-        // SAFETY: as above.
+        if let Some(extent) = unsafe { AUTOMATA.get(&hash.policy) } {
+            hash.base = extent.base;
+        }
+        // SAFETY: the callback has the type that the kernel calls, and `hash` outlives the loop.
         unsafe { bpf_loop(HASH_STEPS + 1, hash_step as *const () as *mut _, (&raw mut hash).cast(), 0) };
-        if has_automaton == 1 {
+        if hash.base != NO_AUTOMATON {
             // SAFETY: the walk is in a claimed scratch.
             let walk = unsafe { &mut *hash.walk };
-            if let Some(state) = STATES.get(base + walk.state()) {
+            if let Some(state) = STATES.get(hash.base + walk.state()) {
                 walk.add_masks(state.masks);
             }
         }
@@ -215,16 +213,18 @@ struct Hash {
     walk: *mut NameWalk,
     key: [u32; 2],
     policy: u32,
+    /// Of the policy's automaton in `STATES`.
     base: u32,
-    has_automaton: u32,
 }
+
+const NO_AUTOMATON: u32 = u32::MAX;
 
 extern "C" fn hash_step(_index: u32, hash: *mut Hash) -> i64 {
     // SAFETY: `hash` is the one of the call above, and its walk is in a claimed scratch.
     unsafe {
         let walk = &mut *(*hash).walk;
         let step = walk.hash(&(*hash).key);
-        if (*hash).has_automaton == 1
+        if (*hash).base != NO_AUTOMATON
             && step != Step::Done
             && let Some(class) = walk.class()
             && let Some(state) = STATES.get((*hash).base + walk.state())

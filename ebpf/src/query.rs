@@ -5,13 +5,15 @@ use l7egg_ebpf_common::answer::HEADER;
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::maps::{OTHER_QUERIES, QUERIES, SETTINGS};
-use crate::scratch::SHORT;
+use crate::scratch::{SHORT, Scratch};
 use crate::skb::Skb;
 use crate::subject::Current;
 use crate::{Refusal, event, name, scratch};
 
 /// As much of a message as its question's name can take.
-const QUESTION_MAX: u32 = HEADER + NAME_MAX as u32 + 1;
+const QNAME_MAX: u32 = HEADER + NAME_MAX as u32 + 1;
+/// Type and class, behind the name (RFC 1035 §4.1.2).
+const TYPE_AND_CLASS: u32 = 4;
 
 /// Notes a query to one of the pod's resolvers: only its answer will be believed. The query passes, unless the policy
 /// refuses names that no Allow rule matches and this is one.
@@ -26,15 +28,20 @@ pub fn note(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal>
     }
 }
 
+/// Bytes of a datagram that a question can take.
+#[inline(always)]
+pub fn beginning(packet: &Packet) -> u32 {
+    let len = u32::from(packet.payload_len);
+    if len > QNAME_MAX + TYPE_AND_CLASS { QNAME_MAX + TYPE_AND_CLASS } else { len }
+}
+
 /// What [`note_message`] says of a query that has to be refused.
 pub const REFUSED: i32 = 2;
 
 crate::global! {
     /// 0 if there is no memory to work in, else as [`note_message`]. A function of its own, so that its buffers leave the stack.
     fn note_query(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
-        let len = u32::from(packet.payload_len);
-        let len = if len > QUESTION_MAX { QUESTION_MAX } else { len };
-        scratch::with_payload(skb, packet, len, Counter::QueriesUnreadable, |scratch, _| {
+        scratch::with_payload(skb, packet.payload.into(), beginning(packet), Counter::QueriesUnreadable, |scratch, _| {
             note_message(scratch.index, subject, &packet.destination, packet.source_port.into())
         })
     }
@@ -60,10 +67,7 @@ crate::global! {
             return 1;
         }
         let name = scratch.walk.value();
-        if masks.allow == 0
-            && refuses(subject.policy)
-            && !name::may_be_searched(&mut scratch.walk, subject.policy)
-        {
+        if refuses(subject.policy) && !may_be_asked(scratch, subject.policy) {
             return REFUSED;
         }
         let key = QueryKey { subject: subject.id, local_port: local_port as u16, id: header.id, resolver: *resolver };
@@ -73,15 +77,63 @@ crate::global! {
     }
 }
 
+/// A query, where names that no Allow rule matches are refused.
+pub enum Question {
+    /// It may pass.
+    Other,
+    /// Nobody can tell what it asks for, so it may not, and it cannot be answered.
+    Unreadable,
+    /// It has to be refused. Bytes of the header and the question, of which the answer is made.
+    Refused(u32),
+}
+
+/// Looks at the query in the message of a claimed scratch.
+#[inline(always)]
+pub fn question(scratch: &mut Scratch, policy: u32) -> Question {
+    match refused_question(scratch.index, policy) {
+        1 => Question::Other,
+        0 => Question::Unreadable,
+        end => Question::Refused(end as u32),
+    }
+}
+
+crate::global! {
+    /// 0, 1 or the end of a [`Question`].
+    fn refused_question(scratch: u32, policy: u32) -> i32 {
+        let Some(scratch) = scratch::claimed(scratch) else { return 0 };
+        let header = scratch.message.header();
+        if scratch.message.len < HEADER
+            || !header.is_query()
+            || !name::read(&mut scratch.walk, &scratch.message, HEADER)
+        {
+            return 0;
+        }
+        // Looking for search domains takes the walk on.
+        let end = scratch.walk.offset() as u32 + TYPE_AND_CLASS;
+        name::judge_name(&mut scratch.walk, policy);
+        if may_be_asked(scratch, policy) {
+            return 1;
+        }
+        if end > scratch.message.len { 0 } else { end as i32 }
+    }
+}
+
+/// Whether an Allow rule matches the name that was judged, or would without a search domain behind it.
+#[inline(always)]
+fn may_be_asked(scratch: &mut Scratch, policy: u32) -> bool {
+    scratch.walk.masks().allow != 0 || name::may_be_searched(&mut scratch.walk, policy)
+}
+
 /// Whether the policy refuses names that no Allow rule matches.
 #[inline(always)]
 pub fn refuses(policy: u32) -> bool {
     refusal(policy) != 0
 }
 
-/// A function of its own, so that its key leaves the stack.
-#[inline(never)]
-fn refusal(policy: u32) -> u32 {
-    // SAFETY: the value is read at once.
-    unsafe { SETTINGS.get(&policy) }.map_or(0, |settings| settings.refuse_unmatched)
+crate::global! {
+    /// The response code for them, or 0.
+    pub fn refusal(policy: u32) -> i32 {
+        // SAFETY: the value is read at once.
+        unsafe { SETTINGS.get(&policy) }.map_or(0, |settings| settings.refusal as i32)
+    }
 }

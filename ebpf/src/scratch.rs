@@ -11,7 +11,6 @@ use l7egg_ebpf_common::abi::{Counter, Learned, LearnedKey, Name, SCRATCH_PER_CPU
 use l7egg_ebpf_common::answer::{AnswerWalk, Message, QUERY_MAX, QueryStart};
 use l7egg_ebpf_common::learned::Atomics;
 use l7egg_ebpf_common::name::NameWalk;
-use l7egg_ebpf_common::packet::Packet;
 
 use crate::answer::Learning;
 use crate::atomic::{Bpf, swap};
@@ -76,12 +75,12 @@ pub fn with<T>(work: impl FnOnce(&mut Scratch) -> Result<T, Refusal>) -> Result<
 /// What [`with_payload`] says of a payload that is shorter than the packet says.
 pub const SHORT: i32 = -1;
 
-/// The same with the first `len` bytes of a datagram's payload as its message: what `work` says of it, and 0 if
+/// The same with the `len` bytes at `at`, the beginning of a datagram's payload, as its message: what `work` says of it, and 0 if
 /// no buffer is free. A payload that is shorter is counted as `unreadable`, and [`SHORT`].
 #[inline(always)]
 pub fn with_payload(
     skb: Skb,
-    packet: &Packet,
+    at: u32,
     len: u32,
     unreadable: Counter,
     work: impl FnOnce(&mut Scratch, &mut Message) -> i32,
@@ -90,7 +89,7 @@ pub fn with_payload(
         let message = &raw mut scratch.message;
         // SAFETY: the scratch is ours, and the message is one of its parts that nothing else touches.
         let message = unsafe { &mut *message };
-        if skb.copy(u32::from(packet.payload), len, message) {
+        if skb.copy(at, len, message) {
             Ok(work(scratch, message))
         } else {
             event::count(unreadable);

@@ -10,9 +10,9 @@ use l7egg_ebpf_common::packet::Packet;
 use crate::sock_addr::{SockAddr, is_unspecified};
 use crate::{Recalled, Refusal, asked as kept, destination, event, flow, listener, subject};
 
-/// Judges a datagram from this source, which may be unspecified.
+/// Judges a datagram. `source` is its source, which may be unspecified: asked last, because the stack is short.
 #[inline(always)]
-pub fn judge(asked: &SockAddr<'_>, source: Address) -> Result<(), Refusal> {
+pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) -> Result<(), Refusal> {
     // Without a policy the packets are held back, not refused.
     let Some(subject) = subject::current() else { return Ok(()) };
     if subject.has_socket_balancer {
@@ -23,21 +23,20 @@ pub fn judge(asked: &SockAddr<'_>, source: Address) -> Result<(), Refusal> {
         return Ok(());
     }
     let packet = asked.packet();
-    let allowed_by = match flow::recall(&subject, &packet) {
-        Recalled::Judged => return Ok(()),
-        Recalled::Earlier { name } => name,
-        Recalled::New => 0,
-    };
-    let port = packet.destination_port;
-    let judgement = destination::judge(&subject, &asked.address, protocol::UDP, port, allowed_by);
-    if judgement.verdict == Verdict::Allow || stays_here(asked.as_ptr(), &source, &packet) == 1 {
+    let mut name = 0;
+    if flow::recall(&subject, &packet, &mut name) == Recalled::Judged {
         return Ok(());
     }
-    if judgement.verdict == Verdict::Audit {
+    let port = packet.destination_port;
+    let verdict = destination::judge(&subject, &packet.destination, protocol::UDP, port, &mut name);
+    if verdict == Verdict::Allow || stays_here(asked.as_ptr(), &source(asked), &packet) == 1 {
+        return Ok(());
+    }
+    if verdict == Verdict::Audit {
         event::count(Counter::AuditDenied);
         event::refused_call(EventKind::AuditDenied, &subject, &packet);
         // So that its packet is not recorded once more.
-        flow::remember(&subject, &packet, judgement.name);
+        flow::remember(&subject, &packet, name);
         return Ok(());
     }
     event::refused_call(EventKind::Denied, &subject, &packet);

@@ -93,7 +93,7 @@ pub fn sent(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal>
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
         Next::Ended => Err(Refusal::Query),
         // Nobody can tell what it asks for.
-        Next::Unknown if query::refuses(subject.policy) => Err(Refusal::Query),
+        Next::Unknown if query::refuses(subject.policy) => Err(Refusal::Unreadable),
         Next::Unknown => Ok(()),
     }
 }
@@ -342,6 +342,13 @@ fn with_scratch<M>(half: *mut Half<M>, work: impl FnOnce(&mut Scratch) -> i32) -
     // SAFETY: claimed by this run.
     unsafe { (*half).ended |= (said & ENDED) as u64 };
     0
+}
+
+/// Whether a query was sent on the socket's connection that must not go on, so that nothing does.
+#[inline(always)]
+pub fn has_ended(socket: *mut bpf_sock) -> bool {
+    // SAFETY: the socket's own storage.
+    storage(socket, 0).is_some_and(|conversation| unsafe { (*conversation).sent.ended } != 0)
 }
 
 #[inline(always)]

@@ -40,10 +40,15 @@ pub enum Known {
 /// The pod that the program runs for.
 #[inline(always)]
 pub fn known() -> Known {
+    // SAFETY: the storage is there as long as the program is attached, and only user space writes it.
+    of(unsafe { (*SUBJECT.get_ptr_mut()).id })
+}
+
+/// The pod with this id.
+#[inline(always)]
+pub fn of(id: u32) -> Known {
     // Before the state: the agent writes them the other way round, so that nothing older passes for this generation.
     let generation = generation();
-    // SAFETY: the storage is there as long as the program is attached, and only user space writes it.
-    let id = unsafe { (*SUBJECT.get_ptr_mut()).id };
     let Some(state) = SUBJECTS.get_ptr_mut(id) else { return Known::Unconfigured };
     // SAFETY: an element of the array, aligned to its eight bytes. Read at once, as it is written.
     let state = SubjectState::from_word(Bpf::load(unsafe { &*state.cast::<AtomicU64>() }));

@@ -79,6 +79,20 @@ pub struct EnforcedPod {
     pub subject: u32,
 }
 
+/// What of a pod's interfaces has the backstop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cover {
+    /// The pod has no network of its own, or none yet.
+    NotYet,
+    /// Every one.
+    Whole,
+    /// Not those that have no other end on the host (ipvlan, macvlan, hardware).
+    Part {
+        /// Their names in the pod.
+        uncovered: Vec<String>,
+    },
+}
+
 /// The kernel's side of the agent.
 pub trait Datapath: Send {
     /// Every pod of this node that something is attached for, including what an earlier agent left.
@@ -91,6 +105,14 @@ pub trait Datapath: Send {
     /// When it fails, what was in force before still is.
     fn enforce(&mut self, pod_uid: &str, cgroup: &Path, policy: &CompiledPolicy)
     -> Result<(), DatapathError>;
+
+    /// Finds the pod's network, so that only what comes from there is believed, and puts the backstop on the host's
+    /// side of its interfaces. Called at every pass, because a pod's network may come later than its cgroup.
+    /// What the programs on the cgroup enforce does not depend on it.
+    fn cover(&mut self, pod_uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
+        let _ = (pod_uid, cgroup);
+        Ok(Cover::NotYet)
+    }
 
     /// Detaches the pod and forgets what it learned. Nothing happens for a pod that is not enforced.
     fn release(&mut self, pod_uid: &str) -> Result<(), DatapathError>;

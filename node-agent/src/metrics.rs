@@ -47,6 +47,7 @@ const COUNTER_NAMES: [&str; COUNTERS as usize] = [
     "queries_refused",
     "answers_dropped",
     "audit_denied",
+    "spoofed",
 ];
 
 /// Metrics that the agent's parts write to.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use l7egg_crds::{Dns, Mode};
+use l7egg_crds::{Dns, Mode, RefusalCode};
 
 use crate::{DomainName, Problem, Source};
 
@@ -32,6 +32,8 @@ impl ResolvConf {
 pub struct DnsSettings {
     /// Queries that no Allow rule matches do not leave.
     pub refuse_unmatched: bool,
+    /// What they are answered with.
+    pub refusal_code: RefusalCode,
     /// An answer is believed at least so long.
     pub min_ttl: Option<Duration>,
     /// An answer is believed at most so long.
@@ -51,6 +53,7 @@ impl DnsSettings {
             |time: fn(&Dns) -> Option<l7egg_crds::Duration>| written().filter_map(time).map(Duration::from);
         Self {
             refuse_unmatched: any_enforced && written().any(|dns| dns.refuse_unmatched),
+            refusal_code: written().filter_map(|dns| dns.refusal_code).max().unwrap_or_default(),
             min_ttl: times(|dns| dns.min_ttl).max(),
             max_ttl: times(|dns| dns.max_ttl).min(),
             ttl_grace: times(|dns| dns.ttl_grace).max(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
-use l7egg_e2e::probe::{self, Families, Race, Target};
+use l7egg_e2e::probe::{self, Families, Load, Race, Target};
 use l7egg_e2e::world;
 use serde::Serialize;
 
@@ -92,6 +92,21 @@ enum Command {
         #[arg(long, value_enum, default_value = "alternate")]
         families: Families,
     },
+    /// Look up and connect at a steady rate, by turns where it must succeed and where it must not; count what is wrong.
+    Load {
+        /// A target with {} for an index, that must be reached. Several take turns.
+        #[arg(long, required = true)]
+        allowed: Vec<String>,
+        /// The same, that must not.
+        #[arg(long, required = true)]
+        denied: Vec<String>,
+        /// Connections a second.
+        #[arg(long, default_value_t = 200)]
+        rate: u32,
+        /// How long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Echo on these ports of every address until SIGTERM.
     Serve {
         /// TCP ports.
@@ -147,6 +162,9 @@ fn main() -> anyhow::Result<()> {
         Command::Race { pattern, first, count, port, concurrency, timeout_ms, families } => {
             let race = Race { pattern, first, count, port, concurrency, timeout: ms(timeout_ms), families };
             print(&probe::race(&race)?);
+        }
+        Command::Load { allowed, denied, rate, seconds } => {
+            print(&probe::load(&Load { allowed, denied, rate, time: Duration::from_secs(seconds) }));
         }
         Command::Serve { tcp, udp } => tokio::runtime::Runtime::new()?.block_on(serve(&tcp, &udp))?,
     }

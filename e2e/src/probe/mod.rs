@@ -4,6 +4,7 @@
 mod connect;
 mod hold;
 mod icmp;
+mod load;
 mod outcome;
 mod percentiles;
 mod race;
@@ -12,6 +13,7 @@ mod watch;
 
 pub use connect::{ConnectReport, connect, connect_all, resolve};
 pub use hold::{HoldReport, hold};
+pub use load::{Load, LoadReport, load};
 pub use outcome::Outcome;
 pub use percentiles::Percentiles;
 pub use race::{Families, Race, RaceReport, race};

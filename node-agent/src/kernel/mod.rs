@@ -5,6 +5,7 @@
 //! maps/<NAME>           every map
 //! pods/<uid>/<hook>     a link for every hook of a pod
 //! shaped/<slot>-<uid>/  links on the interfaces of a pod with bandwidth limits
+//! interfaces/<uid>/…    its interfaces' host side
 //! ```
 
 mod automata;
@@ -12,6 +13,7 @@ mod collect;
 mod error;
 mod events;
 mod names;
+mod network;
 mod pods;
 mod policies;
 mod programs;
@@ -31,6 +33,7 @@ use l7egg_ebpf_common::name::hash_key;
 use l7egg_policy::CompiledPolicy;
 
 use self::error::kernel;
+use self::network::Networks;
 use self::pods::Pod;
 use self::policies::Policies;
 pub use self::programs::{HOOKS, Hook, Verified};
@@ -38,7 +41,7 @@ use self::programs::{Maps, Programs};
 use self::shaping::Shaping;
 use crate::clock::boot_ns;
 use crate::datapath::{
-    Counters, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled, ShapedCounts,
+    Counters, Cover, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled, ShapedCounts,
     ShapedPod,
 };
 use crate::shaping::Cap;
@@ -51,6 +54,7 @@ pub struct Kernel {
     policies: Policies,
     shaping: Shaping,
     pods: BTreeMap<String, Pod>,
+    networks: Networks,
     /// Policy id in force, by subject.
     in_force: BTreeMap<u32, u32>,
     /// Subjects whose connections from before the programs were attached are known.
@@ -88,6 +92,8 @@ impl Kernel {
         let last_subject = in_force.keys().copied().max().unwrap_or(0);
         // Programs were replaced: what they know of connections is to be looked at again.
         maps.begin_generation().map_err(kernel("writing map GENERATION"))?;
+        network::forget_unknown(&mut maps, |subject| in_force.contains_key(&subject))?;
+        let networks = Networks::open(directory.join("interfaces"))?;
         let mut kernel = Self {
             directory,
             programs,
@@ -95,6 +101,7 @@ impl Kernel {
             policies,
             shaping,
             pods,
+            networks,
             in_force,
             classified,
             released: BTreeSet::new(),
@@ -224,8 +231,14 @@ impl Datapath for Kernel {
         }
     }
 
+    fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
+        let Some(pod) = self.pods.get(uid) else { return Ok(Cover::NotYet) };
+        self.networks.cover(&self.programs, &mut self.maps, uid, cgroup, pod.subject)
+    }
+
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {
         let Some(pod) = self.pods.remove(uid) else { return Ok(()) };
+        self.networks.release(&mut self.maps, uid, pod.subject)?;
         // Detached first: a program without a policy drops.
         pods::remove_pins(&self.pins(uid));
         self.maps
@@ -319,8 +332,11 @@ impl Datapath for Kernel {
 pub fn remove_everything(bpffs: &Path) -> Result<(), DatapathError> {
     let root = bpffs.join("l7egg");
     let unshaped = shaping::unshape_all(&directory(bpffs));
+    let versions = || fs::read_dir(&root).into_iter().flatten().flatten();
+    let uncovered: Result<Vec<()>, _> =
+        versions().map(|version| network::detach_all(&version.path().join("interfaces"))).collect();
     match fs::remove_dir_all(&root) {
-        Ok(()) => unshaped,
+        Ok(()) => uncovered.and(unshaped),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(kernel(format!("removing {}", root.display()))(error)),
     }

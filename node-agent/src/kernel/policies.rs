@@ -9,6 +9,7 @@ use aya::maps::lpm_trie::Key;
 use l7egg_ebpf_common::abi::{
     CidrData, NameVerdictKey, PatternKey, PolicySettings, PortData, ResolverKey, UNSET,
 };
+use l7egg_crds::RefusalCode;
 use l7egg_ebpf_common::name;
 use l7egg_policy::{CompiledPolicy, DnsSettings};
 
@@ -177,8 +178,16 @@ fn settings(dns: &DnsSettings) -> PolicySettings {
         min_ttl_ns: ns(dns.min_ttl),
         max_ttl_ns: ns(dns.max_ttl),
         ttl_grace_ns: ns(dns.ttl_grace),
-        refuse_unmatched: dns.refuse_unmatched.into(),
+        refusal: if dns.refuse_unmatched { rcode(dns.refusal_code) } else { 0 },
         reserved: 0,
+    }
+}
+
+/// RFC 1035 §4.1.1.
+fn rcode(code: RefusalCode) -> u32 {
+    match code {
+        RefusalCode::Refused => 5,
+        RefusalCode::NxDomain => 3,
     }
 }
 

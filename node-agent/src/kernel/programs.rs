@@ -8,8 +8,9 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, RingBuf
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
-    CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name, NameMasks, NameVerdictKey,
-    PatternKey, PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU, SubjectState,
+    AddressKey, Attached, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name,
+    NameMasks, NameVerdictKey, Network, PatternKey, PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU,
+    SubjectState,
 };
 
 use l7egg_ebpf_common::automaton::{Extent, State};
@@ -31,7 +32,8 @@ pub struct Hook {
 
 /// In the order of attaching. Marks and lessons come before judgement, so that nothing that was going on is
 /// judged without them.
-pub const HOOKS: [Hook; 7] = [
+pub const HOOKS: [Hook; 8] = [
+    Hook { name: "created", attach_type: 2 },
     Hook { name: "ingress", attach_type: 0 },
     Hook { name: "accepted", attach_type: 3 },
     Hook { name: "egress", attach_type: 1 },
@@ -53,7 +55,7 @@ impl Hook {
 pub const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 21] = [
+const PINNED: [&str; 28] = [
     "CONFIG",
     "SUBJECT",
     "SUBJECTS",
@@ -74,8 +76,17 @@ const PINNED: [&str; 21] = [
     "CONNECTIONS",
     "ASKED",
     "INHERITED",
+    "ARRIVING",
+    "NETWORKS",
+    "NETNS",
+    "ATTACHED",
+    "ADDRESSES",
+    "INBOUND",
+    "FRAGMENTS",
     "DNS_STREAMS",
 ];
+/// Programs on interfaces.
+const CLASSIFIERS: [&str; 2] = ["entering", "leaving"];
 const PINNED_COUNTERS: [&str; 2] = ["COUNTS", "EVENTS"];
 
 /// The maps that user space uses.
@@ -96,6 +107,9 @@ pub struct Maps {
     pub name_verdicts: HashMap<MapData, NameVerdictKey, Masks>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
     pub inherited: HashMap<MapData, u64, Connection>,
+    pub networks: Array<MapData, Network>,
+    pub attached: HashMap<MapData, u32, Attached>,
+    pub addresses: HashMap<MapData, AddressKey, u8>,
     pub counts: PerCpuArray<MapData, u64>,
     pub events: Option<RingBuf<MapData>>,
     /// `SUBJECT`: cgroup storage, by cgroup and attach type.
@@ -137,8 +151,8 @@ pub fn load(directory: &Path) -> Result<(Programs, Maps), DatapathError> {
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(kernel(format!("loading the kernel programs with their maps in {}", directory.display())))?;
-    for hook in HOOKS {
-        load_program(&mut ebpf, hook.name)?;
+    for name in names() {
+        load_program(&mut ebpf, name)?;
     }
     let maps = take_maps(&mut ebpf)?;
     Ok((Programs { ebpf }, maps))
@@ -164,6 +178,7 @@ impl Programs {
         let program = self.ebpf.program(hook.name).ok_or_else(|| missing("program", hook.name))?;
         let fd = match program {
             Program::CgroupSkb(program) => program.fd(),
+            Program::CgroupSock(program) => program.fd(),
             Program::SockOps(program) => program.fd(),
             Program::CgroupSockAddr(program) => program.fd(),
             _ => return Err(missing("program", hook.name)),
@@ -178,14 +193,23 @@ impl Programs {
         Ok(info.id())
     }
 
+    /// A program for interfaces.
+    pub fn classifier(&self, name: &str) -> Result<BorrowedFd<'_>, DatapathError> {
+        match self.ebpf.program(name) {
+            Some(Program::SchedClassifier(program)) => {
+                program.fd().map(AsFd::as_fd).map_err(kernel(format!("using program {name}")))
+            }
+            _ => Err(missing("program", name)),
+        }
+    }
+
     /// What the verifier says of each.
     pub fn verified(&self) -> Result<Vec<Verified>, DatapathError> {
-        HOOKS
-            .iter()
-            .map(|hook| {
-                let program = self.ebpf.program(hook.name).ok_or_else(|| missing("program", hook.name))?;
-                let info = program.info().map_err(kernel(format!("asking about program {}", hook.name)))?;
-                Ok(Verified { program: hook.name, instructions: info.verified_instruction_count() })
+        names()
+            .map(|name| {
+                let program = self.ebpf.program(name).ok_or_else(|| missing("program", name))?;
+                let info = program.info().map_err(kernel(format!("asking about program {name}")))?;
+                Ok(Verified { program: name, instructions: info.verified_instruction_count() })
             })
             .collect()
     }
@@ -196,10 +220,16 @@ impl Programs {
     }
 }
 
+fn names() -> impl Iterator<Item = &'static str> {
+    HOOKS.iter().map(|hook| hook.name).chain(CLASSIFIERS)
+}
+
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
     let program = ebpf.program_mut(name).ok_or_else(|| missing("program", name))?;
     let mut load = || match program {
         Program::CgroupSkb(program) => Ok(program.load()),
+        Program::CgroupSock(program) => Ok(program.load()),
+        Program::SchedClassifier(program) => Ok(program.load()),
         Program::SockOps(program) => Ok(program.load()),
         Program::CgroupSockAddr(program) => Ok(program.load()),
         _ => Err(missing("program", name)),
@@ -267,6 +297,9 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         name_verdicts: take!("NAME_VERDICTS"),
         flows: take!("FLOWS"),
         inherited: take!("INHERITED"),
+        networks: take!("NETWORKS"),
+        attached: take!("ATTACHED"),
+        addresses: take!("ADDRESSES"),
         counts: take!("COUNTS"),
         events: Some(take!("EVENTS")),
         subject: take!("SUBJECT"),

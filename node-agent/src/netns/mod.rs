@@ -8,6 +8,7 @@
 //! Everything here blocks for microseconds to a few milliseconds, and works by interface index in the network
 //! namespace of the calling thread. Only [`Netns::run`] changes that, on a thread of its own.
 
+mod addresses;
 mod clsact;
 mod error;
 mod find;
@@ -18,6 +19,7 @@ pub mod peers;
 mod rtnetlink;
 pub mod tc;
 
+pub use addresses::{addresses, cookie};
 pub use error::NetnsError;
 pub use find::{PodNetwork, all_of_processes, find};
 pub use interfaces::{Interface, interfaces};

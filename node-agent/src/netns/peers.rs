@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::error::refused;
-use super::tc::{self, Method, Program, Target};
+use super::tc::{self, Direction, Method, Program, Target};
 use super::{Interface, Netns, NetnsError, interfaces};
 
 /// What a program on the host's side sees of a pod.
@@ -64,10 +64,23 @@ pub fn attach(
 /// # Errors
 /// The kernel refuses.
 pub fn detach(program: Program<'_>, host: &Netns, pins: &Path) -> Result<(), NetnsError> {
+    detach_named(program.name, program.direction, host, pins)
+}
+
+/// The same for who has no program at hand.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn detach_named(
+    program: &str,
+    direction: Direction,
+    host: &Netns,
+    pins: &Path,
+) -> Result<(), NetnsError> {
     for name in names(pins)? {
         let interface = name.rsplit('-').next().and_then(|index| index.parse().ok());
         if let Some(interface) = interface {
-            tc::detach(program.name, program.direction, Target::new(interface, host, pins))?;
+            tc::detach(program, direction, Target::new(interface, host, pins))?;
         }
     }
     forget(pins, &[])?;

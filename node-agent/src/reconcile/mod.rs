@@ -17,7 +17,7 @@ use crate::{
     assignment::{AssignmentKey, egg_name},
     causes::causes,
     cgroup::{CgroupEvent, PodCgroups},
-    datapath::{Datapath, DatapathError, EnforcedPod, Settled, ShapedCounts},
+    datapath::{Cover, Datapath, DatapathError, EnforcedPod, Settled, ShapedCounts},
     desired::{Desired, DesiredPod, Failure, desired},
     explain::Explainer,
     inventory::Inventory,
@@ -76,6 +76,8 @@ pub struct Reconciler<D> {
     /// Assignments that were said to be unreadable, with the reason.
     told_unreadable: BTreeMap<AssignmentKey, String>,
     told_unknown: bool,
+    /// Pods without a backstop that were told.
+    told_uncovered: BTreeSet<String>,
 }
 
 impl<D: Datapath> Reconciler<D> {
@@ -98,6 +100,7 @@ impl<D: Datapath> Reconciler<D> {
             told_unsettled: false,
             told_unreadable: BTreeMap::new(),
             told_unknown: false,
+            told_uncovered: BTreeSet::new(),
         }
     }
 
@@ -179,9 +182,11 @@ impl<D: Datapath> Reconciler<D> {
             operations.iter().for_each(|operation| self.perform(operation));
             self.enforced()?
         };
+        enforced.iter().for_each(|pod| self.cover(&pod.uid));
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));
         self.unshaped.retain(|uid, _| self.desired.pods.contains_key(uid));
+        self.told_uncovered.retain(|uid| self.desired.pods.contains_key(uid));
         self.timeline
             .retain(|uid| self.cgroups.pods.contains_key(uid) || self.desired.pods.contains_key(uid));
         if let Ok(counters) = self.datapath.counters() {
@@ -344,6 +349,28 @@ impl<D: Datapath> Reconciler<D> {
                 uid,
                 lost,
                 "map INHERITED is full: connections that came in before the pod's first Egg are judged as the pod's own"
+            );
+        }
+    }
+
+    /// What the cgroup's programs do not see needs the pod's interfaces, which may come later.
+    fn cover(&mut self, uid: &str) {
+        let Some(cgroup) = self.cgroups.pods.get(uid) else { return };
+        let trouble = match self.datapath.cover(uid, &cgroup.path) {
+            Ok(Cover::NotYet | Cover::Whole) => return,
+            Ok(Cover::Part { uncovered }) => {
+                format!("no other end on the host: {}", uncovered.join(", "))
+            }
+            Err(error) => causes(&error),
+        };
+        if self.told_uncovered.insert(uid.to_owned()) {
+            let (pod, eggs) = self.name(uid);
+            tracing::warn!(
+                pod,
+                uid,
+                eggs,
+                trouble,
+                "frames that the pod writes straight to its interface (CAP_NET_RAW) are not seen"
             );
         }
     }

@@ -4,9 +4,11 @@
 
 mod aliases;
 mod audit;
+mod backstop;
 mod datagrams;
 mod destinations;
 mod forged;
+#[allow(dead_code)] // The other suites use all of it.
 mod harness;
 mod inbound;
 mod load;

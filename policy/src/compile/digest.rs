@@ -45,8 +45,8 @@ pub(super) fn of(policy: &CompiledPolicy) -> [u8; 32] {
     for resolver in &policy.resolvers {
         hash.update(resolver.to_be_bytes());
     }
-    let DnsSettings { refuse_unmatched, min_ttl, max_ttl, ttl_grace } = policy.dns;
-    hash.update([u8::from(refuse_unmatched)]);
+    let DnsSettings { refuse_unmatched, refusal_code, min_ttl, max_ttl, ttl_grace } = policy.dns;
+    hash.update([u8::from(refuse_unmatched), refusal_code as u8]);
     for time in [min_ttl, max_ttl, ttl_grace] {
         hash.update(time.map_or(u128::MAX, |time| time.as_nanos()).to_be_bytes());
     }

@@ -38,7 +38,9 @@ impl Tally {
             return Line::Frame;
         }
         if let Some((name, result)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
-            return self.result(name.trim_end_matches(" - should panic"), result);
+            // Other harnesses put the results below each other.
+            let name = name.trim_end().trim_end_matches(" - should panic");
+            return self.result(name, result);
         }
         let frame = ["running ", "successes:", "failures:", "test result: "]
             .iter()
@@ -69,7 +71,8 @@ impl Tally {
         } else if result.starts_with("FAILED") {
             self.failed.push(name.to_owned());
         } else if let Some(reason) = result.strip_prefix("ignored") {
-            let reason = reason.strip_prefix(", ").unwrap_or("marked #[ignore] without a reason");
+            let reason = reason.strip_prefix(", ").or_else(|| reason.strip_prefix(" (")?.strip_suffix(')'));
+            let reason = reason.unwrap_or("marked #[ignore] without a reason");
             self.skipped.push((name.to_owned(), reason.to_owned()));
         }
         Line::Result
@@ -81,11 +84,12 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = "
-running 5 tests
+running 6 tests
 test names::exact ... ok
 test names::refused - should panic ... ok
 test no_fq ... ok
 test pacing ... ignored, needs sch_fq
+test padded   ... ignored (out of scope)
 test wrong ... FAILED
 
 successes:
@@ -108,7 +112,7 @@ skipped: not a reason, the test failed
 failures:
     wrong
 
-test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+test result: FAILED. 3 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s
 ";
 
     fn pair(name: &str, reason: &str) -> (String, String) {
@@ -125,7 +129,11 @@ test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; 
         assert_eq!(tally.failed, ["wrong"]);
         assert_eq!(
             tally.skipped,
-            [pair("pacing", "needs sch_fq"), pair("no_fq", "this kernel has no sch_fq")]
+            [
+                pair("pacing", "needs sch_fq"),
+                pair("padded", "out of scope"),
+                pair("no_fq", "this kernel has no sch_fq"),
+            ]
         );
     }
 

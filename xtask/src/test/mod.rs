@@ -8,6 +8,7 @@ mod kernel_tier;
 mod libtest;
 mod report;
 mod runner;
+mod suites;
 mod unit_tier;
 
 use std::path::PathBuf;
@@ -32,6 +33,10 @@ enum Tier {
     Kernel,
     /// DNS with real clients and real resolvers: a table of what works
     Conformance,
+    /// Every way out of a pod that we know, tried by an attacker inside
+    Adversary,
+    /// A minute of traffic while the agent is killed and the policy changes every second
+    Chaos,
     /// The operator on a real API server
     Operator,
     /// The product on a real cluster
@@ -48,6 +53,7 @@ Examples:
   cargo xtask test unit
   cargo xtask test conformance
   cargo xtask test kernel --kernels 6.12 -- learns_names       only tests with this in their name
+  cargo xtask test adversary --kernels -- frames::             only ways of this family, on this kernel
   cargo xtask cluster up; cargo xtask test e2e --dir /tmp/l7egg-cluster
 
 A test that cannot run prints a line `skipped: REASON` and returns; it is counted and listed as skipped.
@@ -56,7 +62,7 @@ pub struct TestArgs {
     /// Which tiers
     #[arg(value_enum, default_values = ["all"])]
     tiers: Vec<Tier>,
-    /// Debian kernels for the kernel tier besides this machine's; without a value, none
+    /// Debian kernels for the kernel and adversary tiers besides this machine's; without a value, none
     #[arg(long, value_delimiter = ',', num_args = 0..=1, default_value = "6.1,6.12")]
     kernels: Vec<String>,
     /// Try the kernel tier on 5.10, 6.18 and the newest too; these do not decide the result
@@ -107,6 +113,14 @@ pub fn run(args: &TestArgs) -> Result<()> {
     }
     if wanted(Tier::Conformance) {
         report.add(conformance_tier::run(&args.filter));
+    }
+    if wanted(Tier::Adversary) {
+        // In VMs it takes an hour: only where it is asked for by name.
+        let kernels = if args.tiers.contains(&Tier::Adversary) { &args.kernels[..] } else { &[] };
+        suites::run(&mut report, "adversary", kernels, &args.filter);
+    }
+    if wanted(Tier::Chaos) && args.filter.is_empty() {
+        suites::run(&mut report, "chaos", &[], &[]);
     }
     if on_cluster && let Err(error) = run_on_cluster(&mut report, args, &wanted) {
         report.add(Row::unable("cluster", &error));

@@ -58,7 +58,11 @@ fn watch(tier: &str, mut command: Command, limit: u64, show: Show, tally: &mut T
         failures = (failures || line == "failures:") && !line.starts_with("test result: ");
         let wanted = match show {
             Show::Failures => failures || line.ends_with(" ... FAILED"),
-            Show::Results => kind == Line::Result || line.starts_with("verified "),
+            Show::Results => {
+                let is_sum =
+                    ["verified ", "adversary: ", "chaos: "].iter().any(|start| line.starts_with(start));
+                failures || kind == Line::Result || is_sum
+            }
             Show::Everything => failures || kind != Line::Frame && !is_log(line) && !line.is_empty(),
         };
         if wanted {

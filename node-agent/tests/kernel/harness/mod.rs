@@ -6,7 +6,7 @@ mod socket_balancer;
 pub mod traffic;
 mod verdict_program;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use aya::maps::{HashMap, Map, MapData};
 pub use bpffs::Bpffs;
 use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::{ABI_VERSION, Name};
-use l7egg_node_agent::datapath::{Datapath, DatapathError, DatapathSettings};
+use l7egg_node_agent::datapath::{Cover, Datapath, DatapathError, DatapathSettings};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
-pub use pod::{POD4, POD6, Pod, cgroup2_root};
+pub use pod::{Link, POD4, POD6, Pod, cgroup2_root};
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
 
@@ -37,9 +37,21 @@ pub struct Setup {
 impl Setup {
     /// A pod that no policy is enforced for.
     pub fn new() -> Self {
-        let bpffs = Bpffs::new();
-        let kernel = Kernel::open(&settings(&bpffs)).unwrap_or_else(fail);
-        Self { kernel, pod: Pod::new(), bpffs }
+        Self::with_link(Link::Direct)
+    }
+
+    /// The same with its world elsewhere.
+    pub fn with_link(link: Link) -> Self {
+        let (bpffs, pod) = (Bpffs::new(), Pod::with_link(link));
+        let kernel = on_host(&pod, || Kernel::open(&settings(&bpffs))).unwrap_or_else(fail);
+        Self { kernel, pod, bpffs }
+    }
+
+    /// A pod with this policy in force, and the backstop on its node.
+    pub fn on_node(yaml: &str) -> Self {
+        let mut setup = Self::with_link(Link::ByNode);
+        setup.enforce(yaml);
+        setup
     }
 
     /// A pod with this policy in force.
@@ -53,6 +65,22 @@ impl Setup {
     pub fn enforce(&mut self, yaml: &str) {
         let policy = policy(yaml);
         self.kernel.enforce(self.pod.uid(), self.pod.cgroup(), &policy).unwrap_or_else(fail);
+        if self.pod.link() == Link::ByNode {
+            let (kernel, pod) = (&mut self.kernel, &self.pod);
+            let cover = on_host(pod, || kernel.cover(pod.uid(), pod.cgroup())).unwrap_or_else(fail);
+            assert_eq!(cover, Cover::Whole);
+        }
+    }
+
+    /// Where its programs and maps are pinned.
+    pub fn bpffs(&self) -> &Path {
+        self.bpffs.path()
+    }
+
+    /// Lets the pod go.
+    pub fn release(&mut self) {
+        let (kernel, pod) = (&mut self.kernel, &self.pod);
+        on_host(pod, || kernel.release(pod.uid())).unwrap_or_else(fail);
     }
 
     /// Looks at the pod's connections, as the agent does after it has enforced a policy; how many were reset.
@@ -80,7 +108,15 @@ impl Setup {
 
     /// Another agent takes over, as after a restart.
     pub fn restart_agent(&mut self) {
-        self.kernel = Kernel::open(&settings(&self.bpffs)).unwrap_or_else(fail);
+        self.kernel = on_host(&self.pod, || Kernel::open(&settings(&self.bpffs))).unwrap_or_else(fail);
+    }
+}
+
+/// Works in the network namespace of the pod's node, if there is one.
+fn on_host<T: Send>(pod: &Pod, work: impl FnOnce() -> T + Send) -> T {
+    match pod.link() {
+        Link::Direct => work(),
+        Link::ByNode => pod.node_netns().run(work).expect("to work in the node's namespace"),
     }
 }
 
@@ -101,8 +137,13 @@ pub fn resolv_conf() -> ResolvConf {
 
 /// Settings with short TTLs.
 pub fn settings(bpffs: &Bpffs) -> DatapathSettings {
+    settings_in(bpffs.path())
+}
+
+/// The same for a bpffs that another process has mounted.
+pub fn settings_in(bpffs: &Path) -> DatapathSettings {
     DatapathSettings {
-        bpffs: bpffs.path().into(),
+        bpffs: bpffs.into(),
         min_ttl: Duration::from_secs(2),
         max_ttl: Duration::from_secs(3600),
         ttl_grace: Duration::ZERO,
@@ -121,7 +162,7 @@ pub fn unique() -> String {
 }
 
 /// A binary of the e2e crate, which is built beside this test.
-fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let path = test.ancestors().nth(2).expect("target/<profile>/deps").join(name);
     assert!(path.exists(), "{} is missing: run `cargo build -p l7egg-e2e`", path.display());

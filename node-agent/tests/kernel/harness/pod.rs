@@ -16,24 +16,42 @@ pub const POD4: &str = "10.77.0.2";
 /// The same over IPv6.
 pub const POD6: &str = "fd77::2";
 
+/// Where the world is, seen from the pod's interface.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// At its other end.
+    Direct,
+    /// Behind a node that the pod's interface leads to, which bridges as a CNI plugin's bridge does: whatever the
+    /// node lets in arrives in the world.
+    ByNode,
+}
+
 /// A pod and its world.
 pub struct Pod {
     name: String,
     cgroup: PathBuf,
     world: Child,
+    /// The process that every pod begins with, and by which its network is found.
+    sandbox: Option<Child>,
+    link: Link,
 }
 
 impl Pod {
-    /// Makes the namespaces, the cgroup, and starts the world.
+    /// One at the other end of its interface.
     pub fn new() -> Self {
+        Self::with_link(Link::Direct)
+    }
+
+    /// Makes the namespaces, the cgroup, and starts the world.
+    pub fn with_link(link: Link) -> Self {
         let name = format!("l7k-{}", unique());
         let (pod, world) = (format!("{name}p"), format!("{name}w"));
         run("ip", &["netns", "add", &pod]);
         run("ip", &["netns", "add", &world]);
-        run(
-            "ip",
-            &["-n", &pod, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &world],
-        );
+        match link {
+            Link::Direct => veth(&pod, "eth0", &world, "eth0"),
+            Link::ByNode => by_node(&pod, &format!("{name}n"), &world),
+        }
         for (ns, four, six) in [(&pod, "10.77.0.2/24", "fd77::2/64"), (&world, "10.77.0.1/24", "fd77::1/64")]
         {
             run("ip", &["-n", ns, "link", "set", "lo", "up"]);
@@ -54,15 +72,23 @@ impl Pod {
             .stderr(Stdio::null())
             .spawn()
             .expect("the test world");
-        let pod = Self { name, cgroup, world: server };
+        let mut pod = Self { name, cgroup, world: server, sandbox: None, link };
         pod.set_resolv_conf(&format!("nameserver {}\n", RESOLVERS[0]));
         pod.wait_for_world();
+        if link == Link::ByNode {
+            pod.sandbox = Some(pod.command("sleep".as_ref(), &["infinity"]).spawn().expect("a sandbox"));
+        }
         pod
     }
 
     /// Uid of the pod.
     pub fn uid(&self) -> &str {
         &self.name
+    }
+
+    /// Where its world is.
+    pub fn link(&self) -> Link {
+        self.link
     }
 
     /// Directory of its cgroup.
@@ -80,15 +106,21 @@ impl Pod {
         Netns::open(&PathBuf::from(format!("/run/netns/{}w", self.name))).expect("the world's namespace")
     }
 
+    /// The node's, where there is one between the two: the other end of the pod's interface is in it.
+    pub fn node_netns(&self) -> Netns {
+        Netns::open(&PathBuf::from(format!("/run/netns/{}n", self.name))).expect("the node's namespace")
+    }
+
     /// A command that will run in the pod's cgroup and network namespace.
     pub fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+        self.command_in(&self.cgroup, program, arguments)
+    }
+
+    /// A command that will run in a cgroup and in the pod's network namespace.
+    pub fn command_in(&self, cgroup: &Path, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ >\"$0\" && exec ip netns exec \"$@\""]);
-        command
-            .arg(self.cgroup.join("cgroup.procs"))
-            .arg(format!("{}p", self.name))
-            .arg(program)
-            .args(arguments);
+        command.arg(cgroup.join("cgroup.procs")).arg(format!("{}p", self.name)).arg(program).args(arguments);
         command
     }
 
@@ -188,6 +220,11 @@ impl Pod {
         command
     }
 
+    /// Sets one of the settings of the pod's network namespace.
+    pub fn sysctl(&self, setting: &str) {
+        run("ip", &["netns", "exec", &format!("{}p", self.name), "sysctl", "-qw", setting]);
+    }
+
     /// Makes the world send packets of one segment only, as they come over a real network.
     pub fn without_offload(&self) {
         run("ip", &["-n", &format!("{}w", self.name), "link", "set", "eth0", "gso_max_segs", "1"]);
@@ -207,6 +244,10 @@ impl Drop for Pod {
     fn drop(&mut self) {
         let _ = self.world.kill();
         let _ = self.world.wait();
+        if let Some(sandbox) = &mut self.sandbox {
+            let _ = sandbox.kill();
+            let _ = sandbox.wait();
+        }
         let deadline = Instant::now() + Duration::from_secs(5);
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
         while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < deadline {
@@ -215,10 +256,28 @@ impl Drop for Pod {
         for parent in self.cgroup.ancestors().skip(1).take(2) {
             let _ = fs::remove_dir(parent);
         }
-        for ns in ["p", "w"] {
+        let namespaces: &[&str] = if self.link == Link::ByNode { &["p", "n", "w"] } else { &["p", "w"] };
+        for ns in namespaces {
             let _ = Command::new("ip").args(["netns", "del", &format!("{}{ns}", self.name)]).status();
         }
         let _ = fs::remove_dir_all(PathBuf::from("/etc/netns").join(format!("{}p", self.name)));
+    }
+}
+
+fn veth(one: &str, name: &str, other: &str, other_name: &str) {
+    run("ip", &["-n", one, "link", "add", name, "type", "veth", "peer", "name", other_name, "netns", other]);
+}
+
+fn by_node(pod: &str, node: &str, world: &str) {
+    run("ip", &["netns", "add", node]);
+    veth(pod, "eth0", node, "pod");
+    veth(world, "eth0", node, "world");
+    run("ip", &["-n", node, "link", "add", "bridge", "type", "bridge", "mcast_snooping", "0"]);
+    for port in ["pod", "world"] {
+        run("ip", &["-n", node, "link", "set", port, "master", "bridge"]);
+    }
+    for device in ["lo", "bridge", "pod", "world"] {
+        run("ip", &["-n", node, "link", "set", device, "up"]);
     }
 }
 

@@ -1,0 +1,194 @@
+//! What is on a pod's interface besides packets with ports: neighbours' questions, control messages, fragments.
+
+use crate::abi::{Address, is_v4, mapped, protocol};
+use crate::packet::{Bytes, Packet};
+
+/// Ethertypes (IEEE 802, <https://www.iana.org/assignments/ieee-802-numbers>).
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// ARP (RFC 826).
+    pub const ARP: u16 = 0x0806;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+}
+
+/// Bytes of an Ethernet header.
+pub const ETHERNET: usize = 14;
+/// Bytes of an ARP message for IPv4 on Ethernet (RFC 826).
+pub const ARP: usize = 28;
+/// IGMP (RFC 3376).
+const IGMP: u8 = 2;
+
+/// What a packet without ports is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Nothing that is known here: a packet like any other.
+    Other,
+    /// Of the link itself and for nobody beyond: neighbour discovery (RFC 4861), multicast membership (RFC 3376,
+    /// RFC 3810). A router does not pass it on, whatever its destination is.
+    Link,
+    /// An echo request with this identifier (RFC 792, RFC 4443).
+    EchoRequest(u16),
+    /// An echo reply with this identifier.
+    EchoReply(u16),
+    /// An error about a packet, which it quotes from this offset on.
+    Error(usize),
+}
+
+/// Says what a packet is for.
+#[inline(always)]
+pub fn control<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Control {
+    let four = is_v4(&packet.destination);
+    if packet.protocol == IGMP && four {
+        let ttl = bytes.read::<1>(8).unwrap_or([0]);
+        let is_link = ttl[0] == 1 && packet.destination[12] & 0xf0 == 0xe0;
+        return if is_link { Control::Link } else { Control::Other };
+    }
+    if packet.protocol != protocol::ICMP {
+        return Control::Other;
+    }
+    let at = packet.transport as usize;
+    let Some([kind, _, _, _, high, low]) = bytes.read::<6>(at) else { return Control::Other };
+    let ident = u16::from_be_bytes([high, low]);
+    match (four, kind) {
+        (true, 8) | (false, 128) => Control::EchoRequest(ident),
+        (true, 0) | (false, 129) => Control::EchoReply(ident),
+        // Unreachable, time exceeded, parameter problem; packet too big.
+        (true, 3 | 11 | 12) | (false, 1..=4) => Control::Error(at + 8),
+        (false, 133 | 135 | 136) if hops(bytes) == 255 => Control::Link,
+        (false, 131 | 132 | 143) if hops(bytes) == 1 && packet.destination[0] == 0xff => Control::Link,
+        _ => Control::Other,
+    }
+}
+
+#[inline(always)]
+fn hops<B: Bytes + ?Sized>(bytes: &B) -> u8 {
+    bytes.read::<1>(7).unwrap_or([0])[0]
+}
+
+/// Who says to be where, in an ARP message of `len` bytes; `None` if it is not one for IPv4 on Ethernet, or has
+/// something behind it.
+#[inline(always)]
+pub fn arp_sender<B: Bytes + ?Sized>(bytes: &B, len: usize) -> Option<Address> {
+    if len != ARP || bytes.read::<6>(0)? != [0, 1, 0x08, 0x00, 6, 4] {
+        return None;
+    }
+    Some(mapped(bytes.read::<4>(14)?))
+}
+
+/// A packet in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// Which packet.
+    pub ident: u32,
+    /// Whether it is the piece with the ports.
+    pub is_first: bool,
+}
+
+/// Whether a packet is a piece of one. In IPv6 the fragment header must be the first extension, as Linux writes it.
+#[inline(always)]
+pub fn fragment<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<Fragment> {
+    if is_v4(&packet.destination) {
+        let [a, b, flags, low] = bytes.read::<4>(4)?;
+        let offset = u16::from_be_bytes([flags & 0x1f, low]);
+        let more = flags & 0x20 != 0;
+        let ident = u32::from(u16::from_be_bytes([a, b]));
+        return (more || offset != 0).then_some(Fragment { ident, is_first: offset == 0 });
+    }
+    if bytes.read::<1>(6)? != [44] {
+        return None;
+    }
+    let [_, _, high, low, a, b, c, d] = bytes.read::<8>(40)?;
+    let is_first = u16::from_be_bytes([high, low]) & 0xfff8 == 0;
+    Some(Fragment { ident: u32::from_be_bytes([a, b, c, d]), is_first })
+}
+
+/// A packet in a packet.
+pub struct Quoted<'a, B: ?Sized> {
+    /// The outer one.
+    pub outer: &'a B,
+    /// Where the inner one begins.
+    pub at: usize,
+}
+
+impl<B: Bytes + ?Sized> Bytes for Quoted<'_, B> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.outer.read(self.at + offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::parse;
+
+    fn v4(number: u8, ttl: u8, destination: [u8; 4], fragment: u16, body: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 0, 0x12, 0x34, 0, 0, ttl, number, 0, 0, 10, 0, 0, 1];
+        packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+        packet.extend(destination);
+        packet.extend(body);
+        packet
+    }
+
+    fn v6(next: u8, hops: u8, destination: u8, body: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0u8; 40];
+        (packet[0], packet[6], packet[7], packet[24]) = (0x60, next, hops, destination);
+        packet.extend(body);
+        packet
+    }
+
+    fn control_of(bytes: &[u8]) -> Control {
+        control(bytes, &parse(bytes).unwrap())
+    }
+
+    #[test]
+    fn control_messages_are_known() {
+        let echo = [8, 0, 0, 0, 0x77, 0x01, 0, 0];
+        assert_eq!(control_of(&v4(1, 64, [192, 0, 2, 1], 0, &echo)), Control::EchoRequest(0x7701));
+        assert_eq!(control_of(&v6(58, 64, 0x20, &[129, 0, 0, 0, 0, 7])), Control::EchoReply(7));
+        assert_eq!(control_of(&v4(1, 64, [192, 0, 2, 1], 0, &[3, 1, 0, 0, 0, 0])), Control::Error(28));
+        assert_eq!(control_of(&v6(58, 255, 0xff, &[135, 0, 0, 0, 0, 0])), Control::Link);
+        assert_eq!(control_of(&v6(58, 64, 0xff, &[135, 0, 0, 0, 0, 0])), Control::Other, "it came from afar");
+        assert_eq!(control_of(&v6(58, 1, 0xff, &[143, 0, 0, 0, 0, 0])), Control::Link);
+        assert_eq!(
+            control_of(&v6(58, 255, 0xff, &[134, 0, 0, 0, 0, 0])),
+            Control::Other,
+            "pods are no routers"
+        );
+        assert_eq!(control_of(&v4(2, 1, [224, 0, 0, 22], 0, &[])), Control::Link);
+        assert_eq!(control_of(&v4(2, 64, [224, 0, 0, 22], 0, &[])), Control::Other);
+        assert_eq!(control_of(&v4(2, 1, [192, 0, 2, 1], 0, &[])), Control::Other);
+        assert_eq!(control_of(&v4(1, 64, [192, 0, 2, 1], 0, &[8, 0])), Control::Other, "cut");
+    }
+
+    #[test]
+    fn arp_says_who_is_where() {
+        let mut message = vec![0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 7];
+        message.extend([0; 10]);
+        assert_eq!(arp_sender(message.as_slice(), 28), Some(mapped([10, 0, 0, 7])));
+        assert_eq!(arp_sender(message.as_slice(), 46), None, "something behind it");
+        message[3] = 6;
+        assert_eq!(arp_sender(message.as_slice(), 28), None);
+    }
+
+    #[test]
+    fn fragments_are_told_apart() {
+        let udp = [0x12, 0x34, 0, 53, 0, 20, 0, 0];
+        let of = |bytes: &[u8]| {
+            let mut packet = Packet::default();
+            let _ = crate::packet::parse_into(bytes, &mut packet);
+            fragment(bytes, &packet)
+        };
+        let whole = v4(17, 64, [192, 0, 2, 1], 0x4000, &udp);
+        assert_eq!(of(&whole), None);
+        let first = v4(17, 64, [192, 0, 2, 1], 0x2000, &udp);
+        assert_eq!(of(&first), Some(Fragment { ident: 0x1234, is_first: true }));
+        let last = v4(17, 64, [192, 0, 2, 1], 0x0003, &udp);
+        assert_eq!(of(&last), Some(Fragment { ident: 0x1234, is_first: false }));
+        let six = v6(44, 64, 0x20, &[17, 0, 0, 9, 0, 0, 0, 5, 1, 2, 3, 4]);
+        assert_eq!(of(&six), Some(Fragment { ident: 5, is_first: false }));
+        assert_eq!(of(&v6(17, 64, 0x20, &udp)), None);
+    }
+}

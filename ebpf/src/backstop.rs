@@ -1,0 +1,276 @@
+//! The host's side of a pod's interface: what the programs on the cgroup do not see, or what was changed behind them.
+//!
+//! Packet sockets write past them; the pod's kernel replies by sockets of nobody; a pod with CAP_NET_ADMIN forwards,
+//! rewrites and redirects. So everything is judged once more as it leaves, by what the socket or the flow was allowed,
+//! or by the policy, and comes from the pod's own addresses.
+
+use l7egg_ebpf_common::abi::{
+    Address, AddressKey, Counter, DNS_PORT, EventKind, FRAGMENT_NS, FlowKey, FragmentKey, mapped, protocol,
+};
+use l7egg_ebpf_common::judge::Verdict;
+use l7egg_ebpf_common::link::{Control, arp_sender, control, ethertype, fragment};
+use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_RST, TCP_SYN};
+
+use crate::asked::Destination;
+use crate::maps::{ADDRESSES, ATTACHED, FRAGMENTS, INBOUND};
+use crate::refuse::Said;
+use crate::skb::{Frame, Parsed};
+use crate::subject::{self, Current, Known};
+use crate::{Recalled, Refusal, asked, connection, destination, event, flow, query, refuse, unless_audited};
+
+/// Judges a frame that leaves a pod.
+#[inline(always)]
+pub fn leaving(frame: Frame) -> Result<Said, Refusal> {
+    let Some(attached) = ATTACHED.get_ptr(&frame.interface()) else { return Ok(Said::Pass) };
+    // SAFETY: written by user space as a whole, before the program is attached.
+    let id = unsafe { (*attached).subject };
+    // What most frames are.
+    if is_open(frame, id) == 1 {
+        return Ok(Said::Pass);
+    }
+    let Known::Policy(subject) = subject::of(id) else { return Err(Refusal::Unconfigured) };
+    judge(frame, &subject).or_else(|refusal| unless_audited(&subject, refusal).map(|()| Said::Pass))
+}
+
+crate::global! {
+    /// 1 for a frame of an open connection, from an address of the pod's own.
+    fn is_open(frame: Frame, subject: u32) -> i32 {
+        let Some(ends) = frame.usual_tcp() else { return 0 };
+        if !connection::is_open_by(frame.as_skb(), &ends) {
+            return 0;
+        }
+        is_own_address(subject, &connection::words(ends.source))
+    }
+}
+
+#[inline(always)]
+fn judge(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
+    match frame.ethertype() {
+        ethertype::IPV4 | ethertype::IPV6 => packet(frame, subject),
+        ethertype::ARP => match is_own_arp(frame, subject.id) {
+            OWN => Ok(Said::Pass),
+            MALFORMED => Err(Refusal::Malformed),
+            _ => Err(Refusal::Spoofed),
+        },
+        _ => Err(Refusal::Malformed),
+    }
+}
+
+const SPOOFED: i32 = 0;
+const OWN: i32 = 1;
+const MALFORMED: i32 = 2;
+
+crate::global! {
+    /// One of these.
+    fn is_own_arp(frame: Frame, subject: u32) -> i32 {
+        match arp_sender(&frame, frame.len()) {
+            // A probe (RFC 5227 §1.1) says nothing of itself.
+            Some(sender) if sender == mapped([0; 4]) || is_own_address(subject, &sender) == 1 => OWN,
+            Some(_) => SPOOFED,
+            None => MALFORMED,
+        }
+    }
+}
+
+/// Remembers what comes in for a pod and may be replied to without a socket.
+#[inline(always)]
+pub fn entering(frame: Frame) {
+    // Of TCP only what opens a connection.
+    if frame.usual_tcp().is_some_and(|ends| ends.flags & (TCP_SYN | TCP_ACK) != TCP_SYN) {
+        return;
+    }
+    let Some(attached) = ATTACHED.get_ptr(&frame.interface()) else { return };
+    let mut packet = Packet::default();
+    if frame.parse(&mut packet) != Parsed::Whole {
+        return;
+    }
+    // SAFETY: as above.
+    let subject = unsafe { (*attached).subject };
+    let (local_port, remote_port) = match packet.protocol {
+        protocol::TCP if packet.tcp_flags & (TCP_SYN | TCP_ACK) != TCP_SYN => return,
+        protocol::TCP | protocol::UDP | protocol::SCTP => (packet.destination_port, packet.source_port),
+        protocol::ICMP => match control(&frame, &packet) {
+            Control::EchoRequest(ident) => (0, ident),
+            _ => return,
+        },
+        _ => return,
+    };
+    came_in(subject, &packet, u32::from(local_port) << 16 | u32::from(remote_port));
+}
+
+/// A function of its own, so that its key leaves the stack.
+#[inline(never)]
+fn came_in(subject: u32, packet: &Packet, ports: u32) -> i32 {
+    let key = FlowKey {
+        subject,
+        local_port: (ports >> 16) as u16,
+        remote_port: ports as u16,
+        remote: packet.source,
+        protocol: packet.protocol,
+        reserved: [0; 3],
+    };
+    if INBOUND.get_ptr(&key).is_some() {
+        return 1;
+    }
+    i32::from(INBOUND.insert(&key, &event::now_ns(), 0).is_ok())
+}
+
+#[inline(always)]
+fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
+    let mut packet = Packet::default();
+    let parsed = frame.parse(&mut packet);
+    if parsed == Parsed::Malformed {
+        return Err(Refusal::Malformed);
+    }
+    if !is_link_local(&packet.source) && !is_own(subject, &packet.source) {
+        return Err(Refusal::Spoofed);
+    }
+    if parsed == Parsed::Fragment {
+        return if follows(frame, subject, &packet) == 1 { Ok(Said::Pass) } else { Err(Refusal::Malformed) };
+    }
+    let mut to = Destination { address: packet.destination, port: packet.destination_port };
+    if subject.has_socket_balancer {
+        asked::translate(frame.as_skb(), &packet, &mut to);
+    }
+    if to.port == DNS_PORT
+        && matches!(packet.protocol, protocol::UDP | protocol::TCP)
+        && subject.trusts(&to.address)
+        && !subject.enforcement.is_nothing()
+        && query::refuses(subject.policy)
+    {
+        let said = refuse::judge(frame, subject, &packet)?;
+        if let Said::Answer = said {
+            return Ok(said);
+        }
+    } else {
+        judge_packet(frame, subject, &packet, &to)?;
+    }
+    begins(frame, subject, &packet);
+    Ok(Said::Pass)
+}
+
+#[inline(always)]
+fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destination) -> Result<(), Refusal> {
+    let mut name = 0;
+    let recalled = match packet.protocol {
+        protocol::TCP => connection::known(frame, subject, packet, &mut name),
+        protocol::UDP | protocol::SCTP => flow::recall(subject, packet, &mut name),
+        _ => Recalled::New,
+    };
+    if recalled == Recalled::Judged {
+        return Ok(());
+    }
+    match destination::judge(subject, &to.address, packet.protocol, to.port, &mut name) {
+        Verdict::Allow => Ok(()),
+        _ if is_reply(frame, subject, packet) == 1 => Ok(()),
+        // Which of several sends of one socket this is, its storage does not tell: the pod's own program has judged it.
+        _ if subject.has_socket_balancer && frame.socket().is_some() => Ok(()),
+        Verdict::Audit => {
+            event::count(Counter::AuditDenied);
+            event::refused(EventKind::AuditDenied, subject, packet);
+            Ok(())
+        }
+        // The end of a connection that is not allowed any more.
+        Verdict::Deny if recalled == Recalled::Earlier && is_reset(frame, packet) => Ok(()),
+        Verdict::Deny => {
+            event::refused(EventKind::Denied, subject, packet);
+            Err(Refusal::Denied)
+        }
+    }
+}
+
+/// A TCP reset that carries nothing.
+#[inline(always)]
+fn is_reset(frame: Frame, packet: &Packet) -> bool {
+    packet.tcp_flags & TCP_RST != 0 && usize::from(packet.payload) == frame.len()
+}
+
+crate::global! {
+    /// 1 if it replies to what came in, or is of the link. A packet socket says such things on its own account only.
+    fn is_reply(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
+        let ports = u32::from(packet.source_port) << 16 | u32::from(packet.destination_port);
+        match control(&frame, packet) {
+            Control::Link => i32::from(!frame.is_of_packet_socket()),
+            Control::EchoReply(ident) => replies(subject, &packet.destination, protocol::ICMP, u32::from(ident)),
+            Control::Error(at) => {
+                let mut quoted = Packet::default();
+                if frame.parse_quoted(at, &mut quoted) != Parsed::Whole || quoted.source != packet.destination {
+                    return 0;
+                }
+                // The quoted one came in, so its sides are the other way round.
+                let ports = u32::from(quoted.destination_port) << 16 | u32::from(quoted.source_port);
+                replies(subject, &quoted.source, quoted.protocol, ports)
+            }
+            Control::EchoRequest(_) => 0,
+            Control::Other => replies(subject, &packet.destination, packet.protocol, ports),
+        }
+    }
+}
+
+#[inline(never)]
+fn replies(subject: &Current, remote: &Address, protocol: u8, ports: u32) -> i32 {
+    let key = FlowKey {
+        subject: subject.id,
+        local_port: (ports >> 16) as u16,
+        remote_port: ports as u16,
+        remote: *remote,
+        protocol,
+        reserved: [0; 3],
+    };
+    i32::from(INBOUND.get_ptr(&key).is_some())
+}
+
+#[inline(never)]
+fn is_own_address(subject: u32, address: &Address) -> i32 {
+    i32::from(ADDRESSES.get_ptr(&AddressKey { subject, address: *address }).is_some())
+}
+
+#[inline(always)]
+fn is_own(subject: &Current, address: &Address) -> bool {
+    is_own_address(subject.id, address) == 1
+}
+
+/// fe80::/10, and the unspecified addresses, with which a host begins: they reach the link only.
+#[inline(always)]
+fn is_link_local(address: &Address) -> bool {
+    (address[0] == 0xfe && address[1] & 0xc0 == 0x80) || *address == [0; 16] || *address == mapped([0; 4])
+}
+
+crate::global! {
+    /// Remembers the first piece of a packet that has passed.
+    fn begins(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
+        match fragment(&frame, packet) {
+            Some(piece) if piece.is_first => remember_piece(subject, packet, piece.ident),
+            _ => 0,
+        }
+    }
+}
+
+#[inline(never)]
+fn remember_piece(subject: &Current, packet: &Packet, ident: u32) -> i32 {
+    let key = piece_key(subject, packet, ident);
+    i32::from(FRAGMENTS.insert(&key, &event::now_ns(), 0).is_ok())
+}
+
+/// 1 if the first piece of the packet has passed.
+#[inline(never)]
+fn follows(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
+    let Some(piece) = fragment(&frame, packet) else { return 0 };
+    let key = piece_key(subject, packet, piece.ident);
+    // SAFETY: a number, read at once.
+    match unsafe { FRAGMENTS.get(&key) } {
+        Some(passed_ns) => i32::from(event::now_ns().wrapping_sub(*passed_ns) < FRAGMENT_NS),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn piece_key(subject: &Current, packet: &Packet, ident: u32) -> FragmentKey {
+    FragmentKey {
+        subject: subject.id,
+        ident,
+        destination: packet.destination,
+        protocol: packet.protocol,
+        reserved: [0; 3],
+    }
+}

@@ -1,0 +1,76 @@
+//! Whether a packet came in by the pod's own network, and not by one of the pod's own making.
+//!
+//! Whoever may make a network namespace (everybody, where user namespaces are free) can answer there in anybody's
+//! name. So each socket is marked with the namespace that it was made in.
+
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::helpers::bpf_get_netns_cookie;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::programs::SockContext;
+
+use crate::maps::{NETNS, NETWORKS};
+use crate::skb::Skb;
+use crate::subject::{self, Current, Known};
+
+/// Marks a socket that is being made.
+#[inline(always)]
+pub fn created(ctx: &SockContext) {
+    if matches!(subject::known(), Known::Attaching) {
+        return;
+    }
+    let socket = ctx.sock;
+    // SAFETY: the context is the socket; the value is a whole one.
+    unsafe {
+        let mut netns = bpf_get_netns_cookie(socket.cast());
+        bpf_sk_storage_get(
+            (&raw const NETNS).cast_mut().cast(),
+            socket.cast(),
+            (&raw mut netns).cast(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        );
+    }
+}
+
+/// Whether what arrived may be believed. A socket from before the programs were attached has no mark: it may.
+#[inline(always)]
+pub fn is_own(skb: Skb, subject: &Current) -> bool {
+    is_own_network(skb, subject.id) == 1
+}
+
+crate::global! {
+    fn is_own_network(skb: Skb, subject: u32) -> i32 {
+        let Some(network) = NETWORKS.get(subject) else { return 1 };
+        if network.netns == 0 {
+            return 1;
+        }
+        let interface = skb.interface();
+        let is_known = network.interfaces.iter().any(|known| *known == interface);
+        i32::from(is_known && made_in(skb).is_none_or(|netns| netns == network.netns))
+    }
+}
+
+/// Whether a packet leaves by an interface with the backstop.
+#[inline(always)]
+pub fn is_covered(skb: Skb, subject: &Current) -> bool {
+    is_covered_interface(skb, subject.id) == 1
+}
+
+crate::global! {
+    fn is_covered_interface(skb: Skb, subject: u32) -> i32 {
+        let Some(network) = NETWORKS.get(subject) else { return 0 };
+        let (interface, covered) = (skb.interface(), network.covered);
+        let is_covered = |(bit, known): (usize, &u32)| *known == interface && covered & 1 << bit != 0;
+        i32::from(network.interfaces.iter().enumerate().any(is_covered))
+    }
+}
+
+#[inline(always)]
+fn made_in(skb: Skb) -> Option<u64> {
+    let socket = skb.socket()?;
+    // SAFETY: `socket` is a full socket, tested for null; the storage is tested before it is read.
+    unsafe {
+        let found =
+            bpf_sk_storage_get((&raw const NETNS).cast_mut().cast(), socket.cast(), core::ptr::null_mut(), 0);
+        if found.is_null() { None } else { Some(*found.cast::<u64>()) }
+    }
+}

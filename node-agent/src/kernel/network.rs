@@ -1,0 +1,204 @@
+//! Pods' own networks: which one the programs believe, and the backstop on the host's side of its interfaces.
+//!
+//! ```text
+//! interfaces/<uid>/<program>/…   what `netns::peers` pins for it
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use l7egg_ebpf_common::abi::{Address, AddressKey, Attached, Network, POD_INTERFACES, mapped};
+
+use super::error::{insertion, kernel};
+use super::programs::{Maps, Programs};
+use crate::datapath::{Cover, DatapathError};
+use crate::netns::tc::{Direction, Method, Program};
+use crate::netns::{self, Interface, Netns, PodNetwork, peers};
+
+/// The programs and where they are attached. What may be replied to is remembered before anything is judged.
+const BACKSTOP: [(&str, Direction); 2] = [("entering", Direction::Egress), ("leaving", Direction::Ingress)];
+
+/// The networks of this node's pods.
+pub struct Networks {
+    host: Netns,
+    method: Method,
+    directory: PathBuf,
+    covers: BTreeMap<String, Cover>,
+}
+
+impl Networks {
+    /// Those that an earlier agent left are found by and by. `directory` is for the pins.
+    pub fn open(directory: PathBuf) -> Result<Self, DatapathError> {
+        let host = Netns::current().map_err(kernel("opening the host's network namespace"))?;
+        Ok(Self { host, method: Method::of_this_kernel(), directory, covers: BTreeMap::new() })
+    }
+
+    /// Finds the pod's network and puts the backstop there, unless that is done.
+    pub fn cover(
+        &mut self,
+        programs: &Programs,
+        maps: &mut Maps,
+        uid: &str,
+        cgroup: &Path,
+        subject: u32,
+    ) -> Result<Cover, DatapathError> {
+        if let Some(cover) = self.covers.get(uid) {
+            return Ok(cover.clone());
+        }
+        let of = || format!("looking for the network of pod {uid}");
+        let found = netns::find(cgroup, &self.host).map_err(kernel(of()))?;
+        let Some(PodNetwork::Own(pod)) = found else { return Ok(Cover::NotYet) };
+        let seen = pod
+            .run(|| Ok((netns::interfaces(&self.host)?, netns::addresses()?, netns::cookie()?)))
+            .and_then(|seen| seen)
+            .map_err(kernel(of()))?;
+        let (interfaces, addresses, cookie) = seen;
+        let interfaces: Vec<Interface> =
+            interfaces.into_iter().filter(|one| !one.loopback && one.up).collect();
+        if interfaces.is_empty() || addresses.is_empty() {
+            return Ok(Cover::NotYet);
+        }
+        self.tell(maps, subject, &interfaces, &addresses, cookie)?;
+        let cover = self.attach(programs, uid, &pod)?;
+        tell_covered(maps, subject, &interfaces, &cover)?;
+        self.covers.insert(uid.into(), cover.clone());
+        Ok(cover)
+    }
+
+    /// Forgets a pod's network.
+    pub fn release(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<(), DatapathError> {
+        self.covers.remove(uid);
+        detach(&self.host, &self.directory.join(uid))?;
+        forget(maps, subject)
+    }
+
+    /// Everything that the programs want to know, before they are attached.
+    fn tell(
+        &self,
+        maps: &mut Maps,
+        subject: u32,
+        interfaces: &[Interface],
+        addresses: &[IpAddr],
+        cookie: u64,
+    ) -> Result<(), DatapathError> {
+        let peers: Vec<u32> = interfaces.iter().filter_map(|interface| interface.host_peer).collect();
+        // An agent before this one has seen the pod when it was new: who may add addresses now is the pod.
+        let is_known =
+            peers.iter().any(|peer| maps.attached.get(peer, 0).is_ok_and(|it| it.subject == subject));
+        if !is_known {
+            for address in addresses {
+                let key = AddressKey { subject, address: address_of(*address) };
+                maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
+            }
+        }
+        let mut network = Network { netns: cookie, ..Network::default() };
+        for (slot, interface) in network.interfaces.iter_mut().zip(interfaces) {
+            *slot = interface.index;
+        }
+        let before = maps.networks.get(&subject, 0).unwrap_or_default();
+        if before.netns == network.netns && before.interfaces == network.interfaces {
+            network.covered = before.covered;
+        }
+        maps.networks
+            .set(subject, network, 0)
+            .map_err(kernel(format!("writing the network of subject {subject}")))?;
+        for peer in peers {
+            let attached = Attached { subject, reserved: 0 };
+            maps.attached.insert(peer, attached, 0).map_err(|error| insertion("ATTACHED", error))?;
+        }
+        Ok(())
+    }
+
+    fn attach(&self, programs: &Programs, uid: &str, pod: &Netns) -> Result<Cover, DatapathError> {
+        let directory = self.directory.join(uid);
+        let mut uncovered = Vec::new();
+        for (name, direction) in BACKSTOP {
+            let program = Program { fd: programs.classifier(name)?, name, direction };
+            let coverage = peers::attach(self.method, program, pod, &self.host, &directory.join(name))
+                .map_err(kernel(format!("attaching the backstop of pod {uid}")))?;
+            uncovered = coverage.uncovered.into_iter().map(|one| one.name).collect();
+        }
+        Ok(if uncovered.is_empty() { Cover::Whole } else { Cover::Part { uncovered } })
+    }
+}
+
+/// Refused queries may go as far as the backstop, which answers them, where there is one.
+fn tell_covered(
+    maps: &mut Maps,
+    subject: u32,
+    interfaces: &[Interface],
+    cover: &Cover,
+) -> Result<(), DatapathError> {
+    let uncovered = match cover {
+        Cover::NotYet => return Ok(()),
+        Cover::Whole => &[][..],
+        Cover::Part { uncovered } => uncovered,
+    };
+    let what = || kernel(format!("the network of subject {subject}"));
+    let mut network = maps.networks.get(&subject, 0).map_err(what())?;
+    let covered = interfaces.iter().take(POD_INTERFACES).enumerate();
+    network.covered =
+        covered.filter(|(_, one)| !uncovered.contains(&one.name)).map(|(bit, _)| 1 << bit).sum();
+    maps.networks.set(subject, network, 0).map_err(what())
+}
+
+/// Takes the backstop from every pod below a directory of pins: a filter stays on its interface without them.
+pub fn detach_all(directory: &Path) -> Result<(), DatapathError> {
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    let host = Netns::current().map_err(kernel("opening the host's network namespace"))?;
+    entries.flatten().try_for_each(|entry| detach(&host, &entry.path()))
+}
+
+/// Takes it from the pod whose pins are in a directory.
+fn detach(host: &Netns, directory: &Path) -> Result<(), DatapathError> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    for (name, direction) in BACKSTOP {
+        peers::detach_named(name, direction, host, &directory.join(name))
+            .map_err(kernel(format!("detaching the backstop that is pinned in {}", directory.display())))?;
+    }
+    fs::remove_dir(directory).map_err(kernel(format!("removing {}", directory.display())))
+}
+
+/// Removes what the maps know of the networks of pods that are no more.
+pub fn forget_unknown(maps: &mut Maps, is_known: impl Fn(u32) -> bool) -> Result<(), DatapathError> {
+    let mut unknown = std::collections::BTreeSet::new();
+    for key in maps.addresses.keys() {
+        let key = key.map_err(kernel("reading map ADDRESSES"))?;
+        unknown.extend((!is_known(key.subject)).then_some(key.subject));
+    }
+    for entry in maps.attached.iter() {
+        let (_, attached) = entry.map_err(kernel("reading map ATTACHED"))?;
+        unknown.extend((!is_known(attached.subject)).then_some(attached.subject));
+    }
+    unknown.into_iter().try_for_each(|subject| forget(maps, subject))
+}
+
+fn forget(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
+    maps.networks
+        .set(subject, Network::default(), 0)
+        .map_err(kernel(format!("clearing the network of subject {subject}")))?;
+    let attached: Result<Vec<_>, _> = maps.attached.iter().collect();
+    for (interface, of) in attached.map_err(kernel("reading map ATTACHED"))? {
+        if of.subject == subject {
+            let _ = maps.attached.remove(&interface);
+        }
+    }
+    let addresses: Result<Vec<_>, _> = maps.addresses.keys().collect();
+    for key in addresses.map_err(kernel("reading map ADDRESSES"))? {
+        if key.subject == subject {
+            let _ = maps.addresses.remove(&key);
+        }
+    }
+    Ok(())
+}
+
+fn address_of(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => mapped(address.octets()),
+        IpAddr::V6(address) => address.octets(),
+    }
+}

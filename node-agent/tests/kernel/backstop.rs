@@ -1,0 +1,106 @@
+//! The backstop on the host's side of a pod's interface: what it must let through. What it must not is in the
+//! adversary suite.
+
+use std::time::Duration;
+
+use l7egg_node_agent::netns::tc::{self, Direction, Target};
+
+use crate::harness::{POD4, POD6, Setup};
+
+#[test]
+fn allowed_traffic_of_every_kind_passes() {
+    let setup = Setup::on_node(
+        r#"
+egress:
+- to: [{domainNames: ["*.fresh.test"]}]
+- to: [{cidr: 198.18.1.0/24}, {cidr: "2001:db8:18:1::/64"}]
+"#,
+    );
+    let got = setup.pod.connect(&[
+        "tcp4://n1.fresh.test:80",
+        "tcp6://n2.fresh.test:80",
+        "udp4://n3.fresh.test:123",
+        "tcp://198.18.1.1:80",
+        "udp://[2001:db8:18:1::1]:123",
+        "icmp://198.18.1.1",
+        "icmp://[2001:db8:18:1::1]",
+        "tcp://198.18.2.1:80",
+        "udp://198.18.2.1:123",
+    ]);
+    assert_eq!(got, ["ok", "ok", "ok", "ok", "ok", "ok", "ok", "denied", "denied"]);
+}
+
+#[test]
+fn replies_pass_though_nothing_may_leave() {
+    let setup = Setup::on_node("{egress: []}");
+    let _server = setup.pod.serve(8080, 8080);
+    let got = setup.pod.world_connect(&[
+        &format!("tcp://{POD4}:8080"),
+        &format!("tcp://[{POD6}]:8080"),
+        &format!("udp://{POD4}:8080"),
+        &format!("udp://[{POD6}]:8080"),
+        &format!("icmp://{POD4}"),
+        &format!("icmp://[{POD6}]"),
+        &format!("tcp://{POD4}:8081"),
+        &format!("tcp://[{POD6}]:8081"),
+        &format!("udp://{POD4}:8081"),
+        &format!("udp://[{POD6}]:8081"),
+    ]);
+    // The last four by resets and ICMP errors, which no socket of the pod sends.
+    let refused = ["refused"; 4];
+    assert_eq!(got[..6], ["ok"; 6]);
+    assert_eq!(got[6..], refused);
+}
+
+#[test]
+fn datagrams_in_pieces_pass_where_they_may() {
+    let setup = Setup::on_node(
+        r#"{egress: [{to: [{cidr: 198.18.1.0/24}, {cidr: "2001:db8:18:1::/64"}], ports: [{protocol: UDP, port: 123}]}]}"#,
+    );
+    let script = "
+import socket
+for family, address in ((socket.AF_INET, '198.18.1.1'), (socket.AF_INET6, '2001:db8:18:1::1')):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.settimeout(3)
+    s.connect((address, 123))
+    s.send(b'x' * 8000)
+    print(len(s.recv(9000)))
+";
+    let output = setup.pod.command("python3".as_ref(), &["-c", script]).output().expect("python3");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "8000\n8000\n", "{output:?}");
+}
+
+#[test]
+fn live_connections_outlive_a_ttl_a_change_of_policy_and_the_agent() {
+    let names = "{egress: [{to: [{domainNames: ['**.fresh.test']}]}]}";
+    let mut setup = Setup::on_node(names);
+    let _server = setup.pod.serve(8080, 8080);
+    let out = setup.pod.hold("tcp4://n1.ttl1.fresh.test:80");
+    let inbound = setup.pod.world_hold(&format!("tcp://{POD4}:8080"));
+    std::thread::sleep(Duration::from_millis(2500));
+    setup.enforce("{egress: [{to: [{domainNames: ['**.fresh.test', other.test]}]}]}");
+    setup.restart_agent();
+    setup.enforce(names);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(out.end()["outcome"], "ok");
+    assert_eq!(inbound.end()["outcome"], "ok");
+}
+
+#[test]
+fn a_released_pod_has_nothing_left_on_its_interface() {
+    let mut setup = Setup::on_node("{egress: []}");
+    setup.release();
+    let node = setup.pod.node_netns();
+    let left = node.run(|| {
+        // SAFETY: a valid C string.
+        let interface = unsafe { libc::if_nametoindex(c"pod".as_ptr()) };
+        let pins = setup.bpffs().join("none");
+        let here = l7egg_node_agent::netns::Netns::current().expect("/proc");
+        let is = |name, direction| {
+            tc::is_attached(name, direction, Target::new(interface, &here, &pins)).expect("an answer")
+        };
+        is("leaving", Direction::Ingress) || is("entering", Direction::Egress)
+    });
+    assert!(!left.expect("the node's namespace"));
+    assert_eq!(setup.pod.connect(&["tcp://198.18.2.1:80", "udp://198.18.2.1:123"]), ["ok", "ok"]);
+}
