@@ -22,6 +22,8 @@ const ETH_P_IPV6: u32 = 0x86ddu16.to_be() as u32;
 const AF_PACKET: u32 = 17;
 /// `SOCK_RAW` of include/linux/net.h.
 const SOCK_RAW: u32 = 3;
+/// Mark of frames from their way out of the pod to their way in: a number that is nobody's.
+const SENT_BACK: u32 = 0x6c37_6567;
 /// Bytes copied at once.
 const BLOCK: usize = 64;
 
@@ -249,8 +251,18 @@ impl Frame {
     /// Sends the frame out of the interface that it came in by; what the program has to return then.
     #[inline(always)]
     pub fn send_back(&self) -> i32 {
-        // SAFETY: the helper has no preconditions.
-        unsafe { bpf_redirect(self.interface(), 0) as i32 }
+        // SAFETY: the verifier checks the offset; the helper has no preconditions.
+        unsafe {
+            (*self.skb).mark = SENT_BACK;
+            bpf_redirect(self.interface(), 0) as i32
+        }
+    }
+
+    /// Whether it is one that was sent back. The mark is gone when it arrives in the pod.
+    #[inline(always)]
+    pub fn is_sent_back(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).mark == SENT_BACK }
     }
 
     #[inline(always)]

@@ -16,6 +16,12 @@ egress:
 - to: [{cidr: 198.18.2.0/24}, {cidr: "2001:db8:18:2::/64"}]
   ports: [{protocol: TCP, port: 80}, {protocol: UDP, port: 123}]
 "#;
+/// The same, where names that no rule matches are refused.
+const REFUSING_POLICY: &str = r#"
+dns: {refuseUnmatched: true}
+egress:
+- to: [{domainNames: [api.shop.test, n1.fresh.test]}]
+"#;
 /// Another one that allows the attackers no more.
 const OTHER_POLICY: &str = r#"
 egress:
@@ -92,15 +98,16 @@ impl Arena {
     }
 
     fn attack(&mut self, way: &Way, target: &Target) -> String {
+        let policy = if way.refusing { REFUSING_POLICY } else { POLICY };
         match way.stage {
-            Stage::Enforced => self.enforced.enforce(POLICY),
+            Stage::Enforced => self.enforce(policy),
             Stage::Attach => self.enforced.release(),
             Stage::Change => self.enforced.enforce(EVERYTHING),
         }
         self.enforced_world.clear();
         let mut attacker = Attacker::start(way, &self.enforced.pod, target);
         if way.stage != Stage::Enforced && attacker.wait_until_ready() {
-            self.enforced.enforce(POLICY);
+            self.enforce(policy);
             std::thread::sleep(IN_FLIGHT);
             self.enforced_world.clear();
             attacker.go_on();
@@ -116,6 +123,12 @@ impl Arena {
             std::thread::sleep(Duration::from_millis(10));
         }
         attacker.end()
+    }
+
+    /// As the agent does it: then it looks at the connections that there are.
+    fn enforce(&mut self, policy: &str) {
+        self.enforced.enforce(policy);
+        self.enforced.settle(policy);
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Way {
     pub outside: bool,
     /// Policies change and the agent is started anew all the while.
     pub flood: bool,
+    /// Names that no rule matches are refused.
+    pub refusing: bool,
     /// It has an accomplice in the world.
     pub helped: bool,
     /// Why it is not tried.

@@ -1,11 +1,15 @@
 //! One cell of the table: what a client must find, and what it must reach then.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use crate::block::Block;
 use crate::client::{Answer, Client, Question};
 use crate::environment::Environment;
 use crate::resolver::Resolver;
+
+/// What takes less did not wait for an answer, which takes three seconds.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// A cell that passes, or why not.
 pub type Verdict = Result<(), Shortfall>;
@@ -46,6 +50,17 @@ impl Cell<'_> {
         match self.client.ask(self.environment, &question)? {
             Answer::Nothing => Ok(()),
             other => fail(format!("{question}: no address expected, got {other}")),
+        }
+    }
+
+    /// The question is not answered with an address, and the client knows it at once.
+    pub fn refuses(&self, question: Question) -> Verdict {
+        let question = self.fill(question);
+        let begun = Instant::now();
+        let answer = self.client.ask(self.environment, &question)?;
+        match (answer, begun.elapsed()) {
+            (Answer::Nothing | Answer::Failed(_), took) if took < AT_ONCE => Ok(()),
+            (answer, took) => fail(format!("{question}: to be refused, got after {took:?}: {answer}")),
         }
     }
 

@@ -4,11 +4,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use l7egg_crds::PolicySpec;
-use l7egg_node_agent::datapath::Datapath;
 use l7egg_policy::{ResolvConf, Source, compile};
 
 use crate::client::{Answer, Library, read_lookup};
-use crate::harness::{Pod, Setup, fail};
+use crate::harness::{Link, Pod, Setup};
 use crate::programs::Programs;
 use crate::resolver::{Resolver, Servers};
 
@@ -32,7 +31,8 @@ pub struct Environment<'a> {
 impl<'a> Environment<'a> {
     /// Starts the resolver with these records, in the form of a zone file's lines.
     pub fn new(programs: &'a Programs, resolver: Resolver, records: &[String]) -> Self {
-        let setup = Setup::new();
+        // With the backstop, which answers queries that are refused.
+        let setup = Setup::with_link(Link::ByNode);
         // Answers over TCP come in as many segments as on a real network.
         setup.pod.without_offload();
         let servers = Servers::start(resolver, programs, &setup.pod, records);
@@ -55,8 +55,7 @@ impl<'a> Environment<'a> {
         let servers = SERVER.iter().map(|each| each.parse().expect("an address"));
         let source = Source { name: "Egg test/conformance".into(), spec: &spec };
         let policy = compile(&[source], &ResolvConf::of_servers(servers)).expect("a valid policy");
-        let pod = &self.setup.pod;
-        self.setup.kernel.enforce(pod.uid(), pod.cgroup(), &policy).unwrap_or_else(fail);
+        self.setup.enforce_compiled(&policy);
     }
 
     /// Runs a program in the pod; what it prints.

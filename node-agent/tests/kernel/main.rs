@@ -17,6 +17,7 @@ mod names_tcp;
 mod netns;
 mod oracle;
 mod raw;
+mod refusals;
 mod resets;
 mod shaping;
 mod shaping_nodes;

@@ -16,7 +16,7 @@ import struct
 import sys
 import time
 
-FAMILIES = ["sockets", "names", "raw", "headers", "frames", "reflected", "moved", "before", "admin", "limits"]
+FAMILIES = ["sockets", "names", "raw", "headers", "frames", "reflected", "moved", "before", "admin", "tunnels", "limits"]
 WAYS = {}
 
 SECRET = os.environ.get("SECRET", "").encode()
@@ -34,7 +34,7 @@ FOREIGN4, FOREIGN6 = "203.0.113.77", "2001:db8:77::77"
 TIMEOUT = 0.25
 
 
-def way(caps=(), stage="enforced", helper=None, outside=False, flood=False, out_of_scope=None):
+def way(caps=(), stage="enforced", helper=None, outside=False, flood=False, refusing=False, out_of_scope=None):
     """Registers a way out.
 
     caps          capabilities that the attacker has besides net_bind_service; no others, though it is root
@@ -43,12 +43,13 @@ def way(caps=(), stage="enforced", helper=None, outside=False, flood=False, out_
     helper        what an accomplice in the world does meanwhile
     outside       it starts outside the pod's cgroup, though in its network namespace
     flood         while it runs, the policy changes back and forth and the agent is started anew, again and again
+    refusing      names that no rule matches are refused (dns.refuseUnmatched)
     out_of_scope  why it is not tried
     """
 
     def register(function):
         name = function.__module__ + "::" + function.__name__
-        WAYS[name] = dict(run=function, helper=helper, caps=list(caps), stage=stage, outside=outside, flood=flood,
+        WAYS[name] = dict(run=function, helper=helper, caps=list(caps), stage=stage, outside=outside, flood=flood, refusing=refusing,
                           out_of_scope=out_of_scope, what=" ".join((function.__doc__ or "").split()))
         return function
 

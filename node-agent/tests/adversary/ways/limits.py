@@ -3,9 +3,11 @@
 from attack import *
 
 
-@way(out_of_scope="dns.refuseUnmatched is not there yet: a query to the pod's own resolver passes whatever its name is")
-def dns_tunnel():
-    """The secret in a name that the pod's own resolver is asked for."""
+@way(out_of_scope="what follows the question reaches the pod's own resolver and goes no further: resolvers pass on questions, "
+                  "not the bytes that came with them")
+def behind_the_question():
+    """Bytes behind the question of a query for an allowed name: records, EDNS options, padding. And over TCP those of a
+    message that never is whole."""
 
 
 @way(out_of_scope="who may make the pod's resolver or an allowed server forward bytes is theirs to say: what an allowed "

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Behaviour;
-use crate::client::Question;
+use crate::client::{Client, Question};
 
 /// The rows.
 pub const ROWS: &[Behaviour] = &[
@@ -39,6 +39,25 @@ pub const ROWS: &[Behaviour] = &[
             cell.opens(Question::a("shared.{zone}"), "{4:2}")?;
             cell.denies(Question::a("denied.{zone}"), "{4:2} {4:3}")?;
             cell.reaches("{4:1}")
+        },
+    },
+    Behaviour {
+        name: "refuseUnmatched: what no rule matches is refused at once",
+        policy: "{dns: {refuseUnmatched: true}, egress: [{to: [{domainNames: ['listed.{zone}']}]}]}",
+        records: "listed.{zone}. 30 IN A {4:1}\nunlisted.{zone}. 30 IN A {4:2}",
+        check: |cell| {
+            cell.not_for(&[Client::MUSL], "musl takes REFUSED for no answer and asks on; see the next row")?;
+            cell.opens(Question::a("listed.{zone}"), "{4:1}")?;
+            cell.refuses(Question::a("unlisted.{zone}"))
+        },
+    },
+    Behaviour {
+        name: "refusalCode: NXDOMAIN is an answer for everybody",
+        policy: "{dns: {refuseUnmatched: true, refusalCode: NXDOMAIN}, egress: [{to: [{domainNames: ['listed.{zone}']}]}]}",
+        records: "listed.{zone}. 30 IN A {4:1}\nunlisted.{zone}. 30 IN A {4:2}",
+        check: |cell| {
+            cell.opens(Question::a("listed.{zone}"), "{4:1}")?;
+            cell.refuses(Question::a("unlisted.{zone}"))
         },
     },
 ];

@@ -63,8 +63,12 @@ impl Setup {
 
     /// Enforces a policy for the pod.
     pub fn enforce(&mut self, yaml: &str) {
-        let policy = policy(yaml);
-        self.kernel.enforce(self.pod.uid(), self.pod.cgroup(), &policy).unwrap_or_else(fail);
+        self.enforce_compiled(&policy(yaml));
+    }
+
+    /// The same for one that is compiled.
+    pub fn enforce_compiled(&mut self, policy: &CompiledPolicy) {
+        self.kernel.enforce(self.pod.uid(), self.pod.cgroup(), policy).unwrap_or_else(fail);
         if self.pod.link() == Link::ByNode {
             let (kernel, pod) = (&mut self.kernel, &self.pod);
             let cover = on_host(pod, || kernel.cover(pod.uid(), pod.cgroup())).unwrap_or_else(fail);

@@ -230,6 +230,19 @@ impl Pod {
         run("ip", &["-n", &format!("{}w", self.name), "link", "set", "eth0", "gso_max_segs", "1"]);
     }
 
+    /// Has the pod's kernel make checksums itself.
+    pub fn without_checksum_offload(&self) {
+        // SIOCETHTOOL with ETHTOOL_STXCSUM: there may be no ethtool.
+        let script = "
+import array, fcntl, socket, struct
+command = array.array('B', struct.pack('II', 0x17, 0))
+request = struct.pack('16sP', b'eth0', command.buffer_info()[0])
+fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8946, request)
+";
+        let output = self.command("python3".as_ref(), &["-c", script]).output().expect("python3");
+        assert!(output.status.success(), "{output:?}");
+    }
+
     fn wait_for_world(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         // IPv6 as well: its neighbour discovery takes a second where the namespaces are new.
