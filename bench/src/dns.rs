@@ -35,8 +35,7 @@ pub fn run() -> Result<Report> {
         [(0, "unfiltered"), (1, "l7egg"), (2, "proxy")].map(|(number, name)| world.pod(number, name, true));
     let (plain, protected, proxied) = (plain?, protected?, proxied?);
 
-    let mut protection = Protection::load()?;
-    protection.enforce(&protected, &policy(&[egg()?], &[DNS])?)?;
+    let _protection = Protection::of(&protected, &policy(&[egg()?], &[DNS])?)?;
     let resolver = proxied.gateway(2);
     let _proxy = Proxy::start(proxied.node()?, resolver)?;
 

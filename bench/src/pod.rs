@@ -25,6 +25,8 @@ pub struct Pod {
     ns: Netns,
     /// The router between it and the world.
     node: Option<Netns>,
+    /// Name of the namespace with the other end of its interface: the router's, or the world's.
+    host: String,
     cgroup: PathBuf,
 }
 
@@ -78,7 +80,8 @@ impl World {
         let uid = format!("{}-{name}", std::process::id());
         let cgroup = cgroup2_root()?.join(format!("l7egg-bench-{uid}"));
         fs::create_dir(&cgroup).with_context(|| format!("cannot make cgroup {}", cgroup.display()))?;
-        Ok(Pod { uid, ns, node, cgroup })
+        let host = node.as_ref().unwrap_or(&self.ns).name().to_owned();
+        Ok(Pod { uid, ns, node, host, cgroup })
     }
 }
 
@@ -103,6 +106,12 @@ impl Pod {
     /// Its network namespace.
     pub fn ns(&self) -> &Netns {
         &self.ns
+    }
+
+    /// The namespace with the other end of its interface, where an agent would run.
+    pub fn host(&self) -> Result<l7egg_node_agent::netns::Netns> {
+        let path = Path::new("/run/netns").join(&self.host);
+        l7egg_node_agent::netns::Netns::open(&path).context("the namespace at the other end")
     }
 
     /// The router's.

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use l7egg_crds::PolicySpec;
-use l7egg_node_agent::datapath::{Datapath, DatapathSettings, EventSource};
+use l7egg_node_agent::datapath::{Cover, Datapath, DatapathSettings, EventSource};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_node_agent::kernel_events::PERIOD;
 use l7egg_policy::{CompiledPolicy, ResolvConf, Source, compile};
@@ -49,9 +49,18 @@ impl Protection {
         self.bpffs.path()
     }
 
-    /// Enforces a policy for a pod.
-    pub fn enforce(&mut self, pod: &Pod, policy: &CompiledPolicy) -> Result<()> {
-        self.kernel.enforce(pod.uid(), pod.cgroup(), policy).context("enforcing the policy")
+    /// All that an agent does for a pod with this policy, the backstop included.
+    pub fn of(pod: &Pod, policy: &CompiledPolicy) -> Result<Self> {
+        // By its processes the pod's network is found.
+        let _process = pod.idle()?;
+        let protect = || -> Result<Self> {
+            let mut protection = Self::load()?;
+            protection.kernel.enforce(pod.uid(), pod.cgroup(), policy).context("enforcing the policy")?;
+            let cover = protection.kernel.cover(pod.uid(), pod.cgroup()).context("attaching the backstop")?;
+            ensure!(cover == Cover::Whole, "the backstop: {cover:?}");
+            Ok(protection)
+        };
+        pod.host()?.run(protect)?
     }
 }
 

@@ -33,8 +33,7 @@ pub fn run() -> Result<Report> {
     let names = ["unfiltered", "l7egg", "nft_set"];
     let pods =
         [world.pod(0, names[0], false)?, world.pod(1, names[1], false)?, world.pod(2, names[2], false)?];
-    let mut protection = Protection::load()?;
-    protection.enforce(&pods[1], &policy(&[egg()?], &[])?)?;
+    let _protection = Protection::of(&pods[1], &policy(&[egg()?], &[])?)?;
     nft(pods[2].ns(), &rules())?;
 
     let mut talkers = Vec::new();

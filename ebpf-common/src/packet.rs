@@ -106,10 +106,12 @@ pub fn usual_v4(first: &[u32; USUAL_V4]) -> Option<TcpEnds> {
     let is_usual = first[0] & word([0xff, 0, 0, 0]) == word([0x45, 0, 0, 0])
         && first[1] & word([0, 0, 0x1f, 0xff]) == 0
         && first[2] & word([0, 0xff, 0, 0]) == word([0, protocol::TCP, 0, 0]);
-    if is_usual { 
+    if is_usual {
         let prefix = word([0, 0, 0xff, 0xff]);
         Some(ends([0, 0, prefix, first[3]], [0, 0, prefix, first[4]], first[5], first[8]))
-    } else { None }
+    } else {
+        None
+    }
 }
 
 /// The same over IPv6.
@@ -117,21 +119,19 @@ pub fn usual_v4(first: &[u32; USUAL_V4]) -> Option<TcpEnds> {
 pub fn usual_v6(first: &[u32; USUAL_V6]) -> Option<TcpEnds> {
     let is_usual = first[0] & word([0xf0, 0, 0, 0]) == word([0x60, 0, 0, 0])
         && first[1] & word([0, 0, 0xff, 0]) == word([0, 0, protocol::TCP, 0]);
-    if is_usual { 
+    if is_usual {
         let source = [first[2], first[3], first[4], first[5]];
         Some(ends(source, [first[6], first[7], first[8], first[9]], first[10], first[13]))
-    } else { None }
+    } else {
+        None
+    }
 }
 
 #[inline(always)]
 fn ends(source: [u32; 4], destination: [u32; 4], ports: u32, offset_and_flags: u32) -> TcpEnds {
     let ports = u32::from_be(ports);
     let flags = offset_and_flags.to_ne_bytes()[1];
-    TcpEnds {
-        source,
-        destination, destination_port: ports as u16, source_port: (ports >> 16) as u16,
-        flags,
-    }
+    TcpEnds { source, destination, destination_port: ports as u16, source_port: (ports >> 16) as u16, flags }
 }
 
 #[inline(always)]

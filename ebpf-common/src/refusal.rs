@@ -7,7 +7,7 @@ use crate::answer::{HEADER, Message};
 use crate::packet::Packet;
 
 /// Words of a question and its header at most: 12 bytes, a name of 255, type and class.
-pub const WORDS: u32 = (12 + 255 + 4 + 1) / 2;
+pub const WORDS: u32 = (12u32 + 255 + 4).div_ceil(2);
 
 /// Bytes of a TCP header without options.
 pub const TCP: usize = 20;
@@ -23,7 +23,20 @@ const RECURSION_AVAILABLE: u8 = 0b1000_0000;
 #[inline(always)]
 pub fn header(query: &Message, rcode: u8) -> [u8; HEADER as usize] {
     let [id, low, flags, _, questions, question, ..] = query.bytes;
-    [id, low, flags & KEPT | IS_ANSWER, RECURSION_AVAILABLE | rcode & 15, questions, question, 0, 0, 0, 0, 0, 0]
+    [
+        id,
+        low,
+        flags & KEPT | IS_ANSWER,
+        RECURSION_AVAILABLE | rcode & 15,
+        questions,
+        question,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]
 }
 
 /// Sum of the 16-bit words of a pseudo-header (RFC 768, RFC 8200 §8.1), whichever address is the source. The prefix of a
@@ -115,7 +128,8 @@ mod tests {
     use crate::abi::{mapped, protocol};
 
     /// A query for example.com, A, with an OPT record.
-    const QUERY: &[u8] = b"\x12\x34\x01\x20\0\x01\0\0\0\0\0\x01\x07example\x03com\0\0\x01\0\x01\0\0\x29\x10\0\0\0\0\0\0\0";
+    const QUERY: &[u8] =
+        b"\x12\x34\x01\x20\0\x01\0\0\0\0\0\x01\x07example\x03com\0\0\x01\0\x01\0\0\x29\x10\0\0\0\0\0\0\0";
 
     #[test]
     fn the_answer_has_the_question_and_the_code() {
@@ -127,7 +141,8 @@ mod tests {
     /// Over all that is summed, the checksum included, the sum is zero.
     fn verifies(packet: &Packet, protocol: u8, transport: &[u8]) -> bool {
         let pseudo = pseudo_header(&packet.source, &packet.destination, protocol, transport.len() as u32);
-        let words = transport.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+        let words =
+            transport.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
         fold(pseudo + words.sum::<u32>()) == 0
     }
 

@@ -139,8 +139,12 @@ crate::global! {
                 }
             }
         }
-        let masks = scratch.walk.masks();
-        let _ = NAME_VERDICTS.insert(&NameVerdictKey { name, policy, reserved: 0 }, &masks, 0);
+        let key = NameVerdictKey { name, policy, reserved: 0 };
+        // What a policy says of a name does not change, and a lookup costs less than a write.
+        if NAME_VERDICTS.get_ptr(&key).is_none() {
+            let masks = scratch.walk.masks();
+            let _ = NAME_VERDICTS.insert(&key, &masks, 0);
+        }
         1
     }
 }

@@ -12,16 +12,21 @@ use crate::maps::{NETNS, NETWORKS};
 use crate::skb::Skb;
 use crate::subject::{self, Current, Known};
 
-/// Marks a socket that is being made.
+/// Marks a socket that is being made with its namespace, if that is not known to be the pod's own: most need no mark.
 #[inline(always)]
 pub fn created(ctx: &SockContext) {
-    if matches!(subject::known(), Known::Attaching) {
-        return;
-    }
+    let own = match subject::known() {
+        Known::Attaching => return,
+        Known::Unconfigured => None,
+        Known::Policy(subject) => NETWORKS.get(subject.id),
+    };
     let socket = ctx.sock;
     // SAFETY: the context is the socket; the value is a whole one.
     unsafe {
         let mut netns = bpf_get_netns_cookie(socket.cast());
+        if own.is_some_and(|network| network.netns == netns) {
+            return;
+        }
         bpf_sk_storage_get(
             (&raw const NETNS).cast_mut().cast(),
             socket.cast(),
@@ -31,7 +36,8 @@ pub fn created(ctx: &SockContext) {
     }
 }
 
-/// Whether what arrived may be believed. A socket from before the programs were attached has no mark: it may.
+/// Whether what arrived may be believed. A socket without a mark may, also one from before the
+/// programs were attached.
 #[inline(always)]
 pub fn is_own(skb: Skb, subject: &Current) -> bool {
     is_own_network(skb, subject.id) == 1
@@ -44,7 +50,7 @@ crate::global! {
             return 1;
         }
         let interface = skb.interface();
-        let is_known = network.interfaces.iter().any(|known| *known == interface);
+        let is_known = network.interfaces.contains(&interface);
         i32::from(is_known && made_in(skb).is_none_or(|netns| netns == network.netns))
     }
 }

@@ -1,8 +1,8 @@
 //! Refused queries are answered, and connections on which one was sent are reset, on the host's side of the pod's
 //! interface: whoever asked need not wait for a timeout.
 
-use l7egg_ebpf_common::abi::{Counter, protocol};
 use aya_ebpf::helpers::bpf_loop;
+use l7egg_ebpf_common::abi::{Counter, protocol};
 use l7egg_ebpf_common::answer::{HEADER, Message};
 use l7egg_ebpf_common::packet::{Bytes, Packet};
 use l7egg_ebpf_common::refusal::{self, UdpChecksum, WORDS};

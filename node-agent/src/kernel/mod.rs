@@ -41,8 +41,8 @@ use self::programs::{Maps, Programs};
 use self::shaping::Shaping;
 use crate::clock::boot_ns;
 use crate::datapath::{
-    Counters, Cover, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled, ShapedCounts,
-    ShapedPod,
+    Counters, Cover, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled,
+    ShapedCounts, ShapedPod,
 };
 use crate::shaping::Cap;
 

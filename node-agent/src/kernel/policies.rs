@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::lpm_trie::Key;
+use l7egg_crds::RefusalCode;
 use l7egg_ebpf_common::abi::{
     CidrData, NameVerdictKey, PatternKey, PolicySettings, PortData, ResolverKey, UNSET,
 };
-use l7egg_crds::RefusalCode;
 use l7egg_ebpf_common::name;
 use l7egg_policy::{CompiledPolicy, DnsSettings};
 
