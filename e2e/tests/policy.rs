@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use l7egg_e2e::cluster::{Expectation, Pod, PodPlan, Setting, blocked, eventually, reached};
+use l7egg_e2e::probe::Outcome;
 use l7egg_e2e::world::{RESOLVER6, fresh_address4, fresh_address6};
 
 /// A zone in which every name has its own address of each family.
@@ -352,4 +353,25 @@ async fn an_egg_is_applied_edited_and_deleted() -> anyhow::Result<()> {
         Ok(see(reached, reached).await.map_err(|error| error.to_string()))
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_no_rule_matches_are_refused_at_once() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("refused").await? else { return Ok(()) };
+    let (listed, unlisted) = (test.name("listed"), test.name("unlisted"));
+    test.world.set(&zone(&[&listed, &unlisted])).await?;
+    let [node1, node2] = test.cluster.two_nodes();
+    let plan = |name, node| PodPlan::new(name).label("app", "shop").on(node);
+    let pods = test.namespace.start_all([plan("one", node1), plan("two", node2)]).await?;
+    let yaml = egg("shop", "shop", &format!("[{{to: [{{domainNames: [{listed}]}}]}}]"));
+    test.namespace.enforce(&yaml.replace("spec:\n", "spec:\n  dns: {refuseUnmatched: true}\n"), 2).await?;
+    for pod in &pods {
+        let targets = [format!("tcp://{listed}:443"), format!("tcp://{unlisted}:443")];
+        let reports = pod.connect(&targets.each_ref().map(String::as_str)).await?;
+        anyhow::ensure!(reports[0].outcome.is_reached(), "{reports:?}");
+        // A resolver that is not answered waits for five seconds, twice.
+        let is_refused = reports[1].outcome == Outcome::DnsFailure && reports[1].micros < 2_000_000;
+        anyhow::ensure!(is_refused, "{reports:?}");
+    }
+    Ok(())
 }

@@ -1,5 +1,10 @@
 //! The kernel tier: the node agent's kernel tests on this machine's kernel and in VMs on Debian's.
 
+use std::num::NonZero;
+use std::thread;
+
+use anyhow::anyhow;
+
 use super::binaries::{self, TestBinary};
 use super::report::{Report, Row};
 use super::runner::{self, Show};
@@ -21,12 +26,47 @@ pub fn run(report: &mut Report, kernels: &[String], all: bool, filter: &[String]
         Err(error) => return report.add(Row::unable("kernel", &error)),
     };
     report.add(here(&binaries, filter));
-    for kernel in kernels.iter().filter(|kernel| !kernel.is_empty()) {
-        report.add(in_vm(kernel, &binaries, filter, Show::Everything));
+    let kernels: Vec<&str> = kernels.iter().map(String::as_str).filter(|kernel| !kernel.is_empty()).collect();
+    for rows in kernels.chunks(processors()) {
+        in_vms(rows, &binaries, filter).into_iter().for_each(|row| report.add(row));
     }
     for kernel in TRIED.iter().filter(|_| all) {
-        report.add(Row { required: false, ..in_vm(kernel, &binaries, filter, Show::Results) });
+        let row = match vm::fetch(kernel) {
+            Ok(()) => in_vm(kernel, "", &binaries, filter, Show::Results),
+            Err(error) => Row::unable(&tier(kernel), &error),
+        };
+        report.add(Row { required: false, ..row });
     }
+}
+
+/// An emulated machine keeps one processor busy.
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Several kernels at a time.
+fn in_vms(kernels: &[&str], binaries: &[TestBinary], filter: &[String]) -> Vec<Row> {
+    let fetched: Vec<_> = kernels.iter().map(|kernel| (*kernel, vm::fetch(kernel))).collect();
+    thread::scope(|scope| {
+        let started: Vec<_> = fetched
+            .into_iter()
+            .map(|(kernel, fetched)| {
+                let run = move || match fetched {
+                    Ok(()) => in_vm(kernel, &format!("{kernel}: "), binaries, filter, Show::Everything),
+                    Err(error) => Row::unable(&tier(kernel), &error),
+                };
+                (kernel, scope.spawn(run))
+            })
+            .collect();
+        let ended = started.into_iter().map(|(kernel, thread)| {
+            thread.join().unwrap_or_else(|_| Row::unable(&tier(kernel), &anyhow!("its thread panicked")))
+        });
+        ended.collect()
+    })
+}
+
+fn tier(kernel: &str) -> String {
+    format!("kernel {kernel}")
 }
 
 fn here(binaries: &[TestBinary], filter: &[String]) -> Row {
@@ -40,11 +80,7 @@ fn here(binaries: &[TestBinary], filter: &[String]) -> Row {
     runner::run(&format!("kernel {} (here)", release.trim()), tests.collect(), HERE, Show::Everything)
 }
 
-fn in_vm(kernel: &str, binaries: &[TestBinary], filter: &[String], show: Show) -> Row {
-    let tier = format!("kernel {kernel}");
-    if let Err(error) = vm::fetch(kernel) {
-        return Row::unable(&tier, &error);
-    }
+fn in_vm(kernel: &str, prefix: &str, binaries: &[TestBinary], filter: &[String], show: Show) -> Row {
     let tests = binaries.iter().map(|binary| {
         let mut test = vm::vmrun(kernel, IN_VM);
         binary.prepare(&mut test);
@@ -52,5 +88,5 @@ fn in_vm(kernel: &str, binaries: &[TestBinary], filter: &[String], show: Show) -
         test.arg("--").arg(&binary.program).arg("--show-output").args(filter);
         test
     });
-    runner::run(&tier, tests.collect(), IN_VM + 60, show)
+    runner::run_beside(&tier(kernel), prefix, tests.collect(), IN_VM + 60, show)
 }

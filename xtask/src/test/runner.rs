@@ -26,6 +26,11 @@ pub enum Show {
 
 /// Runs the commands of one tier one after the other, each for at most `limit` seconds.
 pub fn run(tier: &str, commands: Vec<Command>, limit: u64, show: Show) -> Row {
+    run_beside(tier, "", commands, limit, show)
+}
+
+/// The same beside others: `prefix` says in each line whose it is.
+pub fn run_beside(tier: &str, prefix: &str, commands: Vec<Command>, limit: u64, show: Show) -> Row {
     eprintln!("xtask: test tier {tier}");
     // The last run's output goes; what cannot be written is reported by the first program that wants to.
     fs::create_dir_all(workspace::logs()).ok();
@@ -35,14 +40,21 @@ pub fn run(tier: &str, commands: Vec<Command>, limit: u64, show: Show) -> Row {
     let mut trouble = None;
     for command in commands {
         tally.next_program();
-        if let Err(error) = watch(tier, command, limit, show, &mut tally) {
+        if let Err(error) = watch(tier, prefix, command, limit, show, &mut tally) {
             trouble = Some(format!("{error:#}"));
         }
     }
     Row { tier: tier.to_owned(), tally, trouble, took: started.elapsed(), required: true }
 }
 
-fn watch(tier: &str, mut command: Command, limit: u64, show: Show, tally: &mut Tally) -> Result<()> {
+fn watch(
+    tier: &str,
+    prefix: &str,
+    mut command: Command,
+    limit: u64,
+    show: Show,
+    tally: &mut Tally,
+) -> Result<()> {
     let path = log_of(tier);
     let mut log = File::options().create(true).append(true).open(&path)?;
     writeln!(log, "\n=== {command:?}")?;
@@ -66,7 +78,7 @@ fn watch(tier: &str, mut command: Command, limit: u64, show: Show, tally: &mut T
             Show::Everything => failures || kind != Line::Frame && !is_log(line) && !line.is_empty(),
         };
         if wanted {
-            println!("{line}");
+            println!("{prefix}{line}");
         } else if show == Show::Failures && count.elapsed() > Duration::from_secs(10) {
             eprintln!("xtask: {tier}: {} passed so far", tally.passed);
             count = Instant::now();
