@@ -332,9 +332,8 @@ impl Datapath for Kernel {
 pub fn remove_everything(bpffs: &Path) -> Result<(), DatapathError> {
     let root = bpffs.join("l7egg");
     let unshaped = shaping::unshape_all(&directory(bpffs));
-    let versions = || fs::read_dir(&root).into_iter().flatten().flatten();
-    let uncovered: Result<Vec<()>, _> =
-        versions().map(|version| network::detach_all(&version.path().join("interfaces"))).collect();
+    let mut versions = fs::read_dir(&root).into_iter().flatten().flatten();
+    let uncovered = versions.try_for_each(|version| network::detach_all(&version.path().join("interfaces")));
     match fs::remove_dir_all(&root) {
         Ok(()) => uncovered.and(unshaped),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
