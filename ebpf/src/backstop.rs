@@ -90,6 +90,10 @@ pub fn entering(frame: Frame) {
     }
     // SAFETY: as above.
     let subject = unsafe { (*attached).subject };
+    // What answers the pod's queries is as free as they are, and too frequent to be written down.
+    if packet.source_port == DNS_PORT && is_free_resolver(subject, &packet.source) == 1 {
+        return;
+    }
     let (local_port, remote_port) = match packet.protocol {
         protocol::TCP if packet.tcp_flags & (TCP_SYN | TCP_ACK) != TCP_SYN => return,
         protocol::TCP | protocol::UDP | protocol::SCTP => (packet.destination_port, packet.source_port),
@@ -100,6 +104,16 @@ pub fn entering(frame: Frame) {
         _ => return,
     };
     came_in(subject, &packet, u32::from(local_port) << 16 | u32::from(remote_port));
+}
+
+crate::global! {
+    /// 1 for one of the pod's resolvers, to which everything may be said.
+    fn is_free_resolver(subject: u32, address: &Address) -> i32 {
+        match subject::of(subject) {
+            Known::Policy(subject) => i32::from(subject.trusts(address) && !refuses(&subject)),
+            _ => 0,
+        }
+    }
 }
 
 /// A function of its own, so that its key leaves the stack.
@@ -139,18 +153,23 @@ fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
     if to.port == DNS_PORT
         && matches!(packet.protocol, protocol::UDP | protocol::TCP)
         && subject.trusts(&to.address)
-        && !subject.enforcement.is_nothing()
-        && query::refuses(subject.policy)
     {
-        let said = refuse::judge(frame, subject, &packet)?;
-        if let Said::Answer = said {
-            return Ok(said);
+        if refuses(subject)
+            && let Said::Answer = refuse::judge(frame, subject, &packet)?
+        {
+            return Ok(Said::Answer);
         }
     } else {
         judge_packet(frame, subject, &packet, &to)?;
     }
     begins(frame, subject, &packet);
     Ok(Said::Pass)
+}
+
+/// Whether queries are refused.
+#[inline(always)]
+fn refuses(subject: &Current) -> bool {
+    !subject.enforcement.is_nothing() && query::refuses(subject.policy)
 }
 
 #[inline(always)]
@@ -200,6 +219,9 @@ crate::global! {
                 let mut quoted = Packet::default();
                 if frame.parse_quoted(at, &mut quoted) != Parsed::Whole || quoted.source != packet.destination {
                     return 0;
+                }
+                if quoted.source_port == DNS_PORT && is_free_resolver(subject.id, &quoted.source) == 1 {
+                    return 1;
                 }
                 // The quoted one came in, so its sides are the other way round.
                 let ports = u32::from(quoted.destination_port) << 16 | u32::from(quoted.source_port);
