@@ -391,6 +391,8 @@ pub struct Connection {
     /// The generation (map `GENERATION`, which counts changes of any pod's state) in which that was so: as long as it
     /// lasts nothing has to be asked again. 0 where every packet is to be looked at.
     pub generation: u64,
+    /// The pod's address, once the backstop has seen that it is one of the pod's own; zeroes before.
+    pub own: Address,
 }
 
 /// Value of the socket storage `ASKED`: what the program that uses the socket last asked for, see
@@ -690,7 +692,7 @@ mod tests {
         assert_eq!(size_of::<Name>(), 8 + 8 + 256);
         assert_eq!(size_of::<FlowKey>(), 28);
         assert_eq!(size_of::<Flow>(), 24);
-        assert_eq!(size_of::<Connection>(), 48);
+        assert_eq!(size_of::<Connection>(), 64);
         assert_eq!(size_of::<FragmentKey>(), 28);
         assert_eq!(size_of::<Network>(), 32);
         assert_eq!(size_of::<Asked>(), 24);

@@ -4,6 +4,8 @@
 //! rewrites and redirects. So everything is judged once more as it leaves, by what the socket or the flow was allowed,
 //! or by the policy, and comes from the pod's own addresses.
 
+use core::mem::MaybeUninit;
+
 use l7egg_ebpf_common::abi::{
     Address, AddressKey, Counter, DNS_PORT, EventKind, FRAGMENT_NS, FlowKey, FragmentKey, mapped, protocol,
 };
@@ -14,33 +16,22 @@ use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_RST, TCP_SYN};
 use crate::asked::Destination;
 use crate::maps::{ADDRESSES, ATTACHED, FRAGMENTS, INBOUND};
 use crate::refuse::Said;
-use crate::skb::{Frame, Parsed};
+use crate::skb::{self, Frame, Parsed};
 use crate::subject::{self, Current, Known};
 use crate::{Recalled, Refusal, asked, connection, destination, event, flow, query, refuse, unless_audited};
 
 /// Judges a frame that leaves a pod.
 #[inline(always)]
 pub fn leaving(frame: Frame) -> Result<Said, Refusal> {
+    // What most frames are.
+    if connection::has_left(frame) {
+        return Ok(Said::Pass);
+    }
     let Some(attached) = ATTACHED.get_ptr(&frame.interface()) else { return Ok(Said::Pass) };
     // SAFETY: written by user space as a whole, before the program is attached.
     let id = unsafe { (*attached).subject };
-    // What most frames are.
-    if is_open(frame, id) == 1 {
-        return Ok(Said::Pass);
-    }
     let Known::Policy(subject) = subject::of(id) else { return Err(Refusal::Unconfigured) };
     judge(frame, &subject).or_else(|refusal| unless_audited(&subject, refusal).map(|()| Said::Pass))
-}
-
-crate::global! {
-    /// 1 for a frame of an open connection, from an address of the pod's own.
-    fn is_open(frame: Frame, subject: u32) -> i32 {
-        let Some(ends) = frame.usual_tcp() else { return 0 };
-        if !connection::is_open_by(frame.as_skb(), &ends) {
-            return 0;
-        }
-        is_own_address(subject, &connection::words(ends.source))
-    }
 }
 
 #[inline(always)]
@@ -84,8 +75,9 @@ pub fn entering(frame: Frame) {
         return;
     }
     let Some(attached) = ATTACHED.get_ptr(&frame.interface()) else { return };
-    let mut packet = Packet::default();
-    if frame.parse(&mut packet) != Parsed::Whole {
+    let mut packet = MaybeUninit::uninit();
+    let packet = skb::nothing(&mut packet);
+    if frame.parse(packet) != Parsed::Whole {
         return;
     }
     // SAFETY: as above.
@@ -97,13 +89,13 @@ pub fn entering(frame: Frame) {
     let (local_port, remote_port) = match packet.protocol {
         protocol::TCP if packet.tcp_flags & (TCP_SYN | TCP_ACK) != TCP_SYN => return,
         protocol::TCP | protocol::UDP | protocol::SCTP => (packet.destination_port, packet.source_port),
-        protocol::ICMP => match control(&frame, &packet) {
+        protocol::ICMP => match control(&frame, packet) {
             Control::EchoRequest(ident) => (0, ident),
             _ => return,
         },
         _ => return,
     };
-    came_in(subject, &packet, u32::from(local_port) << 16 | u32::from(remote_port));
+    came_in(subject, packet, u32::from(local_port) << 16 | u32::from(remote_port));
 }
 
 crate::global! {
@@ -135,8 +127,9 @@ fn came_in(subject: u32, packet: &Packet, ports: u32) -> i32 {
 
 #[inline(always)]
 fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
-    let mut packet = Packet::default();
-    let parsed = frame.parse(&mut packet);
+    let mut packet = MaybeUninit::uninit();
+    let packet = skb::nothing(&mut packet);
+    let parsed = frame.parse(packet);
     if parsed == Parsed::Malformed {
         return Err(Refusal::Malformed);
     }
@@ -144,25 +137,25 @@ fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
         return Err(Refusal::Spoofed);
     }
     if parsed == Parsed::Fragment {
-        return if follows(frame, subject, &packet) == 1 { Ok(Said::Pass) } else { Err(Refusal::Malformed) };
+        return if follows(frame, subject, packet) == 1 { Ok(Said::Pass) } else { Err(Refusal::Malformed) };
     }
     let mut to = Destination { address: packet.destination, port: packet.destination_port };
     if subject.has_socket_balancer {
-        asked::translate(frame.as_skb(), &packet, &mut to);
+        asked::translate(frame.as_skb(), packet, &mut to);
     }
     if to.port == DNS_PORT
         && matches!(packet.protocol, protocol::UDP | protocol::TCP)
         && subject.trusts(&to.address)
     {
         if refuses(subject)
-            && let Said::Answer = refuse::judge(frame, subject, &packet)?
+            && let Said::Answer = refuse::judge(frame, subject, packet)?
         {
             return Ok(Said::Answer);
         }
     } else {
-        judge_packet(frame, subject, &packet, &to)?;
+        judge_packet(frame, subject, packet, &to)?;
     }
-    begins(frame, subject, &packet);
+    begins(frame, subject, packet);
     Ok(Said::Pass)
 }
 
@@ -216,8 +209,9 @@ crate::global! {
             Control::Link => i32::from(!frame.is_of_packet_socket()),
             Control::EchoReply(ident) => replies(subject, &packet.destination, protocol::ICMP, u32::from(ident)),
             Control::Error(at) => {
-                let mut quoted = Packet::default();
-                if frame.parse_quoted(at, &mut quoted) != Parsed::Whole || quoted.source != packet.destination {
+                let mut quoted = MaybeUninit::uninit();
+    let quoted = skb::nothing(&mut quoted);
+                if frame.parse_quoted(at, quoted) != Parsed::Whole || quoted.source != packet.destination {
                     return 0;
                 }
                 if quoted.source_port == DNS_PORT && is_free_resolver(subject.id, &quoted.source) == 1 {

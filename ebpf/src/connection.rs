@@ -22,22 +22,27 @@ const AF_INET: u32 = 2;
 /// [`recall`] finds too, with no more reading than this needs: no other packet is as frequent.
 #[inline(always)]
 pub fn is_open(skb: Skb) -> bool {
-    skb.usual_tcp().is_some_and(|ends| is_open_by(skb, &ends))
+    skb.usual_tcp().is_some_and(|ends| find_open(skb.any_socket(), &ends).is_some())
 }
 
-/// The same of a packet with these ends.
+/// The same of a frame that leaves the pod: it must come from one of the pod's own addresses, too.
 #[inline(always)]
-pub fn is_open_by(skb: Skb, ends: &TcpEnds) -> bool {
-    let Some(known) = skb.any_socket().and_then(|socket| storage(socket, core::ptr::null_mut(), 0)) else {
-        return false;
-    };
+pub fn has_left(frame: Frame) -> bool {
+    let Some(ends) = frame.usual_tcp() else { return false };
+    find_open(frame.any_socket(), &ends).is_some_and(|known| address_words(&known.own) == ends.source)
+}
+
+#[inline(always)]
+fn find_open(socket: Option<*mut bpf_sock>, ends: &TcpEnds) -> Option<&'static Connection> {
+    let known = storage(socket?, core::ptr::null_mut(), 0)?;
     // SAFETY: the socket's own storage; a packet of it is sent by one CPU at a time.
     let known = unsafe { &*known };
-    known.generation != 0
+    let is_open = known.generation != 0
         && known.generation == subject::generation()
         && known.remote_port == ends.destination_port
         && known.local_port == ends.source_port
-        && words_of(known) == ends.destination
+        && address_words(&known.remote) == ends.destination;
+    if is_open { Some(known) } else { None }
 }
 
 /// What is known of the connection of a packet that leaves. `name` becomes the one of [`Recalled::Earlier`].
@@ -89,7 +94,8 @@ crate::global! {
     }
 }
 
-/// What its socket remembers of the connection of a packet that leaves the pod; as [`recall`].
+/// What its socket remembers of the connection of a packet that leaves the pod, from one of its own addresses; as
+/// [`recall`].
 #[inline(always)]
 pub fn known(frame: Frame, subject: &Current, packet: &Packet, name: &mut u64) -> Recalled {
     Recalled::from_number(recall_known(frame, subject.policy, packet, name))
@@ -100,12 +106,13 @@ crate::global! {
         let Some(known) = frame.socket().and_then(|socket| storage(socket, core::ptr::null_mut(), 0)) else {
             return NEW;
         };
-        // SAFETY: the socket's own storage.
-        let known = unsafe { &*known };
+        // SAFETY: the socket's own storage. Whoever else writes its address at the same time writes the same.
+        let known = unsafe { &mut *known };
         if !is_same(known, packet) {
             return NEW;
         }
         if known.policy == policy || known.direction == Direction::Ingress as u32 {
+            known.own = packet.source;
             return JUDGED;
         }
         *name = known.name;
@@ -184,6 +191,7 @@ pub fn accepted(ctx: &SockOpsContext) {
         direction: direction as u32,
         subject: subject.id,
         generation: 0,
+        own: [0; 16],
     };
     storage(socket, &raw mut connection, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
 }
@@ -227,12 +235,13 @@ fn is_same(known: &Connection, packet: &Packet) -> bool {
         && known.remote == packet.destination
 }
 
-/// The address in words, as [`l7egg_ebpf_common::packet::TcpEnds`] has it.
+/// An address of a connection in words, as [`TcpEnds`] has them.
 #[inline(always)]
-fn words_of(known: &Connection) -> [u32; 4] {
-    const { assert!(core::mem::offset_of!(Connection, remote) % 8 == 0) };
-    // SAFETY: 16 bytes at a multiple of eight, because storage begins at one.
-    unsafe { (&raw const known.remote).cast::<[u32; 4]>().read() }
+fn address_words(address: &Address) -> [u32; 4] {
+    const { assert!(core::mem::offset_of!(Connection, remote) % 4 == 0) };
+    const { assert!(core::mem::offset_of!(Connection, own) % 4 == 0) };
+    // SAFETY: 16 bytes at a multiple of four, because storage begins at one.
+    unsafe { (&raw const *address).cast::<[u32; 4]>().read() }
 }
 
 #[inline(always)]
@@ -250,6 +259,7 @@ fn store(socket: *mut bpf_sock, subject: &Current, packet: &Packet, direction: D
         (*known).policy = subject.policy;
         (*known).subject = subject.id;
         (*known).generation = generation(subject, packet);
+        (*known).own = [0; 16];
     }
 }
 

@@ -46,6 +46,8 @@ mod sock_addr;
 mod stream;
 mod subject;
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, classifier, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TcContext};
 use l7egg_ebpf_common::abi::{self, Counter, DNS_PORT, EventKind, protocol};
@@ -157,8 +159,9 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
     if skb.is_loopback() && skb.socket().is_some() {
         return Ok(());
     }
-    let mut packet = Packet::default();
-    if !skb.parse(&mut packet) {
+    let mut packet = MaybeUninit::uninit();
+    let packet = skb::nothing(&mut packet);
+    if !skb.parse(packet) {
         return unless_audited(&subject, Refusal::Malformed);
     }
     // Asked again, because a remembered answer would have the verifier go through the parser twice.
@@ -168,15 +171,15 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
     }
     let mut to = Destination { address: packet.destination, port: packet.destination_port };
     if subject.has_socket_balancer {
-        asked::translate(skb, &packet, &mut to);
+        asked::translate(skb, packet, &mut to);
     }
     if to.port == DNS_PORT
         && matches!(packet.protocol, protocol::UDP | protocol::TCP)
         && subject.trusts(&to.address)
     {
         let noted = match packet.protocol {
-            protocol::UDP => query::note(skb, &subject, &packet),
-            _ => stream::sent(skb, &subject, &packet),
+            protocol::UDP => query::note(skb, &subject, packet),
+            _ => stream::sent(skb, &subject, packet),
         };
         return noted.or_else(|refusal| match refusal {
             // The backstop answers it.
@@ -186,8 +189,8 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
     }
     let mut name = 0;
     let recalled = match packet.protocol {
-        protocol::TCP => connection::recall(skb, &subject, &packet, &mut name),
-        protocol::UDP | protocol::SCTP => flow::recall(&subject, &packet, &mut name),
+        protocol::TCP => connection::recall(skb, &subject, packet, &mut name),
+        protocol::UDP | protocol::SCTP => flow::recall(&subject, packet, &mut name),
         _ => Recalled::New,
     };
     if recalled == Recalled::Judged {
@@ -197,19 +200,19 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
         Verdict::Allow => event::count(Counter::Allowed),
         Verdict::Audit => {
             event::count(Counter::AuditDenied);
-            event::refused(EventKind::AuditDenied, &subject, &packet);
+            event::refused(EventKind::AuditDenied, &subject, packet);
         }
         // The end of a connection that is not allowed any more: the other side is to notice.
-        Verdict::Deny if recalled == Recalled::Earlier && is_reset(skb, &packet) => return Ok(()),
+        Verdict::Deny if recalled == Recalled::Earlier && is_reset(skb, packet) => return Ok(()),
         Verdict::Deny => {
-            event::refused(EventKind::Denied, &subject, &packet);
+            event::refused(EventKind::Denied, &subject, packet);
             return Err(Refusal::Denied);
         }
     }
     match packet.protocol {
-        protocol::TCP => connection::remember(skb, &subject, &packet, name),
+        protocol::TCP => connection::remember(skb, &subject, packet, name),
         protocol::UDP | protocol::SCTP => {
-            flow::remember(&subject, &packet, name);
+            flow::remember(&subject, packet, name);
         }
         _ => {}
     }
@@ -258,8 +261,9 @@ fn try_ingress(skb: Skb) -> Result<(), Refusal> {
     if !subject.has_socket_balancer && skb.usual_tcp().is_some_and(|ends| ends.source_port != DNS_PORT) {
         return Ok(());
     }
-    let mut packet = Packet::default();
-    if !skb.parse(&mut packet) || packet.protocol == protocol::ICMP {
+    let mut packet = MaybeUninit::uninit();
+    let packet = skb::nothing(&mut packet);
+    if !skb.parse(packet) || packet.protocol == protocol::ICMP {
         return Ok(());
     }
     let is_of_resolver = (packet.source_port == DNS_PORT && subject.trusts(&packet.source))
@@ -269,10 +273,10 @@ fn try_ingress(skb: Skb) -> Result<(), Refusal> {
         return Ok(());
     }
     match packet.protocol {
-        protocol::UDP if is_of_resolver => answer::learn(skb, &subject, &packet),
-        protocol::TCP if is_of_resolver => stream::received(skb, &subject, &packet),
+        protocol::UDP if is_of_resolver => answer::learn(skb, &subject, packet),
+        protocol::TCP if is_of_resolver => stream::received(skb, &subject, packet),
         protocol::UDP | protocol::SCTP => {
-            flow::ingress(&subject, &packet);
+            flow::ingress(&subject, packet);
             Ok(())
         }
         _ => Ok(()),

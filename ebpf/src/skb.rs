@@ -1,6 +1,7 @@
 //! Packets: the only module that reads them.
 
 use core::hint::black_box;
+use core::mem::MaybeUninit;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
@@ -155,12 +156,31 @@ impl Skb {
 impl Bytes for Skb {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = [0u8; N];
-        // SAFETY: `bytes` is N bytes long; the helper fails where the packet ends before.
-        let result = unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32)
-        };
-        if result == 0 { Some(bytes) } else { None }
+        // Not cleared before: that is a loop over bytes here.
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        // SAFETY: `bytes` is N bytes long; the helper fails where the packet ends before, and else writes them all.
+        unsafe {
+            let result =
+                bpf_skb_load_bytes(self.skb.cast(), offset as u32, bytes.as_mut_ptr().cast(), N as u32);
+            if result == 0 { Some(bytes.assume_init()) } else { None }
+        }
+    }
+}
+
+/// A packet of which nothing is known yet. Word by word: the compiler would make a loop over bytes of it.
+#[inline(always)]
+pub fn nothing(place: &mut MaybeUninit<Packet>) -> &mut Packet {
+    const { assert!(size_of::<Packet>() == 6 * 8) };
+    let words: *mut u64 = place.as_mut_ptr().cast();
+    // SAFETY: as many words as the packet has, which may all be zero.
+    unsafe {
+        words.write_volatile(0);
+        words.add(1).write_volatile(0);
+        words.add(2).write_volatile(0);
+        words.add(3).write_volatile(0);
+        words.add(4).write_volatile(0);
+        words.add(5).write_volatile(0);
+        place.assume_init_mut()
     }
 }
 
@@ -297,6 +317,12 @@ impl Frame {
     #[inline(always)]
     pub fn socket(&self) -> Option<*mut bpf_sock> {
         socket(self.skb)
+    }
+
+    /// As [`Skb::any_socket`].
+    #[inline(always)]
+    pub fn any_socket(&self) -> Option<*mut bpf_sock> {
+        self.as_skb().any_socket()
     }
 
     /// Whether a packet socket wrote it.

@@ -127,7 +127,7 @@ fn inherit(maps: &mut Maps, subject: &Subject<'_>, found: &Found, direction: Dir
         policy: 0,
         direction: direction as u32,
         subject: subject.id,
-        generation: 0,
+        ..Connection::default()
     };
     maps.inherited.insert(found.cookie, connection, 0).is_ok()
 }

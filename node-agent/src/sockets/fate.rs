@@ -127,7 +127,7 @@ mod tests {
             policy,
             direction: direction as u32,
             subject: 1,
-            generation: 0,
+            ..Connection::default()
         })
     }
 
