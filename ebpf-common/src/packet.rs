@@ -84,7 +84,7 @@ pub enum Malformed {
 /// Where a TCP packet comes from and goes to, as far as it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpEnds {
-    /// Source address, see [`words`].
+    /// Source address in words of four bytes, in network order as they are.
     pub source: [u32; 4],
     /// Destination address.
     pub destination: [u32; 4],

@@ -135,6 +135,8 @@ fn a_connection_by_name_outlives_its_ttl_and_ends_with_its_rule() {
     assert_eq!(setup.settle(and_more), 0);
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(kept.end()["outcome"], "ok");
+    // Until it is closed on both sides it would be reset too.
+    std::thread::sleep(Duration::from_millis(300));
     setup.enforce(gone);
     assert_eq!(setup.settle(gone), 1);
     std::thread::sleep(Duration::from_millis(300));

@@ -1,0 +1,65 @@
+//! Queries, names, and the addresses that pods learn.
+
+use super::{Address, LEARNED_NAMES, PatternKey};
+
+/// Key of `QUERIES` and `OTHER_QUERIES`: one DNS query under way. The value is the hash of its qname. Those
+/// that a rule of the subject's policy matches are in `QUERIES`; of the answers to the others, only the
+/// addresses of an alias that a rule matches are learned. Two maps, so that a pod that asks for all the names
+/// in the world makes nobody's matched query forgotten.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueryKey {
+    /// Who asked.
+    pub subject: u32,
+    /// UDP port that asked.
+    pub local_port: u16,
+    /// ID of the message (RFC 1035 §4.1.1).
+    pub id: u16,
+    /// Who was asked.
+    pub resolver: Address,
+}
+
+/// Key of `LEARNED`: an address that a pod was given for a name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LearnedKey {
+    /// Who asked.
+    pub subject: u32,
+    /// The address.
+    pub address: Address,
+}
+
+/// One name of a learned address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LearnedName {
+    /// Hash of the name, 0 where the slot is free.
+    pub name: u64,
+    /// Until when it is believed, in ns of `bpf_ktime_get_boot_ns`.
+    pub expires_ns: u64,
+}
+
+/// Value of `LEARNED`: the names by which the pod learned the address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// The names, in no order.
+    pub names: [LearnedName; LEARNED_NAMES],
+}
+
+/// Value of `NAMES`, by the hash of the name: the name itself, so that a later policy can judge it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// When it was last asked for, `bpf_ktime_get_boot_ns`.
+    pub asked_ns: u64,
+    /// Length of `wire` in use, at most [`super::NAME_MAX`].
+    pub len: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Wire form, lower case, without the root label; zero behind it.
+    pub wire: [u8; 256],
+}
+
+/// Key of `NAME_VERDICTS`, a cache: what a policy says about a whole name. The value is [`super::Masks`].
+pub type NameVerdictKey = PatternKey;

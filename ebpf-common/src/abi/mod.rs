@@ -1,0 +1,142 @@
+//! Keys and values of every map, byte for byte. All are `repr(C)` without padding, so that equal values are
+//! equal bytes; addresses are 16 bytes in network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
+//!
+//! Words used here and everywhere: a *subject* is a pod on this node; a *policy* is what its Eggs together
+//! mean, and its id is the *epoch*: whatever changes for a pod gives it a new policy id, and no id is used
+//! twice. A *port group* is one distinct list of ports, and one bit of a `u64`.
+
+mod connection;
+mod dns;
+mod event;
+mod policy;
+mod shape;
+mod subject;
+
+pub use connection::*;
+pub use dns::*;
+pub use event::*;
+pub use policy::*;
+pub use shape::*;
+pub use subject::*;
+
+/// Version of this layout. Pins live below a directory of this number; a change here is a new number.
+pub const ABI_VERSION: u32 = 3;
+
+/// Entries of [`SubjectState`]: subject ids are below this. 0 is no pod: programs under test run for it.
+pub const SUBJECTS_MAX: u32 = 65_536;
+/// Working buffers of the programs for each CPU: process, softirq, and two that were preempted. The agent
+/// makes the map `SCRATCH` as large.
+pub const SCRATCH_PER_CPU: u32 = 4;
+/// Port groups of one policy.
+pub const PORT_GROUPS_MAX: usize = 64;
+/// Names that one address can have been learned by at the same time.
+pub const LEARNED_NAMES: usize = 8;
+/// Longest DNS name in wire form without the root label (RFC 1035 §2.3.4 counts 255 with it).
+pub const NAME_MAX: usize = 254;
+
+/// Port of DNS (RFC 1035 §4.2).
+pub const DNS_PORT: u16 = 53;
+
+/// IP protocol numbers that rules can name. ICMPv6 (58) is normalised to ICMP.
+pub mod protocol {
+    /// Any protocol: in a [`super::PortData`] of prefix length 0.
+    pub const ANY: u8 = 0;
+    /// ICMP, and ICMPv6 as well.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6 as it is in packets.
+    pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+}
+
+/// An address in network order, IPv4 mapped.
+pub type Address = [u8; 16];
+
+/// IPv4 as the rest of the ABI has it.
+#[inline(always)]
+pub fn mapped(v4: [u8; 4]) -> Address {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}
+
+/// Whether the address is an IPv4 one, mapped.
+#[inline(always)]
+pub fn is_v4(address: &Address) -> bool {
+    address[..12] == mapped([0; 4])[..12]
+}
+
+/// 127.0.0.0/8 and ::1.
+#[inline(always)]
+pub fn is_loopback(address: &Address) -> bool {
+    if is_v4(address) { address[12] == 127 } else { address[..15] == [0; 15] && address[15] == 1 }
+}
+
+#[cfg(feature = "aya")]
+mod pod {
+    use super::*;
+    use crate::automaton::{Extent, State};
+
+    macro_rules! pod {
+        ($($t:ident),*) => {
+            // SAFETY: repr(C), plain data, no padding (see the test below), any bytes are valid.
+            $(unsafe impl aya::Pod for $t {})*
+        };
+    }
+    pod!(
+        Masks,
+        NameMasks,
+        Config,
+        PolicySettings,
+        Subject,
+        SubjectState,
+        PatternKey,
+        CidrData,
+        PortData,
+        ResolverKey
+    );
+    pod!(State, Extent);
+    pod!(ShapedPod, Cap, CapClock, FlowClockKey, FlowClock, ShapeCounts);
+    pod!(SavedInterfaceKey, SavedInterface);
+    pod!(QueryKey, LearnedKey, Learned, Name, FlowKey, Flow, Connection, Event, Network, Attached);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_type_has_padding() {
+        // Padding would make equal keys unequal: the kernel compares bytes.
+        assert_eq!(size_of::<PatternKey>(), 16);
+        assert_eq!(size_of::<CidrData>(), 20);
+        assert_eq!(size_of::<PortData>(), 8);
+        assert_eq!(size_of::<ResolverKey>(), 20);
+        assert_eq!(size_of::<QueryKey>(), 24);
+        assert_eq!(size_of::<LearnedKey>(), 20);
+        assert_eq!(size_of::<Learned>(), 16 * LEARNED_NAMES);
+        assert_eq!(size_of::<Name>(), 8 + 8 + 256);
+        assert_eq!(size_of::<FlowKey>(), 28);
+        assert_eq!(size_of::<Flow>(), 24);
+        assert_eq!(size_of::<Connection>(), 64);
+        assert_eq!(size_of::<FragmentKey>(), 28);
+        assert_eq!(size_of::<Network>(), 32);
+        assert_eq!(size_of::<Asked>(), 24);
+        assert_eq!(size_of::<Event>(), 72);
+        assert_eq!(size_of::<SubjectState>(), 8);
+        assert_eq!(size_of::<Config>(), 32);
+        assert_eq!(size_of::<PolicySettings>(), 32);
+        assert_eq!(size_of::<NameMasks>(), 56);
+        assert_eq!(size_of::<ShapedPod>(), 4 * CAPS_PER_POD);
+        assert_eq!(size_of::<Cap>(), 40);
+        assert_eq!(size_of::<CapClock>(), 24);
+        assert_eq!(size_of::<FlowClockKey>(), 8);
+        assert_eq!(size_of::<FlowClock>(), 16);
+        assert_eq!(size_of::<ShapeCounts>(), 48);
+        assert_eq!(size_of::<SavedInterfaceKey>(), 16);
+        assert_eq!(size_of::<SavedInterface>(), 16 + 16 + 464);
+        assert_eq!(size_of::<crate::automaton::State>(), 16 + 2 * crate::automaton::CLASSES);
+    }
+}

@@ -1,0 +1,92 @@
+//! Pods, and their networks.
+
+use super::{Address, LearnedKey};
+
+/// Value of the cgroup storage `SUBJECT`: the pod that the cgroup is of.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// Index into `SUBJECTS`. 0 where none has been written yet.
+    pub id: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Map `SUBJECTS`, by subject id: what is enforced for a pod now. Eight bytes, written at once.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubjectState {
+    /// Policy id, the epoch. 0: nothing is known of the pod yet, and nothing may leave it.
+    pub policy: u32,
+    /// The policy's [`crate::judge::Enforcement`], [`CLASSIFIED`] and [`SOCKET_BALANCER`].
+    pub flags: u32,
+}
+
+/// Flag of [`SubjectState`]: its connections from before the programs were attached are in `INHERITED`. Until then
+/// one that nothing is known of counts as accepted if somebody listens on its port.
+pub const CLASSIFIED: u32 = 1 << 8;
+/// Flag of [`SubjectState`]: programs of others run for the pod's connects and sends, and may change destinations.
+pub const SOCKET_BALANCER: u32 = 1 << 9;
+
+impl SubjectState {
+    /// From the eight bytes as a number of this machine.
+    #[inline(always)]
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        let bytes = word.to_ne_bytes();
+        Self {
+            policy: u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+            flags: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+        }
+    }
+}
+
+/// Interfaces of one pod that are told apart; packets by others open nothing and teach nothing.
+pub const POD_INTERFACES: usize = 4;
+
+/// Map `NETWORKS`, by subject id: the pod's own network. What arrives elsewhere, in a namespace that the pod has
+/// made for itself or by a device that it has added, is the pod's own word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Cookie of its network namespace (`SO_NETNS_COOKIE`), or 0 where it is not known yet: everything counts then.
+    pub netns: u64,
+    /// Indices of its interfaces there, then zeroes.
+    pub interfaces: [u32; POD_INTERFACES],
+    /// Bit `i`: interface `i` has the backstop on the host's side.
+    pub covered: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Value of `ATTACHED`, by the index of an interface in the host's network namespace: whose other end it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// The pod.
+    pub subject: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Key of `ADDRESSES`: an address of a pod's own. Packets by its interface come from no other.
+pub type AddressKey = LearnedKey;
+
+/// Key of `FRAGMENTS`: a packet that leaves a pod in pieces, of which the first has passed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    /// The pod.
+    pub subject: u32,
+    /// Its identification (RFC 791 §3.1, RFC 8200 §4.5).
+    pub ident: u32,
+    /// Where it goes.
+    pub destination: Address,
+    /// IP protocol.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// How long later fragments may follow the first one, in ns (`net.ipv4.ipfrag_time`: so long the other side waits).
+pub const FRAGMENT_NS: u64 = 30_000_000_000;
