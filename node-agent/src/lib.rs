@@ -24,6 +24,7 @@ pub mod kernel;
 pub mod kernel_events;
 pub mod metrics;
 pub mod mounts;
+mod netlink;
 pub mod netns;
 pub mod notice;
 pub mod plan;

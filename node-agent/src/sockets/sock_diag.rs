@@ -7,10 +7,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use l7egg_ebpf_common::abi::Connection;
 use netlink_packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NetlinkDeserializable, NetlinkHeader, NetlinkPayload,
+    NetlinkSerializable, NlaBuffer, NlasIterator,
 };
-use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use crate::netlink::Netlink;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
@@ -63,17 +65,12 @@ pub struct Found {
 }
 
 /// A netlink socket in the network namespace of the thread that made it.
-pub struct SockDiag {
-    socket: Socket,
-    sequence: u32,
-}
+pub struct SockDiag(Netlink);
 
 impl SockDiag {
     /// A socket in the present namespace.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        socket.bind_auto()?;
-        Ok(SockDiag { socket, sequence: 0 })
+        Netlink::open(NETLINK_SOCK_DIAG).map(Self)
     }
 
     /// All sockets of both families, of an IP protocol and in these states, with their value in the socket
@@ -86,7 +83,7 @@ impl SockDiag {
                 REQUEST_STORAGES,
                 &attribute(REQUEST_MAP, &connections.as_raw_fd().to_ne_bytes()),
             ));
-            let answers = self.ask(Diag { kind: SOCK_DIAG_BY_FAMILY, bytes }, NLM_F_DUMP)?;
+            let answers = self.0.request(Diag { kind: SOCK_DIAG_BY_FAMILY, bytes }, NLM_F_DUMP)?;
             found.extend(answers.iter().filter_map(|answer| read(&answer.bytes)));
         }
         Ok(found)
@@ -95,51 +92,10 @@ impl SockDiag {
     /// Ends a TCP connection: both sides get an error (`tcp_abort`). Not an error if it has ended meanwhile.
     pub fn destroy(&mut self, found: &Found) -> io::Result<()> {
         let bytes = request(found.family, libc::IPPROTO_TCP as u8, u32::MAX, &found.id);
-        match self.ask(Diag { kind: SOCK_DESTROY, bytes }, NLM_F_ACK) {
+        match self.0.request(Diag { kind: SOCK_DESTROY, bytes }, NLM_F_ACK) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
             _ => Ok(()),
         }
-    }
-
-    fn ask(&mut self, message: Diag, flags: u16) -> io::Result<Vec<Diag>> {
-        self.sequence += 1;
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0)?;
-        let mut answers = Vec::new();
-        loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            if self.take(&datagram, &mut answers)? {
-                return Ok(answers);
-            }
-        }
-    }
-
-    /// Takes the messages of a datagram; whether the last one was among them.
-    fn take(&self, mut datagram: &[u8], answers: &mut Vec<Diag>) -> io::Result<bool> {
-        while !datagram.is_empty() {
-            let message = NetlinkMessage::<Diag>::deserialize(datagram)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            // Each begins at a multiple of four bytes.
-            let length = (message.header.length as usize).next_multiple_of(4).max(4);
-            datagram = datagram.get(length..).unwrap_or_default();
-            if message.header.sequence_number != self.sequence {
-                continue;
-            }
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(true),
-                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-                NetlinkPayload::Error(_) => return Ok(true),
-                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                _ => {}
-            }
-        }
-        Ok(false)
     }
 }
 
