@@ -106,6 +106,11 @@ pub trait Datapath: Send {
     fn enforce(&mut self, pod_uid: &str, cgroup: &Path, policy: &CompiledPolicy)
     -> Result<(), DatapathError>;
 
+    /// Removes what agents of other versions left, with other maps. Called when every pod that is to be enforced is.
+    fn retire_older(&mut self) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
     /// Finds the pod's network, so that only what comes from there is believed, and puts the backstop on the host's
     /// side of its interfaces. Called at every pass, because a pod's network may come later than its cgroup.
     /// What the programs on the cgroup enforce does not depend on it.

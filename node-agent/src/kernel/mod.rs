@@ -20,6 +20,7 @@ mod programs;
 mod settle;
 mod shaping;
 pub(crate) mod sys;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,6 +40,7 @@ use self::policies::Policies;
 pub use self::programs::{HOOKS, Hook, Verified};
 use self::programs::{Maps, Programs};
 use self::shaping::Shaping;
+use self::versions::Older;
 use crate::clock::boot_ns;
 use crate::datapath::{
     Counters, Cover, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled,
@@ -53,6 +55,8 @@ pub struct Kernel {
     maps: Maps,
     policies: Policies,
     shaping: Shaping,
+    /// What agents of other versions left.
+    older: Older,
     pods: BTreeMap<String, Pod>,
     networks: Networks,
     /// Policy id in force, by subject.
@@ -70,7 +74,8 @@ impl Kernel {
         let directory = directory(&settings.bpffs);
         let (programs, mut maps) = programs::load(&directory.join("maps"))?;
         let shaping = Shaping::open(&directory)?;
-        let hash_key = configure(&mut maps, settings)?;
+        let older = Older::find(&directory);
+        let hash_key = configure(&mut maps, settings, older.hash_key())?;
         let mut policies = Policies::open(&maps, hash_key)?;
         let pods: BTreeMap<String, Pod> =
             pods::open(&directory.join("pods"), &programs, &maps)?.into_iter().collect();
@@ -100,6 +105,7 @@ impl Kernel {
             maps,
             policies,
             shaping,
+            older,
             pods,
             networks,
             in_force,
@@ -214,11 +220,20 @@ impl Datapath for Kernel {
         // Before the programs are attached, so that they never run without it.
         let balanced = pods::has_socket_balancer(cgroup, &self.programs)?;
         self.switch(subject, id, policy, balanced)?;
+        // Before as well, so that what the pod has learned is never missing; afterwards for what came in between.
+        self.older.take_over(uid, cgroup, subject, &mut self.maps);
         let pins = self.pins(uid);
         match pods::attach(&pins, uid, cgroup, subject, &self.programs, &mut self.maps) {
             Ok(pod) => {
                 self.pods.insert(uid.into(), pod);
-                Ok(())
+                if !self.older.knows(uid) {
+                    return Ok(());
+                }
+                self.older.take_over(uid, cgroup, subject, &mut self.maps);
+                self.older.release(uid)?;
+                // The old ones looked like programs of others.
+                let balanced = pods::has_socket_balancer(cgroup, &self.programs)?;
+                self.switch(subject, id, policy, balanced)
             }
             Err(error) => {
                 if known.is_none() {
@@ -229,6 +244,10 @@ impl Datapath for Kernel {
                 Err(error)
             }
         }
+    }
+
+    fn retire_older(&mut self) -> Result<(), DatapathError> {
+        self.older.retire()
     }
 
     fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
@@ -346,10 +365,17 @@ fn directory(bpffs: &Path) -> PathBuf {
 }
 
 /// Writes the settings; the secret of the name hash is made once, because the maps are full of hashes.
-fn configure(maps: &mut Maps, settings: &DatapathSettings) -> Result<[u32; 2], DatapathError> {
+fn configure(
+    maps: &mut Maps,
+    settings: &DatapathSettings,
+    before: Option<[u32; 2]>,
+) -> Result<[u32; 2], DatapathError> {
     let known = maps.config.get(&0, 0).map_err(kernel("reading map CONFIG"))?;
-    let hash_key =
-        if known.hash_key[0] == 0 { [hash_key(random()?), hash_key(random()?)] } else { known.hash_key };
+    let hash_key = match before {
+        _ if known.hash_key[0] != 0 => known.hash_key,
+        Some(before) => before,
+        None => [hash_key(random()?), hash_key(random()?)],
+    };
     let config = Config {
         hash_key,
         min_ttl_ns: settings.min_ttl.as_nanos() as u64,

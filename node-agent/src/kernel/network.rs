@@ -151,6 +151,15 @@ pub fn detach_all(directory: &Path) -> Result<(), DatapathError> {
     entries.flatten().try_for_each(|entry| detach(&host, &entry.path()))
 }
 
+/// Takes it from the pod whose pins are in this directory.
+pub fn detach_one(directory: &Path) -> Result<(), DatapathError> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    let host = Netns::current().map_err(kernel("opening the host's network namespace"))?;
+    detach(&host, directory)
+}
+
 /// Takes it from the pod whose pins are in a directory.
 fn detach(host: &Netns, directory: &Path) -> Result<(), DatapathError> {
     if !directory.exists() {

@@ -117,7 +117,8 @@ pub struct Maps {
 }
 
 #[allow(deprecated)]
-type SubjectStorage = aya::maps::CgroupStorage<MapData, l7egg_ebpf_common::abi::Subject>;
+/// `SUBJECT`.
+pub type SubjectStorage = aya::maps::CgroupStorage<MapData, l7egg_ebpf_common::abi::Subject>;
 
 /// The loaded programs.
 pub struct Programs {

@@ -56,3 +56,25 @@ fn a_cgroup_that_is_gone_is_told_and_leaves_nothing() {
     assert_eq!(error.reason(), "CgroupGone");
     assert!(setup.kernel.enforced().expect("what is enforced").is_empty());
 }
+
+#[test]
+fn another_version_is_replaced_without_losing_what_pods_have_learned() {
+    let names = "{egress: [{to: [{domainNames: ['**.fresh.test']}]}]}";
+    let mut setup = Setup::on_node(names);
+    assert_eq!(setup.pod.dig(&["n7.fresh.test", "A"]), "198.18.64.7");
+    setup.become_another_version();
+    // The old programs go on.
+    assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["ok", "denied"]);
+    setup.restart_agent();
+    assert!(setup.kernel.enforced().expect("what is enforced").is_empty(), "its layout is another one");
+    assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["ok", "denied"]);
+    setup.enforce(names);
+    assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["ok", "denied"]);
+    assert_eq!(setup.pod.connect_one("tcp4://n9.fresh.test:80"), "ok");
+    // What the old programs know does not count any more.
+    setup.enforce("{egress: [{to: [{cidr: 198.18.64.8/32}]}]}");
+    assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["denied", "ok"]);
+    setup.kernel.retire_older().expect("nothing rests on it");
+    assert_eq!(setup.versions(), [format!("v{}", l7egg_ebpf_common::abi::ABI_VERSION)]);
+    assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["denied", "ok"]);
+}

@@ -110,6 +110,19 @@ impl Setup {
         l7egg_node_agent::kernel::remove_everything(self.bpffs.path()).unwrap_or_else(fail);
     }
 
+    /// Has the agent's pins look as if an agent of another version had left them.
+    pub fn become_another_version(&self) {
+        let root = self.bpffs.path().join("l7egg");
+        let (own, other) = (root.join(format!("v{ABI_VERSION}")), root.join("v0"));
+        std::fs::rename(own, other).expect("to rename a directory in bpffs");
+    }
+
+    /// The versions that have pins.
+    pub fn versions(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.bpffs.path().join("l7egg")).expect("pins");
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// Another agent takes over, as after a restart.
     pub fn restart_agent(&mut self) {
         self.kernel = on_host(&self.pod, || Kernel::open(&settings(&self.bpffs))).unwrap_or_else(fail);
