@@ -29,6 +29,7 @@ pub struct Dns {
     /// The response code for them. Not written: REFUSED. NXDOMAIN is for images with musl (Alpine), which takes no other
     /// for an answer and would wait for its timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RefusalCode")]
     pub refusal_code: Option<RefusalCode>,
     /// An answer is believed at least this long, whatever its TTL: `30s`, `5m`. Not written: the agent's `--min-ttl`.
     #[serde(rename = "minTTL", default, skip_serializing_if = "Option::is_none")]
