@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ struct Sockets {
     /// Connected UDP sockets, and the ports of the others; only looked at after the first policy.
     datagrams: Vec<Found>,
     receiving: BTreeSet<u16>,
+    /// Ports that the kernel chooses (`net.ipv4.ip_local_port_range`).
+    chosen: RangeInclusive<u16>,
 }
 
 /// Resets what the policy does not allow, and tells the programs of connections that they do not know.
@@ -80,6 +83,9 @@ pub fn settle(maps: &mut Maps, connections: &Path, subject: &Subject<'_>) -> Res
                 reset.push(found);
             }
         }
+    }
+    if subject.is_first {
+        doubt_flows(maps, subject, &sockets.chosen)?;
     }
     for found in sockets.datagrams.iter().filter(ours) {
         if !sockets.receiving.contains(&found.local.port()) {
@@ -132,6 +138,29 @@ fn inherit(maps: &mut Maps, subject: &Subject<'_>, found: &Found, direction: Dir
     maps.inherited.insert(found.cookie, connection, 0).is_ok()
 }
 
+/// While the programs were attached, answers to what the pod had sent before looked like the first datagrams of others,
+/// and what others open no policy ends. So a flow from one of the ports that the kernel chooses to one that it does not
+/// choose is taken for the pod's own.
+fn doubt_flows(
+    maps: &mut Maps,
+    subject: &Subject<'_>,
+    chosen: &RangeInclusive<u16>,
+) -> Result<(), DatapathError> {
+    let mut doubted = Vec::new();
+    for entry in maps.flows.iter() {
+        let (key, flow) = entry.map_err(kernel("reading map FLOWS"))?;
+        let came_in = key.subject == subject.id && flow.direction == Direction::Ingress as u32;
+        if came_in && chosen.contains(&key.local_port) && !chosen.contains(&key.remote_port) {
+            doubted.push((key, flow));
+        }
+    }
+    for (key, flow) in doubted {
+        let flow = Flow { policy: 0, direction: Direction::Egress as u32, ..flow };
+        maps.flows.insert(key, flow, 0).map_err(kernel("writing to map FLOWS"))?;
+    }
+    Ok(())
+}
+
 /// The flow of a connected UDP socket from before is the pod's own: an answer that came first has made it one
 /// that was opened from outside, which no policy ends. If other sockets receive on its port, it may be one.
 fn opened_here(maps: &mut Maps, subject: &Subject<'_>, found: &Found) -> Result<(), DatapathError> {
@@ -163,7 +192,19 @@ fn read(connections: &Path, is_first: bool) -> io::Result<Sockets> {
         own: own_addresses()?,
         datagrams: connected,
         receiving: receiving.iter().map(|found| found.local.port()).collect(),
+        chosen: chosen_ports(),
     })
+}
+
+fn chosen_ports() -> RangeInclusive<u16> {
+    // Below /proc/sys/net is what belongs to the namespace of whoever reads.
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(last)) => first..=last,
+        // The kernel's own.
+        _ => 32_768..=60_999,
+    }
 }
 
 fn destroy(reset: &[Found]) -> io::Result<()> {

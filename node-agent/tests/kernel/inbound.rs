@@ -1,5 +1,7 @@
 //! Connections that come in.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::harness::{POD4, POD6, Setup};
@@ -48,4 +50,49 @@ fn loopback_and_the_pods_own_addresses_are_free() {
         &format!("udp://[{POD6}]:8080"),
     ]);
     assert_eq!(got, ["ok", "ok", "ok", "ok", "ok", "ok"]);
+}
+
+#[test]
+fn answers_to_what_was_sent_before_the_first_policy_open_nothing() {
+    // Asks all the while, so that some answer arrives between the attaching of one program and of the next.
+    const ASK: &str = "
+import select, socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('', 0))
+s.settimeout(0.001)
+sent = denied = 0
+print('asking', flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    try:
+        s.sendto(b'?', ('198.18.0.80', 123))
+        s.recv(10)
+    except PermissionError:
+        pass
+    except TimeoutError:
+        pass
+for _ in range(20):
+    try:
+        s.sendto(b'?', ('198.18.0.80', 123))
+        sent += 1
+        s.recv(10)
+    except PermissionError:
+        denied += 1
+    except TimeoutError:
+        pass
+print(sent, denied, flush=True)
+";
+    for _ in 0..5 {
+        let mut setup = Setup::new();
+        let mut command = setup.pod.command("python3".as_ref(), &["-c", ASK]);
+        let mut asking = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+        let mut said = BufReader::new(asking.stdout.take().expect("its output")).lines();
+        assert_eq!(said.next().expect("a line").expect("text"), "asking");
+        std::thread::sleep(Duration::from_millis(50));
+        setup.enforce("{egress: []}");
+        setup.settle("{egress: []}");
+        std::thread::sleep(Duration::from_millis(50));
+        drop(asking.stdin.take());
+        assert_eq!(said.next().expect("a line").expect("text"), "0 20");
+        asking.wait().expect("python3");
+    }
 }
