@@ -210,7 +210,7 @@ crate::global! {
             Control::EchoReply(ident) => replies(subject, &packet.destination, protocol::ICMP, u32::from(ident)),
             Control::Error(at) => {
                 let mut quoted = MaybeUninit::uninit();
-    let quoted = skb::nothing(&mut quoted);
+                let quoted = skb::nothing(&mut quoted);
                 if frame.parse_quoted(at, quoted) != Parsed::Whole || quoted.source != packet.destination {
                     return 0;
                 }

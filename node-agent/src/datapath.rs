@@ -106,8 +106,10 @@ pub trait Datapath: Send {
     fn enforce(&mut self, pod_uid: &str, cgroup: &Path, policy: &CompiledPolicy)
     -> Result<(), DatapathError>;
 
-    /// Removes what agents of other versions left, with other maps. Called when every pod that is to be enforced is.
-    fn retire_older(&mut self) -> Result<(), DatapathError> {
+    /// Removes what agents of other versions left, with other maps, unless a pod that `is_wanted` is enforced by nothing
+    /// else. Called at every pass in which it is known which pods are to be enforced.
+    fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
+        let _ = is_wanted;
         Ok(())
     }
 

@@ -246,8 +246,9 @@ impl Datapath for Kernel {
         }
     }
 
-    fn retire_older(&mut self) -> Result<(), DatapathError> {
-        self.older.retire()
+    fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
+        // A pod that was moved has nothing there any more.
+        if self.older.pods().any(|uid| is_wanted(&uid)) { Ok(()) } else { self.older.retire() }
     }
 
     fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {

@@ -45,6 +45,12 @@ impl Older {
         self.0.iter().any(|version| version.join("pods").join(uid).is_dir())
     }
 
+    /// The pods that have something there.
+    pub fn pods(&self) -> impl Iterator<Item = String> {
+        let directories = self.0.iter().flat_map(|version| fs::read_dir(version.join("pods")));
+        directories.flatten().flatten().map(|pod| pod.file_name().to_string_lossy().into_owned())
+    }
+
     /// Takes over what a pod has learned, and the flows that others opened to it. What cannot be read, because its layout
     /// is another one, is left out: the pod asks again.
     pub fn take_over(&self, uid: &str, cgroup: &Path, subject: u32, maps: &mut Maps) {

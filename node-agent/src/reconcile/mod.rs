@@ -183,7 +183,7 @@ impl<D: Datapath> Reconciler<D> {
             self.enforced()?
         };
         enforced.iter().for_each(|pod| self.cover(&pod.uid));
-        self.retire_older(&enforced);
+        self.retire_older();
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));
         self.unshaped.retain(|uid, _| self.desired.pods.contains_key(uid));
@@ -355,13 +355,12 @@ impl<D: Datapath> Reconciler<D> {
     }
 
     /// What another version left goes when nothing rests on it any more.
-    fn retire_older(&mut self, enforced: &[EnforcedPod]) {
-        let is_enforced = |uid: &String| enforced.iter().any(|pod| pod.uid == *uid && pod.policy != [0; 32]);
-        let mut wanted = self.desired.pods.keys().filter(|uid| self.cgroups.pods.contains_key(*uid));
-        if !self.inventory.is_complete() || !self.failures.is_empty() || !wanted.all(is_enforced) {
+    fn retire_older(&mut self) {
+        if !self.desired.knows_all_pods {
             return;
         }
-        if let Err(error) = self.datapath.retire_older() {
+        let pods = &self.desired.pods;
+        if let Err(error) = self.datapath.retire_older(&|uid| pods.contains_key(uid)) {
             tracing::warn!(error = causes(&error), "what another version left could not be removed");
         }
     }
