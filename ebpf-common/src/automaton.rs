@@ -32,13 +32,13 @@ impl State {
     pub const DEAD: Self = Self { masks: Masks::NONE, next: [DEAD; CLASSES] };
 }
 
-/// Map value of `AUTOMATA`, by policy id: where its states are in the array `STATES`.
+/// Where the states of a policy are in the array `STATES`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     /// Index of the dead state; state `n` is at `base + n`.
     pub base: u32,
-    /// Number of states.
+    /// Number of states, 0 where there is no automaton.
     pub len: u32,
 }
 

@@ -11,6 +11,7 @@ pub mod chain;
 pub mod judge;
 pub mod learned;
 pub mod link;
+pub mod matcher;
 pub mod name;
 pub mod packet;
 pub mod refusal;

@@ -5,6 +5,7 @@
 //! looked up among the policy's names. Both walks go one byte a step, because the kernel bounds loops by
 //! steps; [`NameWalk`] keeps their state where the verifier does not follow it, in map memory.
 
+use crate::matcher::LabelCounts;
 use core::hint::black_box;
 
 use crate::abi::{Masks, NAME_MAX, NameMasks};
@@ -74,7 +75,7 @@ pub fn hash(wire: &[u8], key: &[u32; 2]) -> u64 {
 pub enum Step {
     /// Nothing yet: go on.
     More,
-    /// [`NameWalk::hash`] only: the hash of a suffix of whole labels. Look it up, [`NameWalk::add`] what it
+    /// [`NameWalk::hash`] only: the hash of a suffix of as many whole labels as are wanted. Look it up, [`NameWalk::add`] what it
     /// says, go on.
     Suffix(u64),
     /// The end of the name.
@@ -106,6 +107,8 @@ pub struct NameWalk {
     masks: Masks,
     /// Bit `i` of the whole: byte `i` of `wire` is the length of a label.
     label_starts: [u64; 4],
+    /// Suffixes of as many labels, from the one that comes next, can be among the policy's names.
+    wanted: LabelCounts,
     at: u32,
     left_in_label: u32,
     labels: u32,
@@ -135,6 +138,7 @@ impl Default for NameWalk {
             hash: NameHash::EMPTY,
             masks: Masks::NONE,
             label_starts: [0; 4],
+            wanted: LabelCounts::ALL,
             at: 0,
             left_in_label: 0,
             labels: 0,
@@ -195,7 +199,7 @@ impl NameWalk {
                 break;
             }
         }
-        self.rewind();
+        self.rewind(LabelCounts::ALL);
     }
 
     /// Offset in the message of the next byte that [`Self::read`] wants, and after [`Step::Done`] of the
@@ -248,10 +252,11 @@ impl NameWalk {
         Step::More
     }
 
-    /// Begins the walk back over the name that was read.
+    /// Begins the walk back over the name that was read. Only suffixes of as many labels are told.
     #[inline(always)]
-    pub fn rewind(&mut self) {
+    pub fn rewind(&mut self, wanted: LabelCounts) {
         self.position = self.len;
+        self.wanted = wanted;
         self.state = u32::from(automaton::START);
     }
 
@@ -300,7 +305,7 @@ impl NameWalk {
             return Step::More;
         }
         self.labels = self.labels.wrapping_sub(1);
-        Step::Suffix(self.hash.value())
+        if self.wanted.next() { Step::Suffix(self.hash.value()) } else { Step::More }
     }
 
     /// Adds what the policy says about the suffix of the last [`Step::Suffix`].
@@ -399,7 +404,7 @@ pub fn may_ask(
             return false;
         }
         index += 1;
-        walk.rewind();
+        walk.rewind(LabelCounts::ALL);
         judge_walk(&mut walk, key, &mut lookup, states);
     }
     true

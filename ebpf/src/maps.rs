@@ -11,10 +11,11 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
     AddressKey, Asked, Attached, COUNTERS, CidrData, Config, Connection, Flow, FlowKey, FragmentKey, Learned,
-    LearnedKey, Masks, Name, NameMasks, NameVerdictKey, Network, PatternKey, PolicySettings, PortData,
-    QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
+    LearnedKey, Masks, Name, NameMasks, NameTail, NameVerdictKey, Network, PatternKey, PolicySettings,
+    PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
 };
-use l7egg_ebpf_common::automaton::{Extent, State};
+use l7egg_ebpf_common::automaton::State;
+use l7egg_ebpf_common::matcher::Matcher;
 
 use crate::scratch::Scratch;
 use crate::stream::Conversation;
@@ -44,7 +45,7 @@ pub static SETTINGS: HashMap<u32, PolicySettings> = HashMap::with_max_entries(16
 pub static PATTERNS: HashMap<PatternKey, NameMasks> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static AUTOMATA: HashMap<u32, Extent> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+pub static MATCHERS: HashMap<u32, Matcher> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 #[map]
 pub static STATES: Array<State> = Array::with_max_entries(65_536, 0);
@@ -70,6 +71,9 @@ pub static LEARNED: HashMap<LearnedKey, Learned> = HashMap::with_max_entries(131
 
 #[map]
 pub static NAMES: HashMap<u64, Name> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static NAME_TAILS: HashMap<u64, NameTail> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
 
 // A cache over NAMES and PATTERNS.
 #[map]

@@ -3,12 +3,13 @@
 use core::hint::black_box;
 
 use aya_ebpf::helpers::bpf_loop;
-use l7egg_ebpf_common::abi::{Masks, NAME_MAX, NameVerdictKey, PatternKey};
+use l7egg_ebpf_common::abi::{Masks, NAME_HEAD, NAME_MAX, NameVerdictKey, PatternKey};
 use l7egg_ebpf_common::answer::Message;
+use l7egg_ebpf_common::matcher::LabelCounts;
 use l7egg_ebpf_common::name::{COMPRESSED_STEPS, HASH_STEPS, NameWalk, READ_STEPS, SEARCHES_MAX, Step};
 
 use crate::event::now_ns;
-use crate::maps::{AUTOMATA, CONFIG, NAME_VERDICTS, NAMES, PATTERNS, STATES};
+use crate::maps::{CONFIG, MATCHERS, NAME_TAILS, NAME_VERDICTS, NAMES, PATTERNS, STATES};
 use crate::scratch::Scratch;
 use crate::{Refusal, scratch};
 
@@ -39,11 +40,16 @@ crate::global! {
     /// Hashes the name that was read and finds what the policy says about it.
     pub fn judge_name(walk: &mut NameWalk, policy: u32) -> i32 {
         let Some(config) = CONFIG.get(0) else { return 0 };
-        walk.rewind();
         let mut hash = Hash { walk, key: config.hash_key, policy, base: NO_AUTOMATON };
         // SAFETY: the value is read at once.
-        if let Some(extent) = unsafe { AUTOMATA.get(&hash.policy) } {
-            hash.base = extent.base;
+        match unsafe { MATCHERS.get(&hash.policy) } {
+            Some(matcher) => {
+                walk.rewind(matcher.labels);
+                if matcher.states.len != 0 {
+                    hash.base = matcher.states.base;
+                }
+            }
+            None => walk.rewind(LabelCounts::default()),
         }
         // SAFETY: the callback has the type that the kernel calls, and `hash` outlives the loop.
         unsafe { bpf_loop(HASH_STEPS + 1, hash_step as *const () as *mut _, (&raw mut hash).cast(), 0) };
@@ -62,7 +68,7 @@ crate::global! {
     /// Hashes the name that was read, and no more: what the policy says about it is not found.
     pub fn hash_name(walk: &mut NameWalk) -> i32 {
         let Some(config) = CONFIG.get(0) else { return 0 };
-        walk.rewind();
+        walk.rewind(LabelCounts::default());
         let mut only = HashOnly { walk, key: config.hash_key };
         // SAFETY: the callback has the type that the kernel calls, and `only` outlives the loop.
         unsafe { bpf_loop(HASH_STEPS + 1, hash_only_step as *const () as *mut _, (&raw mut only).cast(), 0) };
@@ -126,17 +132,28 @@ crate::global! {
         let name = scratch.walk.value();
         let now = now_ns();
         match NAMES.get_ptr_mut(&name) {
-            // SAFETY: map memory; a torn read of the time by another CPU does no harm.
-            Some(known) => unsafe { (*known).asked_ns = now },
-            None => {
-                let len = scratch.walk.len();
-                scratch.name.asked_ns = now;
-                scratch.name.len = len as u32;
-                scratch.name.reserved = 0;
-                copy_wire(scratch.walk.wire(), &mut scratch.name.wire);
-                if NAMES.insert(&name, &scratch.name, 0).is_err() {
-                    return 0;
+            // SAFETY: map memory; a torn read of the time by another CPU does no harm, and the policy stays what it is.
+            Some(known) => unsafe {
+                (*known).asked_ns = now;
+                if (*known).policy == policy {
+                    return 1;
                 }
+            },
+            None => {
+                scratch.name.asked_ns = now;
+                scratch.name.masks = scratch.walk.masks();
+                scratch.name.policy = policy;
+                let len = scratch.walk.len();
+                scratch.name.len = len as u32;
+                let (head, tail) = scratch.walk.wire().split_at(NAME_HEAD);
+                copy_words::<{ NAME_HEAD / 8 }>(head, &mut scratch.name.wire);
+                if len > NAME_HEAD {
+                    copy_words::<TAIL_WORDS>(tail, &mut scratch.name_tail.wire);
+                    if NAME_TAILS.insert(&name, &scratch.name_tail, 0).is_err() {
+                        return 0;
+                    }
+                }
+                return i32::from(NAMES.insert(&name, &scratch.name, 0).is_ok());
             }
         }
         let key = NameVerdictKey { name, policy, reserved: 0 };
@@ -154,12 +171,19 @@ crate::global! {
     pub fn masks_of_name(policy: u32, name: u64, found: &mut Masks) -> i32 {
         *found = Masks::NONE;
         let key = NameVerdictKey { name, policy, reserved: 0 };
+        // SAFETY: the values are read at once, and do not change.
+        if let Some(known) = unsafe { NAMES.get(&key.name) }
+            && known.policy == policy
+        {
+            *found = known.masks;
+            return 1;
+        }
         // SAFETY: the value is read at once; the cache may drop it afterwards.
         if let Some(masks) = unsafe { NAME_VERDICTS.get(&key) } {
             *found = *masks;
             return 1;
         }
-        let result = scratch::with(|scratch| judge_again(scratch, policy, name));
+        let result = scratch::with(|scratch| judge_again(scratch, &key));
         match result {
             Ok(masks) => {
                 *found = masks;
@@ -172,23 +196,30 @@ crate::global! {
 }
 
 #[inline(always)]
-fn judge_again(scratch: &mut Scratch, policy: u32, name: u64) -> Result<Masks, Refusal> {
+fn judge_again(scratch: &mut Scratch, of: &NameVerdictKey) -> Result<Masks, Refusal> {
     // SAFETY: only the agent removes names, and then nothing refers to them any more.
-    let known = unsafe { NAMES.get(&name) }.ok_or(Refusal::Denied)?;
+    let known = unsafe { NAMES.get(&of.name) }.ok_or(Refusal::Denied)?;
     // Back into a message, with its root label, so that there is one way to read a name.
     let len = known.len as usize;
     if len > NAME_MAX {
         return Err(Refusal::Malformed);
     }
-    copy_wire(&known.wire, scratch.message.bytes.first_chunk_mut::<256>().ok_or(Refusal::Malformed)?);
+    let message = scratch.message.bytes.first_chunk_mut::<256>().ok_or(Refusal::Malformed)?;
+    let (head, rest) = message.split_at_mut(NAME_HEAD);
+    copy_words::<{ NAME_HEAD / 8 }>(&known.wire, head);
+    if len > NAME_HEAD {
+        // SAFETY: as above.
+        let tail = unsafe { NAME_TAILS.get(&of.name) }.ok_or(Refusal::Denied)?;
+        copy_words::<TAIL_WORDS>(&tail.wire, rest);
+    }
     scratch.message.bytes[len & 255] = 0;
     scratch.message.len = len as u32 + 1;
     if !read(&mut scratch.walk, &scratch.message, 0) {
         return Err(Refusal::Malformed);
     }
-    judge_name(&mut scratch.walk, policy);
+    judge_name(&mut scratch.walk, of.policy);
     // The bytes are those that the hash was made of, or the name is not this one.
-    if scratch.walk.value() == name { Ok(scratch.walk.masks()) } else { Err(Refusal::Malformed) }
+    if scratch.walk.value() == of.name { Ok(scratch.walk.masks()) } else { Err(Refusal::Malformed) }
 }
 
 struct Read {
@@ -251,14 +282,17 @@ extern "C" fn hash_step(_index: u32, hash: *mut Hash) -> i64 {
     }
 }
 
+const TAIL_WORDS: usize = (256 - NAME_HEAD) / 8;
+
+/// Copies `WORDS` times 8 bytes, of which both have as many.
 #[inline(always)]
-fn copy_wire(from: &[u8; 256], to: &mut [u8; 256]) {
-    // SAFETY: both are 256 bytes. Word by word, unaligned, so that it is unrolled rather than a call.
+fn copy_words<const WORDS: usize>(from: &[u8], to: &mut [u8]) {
+    // SAFETY: see above. Word by word, unaligned, so that it is unrolled rather than a call.
     unsafe {
         let from = from.as_ptr().cast::<u64>();
         let to = to.as_mut_ptr().cast::<u64>();
         let mut i = 0;
-        while i < 32 {
+        while i < WORDS {
             to.add(i).write_unaligned(from.add(i).read_unaligned());
             i += 1;
         }

@@ -7,7 +7,7 @@
 use core::sync::atomic::AtomicU64;
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use l7egg_ebpf_common::abi::{Counter, Learned, LearnedKey, Name, SCRATCH_PER_CPU};
+use l7egg_ebpf_common::abi::{Counter, Learned, LearnedKey, Name, NameTail, SCRATCH_PER_CPU};
 use l7egg_ebpf_common::answer::{AnswerWalk, Message, QUERY_MAX, QueryStart};
 use l7egg_ebpf_common::learned::Atomics;
 use l7egg_ebpf_common::name::NameWalk;
@@ -30,6 +30,8 @@ pub struct Scratch {
     pub learning: Learning,
     /// A name to be stored.
     pub name: Name,
+    /// See there.
+    pub name_tail: NameTail,
     /// An address to be stored, and its key.
     pub learned: Learned,
     /// See there.

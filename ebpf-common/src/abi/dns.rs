@@ -1,6 +1,6 @@
 //! Queries, names, and the addresses that pods learn.
 
-use super::{Address, LEARNED_NAMES, PatternKey};
+use super::{Address, LEARNED_NAMES, Masks, PatternKey};
 
 /// Key of `QUERIES` and `OTHER_QUERIES`: one DNS query under way. The value is the hash of its qname. Those
 /// that a rule of the subject's policy matches are in `QUERIES`; of the answers to the others, only the
@@ -47,19 +47,34 @@ pub struct Learned {
     pub names: [LearnedName; LEARNED_NAMES],
 }
 
-/// Value of `NAMES`, by the hash of the name: the name itself, so that a later policy can judge it.
+/// Value of `NAMES`, by the hash of the name: the name itself, so that a later policy can judge it. Few names are longer than
+/// what it holds: a new one costs the memory that it touches first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
     /// When it was last asked for, `bpf_ktime_get_boot_ns`.
     pub asked_ns: u64,
-    /// Length of `wire` in use, at most [`super::NAME_MAX`].
+    /// What the policy below says about it. Other policies' words are in `NAME_VERDICTS`.
+    pub masks: Masks,
+    /// The policy in force for the pod that asked first.
+    pub policy: u32,
+    /// Length of the name in wire form, at most [`super::NAME_MAX`].
     pub len: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// Wire form, lower case, without the root label; zero behind it.
-    pub wire: [u8; 256],
+    /// Wire form, lower case, without the root label: its beginning, and zero behind it.
+    pub wire: [u8; NAME_HEAD],
 }
 
-/// Key of `NAME_VERDICTS`, a cache: what a policy says about a whole name. The value is [`super::Masks`].
+/// Bytes of a name in [`Name`].
+pub const NAME_HEAD: usize = 64;
+
+/// Value of `NAME_TAILS`, by the hash of the name: what comes behind the first [`NAME_HEAD`] bytes of it, where it has more.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameTail {
+    /// As in [`Name`].
+    pub wire: [u8; 256 - NAME_HEAD],
+}
+
+/// Key of `NAME_VERDICTS`, a cache: what a policy says about a whole name, other than the one in [`Name`]. The
+/// value is [`super::Masks`].
 pub type NameVerdictKey = PatternKey;

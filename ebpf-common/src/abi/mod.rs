@@ -20,7 +20,7 @@ pub use shape::*;
 pub use subject::*;
 
 /// Version of this layout. Pins live below a directory of this number; a change here is a new number.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Entries of [`SubjectState`]: subject ids are below this. 0 is no pod: programs under test run for it.
 pub const SUBJECTS_MAX: u32 = 65_536;
@@ -77,7 +77,8 @@ pub fn is_loopback(address: &Address) -> bool {
 #[cfg(feature = "aya")]
 mod pod {
     use super::*;
-    use crate::automaton::{Extent, State};
+    use crate::automaton::State;
+    use crate::matcher::Matcher;
 
     macro_rules! pod {
         ($($t:ident),*) => {
@@ -97,10 +98,10 @@ mod pod {
         PortData,
         ResolverKey
     );
-    pod!(State, Extent);
+    pod!(State, Matcher);
     pod!(ShapedPod, Cap, CapClock, FlowClockKey, FlowClock, ShapeCounts);
     pod!(SavedInterfaceKey, SavedInterface);
-    pod!(QueryKey, LearnedKey, Learned, Name, FlowKey, Flow, Connection, Event, Network, Attached);
+    pod!(QueryKey, LearnedKey, Learned, Name, NameTail, FlowKey, Flow, Connection, Event, Network, Attached);
 }
 
 #[cfg(test)]
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(size_of::<QueryKey>(), 24);
         assert_eq!(size_of::<LearnedKey>(), 20);
         assert_eq!(size_of::<Learned>(), 16 * LEARNED_NAMES);
-        assert_eq!(size_of::<Name>(), 8 + 8 + 256);
+        assert_eq!(size_of::<Name>(), 8 + 16 + 8 + NAME_HEAD);
         assert_eq!(size_of::<FlowKey>(), 28);
         assert_eq!(size_of::<Flow>(), 24);
         assert_eq!(size_of::<Connection>(), 64);
@@ -137,6 +138,7 @@ mod tests {
         assert_eq!(size_of::<ShapeCounts>(), 48);
         assert_eq!(size_of::<SavedInterfaceKey>(), 16);
         assert_eq!(size_of::<SavedInterface>(), 16 + 16 + 464);
+        assert_eq!(size_of::<crate::matcher::Matcher>(), 16);
         assert_eq!(size_of::<crate::automaton::State>(), 16 + 2 * crate::automaton::CLASSES);
     }
 }

@@ -90,18 +90,14 @@ fn is_over(value: &Learned, now_ns: u64) -> bool {
 }
 
 fn names(maps: &mut Maps, live: &BTreeSet<u64>) -> Result<(), DatapathError> {
-    let mut known = Vec::new();
-    for entry in maps.names.iter() {
-        let (name, value) = entry.map_err(kernel("reading map NAMES"))?;
-        known.push((value.asked_ns, name));
-    }
+    let mut known = maps.names.asked().map_err(kernel("reading map NAMES"))?;
     if known.len() <= NAMES_KEPT {
         return Ok(());
     }
     known.sort_unstable();
     let surplus = known.len() - NAMES_KEPT;
     for (_, name) in known.into_iter().filter(|(_, name)| !live.contains(name)).take(surplus) {
-        let _ = maps.names.remove(&name);
+        maps.names.remove(name);
     }
     Ok(())
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use aya::maps::{HashMap, Map, MapData, RingBuf};
-use l7egg_ebpf_common::abi::{Address, Event, Learned, LearnedKey, Name};
+use l7egg_ebpf_common::abi::{Address, Event, Learned, LearnedKey};
 
 use super::error::kernel;
-use super::names;
+use super::names::Names;
 use crate::clock::boot_ns;
 use crate::datapath::{DatapathError, EventSource};
 use crate::flow_log;
@@ -15,13 +15,14 @@ use crate::flow_log;
 pub struct Ring {
     ring: RingBuf<MapData>,
     learned: HashMap<MapData, LearnedKey, Learned>,
-    names: HashMap<MapData, u64, Name>,
+    names: Names,
 }
 
 impl Ring {
     /// Takes over the ring buffer. The names of addresses are in maps pinned in `directory`.
     pub fn open(ring: RingBuf<MapData>, directory: &Path) -> Result<Self, DatapathError> {
-        Ok(Self { ring, learned: pinned(directory, "LEARNED")?, names: pinned(directory, "NAMES")? })
+        let names = Names { heads: pinned(directory, "NAMES")?, tails: pinned(directory, "NAME_TAILS")? };
+        Ok(Self { ring, learned: pinned(directory, "LEARNED")?, names })
     }
 }
 
@@ -41,7 +42,7 @@ impl EventSource for Ring {
         let now_ns = boot_ns();
         let known = learned.names.iter().filter(|slot| slot.name != 0);
         let named = known.filter_map(|slot| {
-            let name = names::by_hash(&self.names, slot.name)?;
+            let name = self.names.by_hash(slot.name)?;
             Some(flow_log::Learned { name, is_over: slot.expires_ns < now_ns })
         });
         named.collect()

@@ -8,10 +8,10 @@
 //! interfaces/<uid>/…    its interfaces' host side
 //! ```
 
-mod automata;
 mod collect;
 mod error;
 mod events;
+mod matchers;
 mod names;
 mod network;
 mod pods;

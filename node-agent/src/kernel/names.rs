@@ -1,11 +1,50 @@
 //! Names by their hashes.
 
-use aya::maps::{HashMap, MapData};
-use l7egg_ebpf_common::abi::Name;
+use aya::maps::{HashMap, MapData, MapError};
+use l7egg_ebpf_common::abi::{NAME_HEAD, Name, NameTail};
 use l7egg_policy::DomainName;
 
-/// The name with this hash, if it is remembered.
-pub fn by_hash(names: &HashMap<MapData, u64, Name>, hash: u64) -> Option<DomainName> {
-    let name = names.get(&hash, 0).ok()?;
-    DomainName::from_wire(name.wire.get(..name.len as usize)?)
+/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
+const NO_EXIST: u64 = 1;
+
+/// The names that are remembered.
+pub struct Names {
+    /// Map `NAMES`.
+    pub heads: HashMap<MapData, u64, Name>,
+    /// Map `NAME_TAILS`.
+    pub tails: HashMap<MapData, u64, NameTail>,
+}
+
+impl Names {
+    /// The name with this hash, if it is remembered.
+    pub fn by_hash(&self, hash: u64) -> Option<DomainName> {
+        let head = self.heads.get(&hash, 0).ok()?;
+        let mut wire = head.wire.to_vec();
+        if head.len as usize > NAME_HEAD {
+            wire.extend(self.tails.get(&hash, 0).ok()?.wire);
+        }
+        DomainName::from_wire(wire.get(..head.len as usize)?)
+    }
+
+    /// When each was asked for last, in ns since boot.
+    pub fn asked(&self) -> Result<Vec<(u64, u64)>, MapError> {
+        self.heads.iter().map(|entry| entry.map(|(hash, name)| (name.asked_ns, hash))).collect()
+    }
+
+    /// Forgets one.
+    pub fn remove(&mut self, hash: u64) {
+        // The programs take a name without its tail for one that they do not know.
+        let _ = self.heads.remove(&hash);
+        let _ = self.tails.remove(&hash);
+    }
+
+    /// Takes one over from other maps. One that is known already, or no room: the same as for an answer.
+    pub fn take_over(&mut self, others: &Self, hash: u64) {
+        let Ok(head) = others.heads.get(&hash, 0) else { return };
+        if let Ok(tail) = others.tails.get(&hash, 0) {
+            let _ = self.tails.insert(hash, tail, NO_EXIST);
+        }
+        // What another policy said means nothing here, and no policy has the id 0.
+        let _ = self.heads.insert(hash, Name { policy: 0, ..head }, NO_EXIST);
+    }
 }

@@ -13,8 +13,8 @@ use l7egg_ebpf_common::abi::{
 use l7egg_ebpf_common::name;
 use l7egg_policy::{CompiledPolicy, DnsSettings};
 
-use super::automata;
 use super::error::{insertion, kernel};
+use super::matchers;
 use super::programs::Maps;
 use crate::datapath::{DatapathError, Digest};
 
@@ -122,7 +122,7 @@ pub fn sweep(maps: &mut Maps, known: &BTreeSet<u32>) -> Result<(), DatapathError
     }
     sweep!(settings, "SETTINGS", |policy: &u32| *policy);
     sweep!(patterns, "PATTERNS", |key: &PatternKey| key.policy);
-    sweep!(automata, "AUTOMATA", |policy: &u32| *policy);
+    sweep!(matchers, "MATCHERS", |policy: &u32| *policy);
     sweep!(cidrs, "CIDRS", |key: &Key<CidrData>| u32::from_be_bytes(key.data().policy));
     sweep!(ports, "PORTS", |key: &Key<PortData>| u32::from_be_bytes(key.data().policy));
     sweep!(resolvers, "RESOLVERS", |key: &ResolverKey| key.policy);
@@ -138,7 +138,7 @@ fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) -> R
         let key = pattern_key(id, name.wire(), key);
         maps.patterns.insert(key, masks, 0).map_err(|error| insertion("PATTERNS", error))?;
     }
-    automata::write(maps, id, &policy.automaton)?;
+    matchers::write(maps, id, policy)?;
     for (network, masks) in &policy.cidrs {
         let key = cidr_key(id, network.address, network.length);
         maps.cidrs.insert(&key, masks, 0).map_err(|error| insertion("CIDRS", error))?;
@@ -160,7 +160,7 @@ fn remove_entries(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32;
     for name in policy.names.keys() {
         let _ = maps.patterns.remove(&pattern_key(id, name.wire(), key));
     }
-    let _ = maps.automata.remove(&id);
+    let _ = maps.matchers.remove(&id);
     for network in policy.cidrs.keys() {
         let _ = maps.cidrs.remove(&cidr_key(id, network.address, network.length));
     }

@@ -8,14 +8,16 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, RingBuf
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
-    AddressKey, Attached, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, Name,
-    NameMasks, NameVerdictKey, Network, PatternKey, PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU,
+    AddressKey, Attached, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, NameMasks,
+    NameVerdictKey, Network, PatternKey, PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU,
     SubjectState,
 };
 
-use l7egg_ebpf_common::automaton::{Extent, State};
+use l7egg_ebpf_common::automaton::State;
+use l7egg_ebpf_common::matcher::Matcher;
 
 use super::error::kernel;
+use super::names::Names;
 use crate::datapath::DatapathError;
 
 /// The object that `cargo xtask build` compiled.
@@ -55,7 +57,7 @@ impl Hook {
 pub const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 28] = [
+const PINNED: [&str; 29] = [
     "CONFIG",
     "SUBJECT",
     "SUBJECTS",
@@ -67,10 +69,11 @@ const PINNED: [&str; 28] = [
     "RESOLVERS",
     "QUERIES",
     "OTHER_QUERIES",
-    "AUTOMATA",
+    "MATCHERS",
     "STATES",
     "LEARNED",
     "NAMES",
+    "NAME_TAILS",
     "NAME_VERDICTS",
     "FLOWS",
     "CONNECTIONS",
@@ -97,13 +100,13 @@ pub struct Maps {
     pub policies: HashMap<MapData, u32, [u8; 32]>,
     pub settings: HashMap<MapData, u32, PolicySettings>,
     pub patterns: HashMap<MapData, PatternKey, NameMasks>,
-    pub automata: HashMap<MapData, u32, Extent>,
+    pub matchers: HashMap<MapData, u32, Matcher>,
     pub states: Array<MapData, State>,
     pub cidrs: LpmTrie<MapData, CidrData, Masks>,
     pub ports: LpmTrie<MapData, PortData, u64>,
     pub resolvers: HashMap<MapData, ResolverKey, u8>,
     pub learned: HashMap<MapData, LearnedKey, Learned>,
-    pub names: HashMap<MapData, u64, Name>,
+    pub names: Names,
     pub name_verdicts: HashMap<MapData, NameVerdictKey, Masks>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
     pub inherited: HashMap<MapData, u64, Connection>,
@@ -288,13 +291,13 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         policies: take!("POLICIES"),
         settings: take!("SETTINGS"),
         patterns: take!("PATTERNS"),
-        automata: take!("AUTOMATA"),
+        matchers: take!("MATCHERS"),
         states: take!("STATES"),
         cidrs: take!("CIDRS"),
         ports: take!("PORTS"),
         resolvers: take!("RESOLVERS"),
         learned: take!("LEARNED"),
-        names: take!("NAMES"),
+        names: Names { heads: take!("NAMES"), tails: take!("NAME_TAILS") },
         name_verdicts: take!("NAME_VERDICTS"),
         flows: take!("FLOWS"),
         inherited: take!("INHERITED"),

@@ -14,7 +14,7 @@ use l7egg_policy::{CompiledPolicy, DomainName, to_number};
 
 use super::error::kernel;
 use super::programs::Maps;
-use super::{names, sys};
+use super::sys;
 use crate::clock::boot_ns;
 use crate::datapath::{DatapathError, Settled};
 use crate::netns::{self, Netns, PodNetwork};
@@ -120,7 +120,7 @@ fn names_of(maps: &Maps, subject: u32, address: IpAddr, allowed_by: u64) -> Opti
     let live = learned.names.iter().filter(|slot| slot.name != 0 && slot.expires_ns >= now_ns);
     let hashes: BTreeSet<u64> =
         live.map(|slot| slot.name).chain((allowed_by != 0).then_some(allowed_by)).collect();
-    hashes.into_iter().map(|hash| names::by_hash(&maps.names, hash)).collect()
+    hashes.into_iter().map(|hash| maps.names.by_hash(hash)).collect()
 }
 
 /// Whether the programs could be told.

@@ -8,11 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
-use l7egg_ebpf_common::abi::{
-    Config, Direction, Flow, FlowKey, Learned, LearnedKey, Name, SubjectState, protocol,
-};
+use l7egg_ebpf_common::abi::{Config, Direction, Flow, FlowKey, Learned, LearnedKey, SubjectState, protocol};
 
 use super::error::kernel;
+use super::names::Names;
 use super::programs::{HOOKS, Maps, SubjectStorage};
 use super::{network, pods};
 use crate::datapath::DatapathError;
@@ -114,7 +113,7 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
     let Some(was) = was.filter(|was| states.get(was, 0).is_ok_and(|state| state.policy != 0)) else {
         return Ok(0);
     };
-    let names: HashMap<MapData, u64, Name> = open(version, "NAMES")?;
+    let names = Names { heads: open(version, "NAMES")?, tails: open(version, "NAME_TAILS")? };
     let learned: HashMap<MapData, LearnedKey, Learned> = open(version, "LEARNED")?;
     let mut taken = 0;
     for entry in learned.iter() {
@@ -123,10 +122,7 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
             continue;
         }
         for slot in value.names.iter().filter(|slot| slot.name != 0) {
-            if let Ok(name) = names.get(&slot.name, 0) {
-                // One that is known already, or no room: the same as for an answer.
-                let _ = maps.names.insert(slot.name, name, NO_EXIST);
-            }
+            maps.names.take_over(&names, slot.name);
         }
         taken += usize::from(maps.learned.insert(LearnedKey { subject, ..key }, value, NO_EXIST).is_ok());
     }

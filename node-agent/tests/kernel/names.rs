@@ -169,6 +169,21 @@ fn what_was_learned_is_judged_by_the_new_policy() {
 }
 
 #[test]
+fn so_is_what_was_learned_by_a_long_name() {
+    // Longer than one entry of the table of names, and than what that table's second half begins with.
+    let long = format!("{0}.{0}.{0}.shop.test", "a".repeat(60));
+    let mut setup = Setup::with_policy(&format!(
+        "{{egress: [{{to: [{{domainNames: ['{long}', '*.{long}']}}], ports: [{{port: 80}}]}}]}}"
+    ));
+    setup.pod.set_names(&format!("{long}. 30 IN A 198.18.20.1\nb.{long}. 30 IN A 198.18.20.2\n"));
+    let first = [format!("tcp4://{long}:80"), format!("tcp4://b.{long}:80")];
+    assert_eq!(setup.pod.connect(&[first[0].as_str(), first[1].as_str()]), ["ok", "ok"]);
+    setup.enforce(&format!("{{egress: [{{to: [{{domainNames: ['*.{long}']}}], ports: [{{port: 443}}]}}]}}"));
+    let got = setup.pod.connect(&["tcp://198.18.20.1:443", "tcp://198.18.20.2:443", "tcp://198.18.20.2:80"]);
+    assert_eq!(got, ["denied", "ok", "denied"]);
+}
+
+#[test]
 fn a_denied_name_is_denied_at_an_address_that_it_shares() {
     let setup = with_policy(
         "{egress: [{to: [{domainNames: [shared-one.test]}]}, {action: Deny, to: [{domainNames: [shared-two.test]}]}]}",

@@ -1,19 +1,30 @@
-//! Automata of policies: each a run of consecutive states in one array.
+//! Where the names of policies are found: how many labels those in `PATTERNS` have, and where the automata are, each a run
+//! of consecutive states in one array.
 
 use l7egg_ebpf_common::automaton::{Extent, State};
+use l7egg_ebpf_common::matcher::{LabelCounts, Matcher};
+use l7egg_policy::CompiledPolicy;
 
 use super::error::{insertion, kernel};
 use super::programs::Maps;
 use crate::datapath::DatapathError;
 
-/// Writes a policy's states and says where they are; nothing for a policy without an automaton.
-pub fn write(maps: &mut Maps, policy: u32, states: &[State]) -> Result<(), DatapathError> {
-    if states.is_empty() {
+/// Writes a policy's automaton and says where its names are; nothing for a policy without names.
+pub fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy) -> Result<(), DatapathError> {
+    if policy.names.is_empty() && policy.automaton.is_empty() {
         return Ok(());
     }
+    let labels = LabelCounts::of(policy.names.keys().map(|name| name.wire()));
+    let states =
+        if policy.automaton.is_empty() { Extent::default() } else { write_states(maps, &policy.automaton)? };
+    // Last: what no matcher names is free.
+    maps.matchers.insert(id, Matcher { states, labels }, 0).map_err(|error| insertion("MATCHERS", error))
+}
+
+fn write_states(maps: &mut Maps, states: &[State]) -> Result<Extent, DatapathError> {
     let mut used = Vec::new();
-    for entry in maps.automata.iter() {
-        used.push(entry.map_err(kernel("reading map AUTOMATA"))?.1);
+    for entry in maps.matchers.iter() {
+        used.push(entry.map_err(kernel("reading map MATCHERS"))?.1.states);
     }
     let len = states.len() as u32;
     let base = first_fit(used, len, maps.states.len()).ok_or_else(|| DatapathError::MapFull {
@@ -24,8 +35,7 @@ pub fn write(maps: &mut Maps, policy: u32, states: &[State]) -> Result<(), Datap
     for (index, state) in (base..).zip(states) {
         maps.states.set(index, state, 0).map_err(|error| insertion("STATES", error))?;
     }
-    // Last: what no extent names is free.
-    maps.automata.insert(policy, Extent { base, len }, 0).map_err(|error| insertion("AUTOMATA", error))
+    Ok(Extent { base, len })
 }
 
 /// The lowest place where `len` states fit between those that are used.
