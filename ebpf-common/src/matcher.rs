@@ -32,7 +32,7 @@ impl LabelCounts {
 
     /// One label more, from the right: whether a suffix of as many labels as there were calls can be one of the names.
     #[inline(always)]
-    pub fn next(&mut self) -> bool {
+    pub fn has_next(&mut self) -> bool {
         // The uppermost bit fills up what becomes free.
         self.0 >>= 1;
         self.0 & 1 != 0
@@ -55,10 +55,10 @@ mod tests {
     #[test]
     fn suffixes_of_as_many_labels_only() {
         let mut none = LabelCounts::default();
-        assert!((0..127).all(|_| !none.next()));
+        assert!((0..127).all(|_| !none.has_next()));
         let names: [&[u8]; 2] = [b"\x03com", b"\x01a\x07example\x03com"];
         let mut counts = LabelCounts::of(names);
-        let found: Vec<bool> = (0..5).map(|_| counts.next()).collect();
+        let found: Vec<bool> = (0..5).map(|_| counts.has_next()).collect();
         assert_eq!(found, [true, false, true, false, false]);
     }
 
@@ -67,7 +67,7 @@ mod tests {
         for labels in [62, 63, 64, 127] {
             let name = b"\x01a".repeat(labels);
             let mut counts = LabelCounts::of([name.as_slice()]);
-            let found: Vec<bool> = (1..=127).map(|_| counts.next()).collect();
+            let found: Vec<bool> = (1..=127).map(|_| counts.has_next()).collect();
             assert!(found[labels - 1]);
             assert_eq!(found.iter().position(|found| *found), Some(labels.min(63) - 1));
         }

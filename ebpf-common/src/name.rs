@@ -305,7 +305,7 @@ impl NameWalk {
             return Step::More;
         }
         self.labels = self.labels.wrapping_sub(1);
-        if self.wanted.next() { Step::Suffix(self.hash.value()) } else { Step::More }
+        if self.wanted.has_next() { Step::Suffix(self.hash.value()) } else { Step::More }
     }
 
     /// Adds what the policy says about the suffix of the last [`Step::Suffix`].
