@@ -1,8 +1,12 @@
-//! Destinations as programs ask for them, where a load balancer on sockets puts others in their place.
+//! Destinations as programs ask for them, where others are put in their place.
 //!
-//! Such a balancer (Cilium's without kube-proxy, say) is attached to an ancestor of the pod's cgroup and so runs after
-//! our connect and sendmsg hooks: these see the Service, the packets go to one of its backends. What was asked for is
-//! kept in the socket, and the packets are judged by it. Only for pods that such programs run for.
+//! A load balancer on sockets (Cilium's without kube-proxy, say) is attached to an ancestor of the pod's cgroup and so
+//! runs after our connect and sendmsg hooks: these see the Service, the packets go to one of its backends. What was asked
+//! for is kept in the socket, and the packets are judged by it. Only for pods that such programs run for.
+//!
+//! In the host's network it is NAT (kube-proxy's): cgroup programs see what leaves behind it (`ip_finish_output` in
+//! net/ipv4/ip_output.c), and what arrives behind it as well, where it is undone. So a packet that leaves is read as its
+//! socket has it.
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
@@ -78,6 +82,49 @@ pub fn translate(skb: Skb, packet: &Packet, to: &mut Destination) -> i32 {
     1
 }
 
+crate::global! {
+    /// Gives a packet the ends that its socket has: 1 if it could. Of UDP only what the hooks have judged is believed, as a
+    /// datagram can be held back (MSG_MORE) while its socket is connected elsewhere.
+    fn ends_of_socket(skb: Skb, packet: &mut Packet) -> i32 {
+        if packet.protocol != protocol::TCP && packet.protocol != protocol::UDP {
+            return 0;
+        }
+        let Some(socket) = skb.socket() else { return 0 };
+        // SAFETY: a full socket.
+        let (local_port, remote_port) = unsafe { ((*socket).src_port as u16, u16::from_be((*socket).dst_port)) };
+        packet.source_port = local_port;
+        if packet.protocol == protocol::TCP {
+            // That of a listener, which says nothing.
+            if remote_port == 0 {
+                return 0;
+            }
+            packet.destination = remote_address(socket);
+            packet.destination_port = remote_port;
+            return 1;
+        }
+        let Some(kept) = storage(socket, 0) else { return 0 };
+        // SAFETY: the socket's own storage.
+        let kept = unsafe { &*kept };
+        let believed = if kept.by == AskedBy::Connect as u16 {
+            kept.distrusted == 0 && kept.port == remote_port
+        } else {
+            remote_port == 0
+        };
+        if !believed {
+            return 0;
+        }
+        packet.destination = kept.address;
+        packet.destination_port = kept.port;
+        1
+    }
+}
+
+/// Reads a packet as its socket has it, before the host's NAT.
+#[inline(always)]
+pub fn undo_nat(skb: Skb, packet: &mut Packet) {
+    ends_of_socket(skb, packet);
+}
+
 /// 1 if the socket that a packet arrives for asked one of the pod's own DNS servers.
 #[inline(never)]
 pub fn is_of_resolver(skb: Skb, subject: &Current) -> i32 {
@@ -89,6 +136,12 @@ pub fn is_of_resolver(skb: Skb, subject: &Current) -> i32 {
 
 #[inline(always)]
 fn is_connected_to(socket: *mut bpf_sock, packet: &Packet) -> bool {
+    remote_address(socket) == packet.destination
+}
+
+/// Whom a full socket is connected to.
+#[inline(always)]
+fn remote_address(socket: *mut bpf_sock) -> Address {
     // SAFETY: a full socket. All fields are read, one by one, whatever the family: the verifier refuses a pointer that
     // was computed.
     let (family, v4, v6) = unsafe {
@@ -103,8 +156,7 @@ fn is_connected_to(socket: *mut bpf_sock, packet: &Packet) -> bool {
             ],
         )
     };
-    let remote = if family == AF_INET { mapped(v4.to_ne_bytes()) } else { words(v6) };
-    remote == packet.destination
+    if family == AF_INET { mapped(v4.to_ne_bytes()) } else { words(v6) }
 }
 
 #[inline(always)]

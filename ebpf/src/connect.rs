@@ -16,11 +16,11 @@ const IPPROTO_UDP: u32 = protocol::UDP as u32;
 pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
     // Without a policy the packets are held back, not refused.
     let Some(subject) = subject::current() else { return Ok(()) };
-    if subject.has_socket_balancer {
+    if subject.is_translated() {
         kept::remember(asked, AskedBy::Connect);
     }
     let kind = asked.protocol();
-    let is_judged = kind == IPPROTO_TCP || (kind == IPPROTO_UDP && subject.has_socket_balancer);
+    let is_judged = kind == IPPROTO_TCP || (kind == IPPROTO_UDP && subject.is_translated());
     if !is_judged || asked.is_loopback() {
         return Ok(());
     }

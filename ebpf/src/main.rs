@@ -169,6 +169,9 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
         let stays = packet.source == packet.destination || abi::is_loopback(&packet.source);
         return if stays { Ok(()) } else { Err(Refusal::Malformed) };
     }
+    if subject.in_host_network {
+        asked::undo_nat(skb, packet);
+    }
     let mut to = Destination { address: packet.destination, port: packet.destination_port };
     if subject.has_socket_balancer {
         asked::translate(skb, packet, &mut to);

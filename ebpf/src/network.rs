@@ -7,6 +7,7 @@ use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::bpf_get_netns_cookie;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::programs::SockContext;
+use l7egg_ebpf_common::abi::ANY_INTERFACE;
 
 use crate::maps::{NETNS, NETWORKS};
 use crate::skb::Skb;
@@ -50,7 +51,7 @@ crate::global! {
             return 1;
         }
         let interface = skb.interface();
-        let is_known = network.interfaces.contains(&interface);
+        let is_known = network.flags & ANY_INTERFACE != 0 || network.interfaces.contains(&interface);
         i32::from(is_known && made_in(skb).is_none_or(|netns| netns == network.netns))
     }
 }

@@ -15,7 +15,7 @@ use crate::{Recalled, Refusal, asked as kept, destination, event, flow, listener
 pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) -> Result<(), Refusal> {
     // Without a policy the packets are held back, not refused.
     let Some(subject) = subject::current() else { return Ok(()) };
-    if subject.has_socket_balancer {
+    if subject.is_translated() {
         kept::remember(asked, AskedBy::Send);
     }
     // Which interface multicast leaves by, the loopback maybe, only its packet knows.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-use l7egg_ebpf_common::abi::{Address, CLASSIFIED, ResolverKey, SOCKET_BALANCER, SubjectState};
+use l7egg_ebpf_common::abi::{Address, CLASSIFIED, HOST_NETWORK, ResolverKey, SOCKET_BALANCER, SubjectState};
 use l7egg_ebpf_common::judge::Enforcement;
 use l7egg_ebpf_common::learned::Atomics;
 
@@ -22,7 +22,9 @@ pub struct Current {
     pub is_classified: bool,
     /// Whether programs of others may change the destinations that it asks for.
     pub has_socket_balancer: bool,
-    reserved: u16,
+    /// Whether its packets are seen behind the host's NAT.
+    pub in_host_network: bool,
+    reserved: u8,
     /// The generation that this is of, or 0 if connections are not to rest on it.
     pub generation: u64,
 }
@@ -63,6 +65,7 @@ pub fn of(id: u32) -> Known {
                 enforcement,
                 is_classified: state.flags & CLASSIFIED != 0,
                 has_socket_balancer: state.flags & SOCKET_BALANCER != 0,
+                in_host_network: state.flags & HOST_NETWORK != 0,
                 reserved: 0,
                 generation: if state.flags & SOCKET_BALANCER == 0 { generation } else { 0 },
             })
@@ -86,6 +89,12 @@ pub fn current() -> Option<Current> {
 }
 
 impl Current {
+    /// Whether its packets can go elsewhere than its programs ask.
+    #[inline(always)]
+    pub fn is_translated(&self) -> bool {
+        self.has_socket_balancer || self.in_host_network
+    }
+
     /// Whether it is one of the pod's own resolvers.
     #[inline(always)]
     pub fn trusts(&self, address: &Address) -> bool {

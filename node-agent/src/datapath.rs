@@ -82,8 +82,10 @@ pub struct EnforcedPod {
 /// What of a pod's interfaces has the backstop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cover {
-    /// The pod has no network of its own, or none yet.
+    /// The pod has no network of its own yet.
     NotYet,
+    /// None can be had: the pod is in the host's network, whose interfaces are the node's.
+    Host,
     /// Every one.
     Whole,
     /// Not those that have no other end on the host (ipvlan, macvlan, hardware).
@@ -98,6 +100,11 @@ pub trait Datapath: Send {
     /// Every pod of this node that something is attached for, including what an earlier agent left.
     /// Called at every pass of the reconciler, so answered from memory where that is sound.
     fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError>;
+
+    /// Says that a pod is in the host's network. Before it is enforced; it may be repeated.
+    fn in_host_network(&mut self, pod_uid: &str) {
+        let _ = pod_uid;
+    }
 
     /// Makes `policy` the one in force for the pod: installs the policy unless its digest is installed,
     /// attaches the programs to `cgroup` unless they are, and switches the pod over in one step. A pod that

@@ -31,6 +31,8 @@ pub struct DesiredPod {
     pub namespace: String,
     /// Name of the pod.
     pub name: String,
+    /// Its network is its node's.
+    pub host_network: bool,
     /// The assignments that name it.
     pub assignments: Vec<AssignmentKey>,
     /// The Eggs of these, for people.
@@ -125,17 +127,14 @@ impl<'a> Selection<'a> {
     }
 
     fn pod(self, cache: &mut PolicyCache) -> DesiredPod {
-        let (policy, fallback) = if self.pod.host_network {
-            (Err(host_network(self.pod)), None)
-        } else {
-            match self.compile(cache) {
-                Ok(policy) => (Ok(policy), None),
-                Err(failure) => (Err(failure), self.compile_what_can_be(cache)),
-            }
+        let (policy, fallback) = match self.compile(cache) {
+            Ok(policy) => (Ok(policy), None),
+            Err(failure) => (Err(failure), self.compile_what_can_be(cache)),
         };
         DesiredPod {
             namespace: self.pod.namespace.clone(),
             name: self.pod.name.clone(),
+            host_network: self.pod.host_network,
             assignments: self.sources.iter().map(|(entry, _)| entry.object.key.clone()).collect(),
             eggs: self.sources.iter().map(|(entry, _)| name_of(entry)).collect(),
             explainer: Arc::new(self.explainer()),
@@ -160,9 +159,6 @@ impl<'a> Selection<'a> {
     }
 
     fn limits(&self) -> Limits {
-        if self.pod.host_network {
-            return Limits { caps: Some(Vec::new()), ..Limits::default() };
-        }
         let readable = self.sources.iter().all(|(_, spec)| spec.is_ok());
         let assignments = self.sources.iter().filter_map(|(entry, _)| entry.good.as_ref());
         let mut found: Vec<(Cap, String)> =
@@ -175,6 +171,11 @@ impl<'a> Selection<'a> {
                 }
                 None => {}
             }
+        }
+        if self.pod.host_network {
+            // Whatever an assignment that cannot be read says: there is nothing to be left as it is.
+            let failure = (!found.is_empty()).then(|| not_shaped(self.pod, &found));
+            return Limits { caps: Some(Vec::new()), strictest: None, failure };
         }
         let caps = nest(found.iter().map(|(cap, _)| cap.clone()).collect());
         let strictest = caps.first().and_then(|first| found.iter().find(|(cap, _)| cap == first));
@@ -224,12 +225,15 @@ fn unreadable(entry: &Entry) -> Failure {
     Failure { reason: "AssignmentUnreadable", message: message.unwrap_or_default() }
 }
 
-fn host_network(pod: &AssignedPod) -> Failure {
+fn not_shaped(pod: &AssignedPod, limits: &[(Cap, String)]) -> Failure {
+    let of: Vec<&str> = limits.iter().map(|(_, of)| of.as_str()).collect();
     Failure {
-        reason: "HostNetworkUnsupported",
+        reason: "HostNetworkNotShaped",
         message: format!(
-            "pod {}/{} uses its node's network (hostNetwork: true), where this version enforces nothing: leave it out of the Egg's podSelector, or run it without hostNetwork",
-            pod.namespace, pod.name
+            "pod {}/{} uses its node's network (hostNetwork: true), whose interfaces belong to all: the bandwidth limit of {} does not hold for it; take the limit off it, or run it without hostNetwork",
+            pod.namespace,
+            pod.name,
+            of.join(", ")
         ),
     }
 }
@@ -250,7 +254,11 @@ mod tests {
     use crate::testing::{AssignmentBuilder, assignment, inventory_of};
 
     fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
-        let node = NodeResolvers { cluster: vec!["10.96.0.10".parse().unwrap()], ..NodeResolvers::default() };
+        let node = NodeResolvers {
+            cluster: vec!["10.96.0.10".parse().unwrap()],
+            node: vec!["198.18.0.53".parse().unwrap()],
+            ..NodeResolvers::default()
+        };
         desired(&inventory_of(assignments), &node, &mut PolicyCache::default())
     }
 
@@ -282,12 +290,17 @@ mod tests {
     }
 
     #[test]
-    fn host_network_pods_fail_alone() {
-        let pods = desired_of(&[assignment("a").pod("p1").host_network_pod("p2")]).pods;
-        assert!(pods["p1"].policy.is_ok());
-        let failure = pods["p2"].policy.as_ref().unwrap_err();
-        assert_eq!(failure.reason, "HostNetworkUnsupported");
-        assert!(pods["p2"].fallback.is_none());
+    fn pods_in_the_nodes_network_ask_its_resolvers_and_have_no_limit() {
+        let pods = desired_of(&[assignment("a").shape("5M", "Pod").pod("p1").host_network_pod("p2")]).pods;
+        assert_ne!(pods["p1"].policy.as_ref().unwrap().digest, pods["p2"].policy.as_ref().unwrap().digest);
+        assert!(pods["p1"].limits.failure.is_none());
+        let limits = &pods["p2"].limits;
+        assert_eq!((&limits.caps, &limits.strictest), (&Some(vec![]), &None));
+        let failure = limits.failure.as_ref().unwrap();
+        assert_eq!(failure.reason, "HostNetworkNotShaped");
+        assert!(failure.message.contains("limit of Egg shop/a does not hold"), "{}", failure.message);
+        let pods = desired_of(&[assignment("a").host_network_pod("p2")]).pods;
+        assert!(pods["p2"].limits.failure.is_none());
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub struct PodPlan {
     nameserver: Option<IpAddr>,
     command: Vec<String>,
     privileged: bool,
+    host_network: bool,
 }
 
 impl PodPlan {
@@ -40,6 +41,7 @@ impl PodPlan {
             nameserver: Some(IpAddr::V4(world::RESOLVER4)),
             command: [PROBE, "serve", "--tcp", &port, "--udp", &port].map(String::from).to_vec(),
             privileged: false,
+            host_network: false,
         }
     }
 
@@ -85,6 +87,14 @@ impl PodPlan {
         self
     }
 
+    /// In its node's network. Its servers are on another port, which nobody of the node has.
+    #[must_use]
+    pub fn host_network(mut self) -> Self {
+        self.host_network = true;
+        self.command = [PROBE, "serve", "--tcp", "18080", "--udp", "18080"].map(String::from).to_vec();
+        self
+    }
+
     /// The pod's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -98,6 +108,7 @@ impl PodPlan {
             "automountServiceAccountToken": false,
             "nodeName": self.node,
             "hostPID": self.privileged,
+            "hostNetwork": self.host_network,
             "tolerations": [{"operator": "Exists"}],
             "containers": [{
                 "name": "main",

@@ -18,7 +18,7 @@ pub struct Subject {
 pub struct SubjectState {
     /// Policy id, the epoch. 0: nothing is known of the pod yet, and nothing may leave it.
     pub policy: u32,
-    /// The policy's [`crate::judge::Enforcement`], [`CLASSIFIED`] and [`SOCKET_BALANCER`].
+    /// The policy's [`crate::judge::Enforcement`], [`CLASSIFIED`], [`SOCKET_BALANCER`] and [`HOST_NETWORK`].
     pub flags: u32,
 }
 
@@ -27,6 +27,8 @@ pub struct SubjectState {
 pub const CLASSIFIED: u32 = 1 << 8;
 /// Flag of [`SubjectState`]: programs of others run for the pod's connects and sends, and may change destinations.
 pub const SOCKET_BALANCER: u32 = 1 << 9;
+/// Flag of [`SubjectState`]: the pod is in the host's network, so its packets are seen behind the host's NAT.
+pub const HOST_NETWORK: u32 = 1 << 10;
 
 impl SubjectState {
     /// From the eight bytes as a number of this machine.
@@ -55,9 +57,12 @@ pub struct Network {
     pub interfaces: [u32; POD_INTERFACES],
     /// Bit `i`: interface `i` has the backstop on the host's side.
     pub covered: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// [`ANY_INTERFACE`], or zero.
+    pub flags: u32,
 }
+
+/// Flag of [`Network`]: the namespace is the node's own, so each of its interfaces counts, and `interfaces` is empty.
+pub const ANY_INTERFACE: u32 = 1;
 
 /// Value of `ATTACHED`, by the index of an interface in the host's network namespace: whose other end it is.
 #[repr(C)]

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::Program;
 use l7egg_ebpf_common::abi::{
-    ABI_VERSION, CLASSIFIED, COUNTERS, Config, SOCKET_BALANCER, SUBJECTS_MAX, SubjectState,
+    ABI_VERSION, CLASSIFIED, COUNTERS, Config, HOST_NETWORK, SOCKET_BALANCER, SUBJECTS_MAX, SubjectState,
 };
 use l7egg_ebpf_common::name::hash_key;
 use l7egg_policy::CompiledPolicy;
@@ -59,6 +59,8 @@ pub struct Kernel {
     older: Older,
     pods: BTreeMap<String, Pod>,
     networks: Networks,
+    /// Uids of pods in the host's network.
+    host_network: BTreeSet<String>,
     /// Policy id in force, by subject.
     in_force: BTreeMap<u32, u32>,
     /// Subjects whose connections from before the programs were attached are known.
@@ -108,6 +110,7 @@ impl Kernel {
             older,
             pods,
             networks,
+            host_network: BTreeSet::new(),
             in_force,
             classified,
             released: BTreeSet::new(),
@@ -133,7 +136,7 @@ impl Kernel {
     /// it learned before.
     pub fn enforce_test_subject(&mut self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         let id = self.policies.install(&mut self.maps, policy)?;
-        self.switch(0, id, policy, false)?;
+        self.switch(0, id, policy, 0)?;
         self.released.insert(0);
         self.collect()
     }
@@ -142,22 +145,28 @@ impl Kernel {
         self.directory.join("pods").join(uid)
     }
 
-    /// One write of eight bytes: a packet sees the old policy or the new one.
+    /// One write of eight bytes: a packet sees the old policy or the new one. `paths` is of [`Self::paths`].
     fn switch(
         &mut self,
         subject: u32,
         id: u32,
         policy: &CompiledPolicy,
-        balanced: bool,
+        paths: u32,
     ) -> Result<(), DatapathError> {
         let classified = if self.classified.contains(&subject) { CLASSIFIED } else { 0 };
-        let balancer = if balanced { SOCKET_BALANCER } else { 0 };
-        let state = SubjectState { policy: id, flags: policy.enforcement.flags() | classified | balancer };
+        let state = SubjectState { policy: id, flags: policy.enforcement.flags() | classified | paths };
         self.maps
             .set_state(subject, state)
             .map_err(kernel(format!("switching subject {subject} to policy {id}")))?;
         self.in_force.insert(subject, id);
         Ok(())
+    }
+
+    /// What may come between what a pod's programs ask for and where their packets go, as flags.
+    fn paths(&self, uid: &str, cgroup: &Path) -> Result<u32, DatapathError> {
+        let balancer = if pods::has_socket_balancer(cgroup, &self.programs)? { SOCKET_BALANCER } else { 0 };
+        let network = if self.host_network.contains(uid) { HOST_NETWORK } else { 0 };
+        Ok(balancer | network)
     }
 
     fn free_subject(&mut self) -> Result<u32, DatapathError> {
@@ -195,6 +204,12 @@ impl Kernel {
 }
 
 impl Datapath for Kernel {
+    fn in_host_network(&mut self, uid: &str) {
+        if !self.host_network.contains(uid) {
+            self.host_network.insert(uid.into());
+        }
+    }
+
     fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError> {
         let enforced = self.pods.iter().map(|(uid, pod)| {
             let policy = self.in_force.get(&pod.subject).copied().unwrap_or(0);
@@ -218,8 +233,8 @@ impl Datapath for Kernel {
             None => self.free_subject()?,
         };
         // Before the programs are attached, so that they never run without it.
-        let balanced = pods::has_socket_balancer(cgroup, &self.programs)?;
-        self.switch(subject, id, policy, balanced)?;
+        let paths = self.paths(uid, cgroup)?;
+        self.switch(subject, id, policy, paths)?;
         // Before as well, so that what the pod has learned is never missing; afterwards for what came in between.
         self.older.take_over(uid, cgroup, subject, &mut self.maps);
         let pins = self.pins(uid);
@@ -232,8 +247,8 @@ impl Datapath for Kernel {
                 self.older.take_over(uid, cgroup, subject, &mut self.maps);
                 self.older.release(uid)?;
                 // The old ones looked like programs of others.
-                let balanced = pods::has_socket_balancer(cgroup, &self.programs)?;
-                self.switch(subject, id, policy, balanced)
+                let paths = self.paths(uid, cgroup)?;
+                self.switch(subject, id, policy, paths)
             }
             Err(error) => {
                 if known.is_none() {
@@ -253,12 +268,16 @@ impl Datapath for Kernel {
 
     fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
         let Some(pod) = self.pods.get(uid) else { return Ok(Cover::NotYet) };
+        if self.host_network.contains(uid) {
+            return self.networks.join_host(&mut self.maps, uid, pod.subject);
+        }
         self.networks.cover(&self.programs, &mut self.maps, uid, cgroup, pod.subject)
     }
 
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {
         let Some(pod) = self.pods.remove(uid) else { return Ok(()) };
         self.networks.release(&mut self.maps, uid, pod.subject)?;
+        self.host_network.remove(uid);
         // Detached first: a program without a policy drops.
         pods::remove_pins(&self.pins(uid));
         self.maps

@@ -9,7 +9,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use l7egg_ebpf_common::abi::{Address, AddressKey, Attached, Network, POD_INTERFACES, mapped};
+use l7egg_ebpf_common::abi::{ANY_INTERFACE, Address, AddressKey, Attached, Network, POD_INTERFACES, mapped};
 
 use super::error::{insertion, kernel};
 use super::programs::{Maps, Programs};
@@ -65,6 +65,19 @@ impl Networks {
         tell_covered(maps, subject, &interfaces, &cover)?;
         self.covers.insert(uid.into(), cover.clone());
         Ok(cover)
+    }
+
+    /// Has a pod be in the host's network. What it sends from which of the node's addresses is the node's matter.
+    pub fn join_host(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<Cover, DatapathError> {
+        if let Some(cover) = self.covers.get(uid) {
+            return Ok(cover.clone());
+        }
+        let what = || format!("telling that pod {uid} is in the host's network");
+        let netns = self.host.run(netns::cookie).and_then(|cookie| cookie).map_err(kernel(what()))?;
+        let network = Network { netns, flags: ANY_INTERFACE, ..Network::default() };
+        maps.networks.set(subject, network, 0).map_err(kernel(what()))?;
+        self.covers.insert(uid.into(), Cover::Host);
+        Ok(Cover::Host)
     }
 
     /// Forgets a pod's network.
@@ -132,7 +145,7 @@ fn tell_covered(
     cover: &Cover,
 ) -> Result<(), DatapathError> {
     let uncovered = match cover {
-        Cover::NotYet => return Ok(()),
+        Cover::NotYet | Cover::Host => return Ok(()),
         Cover::Whole => &[][..],
         Cover::Part { uncovered } => uncovered,
     };

@@ -38,7 +38,7 @@ pub struct Subject<'a> {
     pub is_balanced: bool,
 }
 
-/// The sockets of one network namespace.
+/// The sockets of one network namespace that are of the pod's cgroup. In the host's there are everybody's.
 struct Sockets {
     connections: Vec<Found>,
     listening: BTreeSet<u16>,
@@ -61,12 +61,12 @@ pub fn settle(maps: &mut Maps, connections: &Path, subject: &Subject<'_>) -> Res
         Some(PodNetwork::Host) => host,
         Some(PodNetwork::Own(netns)) => netns,
     };
-    let sockets = in_netns(&netns, "reading the sockets", || read(connections, subject.is_first))?;
     let cgroups = cgroups(subject.cgroup);
-    let ours = |found: &&Found| found.cgroup.is_none_or(|cgroup| cgroups.contains(&cgroup));
+    let ours = |found: &Found| found.cgroup.is_some_and(|cgroup| cgroups.contains(&cgroup));
+    let sockets = in_netns(&netns, "reading the sockets", || read(connections, subject.is_first, &ours))?;
     let mut settled = Settled::default();
     let mut reset = Vec::new();
-    for mut found in sockets.connections.iter().filter(ours).cloned() {
+    for mut found in sockets.connections.iter().cloned() {
         if found.connection.is_none() {
             found.connection = maps.inherited.get(&found.cookie, 0).ok();
         }
@@ -87,7 +87,7 @@ pub fn settle(maps: &mut Maps, connections: &Path, subject: &Subject<'_>) -> Res
     if subject.is_first {
         doubt_flows(maps, subject, &sockets.chosen)?;
     }
-    for found in sockets.datagrams.iter().filter(ours) {
+    for found in &sockets.datagrams {
         if !sockets.receiving.contains(&found.local.port()) {
             opened_here(maps, subject, found)?;
         }
@@ -177,17 +177,20 @@ fn opened_here(maps: &mut Maps, subject: &Subject<'_>, found: &Found) -> Result<
 }
 
 /// Runs in the network namespace.
-fn read(connections: &Path, is_first: bool) -> io::Result<Sockets> {
+fn read(connections: &Path, is_first: bool, ours: &dyn Fn(&Found) -> bool) -> io::Result<Sockets> {
     let map = sys::open_pinned(connections)?;
     let mut diag = SockDiag::open()?;
-    let tcp = protocol::TCP;
-    let listening = diag.dump(tcp, states::LISTEN, map.as_fd())?;
-    let mut datagrams = |states| {
-        if is_first { diag.dump(protocol::UDP, states, map.as_fd()) } else { Ok(Vec::new()) }
+    let mut dump = |protocol, states| {
+        let mut found = diag.dump(protocol, states, map.as_fd())?;
+        found.retain(ours);
+        io::Result::Ok(found)
     };
+    let tcp = protocol::TCP;
+    let listening = dump(tcp, states::LISTEN)?;
+    let mut datagrams = |states| if is_first { dump(protocol::UDP, states) } else { Ok(Vec::new()) };
     let (connected, receiving) = (datagrams(states::ESTABLISHED)?, datagrams(states::CLOSE)?);
     Ok(Sockets {
-        connections: diag.dump(tcp, states::CONNECTIONS, map.as_fd())?,
+        connections: dump(tcp, states::CONNECTIONS)?,
         listening: listening.iter().map(|found| found.local.port()).collect(),
         own: own_addresses()?,
         datagrams: connected,

@@ -155,6 +155,8 @@ impl<D: Datapath> Reconciler<D> {
                     self.tell_unreadable();
                     let before = std::mem::take(&mut self.desired);
                     self.desired = desired(&self.inventory, &self.node, &mut self.policies);
+                    let in_host_network = self.desired.pods.iter().filter(|(_, pod)| pod.host_network);
+                    in_host_network.for_each(|(uid, _)| self.datapath.in_host_network(uid));
                     let new = self.desired.pods.keys().filter(|uid| !before.pods.contains_key(*uid));
                     new.for_each(|uid| self.timeline.assigned(uid));
                 }
@@ -370,6 +372,7 @@ impl<D: Datapath> Reconciler<D> {
         let Some(cgroup) = self.cgroups.pods.get(uid) else { return };
         let trouble = match self.datapath.cover(uid, &cgroup.path) {
             Ok(Cover::NotYet | Cover::Whole) => return,
+            Ok(Cover::Host) => return self.tell_host_network(uid),
             Ok(Cover::Part { uncovered }) => {
                 format!("no other end on the host: {}", uncovered.join(", "))
             }
@@ -383,6 +386,19 @@ impl<D: Datapath> Reconciler<D> {
                 eggs,
                 trouble,
                 "frames that the pod writes straight to its interface (CAP_NET_RAW) are not seen"
+            );
+        }
+    }
+
+    /// As a fact: nothing can be done about it.
+    fn tell_host_network(&mut self, uid: &str) {
+        if self.told_uncovered.insert(uid.to_owned()) {
+            let (pod, eggs) = self.name(uid);
+            tracing::info!(
+                pod,
+                uid,
+                eggs,
+                "pod is in the node's network: what its sockets send is judged; frames that it writes straight to an interface (CAP_NET_RAW) are the node's"
             );
         }
     }

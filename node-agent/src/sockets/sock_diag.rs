@@ -56,7 +56,7 @@ pub struct Found {
     pub state: u32,
     /// Unique among all sockets since boot.
     pub cookie: u64,
-    /// Id of the cgroup that it was made in; `None` before Linux 5.8.
+    /// Id of the cgroup that it was made in; always there from Linux 5.8 on.
     pub cgroup: Option<u64>,
     /// What the programs remember of it.
     pub connection: Option<Connection>,

@@ -66,13 +66,25 @@ impl Setup {
         self.enforce_compiled(&policy(yaml));
     }
 
+    /// The same for a pod that asks another resolver.
+    pub fn enforce_asking(&mut self, yaml: &str, resolver: &str) {
+        let spec: PolicySpec = serde_yaml::from_str(yaml).expect("a policy in the test");
+        let conf = ResolvConf::of_servers([resolver.parse().expect("an address")]);
+        let source = Source { name: "Egg test/test".into(), spec: &spec };
+        self.enforce_compiled(&compile(&[source], &conf).expect("a valid policy"));
+    }
+
     /// The same for one that is compiled.
     pub fn enforce_compiled(&mut self, policy: &CompiledPolicy) {
-        self.kernel.enforce(self.pod.uid(), self.pod.cgroup(), policy).unwrap_or_else(fail);
-        if self.pod.link() == Link::ByNode {
-            let (kernel, pod) = (&mut self.kernel, &self.pod);
-            let cover = on_host(pod, || kernel.cover(pod.uid(), pod.cgroup())).unwrap_or_else(fail);
-            assert_eq!(cover, Cover::Whole);
+        let (kernel, pod) = (&mut self.kernel, &self.pod);
+        if pod.link() == Link::IsNode {
+            kernel.in_host_network(pod.uid());
+        }
+        kernel.enforce(pod.uid(), pod.cgroup(), policy).unwrap_or_else(fail);
+        if pod.link() != Link::Direct {
+            let cover = on_host(pod, || kernel.cover(pod.uid(), pod.cgroup()));
+            let expected = if pod.link() == Link::IsNode { Cover::Host } else { Cover::Whole };
+            assert_eq!(cover.unwrap_or_else(fail), expected);
         }
     }
 
@@ -89,7 +101,8 @@ impl Setup {
 
     /// Looks at the pod's connections, as the agent does after it has enforced a policy; how many were reset.
     pub fn settle(&mut self, yaml: &str) -> usize {
-        let settled = self.kernel.settle(self.pod.uid(), self.pod.cgroup(), &policy(yaml));
+        let (kernel, pod) = (&mut self.kernel, &self.pod);
+        let settled = on_host(pod, || kernel.settle(pod.uid(), pod.cgroup(), &policy(yaml)));
         settled.unwrap_or_else(fail).reset
     }
 
@@ -133,6 +146,7 @@ impl Setup {
 fn on_host<T: Send>(pod: &Pod, work: impl FnOnce() -> T + Send) -> T {
     match pod.link() {
         Link::Direct => work(),
+        Link::IsNode => pod.netns().run(work).expect("to work in the node's namespace"),
         Link::ByNode => pod.node_netns().run(work).expect("to work in the node's namespace"),
     }
 }

@@ -21,6 +21,8 @@ pub const POD6: &str = "fd77::2";
 pub enum Link {
     /// At its other end.
     Direct,
+    /// The same, and the pod's namespace is the node's own (`hostNetwork`).
+    IsNode,
     /// Behind a node that the pod's interface leads to, which bridges as a CNI plugin's bridge does: whatever the
     /// node lets in arrives in the world.
     ByNode,
@@ -49,7 +51,7 @@ impl Pod {
         run("ip", &["netns", "add", &pod]);
         run("ip", &["netns", "add", &world]);
         match link {
-            Link::Direct => veth(&pod, "eth0", &world, "eth0"),
+            Link::Direct | Link::IsNode => veth(&pod, "eth0", &world, "eth0"),
             Link::ByNode => by_node(&pod, &format!("{name}n"), &world),
         }
         for (ns, four, six) in [(&pod, "10.77.0.2/24", "fd77::2/64"), (&world, "10.77.0.1/24", "fd77::1/64")]
@@ -134,7 +136,12 @@ impl Pod {
 
     /// Opens a TCP connection from the pod that exchanges a message every 100 ms until [`Held::end`].
     pub fn hold(&self, target: &str) -> Held {
-        Held::start(self.command(&binary("probe"), &["hold", target, "--until-line"]))
+        self.hold_in(&self.cgroup, target)
+    }
+
+    /// The same from a cgroup.
+    pub fn hold_in(&self, cgroup: &Path, target: &str) -> Held {
+        Held::start(self.command_in(cgroup, &binary("probe"), &["hold", target, "--until-line"]))
     }
 
     /// The same from the world.
