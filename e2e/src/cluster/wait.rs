@@ -20,6 +20,7 @@ where
     F: FnMut() -> R,
     R: Future<Output = anyhow::Result<Progress<T>>>,
 {
+    let limit = limit * patience();
     let deadline = Instant::now() + limit;
     loop {
         let last = match ask().await {
@@ -36,7 +37,13 @@ where
 
 /// The same for a future that waits by itself.
 pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output = T>) -> anyhow::Result<T> {
+    let limit = limit * patience();
     tokio::time::timeout(limit, future)
         .await
         .with_context(|| format!("not within {} s: {what}", limit.as_secs()))
+}
+
+/// `L7EGG_PATIENCE=N` waits N times as long: for machines that are emulated.
+fn patience() -> u32 {
+    std::env::var("L7EGG_PATIENCE").ok().and_then(|patience| patience.parse().ok()).unwrap_or(1)
 }

@@ -378,7 +378,8 @@ impl<D: Datapath> Reconciler<D> {
             }
             Err(error) => causes(&error),
         };
-        if self.told_uncovered.insert(uid.to_owned()) {
+        // Once it can be named: when the agent starts, pods are known before their assignments.
+        if self.desired.pods.contains_key(uid) && self.told_uncovered.insert(uid.to_owned()) {
             let (pod, eggs) = self.name(uid);
             tracing::warn!(
                 pod,
@@ -392,7 +393,7 @@ impl<D: Datapath> Reconciler<D> {
 
     /// As a fact: nothing can be done about it.
     fn tell_host_network(&mut self, uid: &str) {
-        if self.told_uncovered.insert(uid.to_owned()) {
+        if self.desired.pods.contains_key(uid) && self.told_uncovered.insert(uid.to_owned()) {
             let (pod, eggs) = self.name(uid);
             tracing::info!(
                 pod,

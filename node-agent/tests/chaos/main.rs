@@ -1,28 +1,39 @@
-//! Chaos: an agent that is killed every second, and a policy that changes every second, while a pod looks up and connects
-//! 200 times a second, by turns where it may and where it may not. Nothing allowed may fail, nothing denied may succeed.
+//! Chaos: a pod looks up and connects 400 times a second, by turns where it may and where it may not, while its agent is killed
+//! every second and its policy changes every second. Nothing allowed may fail, nothing denied may succeed.
 //!
-//! The agent is this program again: it takes over what the one before it left, as the real one does, and enforces the next
-//! policy. Needs root and the binaries of the e2e crate (`cargo xtask test chaos` sees to both).
+//! Twice: with an agent that is this program again, takes over what the one before it left, as the real one does, and enforces
+//! one policy after the other for as long as it lives; and, where there is an API server, with the product's own operator and
+//! agent, of which the operator is restarted too. Needs root and the binaries of the workspace (`cargo xtask test chaos`
+//! sees to both).
 
 #[path = "../kernel/harness/mod.rs"]
 #[allow(dead_code, unused_imports)] // Shared with the kernel tests, which use all of it.
 mod harness;
+mod whole;
 
-use std::path::PathBuf;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use harness::{Setup, fail, policy, settings_in};
 use l7egg_node_agent::datapath::Datapath;
 use l7egg_node_agent::kernel::Kernel;
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use whole::Whole;
 
 /// Seconds of traffic.
 const SECONDS: u64 = 60;
-/// Connections a second.
-const RATE: u32 = 200;
+/// Connections a second. Half of them are to names, so that there are as many lookups (A and AAAA have a query each).
+const RATE: u32 = 400;
 /// How long an agent lives.
 const LIFE: Duration = Duration::from_secs(1);
+/// An operator lives for as many agents.
+const OPERATOR_LIVES: u32 = 5;
 /// Set for the agent: where bpffs is, the pod's uid and cgroup.
 const AGENT: [&str; 3] = ["L7EGG_CHAOS_BPFFS", "L7EGG_CHAOS_POD", "L7EGG_CHAOS_CGROUP"];
 
@@ -42,73 +53,164 @@ fn main() -> ExitCode {
     if let [Ok(bpffs), Ok(uid), Ok(cgroup)] = AGENT.map(std::env::var) {
         agent(bpffs.into(), &uid, cgroup.into());
     }
-    let trial = Trial::test("killed_and_changed_every_second", chaos);
-    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
+    let trials = vec![
+        Trial::test("killed_and_changed_every_second", killed_and_changed),
+        Trial::test(
+            "operator_and_agent_restarted_while_an_egg_changes_every_second",
+            restarted_while_an_egg_changes,
+        ),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn chaos() -> Result<(), Failed> {
+/// One trial at a time: both want the whole machine.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn killed_and_changed() -> Result<(), Failed> {
+    let _turn = TURN.lock();
     let mut setup = Setup::new();
     setup.pod.set_names(NAMES);
     setup.enforce(POLICIES[0]);
-    let allowed = [
-        "tcp4://n{}.fresh.test:80",
-        "tcp://198.18.1.{}:80",
-        "tcp6://n{}.fresh.test:443",
-        "tcp://[2001:db8:18:7::{}]:80",
-    ];
-    let denied = [
-        "tcp4://n{}.denied.test:80",
-        "tcp://198.18.1.200:80",
-        "tcp6://n{}.denied.test:443",
-        "udp://198.18.9.1:123",
-    ];
-    let mut arguments = vec!["load".to_owned(), format!("--rate={RATE}"), format!("--seconds={SECONDS}")];
-    // Indices grow past what fits into an address, so that these have one each.
-    arguments.extend(
-        allowed.map(|target| format!("--allowed={}", target.replace(".{}:", ".7:").replace("::{}]", "::7]"))),
-    );
-    arguments.extend(denied.map(|target| format!("--denied={target}")));
-    let held = setup.pod.hold("tcp://198.18.1.1:80");
-    let traffic = setup
-        .pod
-        .command(&harness::binary("probe"), &arguments.iter().map(String::as_str).collect::<Vec<_>>())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let (kills, output) = kill_agents(&setup, traffic);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let report: serde_json::Value = serde_json::from_str(&text)?;
-    let held = held.end();
-    println!(
-        "chaos: {} allowed, {} of them failed; {} denied, {} of them succeeded; {kills} agents killed; longest allowed {} ms",
-        report["allowed"],
-        report["allowed_failures"],
-        report["denied"],
-        report["denied_successes"],
-        report["longest_allowed"].as_u64().unwrap_or(0) / 1000,
-    );
-    println!("chaos: a connection that was open all the while: {}", held["outcome"]);
-    let is_right =
-        report["allowed_failures"] == 0 && report["denied_successes"] == 0 && held["outcome"] == "ok";
-    if is_right { Ok(()) } else { Err(format!("{:#}", report["samples"]).into()) }
-}
-
-/// Starts an agent, kills it after its second, and so on until the traffic ends.
-fn kill_agents(setup: &Setup, mut traffic: Child) -> (u32, std::process::Output) {
-    let mut kills = 0;
-    while matches!(traffic.try_wait(), Ok(None)) {
-        let mut agent = Command::new(std::env::current_exe().expect("this program"))
+    let traffic = Traffic::start(&setup, setup.pod.cgroup())?;
+    traffic.until_end("", |_, _| {
+        let mut agent = Command::new(std::env::current_exe()?)
             .env(AGENT[0], setup.bpffs())
             .env(AGENT[1], setup.pod.uid())
             .env(AGENT[2], setup.pod.cgroup())
-            .spawn()
-            .expect("an agent");
+            .spawn()?;
         std::thread::sleep(LIFE);
         // SIGKILL, wherever it is.
-        let _ = agent.kill();
-        let _ = agent.wait();
-        kills += 1;
+        agent.kill()?;
+        agent.wait()?;
+        Ok(())
+    })
+}
+
+fn restarted_while_an_egg_changes() -> Result<(), Failed> {
+    if std::env::var_os("KUBECONFIG").is_none() {
+        println!("skipped: no API server: set KUBECONFIG, or run `cargo xtask test chaos`");
+        return Ok(());
     }
-    (kills, traffic.wait_with_output().expect("the traffic's report"))
+    let _turn = TURN.lock();
+    let setup = Setup::new();
+    setup.pod.set_names(NAMES);
+    let whole = Whole::new(setup.bpffs(), POLICIES[0])?;
+    let mut sandbox = sandbox(&setup, &whole.cgroup)?;
+    let (mut operator, mut agent) = (whole.operator()?, whole.agent()?);
+    let result = restart_both(&setup, &whole, &mut operator, &mut agent);
+    for program in [&mut operator, &mut agent, &mut sandbox] {
+        let _ = program.kill();
+        let _ = program.wait();
+    }
+    result.map_err(|error| {
+        let counters = setup.kernel.counters();
+        format!("{}\ncounters: {counters:?}\n{}", error.message().unwrap_or_default(), whole.explain()).into()
+    })
+}
+
+/// The process that every pod begins with, and by which the agent finds the pod's network.
+fn sandbox(setup: &Setup, cgroup: &Path) -> Result<Child, Failed> {
+    let mut sandbox = setup.pod.command_in(cgroup, "sh".as_ref(), &["-c", "echo begun; exec sleep infinity"]);
+    let mut sandbox = sandbox.stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(sandbox.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+    Ok(sandbox)
+}
+
+fn restart_both(setup: &Setup, whole: &Whole, operator: &mut Child, agent: &mut Child) -> Result<(), Failed> {
+    whole.wait()?;
+    let before = setup.last_policy();
+    let traffic = Traffic::start(setup, &whole.cgroup)?;
+    let mut restarts = 0;
+    let result = traffic.until_end("with operator, ", |turn, halfway| {
+        halfway();
+        whole.apply(POLICIES[(turn as usize + 1) % POLICIES.len()])?;
+        halfway();
+        agent.kill()?;
+        agent.wait()?;
+        *agent = whole.agent()?;
+        if (turn + 1) % OPERATOR_LIVES == 0 {
+            // By turns as the kubelet stops it, and as the kernel does when memory is short.
+            let signal = if turn % 2 == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
+            kill(Pid::from_raw(operator.id() as i32), signal)?;
+            operator.wait()?;
+            *operator = whole.operator()?;
+            restarts += 1;
+        }
+        Ok(())
+    });
+    let policies = setup.last_policy() - before;
+    println!(
+        "chaos: with operator, {restarts} operators restarted, {policies} policies put in force meanwhile"
+    );
+    // An agent that lives for a second gets to it most of the time; if none did, nothing was tried.
+    if u64::from(policies) < SECONDS / 6 {
+        return Err(format!("only {policies} policies were put in force").into());
+    }
+    result
+}
+
+/// What the pod does all the while.
+struct Traffic {
+    load: Child,
+    held: harness::Held,
+}
+
+impl Traffic {
+    fn start(setup: &Setup, cgroup: &Path) -> Result<Self, Failed> {
+        let allowed = [
+            "tcp4://n{}.fresh.test:80",
+            "tcp://198.18.1.{}:80",
+            "tcp6://n{}.fresh.test:443",
+            "tcp://[2001:db8:18:7::{}]:80",
+        ];
+        let denied = [
+            "tcp4://n{}.denied.test:80",
+            "tcp://198.18.1.200:80",
+            "tcp6://n{}.denied.test:443",
+            "udp://198.18.9.1:123",
+        ];
+        let mut arguments = vec!["load".to_owned(), format!("--rate={RATE}"), format!("--seconds={SECONDS}")];
+        // Indices grow past what fits into an address, so that these have one each.
+        arguments.extend(
+            allowed.map(|target| {
+                format!("--allowed={}", target.replace(".{}:", ".7:").replace("::{}]", "::7]"))
+            }),
+        );
+        arguments.extend(denied.map(|target| format!("--denied={target}")));
+        let held = setup.pod.hold_in(cgroup, "tcp://198.18.1.1:80");
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let mut load = setup.pod.command_in(cgroup, &harness::binary("probe"), &arguments);
+        Ok(Self { load: load.stdout(Stdio::piped()).spawn()?, held })
+    }
+
+    /// Makes turns until it ends: each has the turn's number, and a function that waits for half of [`LIFE`]. Says what came of it.
+    fn until_end(
+        mut self,
+        what: &str,
+        mut turn: impl FnMut(u32, &dyn Fn()) -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        let mut turns = 0;
+        while matches!(self.load.try_wait(), Ok(None)) {
+            turn(turns, &|| std::thread::sleep(LIFE / 2))?;
+            turns += 1;
+        }
+        let output = self.load.wait_with_output()?;
+        let report: Value = serde_json::from_slice(&output.stdout)?;
+        let held = self.held.end();
+        println!(
+            "chaos: {what}{} allowed, {} of them failed; {} denied, {} of them succeeded; {turns} agents killed; longest allowed {} ms",
+            report["allowed"],
+            report["allowed_failures"],
+            report["denied"],
+            report["denied_successes"],
+            report["longest_allowed"].as_u64().unwrap_or(0) / 1000,
+        );
+        println!("chaos: {what}a connection that was open all the while: {}", held["outcome"]);
+        let is_right =
+            report["allowed_failures"] == 0 && report["denied_successes"] == 0 && held["outcome"] == "ok";
+        if is_right { Ok(()) } else { Err(format!("{:#}", report["samples"]).into()) }
+    }
 }
 
 /// Takes over, and changes the policy for as long as it lives: first after a part of a second that differs each time, so

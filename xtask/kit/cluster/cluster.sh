@@ -13,7 +13,7 @@
 # namespaces. `world` is the nodes' default gateway and stands for the network outside
 # the cluster. Nothing is reachable from, or routed to, the host's network.
 # All state is below DIR (default: ${TMPDIR:-/tmp}/l7egg-cluster). Needs root.
-# KUBE=DIR takes the binaries from DIR.
+# KUBE=DIR takes the binaries from DIR. L7EGG_PATIENCE=N waits N times as long, for emulated machines.
 set -euo pipefail
 HERE=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 
@@ -32,7 +32,7 @@ WORLD_DNS=198.18.0.53
 log() { printf '[cluster +%ds] %s\n' "$SECONDS" "$*" >&2; }
 die() { log "error: $*"; exit 1; }
 wait_for() {   # SECONDS WHAT CMD...
-  local limit=$((SECONDS + $1)) what=$2; shift 2
+  local limit=$((SECONDS + $1 * ${L7EGG_PATIENCE:-1})) what=$2; shift 2
   until "$@" >/dev/null 2>&1; do
     [ $SECONDS -lt $limit ] || { log "timed out waiting for $what"; return 1; }
     sleep 0.1
@@ -99,9 +99,16 @@ route_pods() {   # NUMBER: tell every other machine the way to node N's pods; no
 
 # --- cgroups: one subtree per cluster in every hierarchy, and nothing else ----
 cgroup_mounts() { findmnt -rno TARGET -t cgroup,cgroup2; }
+hand_down() {   # DIRECTORY: its children have the controllers that it has
+  local c; for c in $(cat "$1/cgroup.controllers"); do echo "+$c" >"$1/cgroup.subtree_control"; done
+}
 make_cgroups() {   # kubelet wants its cgroupRoot to exist
   local m n c f
   for m in $(cgroup_mounts); do
+    if [ -z "$(findmnt -rno TARGET -t cgroup)" ]; then
+      mkdir "$m$CGROUP"; hand_down "$m"; hand_down "$m$CGROUP"
+      for n in $(seq "$NODES"); do mkdir "$m$CGROUP/node$n"; hand_down "$m$CGROUP/node$n"; done
+    fi
     for n in $(seq "$NODES"); do
       mkdir -p "$m$CGROUP/node$n"
       for c in "$CGROUP" "$CGROUP/node$n"; do   # a new v1 cpuset is empty and accepts no process
@@ -125,7 +132,7 @@ up() {
   [ ! -e "$DIR/cluster.env" ] || die "$DIR is in use; run '$0 down --dir $DIR' first"
   [[ $DIR != *[[:space:]]* ]] || die "DIR must not contain spaces"
   case $DIR/ in /run/*|/var/run/*|/var/lib/*|/var/log/*) die "DIR must not be below /run, /var/lib or /var/log" ;; esac
-  [ -n "$(findmnt -rno TARGET -t cgroup2)" ] && [ -n "$(findmnt -rno TARGET -t cgroup)" ] || die "needs hybrid cgroups: v1 controllers and a cgroup2 mount"
+  [ -n "$(findmnt -rno TARGET -t cgroup2)" ] || die "needs cgroup2, alone or beside v1 controllers"
   KUBE=${KUBE:-$("$HERE/build-kube.sh")}
   [ -x "$KUBE/bin/kubelet" ] || die "no binaries in $KUBE"
   case $KUBE/ in /run/*|/var/run/*|/var/lib/*|/var/log/*) die "the binaries must not be below /run, /var/lib or /var/log" ;; esac
@@ -168,7 +175,7 @@ up() {
   log "API server ready"
   start node1 kube-controller-manager; start node1 kube-scheduler
   for n in $(seq "$NODES"); do wait_for 30 "node$n to register" inside node1 kubectl get node "node$n"; start "node$n" kube-proxy; done
-  inside node1 kubectl wait --for=condition=Ready node --all --timeout=60s >/dev/null
+  inside node1 kubectl wait --for=condition=Ready node --all --timeout="$((60 * ${L7EGG_PATIENCE:-1}))s" >/dev/null
   wait_for 30 "the default service account" inside node1 kubectl get serviceaccount default
   trap - ERR
   log "$NODES node(s) ready; KUBECONFIG (inside only): $DIR/kubeconfig"

@@ -13,6 +13,12 @@ pub fn operator(kubernetes: &Kubernetes, filter: &[String]) -> Row {
         .unwrap_or_else(|error| Row::unable("operator", &error))
 }
 
+/// Runs the chaos tests; of the cluster only the API server takes part.
+pub fn chaos(kubernetes: &Kubernetes) -> Row {
+    run("chaos", "node-agent", "chaos", kubernetes, 600, &[])
+        .unwrap_or_else(|error| Row::unable("chaos", &error))
+}
+
 /// Installs the product and runs the e2e tests, one at a time: some of them measure.
 pub fn e2e(report: &mut Report, kubernetes: &Kubernetes, filter: &[String]) {
     let one_at_a_time = ["--test-threads=1".to_owned()];

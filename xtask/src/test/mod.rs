@@ -35,7 +35,7 @@ enum Tier {
     Conformance,
     /// Every way out of a pod that we know, tried by an attacker inside
     Adversary,
-    /// A minute of traffic while the agent is killed and the policy changes every second
+    /// Traffic while agent and operator are killed and the policy changes every second, on a real API server
     Chaos,
     /// The operator on a real API server
     Operator,
@@ -93,7 +93,7 @@ pub struct E2eArgs {
 /// Runs `cargo xtask test`. An error if a test failed or a tier could not run.
 pub fn run(args: &TestArgs) -> Result<()> {
     let wanted = |tier| args.tiers.contains(&tier) || args.tiers.contains(&Tier::All);
-    let on_cluster = wanted(Tier::Operator) || wanted(Tier::E2e);
+    let on_cluster = [Tier::Chaos, Tier::Operator, Tier::E2e].into_iter().any(wanted);
     setup::ensure(&Part::ALL)?;
     if on_cluster && args.dir.is_none() {
         cluster::build_kubernetes_beside(build::all_and_tests)?;
@@ -119,9 +119,6 @@ pub fn run(args: &TestArgs) -> Result<()> {
         let kernels = if args.tiers.contains(&Tier::Adversary) { &args.kernels[..] } else { &[] };
         suites::run(&mut report, "adversary", kernels, &args.filter);
     }
-    if wanted(Tier::Chaos) && args.filter.is_empty() {
-        suites::run(&mut report, "chaos", &[], &[]);
-    }
     if on_cluster && let Err(error) = run_on_cluster(&mut report, args, &wanted) {
         report.add(Row::unable("cluster", &error));
     }
@@ -145,6 +142,10 @@ fn run_on_cluster(report: &mut Report, args: &TestArgs, wanted: &dyn Fn(Tier) ->
     let kubernetes = Kubernetes::Local(local_cluster(args.dir.as_deref())?);
     if wanted(Tier::Operator) {
         report.add(cluster_tiers::operator(&kubernetes, &args.filter));
+    }
+    // Before the product is installed: it brings its own operator.
+    if wanted(Tier::Chaos) && args.filter.is_empty() {
+        report.add(cluster_tiers::chaos(&kubernetes));
     }
     if wanted(Tier::E2e) {
         cluster_tiers::e2e(report, &kubernetes, &args.filter);

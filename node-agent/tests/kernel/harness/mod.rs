@@ -18,7 +18,8 @@ use l7egg_ebpf_common::abi::{ABI_VERSION, Name};
 use l7egg_node_agent::datapath::{Cover, Datapath, DatapathError, DatapathSettings};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
-pub use pod::{Link, POD4, POD6, Pod, cgroup2_root};
+#[allow(unused_imports)] // Held: for the chaos tests.
+pub use pod::{Held, Link, POD4, POD6, Pod, cgroup2_root};
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
 
@@ -111,6 +112,14 @@ impl Setup {
         let pin = self.bpffs.path().join(format!("l7egg/v{ABI_VERSION}/maps/NAMES"));
         let map = Map::from_map_data(MapData::from_pin(pin).expect("the pin")).expect("the map");
         HashMap::try_from(map).expect("a hash map")
+    }
+
+    /// The last id that a policy was given.
+    pub fn last_policy(&self) -> u32 {
+        let data = MapData::from_pin(self.pins("maps").join("POLICIES")).expect("the pin");
+        let map = Map::from_map_data(data).expect("the map");
+        let policies: HashMap<_, u32, [u8; 32]> = HashMap::try_from(map).expect("a hash map");
+        policies.get(&0, 0).map_or(0, |[a, b, c, d, ..]| u32::from_le_bytes([a, b, c, d]))
     }
 
     /// Where the pins of this kind are.
