@@ -1,12 +1,13 @@
 //! The API of l7egg: the objects users write ([`Egg`], [`ClusterEgg`]) and the one the operator writes for
-//! the node agents ([`EggAssignment`]). Types, schemas and CEL rules only: no I/O, and no meaning beyond
-//! what a schema can say. What a policy means is in `l7egg-policy`.
+//! the node agents ([`EggAssignment`]). Types, schemas, CEL rules and which pods are selected: no I/O, and no
+//! other meaning beyond what a schema can say. What a policy means is in `l7egg-policy`.
 
 mod assignment;
 mod dns;
 mod egg;
 mod egress;
 mod manifests;
+mod selection;
 mod shaping;
 mod status;
 
@@ -19,6 +20,7 @@ pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};
 pub use egress::{Action, Destination, EgressRule, Port, Protocol};
 pub use kube::core::Duration;
 pub use manifests::manifests;
+pub use selection::{Labels, Namespaces, Selection, selector_at};
 pub use shaping::{Shaping, ShapingLimit, ShapingScope};
 pub use status::{Condition, ConditionStatus, EggStatus, PodCounts};
 

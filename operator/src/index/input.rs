@@ -1,14 +1,10 @@
 //! What the index is told: plain data, already read from API objects.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, EggStatus, PolicySpec, RateShare};
 
-use super::{EggKey, ObjectKey, Selection};
-
-/// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+use super::{EggKey, Labels, ObjectKey, Selection};
 
 /// A pod that is bound to a node and not yet finished. Others are not told to the index.
 #[derive(Clone, Debug, PartialEq, Eq)]

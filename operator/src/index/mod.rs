@@ -11,7 +11,6 @@ mod egg_state;
 mod input;
 mod key;
 mod observed;
-mod selection;
 mod shares;
 mod tally;
 #[cfg(test)]
@@ -21,9 +20,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use answers::{Sizes, Summary};
 pub use changes::Changes;
-pub use input::{Accepted, Assignment, Egg, Labels, Observed, Pod, Rejection};
+pub use input::{Accepted, Assignment, Egg, Observed, Pod, Rejection};
 pub use key::{EggKey, ObjectKey};
-pub use selection::{Namespaces, Selection};
+pub use l7egg_crds::{Labels, Namespaces, Selection};
 pub use tally::{MAX_TROUBLES, Tally, Trouble};
 
 use assignments::share_policy;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::DynamicObject;
 use kube::core::Selector;
-use l7egg_crds::{ClusterEggSpec, EggStatus, PolicySpec};
+use l7egg_crds::{ClusterEggSpec, EggStatus, PolicySpec, selector_at};
 use l7egg_policy::{Problem, ProblemKind, validate, validate_cluster};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -117,17 +117,7 @@ fn rejection_of(problems: &[Problem]) -> Option<Rejection> {
 }
 
 fn selector_of(selector: LabelSelector, path: &str) -> Result<Selector, Rejection> {
-    for (index, requirement) in selector.match_expressions.iter().flatten().enumerate() {
-        let some = requirement.values.as_ref().is_some_and(|values| !values.is_empty());
-        let wrong = match requirement.operator.as_str() {
-            "In" | "NotIn" if !some => format!("{} needs values", requirement.operator),
-            "Exists" | "DoesNotExist" if some => format!("{} takes no values", requirement.operator),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => continue,
-            other => format!("{other:?} is no operator: write In, NotIn, Exists or DoesNotExist"),
-        };
-        return Err(invalid_selector(format!("{path}.matchExpressions[{index}]: {wrong}")));
-    }
-    Selector::try_from(selector).map_err(|error| invalid_selector(format!("{path}: {error}")))
+    selector_at(selector, path).map_err(invalid_selector)
 }
 
 fn refuse_no_object(spec: &Value) -> Result<(), Rejection> {

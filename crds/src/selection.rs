@@ -1,9 +1,15 @@
-//! Which pods an Egg is for.
+//! Which pods an Egg is for. One function for all who ask: the operator, which assigns them, and the agents, which hold
+//! new ones until they are assigned.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
-use l7egg_crds::SYSTEM_NAMESPACE;
 
-use super::Labels;
+use crate::SYSTEM_NAMESPACE;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
 
 /// The pods that an Egg or ClusterEgg selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,4 +49,22 @@ impl Selection {
     pub fn reads_namespace_labels(&self) -> bool {
         matches!(&self.namespaces, Namespaces::Matching(selector) if !selector.selects_all())
     }
+}
+
+/// A selector as written at `path`, for programs.
+///
+/// # Errors
+/// A sentence that says where it is wrong and what to write.
+pub fn selector_at(selector: LabelSelector, path: &str) -> Result<Selector, String> {
+    for (index, requirement) in selector.match_expressions.iter().flatten().enumerate() {
+        let some = requirement.values.as_ref().is_some_and(|values| !values.is_empty());
+        let wrong = match requirement.operator.as_str() {
+            "In" | "NotIn" if !some => format!("{} needs values", requirement.operator),
+            "Exists" | "DoesNotExist" if some => format!("{} takes no values", requirement.operator),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => continue,
+            other => format!("{other:?} is no operator: write In, NotIn, Exists or DoesNotExist"),
+        };
+        return Err(format!("{path}.matchExpressions[{index}]: {wrong}"));
+    }
+    Selector::try_from(selector).map_err(|error| format!("{path}: {error}"))
 }
