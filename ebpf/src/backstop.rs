@@ -30,7 +30,11 @@ pub fn leaving(frame: Frame) -> Result<Said, Refusal> {
     let Some(attached) = ATTACHED.get_ptr(&frame.interface()) else { return Ok(Said::Pass) };
     // SAFETY: written by user space as a whole, before the program is attached.
     let id = unsafe { (*attached).subject };
-    let Known::Policy(subject) = subject::of(id) else { return Err(Refusal::Unconfigured) };
+    let Known::Policy(subject) = subject::of(id) else {
+        // Whoever wants to reach a held pod must find it.
+        let is_own = frame.ethertype() == ethertype::ARP && is_own_arp(frame, id) == OWN;
+        return if is_own { Ok(Said::Pass) } else { Err(Refusal::Unconfigured) };
+    };
     judge(frame, &subject).or_else(|refusal| unless_audited(&subject, refusal).map(|()| Said::Pass))
 }
 

@@ -5,6 +5,7 @@ use l7egg_ebpf_common::abi::{AskedBy, Counter, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 
 use crate::sock_addr::SockAddr;
+use crate::subject::Known;
 use crate::{Refusal, asked as kept, connection, destination, event, listener, subject};
 
 /// `IPPROTO_TCP` and `IPPROTO_UDP`.
@@ -14,8 +15,17 @@ const IPPROTO_UDP: u32 = protocol::UDP as u32;
 /// Judges a connect. One of UDP is never refused: getaddrinfo does it to sort addresses.
 #[inline(always)]
 pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
-    // Without a policy the packets are held back, not refused.
-    let Some(subject) = subject::current() else { return Ok(()) };
+    let subject = match subject::known() {
+        Known::Policy(subject) => subject,
+        // The packets are held back, not refused: they are sent again, and judged, once there is a policy.
+        Known::Unconfigured { is_translated } => {
+            if is_translated {
+                kept::remember(asked, AskedBy::Connect);
+            }
+            return Ok(());
+        }
+        Known::Attaching => return Ok(()),
+    };
     if subject.is_translated() {
         kept::remember(asked, AskedBy::Connect);
     }

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `egress` | cgroup_skb egress | judges every packet that leaves, notes DNS queries |
 //! | `ingress` | cgroup_skb ingress | learns from DNS answers, remembers who opened a flow |
-//! | `accepted` | sock_ops | marks accepted TCP connections |
+//! | `accepted` | sock_ops | marks accepted TCP connections, and has those of held pods tried again soon |
 //! | `created` | sock_create | marks sockets with their network namespace |
 //! | `connect4`, `connect6` | connect hooks | refuse at once what the packets would be dropped for |
 //! | `sendmsg4`, `sendmsg6` | sendmsg hooks | the same for UDP sockets that are not connected |
@@ -63,6 +63,9 @@ use crate::subject::{Current, Known};
 /// What the kernel is told of a packet or a connect.
 const PASS: i32 = 1;
 const DROP: i32 = 0;
+/// Of `egress` alone: the packet is lost on the way (`NET_XMIT_DROP`), which no sender is told as an error. TCP tries
+/// again every half second (`TCP_RESOURCE_PROBE_INTERVAL`), as it does where a queue is full, and not ever more seldom.
+const LOSE: i32 = 2;
 /// What the kernel is told of a frame: whoever comes next may judge it (`TC_ACT_UNSPEC`), or it goes no further
 /// (`TC_ACT_SHOT`; include/uapi/linux/pkt_cls.h).
 const NEXT: i32 = -1;
@@ -132,13 +135,13 @@ impl Refusal {
     }
 }
 
-#[cgroup_skb]
+#[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     match try_egress(Skb::new(&ctx)) {
         Ok(()) => PASS,
         Err(refusal) => {
             event::count(refusal.counter());
-            DROP
+            if matches!(refusal, Refusal::Unconfigured) { LOSE } else { DROP }
         }
     }
 }
@@ -149,16 +152,16 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
     if connection::is_open(skb) {
         return Ok(());
     }
-    let subject = match subject::known() {
-        Known::Policy(subject) => subject,
-        Known::Attaching => return Ok(()),
-        Known::Unconfigured => return Err(Refusal::Unconfigured),
-    };
     // What stays in the pod is free: loopback, and the pod's own addresses, which are routed over it. But a raw
     // socket can speak in anybody's name, and the reply would not stay.
     if skb.is_loopback() && skb.socket().is_some() {
         return Ok(());
     }
+    let subject = match subject::known() {
+        Known::Policy(subject) => subject,
+        Known::Attaching => return Ok(()),
+        Known::Unconfigured { .. } => return Err(Refusal::Unconfigured),
+    };
     let mut packet = MaybeUninit::uninit();
     let packet = skb::nothing(&mut packet);
     if !skb.parse(packet) {

@@ -18,7 +18,7 @@ use crate::subject::{self, Current, Known};
 pub fn created(ctx: &SockContext) {
     let own = match subject::known() {
         Known::Attaching => return,
-        Known::Unconfigured => None,
+        Known::Unconfigured { .. } => None,
         Known::Policy(subject) => NETWORKS.get(subject.id),
     };
     let socket = ctx.sock;

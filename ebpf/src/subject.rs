@@ -33,8 +33,11 @@ pub struct Current {
 pub enum Known {
     /// Not which pod it is: the agent is attaching the programs this moment. What the pod did before goes on.
     Attaching,
-    /// The pod, but not its policy. Nothing may leave it.
-    Unconfigured,
+    /// The pod, but not its policy: it is held. Nothing may leave it.
+    Unconfigured {
+        /// Whether its packets can go elsewhere than its programs ask.
+        is_translated: bool,
+    },
     /// Its policy.
     Policy(Current),
 }
@@ -51,12 +54,14 @@ pub fn known() -> Known {
 pub fn of(id: u32) -> Known {
     // Before the state: the agent writes them the other way round, so that nothing older passes for this generation.
     let generation = generation();
-    let Some(state) = SUBJECTS.get_ptr_mut(id) else { return Known::Unconfigured };
+    let Some(state) = SUBJECTS.get_ptr_mut(id) else {
+        return Known::Unconfigured { is_translated: false };
+    };
     // SAFETY: an element of the array, aligned to its eight bytes. Read at once, as it is written.
     let state = SubjectState::from_word(Bpf::load(unsafe { &*state.cast::<AtomicU64>() }));
     match (id, state.policy) {
         (0, 0) => Known::Attaching,
-        (_, 0) => Known::Unconfigured,
+        (_, 0) => Known::Unconfigured { is_translated: state.flags & (SOCKET_BALANCER | HOST_NETWORK) != 0 },
         (id, policy) => {
             let enforcement = Enforcement::from_flags(state.flags);
             Known::Policy(Current {
@@ -84,7 +89,7 @@ pub fn generation() -> u64 {
 pub fn current() -> Option<Current> {
     match known() {
         Known::Policy(current) => Some(current),
-        Known::Attaching | Known::Unconfigured => None,
+        Known::Attaching | Known::Unconfigured { .. } => None,
     }
 }
 

@@ -73,8 +73,10 @@ pub struct EnforcedPod {
     pub uid: String,
     /// Id of the cgroup that the programs are attached to: the inode number of its directory.
     pub cgroup_id: u64,
-    /// The policy in force.
+    /// The policy in force. All zeroes while there is none, or not wholly.
     pub policy: Digest,
+    /// Whether it is held: attached, without a policy, so that nothing may leave it.
+    pub held: bool,
     /// Subject id of the pod, by which [`Event`]s name it.
     pub subject: u32,
 }
@@ -112,6 +114,17 @@ pub trait Datapath: Send {
     /// When it fails, what was in force before still is.
     fn enforce(&mut self, pod_uid: &str, cgroup: &Path, policy: &CompiledPolicy)
     -> Result<(), DatapathError>;
+
+    /// Holds a pod that nothing is in force for yet: attaches the programs, which let nothing leave it until a policy is
+    /// in force or it is released. Held already, it stays so; a pod with a policy keeps it.
+    fn hold(&mut self, pod_uid: &str, cgroup: &Path) -> Result<(), DatapathError>;
+
+    /// Whether the processes of a pod are in the network of its node; false while there are none, or it is not known.
+    /// True as well, for some milliseconds, of a pod whose first process is just being started.
+    fn is_on_host_network(&self, cgroup: &Path) -> bool {
+        let _ = cgroup;
+        false
+    }
 
     /// Removes what agents of other versions left, with other maps, unless a pod that `is_wanted` is enforced by nothing
     /// else. Called at every pass in which it is known which pods are to be enforced.

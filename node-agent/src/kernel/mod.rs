@@ -24,6 +24,7 @@ mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::programs::Program;
@@ -47,6 +48,9 @@ use crate::datapath::{
     ShapedCounts, ShapedPod,
 };
 use crate::shaping::Cap;
+
+/// Policy id of a pod that has none yet: its programs let nothing leave.
+const HELD: u32 = 0;
 
 /// The kernel's programs and maps, and what this agent knows of them.
 pub struct Kernel {
@@ -136,7 +140,7 @@ impl Kernel {
     /// it learned before.
     pub fn enforce_test_subject(&mut self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         let id = self.policies.install(&mut self.maps, policy)?;
-        self.switch(0, id, policy, 0)?;
+        self.switch(0, id, policy.enforcement.flags(), 0)?;
         self.released.insert(0);
         self.collect()
     }
@@ -146,15 +150,9 @@ impl Kernel {
     }
 
     /// One write of eight bytes: a packet sees the old policy or the new one. `paths` is of [`Self::paths`].
-    fn switch(
-        &mut self,
-        subject: u32,
-        id: u32,
-        policy: &CompiledPolicy,
-        paths: u32,
-    ) -> Result<(), DatapathError> {
+    fn switch(&mut self, subject: u32, id: u32, enforcement: u32, paths: u32) -> Result<(), DatapathError> {
         let classified = if self.classified.contains(&subject) { CLASSIFIED } else { 0 };
-        let state = SubjectState { policy: id, flags: policy.enforcement.flags() | classified | paths };
+        let state = SubjectState { policy: id, flags: enforcement | classified | paths };
         self.maps
             .set_state(subject, state)
             .map_err(kernel(format!("switching subject {subject} to policy {id}")))?;
@@ -167,6 +165,42 @@ impl Kernel {
         let balancer = if pods::has_socket_balancer(cgroup, &self.programs)? { SOCKET_BALANCER } else { 0 };
         let network = if self.host_network.contains(uid) { HOST_NETWORK } else { 0 };
         Ok(balancer | network)
+    }
+
+    /// Puts a policy in force for a pod, and attaches what is not attached yet.
+    fn attach(&mut self, uid: &str, cgroup: &Path, id: u32, enforcement: u32) -> Result<(), DatapathError> {
+        let known = self.pods.get(uid).cloned();
+        let subject = match &known {
+            Some(pod) => pod.subject,
+            None => self.free_subject()?,
+        };
+        // Before the programs are attached, so that they never run without it.
+        let paths = self.paths(uid, cgroup)?;
+        self.switch(subject, id, enforcement, paths)?;
+        // Before as well, so that what the pod has learned is never missing; afterwards for what came in between.
+        self.older.take_over(uid, cgroup, subject, &mut self.maps);
+        let pins = self.pins(uid);
+        match pods::attach(&pins, uid, cgroup, subject, &self.programs, &mut self.maps) {
+            Ok(pod) => {
+                self.pods.insert(uid.into(), pod);
+                if !self.older.knows(uid) {
+                    return Ok(());
+                }
+                self.older.take_over(uid, cgroup, subject, &mut self.maps);
+                self.older.release(uid)?;
+                // The old ones looked like programs of others.
+                let paths = self.paths(uid, cgroup)?;
+                self.switch(subject, id, enforcement, paths)
+            }
+            Err(error) => {
+                if known.is_none() {
+                    pods::remove_pins(&pins);
+                    self.in_force.remove(&subject);
+                    self.released.insert(subject);
+                }
+                Err(error)
+            }
+        }
     }
 
     fn free_subject(&mut self) -> Result<u32, DatapathError> {
@@ -219,6 +253,7 @@ impl Datapath for Kernel {
                 uid: uid.clone(),
                 cgroup_id: pod.cgroup_id,
                 policy: digest.unwrap_or_default(),
+                held: pod.complete && policy == HELD,
                 subject: pod.subject,
             }
         });
@@ -227,38 +262,20 @@ impl Datapath for Kernel {
 
     fn enforce(&mut self, uid: &str, cgroup: &Path, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         let id = self.policies.install(&mut self.maps, policy)?;
-        let known = self.pods.get(uid).cloned();
-        let subject = match &known {
-            Some(pod) => pod.subject,
-            None => self.free_subject()?,
-        };
-        // Before the programs are attached, so that they never run without it.
-        let paths = self.paths(uid, cgroup)?;
-        self.switch(subject, id, policy, paths)?;
-        // Before as well, so that what the pod has learned is never missing; afterwards for what came in between.
-        self.older.take_over(uid, cgroup, subject, &mut self.maps);
-        let pins = self.pins(uid);
-        match pods::attach(&pins, uid, cgroup, subject, &self.programs, &mut self.maps) {
-            Ok(pod) => {
-                self.pods.insert(uid.into(), pod);
-                if !self.older.knows(uid) {
-                    return Ok(());
-                }
-                self.older.take_over(uid, cgroup, subject, &mut self.maps);
-                self.older.release(uid)?;
-                // The old ones looked like programs of others.
-                let paths = self.paths(uid, cgroup)?;
-                self.switch(subject, id, policy, paths)
-            }
-            Err(error) => {
-                if known.is_none() {
-                    pods::remove_pins(&pins);
-                    self.in_force.remove(&subject);
-                    self.released.insert(subject);
-                }
-                Err(error)
-            }
+        self.attach(uid, cgroup, id, policy.enforcement.flags())
+    }
+
+    fn hold(&mut self, uid: &str, cgroup: &Path) -> Result<(), DatapathError> {
+        // In force or held in this cgroup, maybe with an older version's programs: so it stays.
+        let is_here = |pod: &Pod| cgroup.metadata().is_ok_and(|it| it.ino() == pod.cgroup_id) && pod.complete;
+        if self.older.knows(uid) || self.pods.get(uid).is_some_and(is_here) {
+            return Ok(());
         }
+        self.attach(uid, cgroup, HELD, 0)
+    }
+
+    fn is_on_host_network(&self, cgroup: &Path) -> bool {
+        self.networks.is_host(cgroup)
     }
 
     fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {

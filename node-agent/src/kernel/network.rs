@@ -80,6 +80,11 @@ impl Networks {
         Ok(Cover::Host)
     }
 
+    /// Whether the pod's processes are in the host's network, or its first one is just being started.
+    pub fn is_host(&self, cgroup: &Path) -> bool {
+        matches!(netns::find(cgroup, &self.host), Ok(Some(PodNetwork::Host)))
+    }
+
     /// Forgets a pod's network.
     pub fn release(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<(), DatapathError> {
         self.covers.remove(uid);

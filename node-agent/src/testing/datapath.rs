@@ -35,6 +35,8 @@ pub struct FakeDatapath {
     pub shaped: BTreeMap<String, Vec<Cap>>,
     /// Whether no pod can be shaped.
     pub refuse_shaping: bool,
+    /// Cgroups of pods in the node's network.
+    pub on_host_network: BTreeSet<PathBuf>,
     /// Whether nothing at all can be read.
     pub broken: bool,
     ids: BTreeMap<PathBuf, u64>,
@@ -69,6 +71,19 @@ impl Datapath for FakeDatapath {
         self.calls.push(format!("enforce {uid}"));
         self.pods.insert(uid.to_owned(), enforced_pod(uid, id, policy.digest));
         Ok(())
+    }
+
+    fn hold(&mut self, uid: &str, cgroup: &Path) -> Result<(), DatapathError> {
+        let gone = || DatapathError::CgroupGone { uid: uid.to_owned(), path: cgroup.to_owned() };
+        let id = *self.ids.get(cgroup).ok_or_else(gone)?;
+        self.calls.push(format!("hold {uid}"));
+        let held = EnforcedPod { held: true, ..enforced_pod(uid, id, [0; 32]) };
+        self.pods.entry(uid.to_owned()).or_insert(held);
+        Ok(())
+    }
+
+    fn is_on_host_network(&self, cgroup: &Path) -> bool {
+        self.on_host_network.contains(cgroup)
     }
 
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {

@@ -158,5 +158,5 @@ pub fn cgroups_of(uids: &[&str]) -> PodCgroups {
 
 /// A pod that something is in force for.
 pub fn enforced_pod(uid: &str, cgroup_id: u64, policy: Digest) -> EnforcedPod {
-    EnforcedPod { uid: uid.to_owned(), cgroup_id, policy, subject: 1 }
+    EnforcedPod { uid: uid.to_owned(), cgroup_id, policy, held: false, subject: 1 }
 }

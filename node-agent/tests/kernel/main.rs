@@ -10,6 +10,7 @@ mod destinations;
 mod forged;
 #[allow(dead_code)] // The other suites use all of it.
 mod harness;
+mod held;
 mod host_network;
 mod inbound;
 mod load;

@@ -55,6 +55,13 @@ impl Setup {
         setup
     }
 
+    /// A pod that is held, and the backstop on its node.
+    pub fn on_held_node() -> Self {
+        let mut setup = Self::with_link(Link::ByNode);
+        setup.hold();
+        setup
+    }
+
     /// A pod with this policy in force.
     pub fn with_policy(yaml: &str) -> Self {
         let mut setup = Self::new();
@@ -77,11 +84,21 @@ impl Setup {
 
     /// The same for one that is compiled.
     pub fn enforce_compiled(&mut self, policy: &CompiledPolicy) {
-        let (kernel, pod) = (&mut self.kernel, &self.pod);
-        if pod.link() == Link::IsNode {
-            kernel.in_host_network(pod.uid());
+        if self.pod.link() == Link::IsNode {
+            self.kernel.in_host_network(self.pod.uid());
         }
-        kernel.enforce(pod.uid(), pod.cgroup(), policy).unwrap_or_else(fail);
+        self.kernel.enforce(self.pod.uid(), self.pod.cgroup(), policy).unwrap_or_else(fail);
+        self.cover();
+    }
+
+    /// Holds the pod.
+    pub fn hold(&mut self) {
+        self.kernel.hold(self.pod.uid(), self.pod.cgroup()).unwrap_or_else(fail);
+        self.cover();
+    }
+
+    fn cover(&mut self) {
+        let (kernel, pod) = (&mut self.kernel, &self.pod);
         if pod.link() != Link::Direct {
             let cover = on_host(pod, || kernel.cover(pod.uid(), pod.cgroup()));
             let expected = if pod.link() == Link::IsNode { Cover::Host } else { Cover::Whole };

@@ -1,0 +1,122 @@
+//! Pods that are held: attached before there is a policy for them.
+
+use std::time::{Duration, Instant};
+
+use l7egg_ebpf_common::abi::Counter;
+use l7egg_node_agent::datapath::Datapath;
+use serde_json::Value;
+
+use crate::harness::{POD4, Setup, binary, policy};
+
+const ALLOWED: &str = "{egress: [{to: [{cidr: 198.18.0.80/32}]}]}";
+
+fn lost(setup: &Setup) -> u64 {
+    setup.kernel.counters().expect("the counters")[Counter::Unconfigured as usize]
+}
+
+#[test]
+fn nothing_leaves_a_held_pod_and_nobody_is_refused() {
+    let mut setup = Setup::new();
+    setup.hold();
+    let held = setup.kernel.enforced().expect("what is enforced");
+    assert!(held[0].held && held[0].policy == [0; 32]);
+    // Not `denied`: programs are to wait, not to give up.
+    let targets = [
+        "tcp://198.18.0.80:80",
+        "tcp://[2001:db8:18::80]:80",
+        "udp://198.18.0.80:123",
+        "udp://198.18.0.53:53",
+        "tcp4://n1.fresh.test:80",
+    ];
+    let outcomes = setup.pod.connect(&targets);
+    assert!(outcomes.iter().all(|outcome| outcome != "ok" && outcome != "denied"), "{outcomes:?}");
+    assert!(lost(&setup) >= 4, "{}", lost(&setup));
+
+    setup.kernel.hold(setup.pod.uid(), setup.pod.cgroup()).expect("again");
+    setup.enforce(ALLOWED);
+    assert!(!setup.kernel.enforced().expect("what is enforced")[0].held);
+    assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "tcp://198.18.0.81:80"]), ["ok", "denied"]);
+    setup.kernel.hold(setup.pod.uid(), setup.pod.cgroup()).expect("a pod with a policy keeps it");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "ok");
+}
+
+#[test]
+fn a_connection_of_a_held_pod_is_made_soon_after_it_has_its_policy() {
+    let mut setup = Setup::new();
+    setup.hold();
+    let probe =
+        setup.pod.command(&binary("probe"), &["connect", "--timeout-ms", "20000", "tcp://198.18.0.80:80"]);
+    let asking = std::thread::spawn(move || {
+        let mut probe = probe;
+        let output = probe.output().expect("the probe");
+        (Instant::now(), serde_json::from_slice::<Value>(&output.stdout).expect("a line of JSON"))
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Several times, so that TCP's own pauses between tries would have become long.
+    while lost(&setup) < 6 {
+        assert!(Instant::now() < deadline, "tried only {} times", lost(&setup));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let freed = Instant::now();
+    setup.enforce(ALLOWED);
+    let (connected, report) = asking.join().expect("the probe");
+    assert_eq!(report["outcome"], "ok", "{report}");
+    let waited = connected - freed;
+    println!("connected {waited:?} after the policy was in force");
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+}
+
+#[test]
+fn what_stays_in_a_held_pod_is_free() {
+    let mut setup = Setup::new();
+    let _server = setup.pod.serve(8080, 8080);
+    setup.hold();
+    let own = format!("tcp://{POD4}:8080");
+    let outcomes =
+        setup.pod.connect(&["tcp://127.0.0.1:8080", "udp://127.0.0.1:8080", &own, "tcp://198.18.0.80:80"]);
+    assert_eq!(outcomes, ["ok", "ok", "ok", "timeout"]);
+    // Nor do its answers leave.
+    assert_eq!(setup.pod.world_connect(&[&own]), ["timeout"]);
+    setup.release();
+    assert_eq!(setup.pod.world_connect(&[&own]), ["ok"]);
+    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "ok");
+}
+
+#[test]
+fn a_pod_stays_held_while_agents_come_and_go() {
+    let mut setup = Setup::on_held_node();
+    setup.restart_agent();
+    let held = setup.kernel.enforced().expect("what is enforced");
+    assert!(held[0].held);
+    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
+    setup.kernel.collect().expect("a collection");
+    setup.enforce(ALLOWED);
+    assert_eq!(setup.kernel.enforced().expect("what is enforced")[0].policy, policy(ALLOWED).digest);
+    assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "tcp://198.18.0.81:80"]), ["ok", "denied"]);
+}
+
+#[test]
+fn frames_do_not_leave_a_held_pod_either() {
+    let setup = Setup::on_held_node();
+    let sent = lost(&setup);
+    let script = format!(
+        "
+import socket
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('eth0', 0))
+ip = bytes.fromhex('45000020000100004011') + b'\\0\\0' + socket.inet_aton('{POD4}') + socket.inet_aton('198.18.0.80')
+for _ in range(5): s.send(b'\\xff' * 6 + b'\\2\\0\\0\\0\\0\\1' + b'\\x08\\0' + ip + bytes.fromhex('1f90007b000c0000') + b'leak')
+"
+    );
+    let output = setup.pod.command("python3".as_ref(), &["-c", &script]).output().expect("python3");
+    assert!(output.status.success(), "{output:?}");
+    assert!(lost(&setup) >= sent + 5, "{} then {}", sent, lost(&setup));
+}
+
+#[test]
+fn a_pod_that_is_held_no_longer_is_as_free_as_any() {
+    let mut setup = Setup::on_held_node();
+    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
+    setup.release();
+    assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "udp://198.18.0.80:123"]), ["ok", "ok"]);
+}
