@@ -4,6 +4,7 @@
 //! ```text
 //! API server ─► assignment ─► inventory ─► desired ─┐
 //!                              policies ┘           ├─► plan ─► datapath (the kernel) ─► enforced
+//! API server ─► selected ─► hold ───────────────────┤                                       │
 //! cgroup tree ─► cgroup ────────────────────────────┘                                       │
 //! API server ◄─ reporter ◄─ report ◄────────────────────────────────────────────────────────┘
 //! ```
@@ -19,6 +20,7 @@ pub mod datapath;
 pub mod desired;
 pub mod explain;
 pub mod flow_log;
+pub mod hold;
 pub mod inventory;
 pub mod kernel;
 pub mod kernel_events;
@@ -35,12 +37,14 @@ pub mod report;
 pub mod reporter;
 pub mod resolvers;
 pub mod run;
+pub mod selected;
 pub mod settings;
 pub mod shaping;
 pub mod shaping_metrics;
 pub mod sockets;
 pub mod state;
 pub mod status;
+pub mod watch;
 
 #[cfg(test)]
 mod testing;

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::{
     datapath::Counters,
+    hold::HELD,
     reconcile::Outcome,
     shaping_metrics::{NamedCounts, ShapingCounters},
 };
@@ -57,6 +58,8 @@ pub struct Metrics {
     enforce: Histogram,
     failures: Counter,
     resets: Counter,
+    held: Counter,
+    let_go: Counter,
     events: Family<EventLabels, Counter>,
     datapath: Arc<DatapathCounters>,
     shaping: Arc<ShapingCounters>,
@@ -78,6 +81,8 @@ impl Metrics {
             enforce: times(),
             failures: Counter::default(),
             resets: Counter::default(),
+            held: Counter::default(),
+            let_go: Counter::default(),
             events: Family::default(),
             datapath: Arc::default(),
             shaping: Arc::default(),
@@ -104,6 +109,16 @@ impl Metrics {
             "TCP connections that were reset because a changed policy does not allow them",
             metrics.resets.clone(),
         );
+        registry.register(
+            "l7egg_agent_pods_held",
+            "Pods that were held because their policy was not there yet when their cgroup appeared",
+            metrics.held.clone(),
+        );
+        registry.register(
+            "l7egg_agent_pods_let_go",
+            "Pods that were held for as long as --hold-for allows and let go without a policy",
+            metrics.let_go.clone(),
+        );
         registry.register("l7egg_datapath_events", "Events read from the kernel", metrics.events.clone());
         registry.register_collector(Box::new(Arc::clone(&metrics.datapath)));
         registry.register_collector(Box::new(Arc::clone(&metrics.shaping)));
@@ -113,6 +128,16 @@ impl Metrics {
     /// A pod waited this long although everything was there.
     pub fn waited(&self, time: Duration) {
         self.waited.observe(time.as_secs_f64());
+    }
+
+    /// A pod is held.
+    pub fn held(&self) {
+        self.held.inc();
+    }
+
+    /// A pod was let go without a policy.
+    pub fn let_go(&self) {
+        self.let_go.inc();
     }
 
     /// A policy was put in force within this time.
@@ -209,9 +234,11 @@ impl Collector for OutcomeCollector {
             ("pending", PodState::Pending),
             ("failed", PodState::Failed),
         ] {
-            let count = state.pods.iter().filter(|pod| pod.state == wanted).count();
+            let count = state.pods.iter().filter(|pod| pod.state == wanted && pod.reason != HELD).count();
             ConstGauge::new(count as i64).encode(pods.encode_family(&[("state", name)])?)?;
         }
+        let held = state.pods.iter().filter(|pod| pod.reason == HELD).count();
+        ConstGauge::new(held as i64).encode(pods.encode_family(&[("state", "held")])?)?;
         for (name, help, value) in [
             ("l7egg_agent_assignments", "Assignments of this node", state.assignments.len()),
             (

@@ -1,5 +1,7 @@
 //! Kubernetes events: a failure appears where people look first, in `kubectl describe pod`.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
@@ -9,16 +11,47 @@ use l7egg_crds::{EggAssignmentStatus, EggKind, EggReference};
 
 use crate::{
     causes::causes,
-    report::Report,
+    hold::{HELD, LET_GO},
+    report::{Findings, Report},
     reporter::{FIELD_MANAGER, new_failures},
 };
 
 /// The API server takes notes of at most 1 kB.
 const NOTE_MAX: usize = 1000;
 
+/// Something to be told about a pod by an event, as long as it holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodNotice {
+    /// Uid of the pod.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// What is to be told of pods that are held for long, or were let go.
+#[must_use]
+pub fn notices(findings: Findings<'_>) -> BTreeSet<PodNotice> {
+    let notice = |uid: &String, pod: &Option<(String, String)>, reason, message: &String| {
+        let (namespace, name) = pod.clone()?;
+        Some(PodNotice { uid: uid.clone(), namespace, name, reason, message: message.clone() })
+    };
+    let held = findings.held.iter().filter(|(_, pod)| pod.long);
+    let held = held.filter_map(|(uid, pod)| notice(uid, &pod.pod, HELD, &pod.message));
+    let let_go = findings.let_go.iter().filter_map(|(uid, pod)| notice(uid, &pod.pod, LET_GO, &pod.message));
+    held.chain(let_go).collect()
+}
+
 /// Publishes events in the name of this node's agent.
 pub struct Notices {
     recorder: Recorder,
+    /// Those that hold and were told.
+    told: BTreeSet<PodNotice>,
 }
 
 impl Notices {
@@ -26,7 +59,7 @@ impl Notices {
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(node.into()) };
-        Notices { recorder: Recorder::new(client, reporter) }
+        Notices { recorder: Recorder::new(client, reporter), told: BTreeSet::new() }
     }
 
     /// One event for each pod that failed anew since the status was `before`. One that cannot be published is
@@ -34,29 +67,51 @@ impl Notices {
     pub async fn publish(&mut self, report: &Report, before: Option<&EggAssignmentStatus>) {
         for failure in new_failures(before, &report.status) {
             let Some(pod) = report.pods.iter().find(|pod| pod.uid == failure.uid) else { continue };
-            let event = Event {
-                type_: EventType::Warning,
-                reason: failure.reason.clone(),
-                note: Some(cut(&failure.message)),
-                action: "Enforce".into(),
-                secondary: report.egg.as_ref().map(egg_reference),
-            };
-            let pod = ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
-                namespace: Some(pod.namespace.clone()),
-                name: Some(pod.name.clone()),
-                uid: Some(pod.uid.clone()),
-                ..ObjectReference::default()
-            };
-            if let Err(error) = self.recorder.publish(&event, &pod).await {
-                tracing::warn!(
-                    pod = pod.name,
-                    error = causes(&error),
-                    "event cannot be published; the report of the assignment says the same"
-                );
-            }
+            let event = warning(&failure.reason, &failure.message, report.egg.as_ref().map(egg_reference));
+            self.send(&event, &pod_reference(&pod.namespace, &pod.name, &pod.uid)).await;
         }
+    }
+
+    /// One event for each notice that is new. One that cannot be published is only logged: `status` and the agent's log
+    /// say the same.
+    pub async fn tell(&mut self, notices: &BTreeSet<PodNotice>) {
+        for notice in notices.difference(&std::mem::take(&mut self.told)) {
+            let event = warning(notice.reason, &notice.message, None);
+            self.send(&event, &pod_reference(&notice.namespace, &notice.name, &notice.uid)).await;
+        }
+        self.told = notices.clone();
+    }
+
+    async fn send(&self, event: &Event, pod: &ObjectReference) {
+        if let Err(error) = self.recorder.publish(event, pod).await {
+            tracing::warn!(
+                pod = pod.name,
+                reason = event.reason,
+                error = causes(&error),
+                "event cannot be published; what it says is in the agent's status as well"
+            );
+        }
+    }
+}
+
+fn warning(reason: &str, message: &str, secondary: Option<ObjectReference>) -> Event {
+    Event {
+        type_: EventType::Warning,
+        reason: reason.into(),
+        note: Some(cut(message)),
+        action: "Enforce".into(),
+        secondary,
+    }
+}
+
+fn pod_reference(namespace: &str, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(namespace.into()),
+        name: Some(name.into()),
+        uid: Some(uid.into()),
+        ..ObjectReference::default()
     }
 }
 

@@ -8,12 +8,20 @@ use crate::{
     cgroup::{PodCgroup, PodCgroups},
     datapath::{EnforcedPod, ShapedPod},
     desired::Desired,
+    hold::HeldPod,
     shaping::Cap,
 };
 
 /// One call of the datapath.
 #[derive(Clone, Debug)]
 pub enum Operation {
+    /// Let nothing leave a pod until there is a policy for it.
+    Hold {
+        /// Uid of the pod.
+        uid: String,
+        /// Its cgroup.
+        cgroup: PodCgroup,
+    },
     /// Put a policy in force for a pod.
     Enforce {
         /// Uid of the pod.
@@ -55,15 +63,18 @@ pub enum Operation {
 pub enum ReleaseReason {
     /// No Egg selects it any more.
     NoEgg,
+    /// It was held, and is to be no longer.
+    NotHeld,
     /// Its cgroup is gone, and its processes with it.
     Ended,
 }
 
-/// What has to be done, most urgent first: pods that nothing is in force for, changed policies, caps, pods to let
-/// go of. Empty if everything is as it should be.
+/// What has to be done, most urgent first: pods that nothing is in force for, those to be `held`, changed policies, caps,
+/// pods to let go of. Empty if everything is as it should be.
 #[must_use]
 pub fn plan(
     desired: &Desired,
+    held: &BTreeMap<String, HeldPod>,
     enforced: &[EnforcedPod],
     shaped: &[ShapedPod],
     cgroups: &PodCgroups,
@@ -77,7 +88,7 @@ pub fn plan(
         let now = enforced.get(uid.as_str()).filter(|now| now.cgroup_id == cgroup.id);
         let policy = match (&pod.policy, &pod.fallback) {
             (Ok(policy), _) => policy,
-            (Err(_), Some(fallback)) if now.is_none() => &fallback.policy,
+            (Err(_), Some(fallback)) if now.is_none_or(|now| now.held) => &fallback.policy,
             (Err(_), _) => continue,
         };
         if now.is_some_and(|now| now.policy == policy.digest) {
@@ -89,14 +100,26 @@ pub fn plan(
             policy: Arc::clone(policy),
             first,
         };
+        // A held pod has been waiting for its first policy.
         match now {
             None => first.push(operation(true)),
+            Some(now) if now.held => first.push(operation(true)),
             Some(_) => changes.push(operation(false)),
         }
     }
-    let releases = enforced.keys().filter_map(|uid| {
+    let holds = held.keys().filter_map(|uid| {
+        let cgroup = cgroups.pods.get(uid)?;
+        let is_attached = enforced.get(uid.as_str()).is_some_and(|now| now.cgroup_id == cgroup.id);
+        (!is_attached).then(|| Operation::Hold { uid: uid.clone(), cgroup: cgroup.clone() })
+    });
+    let releases = enforced.iter().filter_map(|(uid, now)| {
+        let has_policy = || desired.pods.get(*uid).is_some_and(|pod| pod.in_force_policy().is_some());
         let why = if cgroups.complete && !cgroups.pods.contains_key(*uid) {
             ReleaseReason::Ended
+        } else if held.contains_key(*uid) {
+            return None;
+        } else if now.held && !has_policy() && cgroups.pods.contains_key(*uid) {
+            ReleaseReason::NotHeld
         } else if desired.knows_all_pods && !desired.pods.contains_key(*uid) {
             ReleaseReason::NoEgg
         } else {
@@ -105,7 +128,7 @@ pub fn plan(
         Some(Operation::Release { uid: (*uid).to_owned(), why })
     });
     let caps = plan_caps(desired, shaped, cgroups);
-    first.into_iter().chain(changes).chain(caps).chain(releases).collect()
+    first.into_iter().chain(holds).chain(changes).chain(caps).chain(releases).collect()
 }
 
 fn plan_caps(desired: &Desired, shaped: &[ShapedPod], cgroups: &PodCgroups) -> Vec<Operation> {
@@ -135,8 +158,18 @@ mod tests {
     use super::*;
     use crate::testing::{assignment, cgroups_of, desired_of, enforced_pod};
 
+    fn none() -> BTreeMap<String, HeldPod> {
+        BTreeMap::new()
+    }
+
+    fn held(uids: &[&str]) -> BTreeMap<String, HeldPod> {
+        let pod = || HeldPod { pod: None, message: String::new(), long: false };
+        uids.iter().map(|uid| ((*uid).to_owned(), pod())).collect()
+    }
+
     fn summary(operations: &[Operation]) -> Vec<String> {
         let one = |operation: &Operation| match operation {
+            Operation::Hold { uid, .. } => format!("hold {uid}"),
             Operation::Enforce { uid, first: true, .. } => format!("first {uid}"),
             Operation::Enforce { uid, .. } => format!("change {uid}"),
             Operation::Shape { uid, caps, .. } => format!("shape {uid} {}", caps[0].bits_per_second),
@@ -152,7 +185,7 @@ mod tests {
         let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
         let cgroups = cgroups_of(&["p1", "other"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, digest)];
-        assert!(plan(&desired, &enforced, &[], &cgroups).is_empty());
+        assert!(plan(&desired, &none(), &enforced, &[], &cgroups).is_empty());
     }
 
     #[test]
@@ -163,16 +196,35 @@ mod tests {
             enforced_pod("p0", cgroups.pods["p0"].id, [1; 32]),
             enforced_pod("p1", cgroups.pods["p1"].id, [1; 32]),
         ];
-        let operations = plan(&desired, &enforced, &[], &cgroups);
+        let operations = plan(&desired, &none(), &enforced, &[], &cgroups);
         // p3 has no cgroup yet: nothing can be done.
         assert_eq!(summary(&operations), ["first p2", "change p1", "release p0 NoEgg"]);
+    }
+
+    #[test]
+    fn pods_are_held_until_they_have_a_policy_or_are_not_to_be() {
+        let desired = desired_of(&[assignment("a").pod("assigned")]);
+        let cgroups = cgroups_of(&["new", "assigned", "held", "unheld", "again"]);
+        let pod = |uid: &str, id| EnforcedPod { held: true, ..enforced_pod(uid, id, [0; 32]) };
+        let here = |uid: &str| pod(uid, cgroups.pods[uid].id);
+        let enforced = [here("assigned"), here("held"), here("unheld"), pod("again", 7)];
+        let operations = plan(&desired, &held(&["new", "held", "again"]), &enforced, &[], &cgroups);
+        assert_eq!(
+            summary(&operations),
+            ["first assigned", "hold again", "hold new", "release unheld NotHeld"]
+        );
+        // Also where the view is incomplete: that a pod is held was the agent's own doing.
+        let unsure = Desired { knows_all_pods: false, ..Desired::default() };
+        let operations = plan(&unsure, &held(&["held"]), &enforced[1..3], &[], &cgroups);
+        assert_eq!(summary(&operations), ["release unheld NotHeld"]);
     }
 
     #[test]
     fn a_cgroup_made_anew_is_enforced_anew() {
         let desired = desired_of(&[assignment("a").pod("p1")]);
         let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
-        let operations = plan(&desired, &[enforced_pod("p1", 99_999, digest)], &[], &cgroups_of(&["p1"]));
+        let operations =
+            plan(&desired, &none(), &[enforced_pod("p1", 99_999, digest)], &[], &cgroups_of(&["p1"]));
         assert_eq!(summary(&operations), ["first p1"]);
     }
 
@@ -180,7 +232,7 @@ mod tests {
     fn an_ended_pod_is_let_go_even_if_assignments_still_name_it() {
         let desired = desired_of(&[assignment("a").pod("p1")]);
         let enforced = [enforced_pod("p1", 7, [1; 32])];
-        assert_eq!(summary(&plan(&desired, &enforced, &[], &cgroups_of(&[]))), ["release p1 Ended"]);
+        assert_eq!(summary(&plan(&desired, &none(), &enforced, &[], &cgroups_of(&[]))), ["release p1 Ended"]);
     }
 
     #[test]
@@ -188,10 +240,10 @@ mod tests {
         let cgroups = cgroups_of(&["p1"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
         let unsure = Desired { knows_all_pods: false, ..Desired::default() };
-        assert!(plan(&unsure, &enforced, &[], &cgroups).is_empty());
+        assert!(plan(&unsure, &none(), &enforced, &[], &cgroups).is_empty());
         let blind = PodCgroups { complete: false, ..cgroups_of(&[]) };
         let desired = desired_of(&[assignment("a").pod("p1")]);
-        assert!(plan(&desired, &enforced, &[], &blind).is_empty());
+        assert!(plan(&desired, &none(), &enforced, &[], &blind).is_empty());
     }
 
     #[test]
@@ -202,7 +254,7 @@ mod tests {
         ]);
         let cgroups = cgroups_of(&["p1", "p2"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
-        assert_eq!(summary(&plan(&desired, &enforced, &[], &cgroups)), ["first p2"]);
+        assert_eq!(summary(&plan(&desired, &none(), &enforced, &[], &cgroups)), ["first p2"]);
     }
 
     #[test]

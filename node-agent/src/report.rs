@@ -10,6 +10,7 @@ use crate::{
     cgroup::PodCgroups,
     datapath::{EnforcedPod, NETWORK_NOT_READY, ShapedPod},
     desired::{Desired, DesiredPod, Failure},
+    hold::{HeldPod, LetGo},
     inventory::{Entry, Inventory},
 };
 
@@ -37,6 +38,10 @@ pub struct Findings<'a> {
     pub enforced: &'a BTreeMap<String, EnforcedPod>,
     /// Where the pods' cgroups are.
     pub cgroups: &'a PodCgroups,
+    /// The pods to be held, by uid.
+    pub held: &'a BTreeMap<String, HeldPod>,
+    /// The pods that were let go without a policy, by uid.
+    pub let_go: &'a BTreeMap<String, LetGo>,
     /// What went wrong, by uid of the pod.
     pub failures: &'a BTreeMap<String, Failure>,
     /// Pods under caps, by uid.
@@ -76,7 +81,7 @@ impl Findings<'_> {
         }
         let failure = pod.policy.as_ref().err().or_else(|| self.failures.get(uid));
         match failure {
-            Some(failure) => failed(failure, now.is_some()),
+            Some(failure) => failed(failure, now),
             None if now.is_none() && !self.cgroups.pods.contains_key(uid) => {
                 waiting(pod, self.cgroups.complete)
             }
@@ -138,7 +143,7 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
         let (state, reason, message) = match (&entry.object.content, findings.desired.pods.get(&pod.uid)) {
             (Err(unreadable), _) => failed(
                 &Failure { reason: "AssignmentUnreadable", message: unreadable.message.clone() },
-                findings.in_force(&pod.uid).is_some(),
+                findings.in_force(&pod.uid),
             ),
             (Ok(assignment), Some(desired)) => {
                 findings.state(desired, &pod.uid, Some((&entry.object.key, assignment.policy.mode)))
@@ -177,11 +182,11 @@ fn in_force(policy: &CompiledPolicy, mode: Option<Mode>) -> (PodState, String, S
     (if audited { PodState::Audited } else { PodState::Enforced }, String::new(), String::new())
 }
 
-fn failed(failure: &Failure, something_in_force: bool) -> (PodState, String, String) {
-    let rest = if something_in_force {
-        "what was in force for the pod before still is"
-    } else {
-        "nothing is in force for the pod"
+fn failed(failure: &Failure, now: Option<&EnforcedPod>) -> (PodState, String, String) {
+    let rest = match now {
+        Some(now) if now.held => "the pod is held: nothing may leave it",
+        Some(_) => "what was in force for the pod before still is",
+        None => "nothing is in force for the pod",
     };
     (PodState::Failed, failure.reason.to_owned(), format!("{}; {rest}", failure.message))
 }
@@ -240,6 +245,8 @@ mod tests {
                 desired: &desired,
                 enforced: &enforced,
                 cgroups: &self.cgroups,
+                held: &BTreeMap::new(),
+                let_go: &BTreeMap::new(),
                 failures: &self.failures,
                 shaped: &self.shaped,
                 unshaped: &self.unshaped,
@@ -343,6 +350,8 @@ mod tests {
             desired: &Desired::default(),
             enforced: &BTreeMap::new(),
             cgroups: &PodCgroups::default(),
+            held: &BTreeMap::new(),
+            let_go: &BTreeMap::new(),
             failures: &BTreeMap::new(),
             shaped: &BTreeMap::new(),
             unshaped: &BTreeMap::new(),

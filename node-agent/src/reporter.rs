@@ -28,6 +28,7 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
     loop {
         let now = Arc::clone(&outcome.borrow_and_update());
         let mut failed = false;
+        notices.tell(&now.notices).await;
         for (key, report) in written.due(&now.reports) {
             match patch(&client, key, &report.status).await {
                 Ok(()) => {

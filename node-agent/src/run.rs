@@ -9,27 +9,21 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use futures::{StreamExt, pin_mut};
-use kube::{
-    Client,
-    api::{Api, ApiResource, DynamicObject},
-    runtime::{WatchStreamExt, watcher},
-};
-use l7egg_crds::{EggAssignment, NODE_LABEL, node_label_value};
+use kube::Client;
 use l7egg_policy::DomainName;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::watch::channel,
 };
 
 use crate::{
     admin::{self, Admin},
-    causes::causes,
     cgroup::CgroupWatch,
     datapath::Datapath,
     flow_log::{self, FlowLog},
+    hold::HoldSettings,
     inventory::Inventory,
     kernel, kernel_events,
     metrics::{Metrics, OutcomeCollector},
@@ -39,7 +33,7 @@ use crate::{
     reporter,
     resolvers::{NodeResolvers, cluster_domain, nameservers, search_domains},
     settings::{Cli, Command, DetachSettings, LogFormat, OnExit, RunSettings},
-    status,
+    status, watch,
 };
 
 /// The cgroup tree is read from end to end this often, beside what inotify tells.
@@ -92,7 +86,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let flow_log = Arc::<FlowLog>::default();
-    let (publish, outcome) = watch::channel(Arc::<Outcome>::default());
+    let (publish, outcome) = channel(Arc::<Outcome>::default());
     registry.register_collector(Box::new(OutcomeCollector(outcome.clone())));
     if let Some(events) = kernel.events() {
         let (metrics, flow_log, outcome) = (Arc::clone(&metrics), Arc::clone(&flow_log), outcome.clone());
@@ -106,14 +100,18 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let client = Client::try_default()
         .await
         .context("no access to the API server: run in a pod with a service account, or set KUBECONFIG")?;
-    tokio::spawn(watch_assignments(client.clone(), settings.node_name.clone(), inputs.clone()));
+    watch::assignments(&client, &settings.node_name, &inputs);
+    if settings.hold() != HoldSettings::Never {
+        watch::selected(&client, &settings.node_name, &inputs);
+    }
     tokio::spawn(reporter::run(client.clone(), outcome.clone(), Notices::new(client, &settings.node_name)));
     let admin = Admin { registry: Arc::new(registry), metrics: Arc::clone(&metrics), outcome, flow_log };
     let listener = TcpListener::bind(&settings.admin_address).await.with_context(|| {
         format!("--admin-address {}: is another agent running on this node?", settings.admin_address)
     })?;
     tokio::spawn(async move { axum::serve(listener, admin::router(admin)).await });
-    let reconciler = Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, metrics);
+    let reconciler =
+        Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, settings.hold(), metrics);
     let (ended, end) = tokio::sync::oneshot::channel();
     thread::Builder::new().name("reconciler".into()).spawn(move || {
         reconciler.run(&received, &publish);
@@ -189,39 +187,6 @@ fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) ->
         }
     })?;
     Ok(())
-}
-
-async fn watch_assignments(client: Client, node: String, inputs: mpsc::Sender<Input>) {
-    let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<EggAssignment>(&()));
-    let ours = watcher::Config::default().labels(&format!("{NODE_LABEL}={}", node_label_value(&node)));
-    let events = watcher(api, ours).default_backoff();
-    pin_mut!(events);
-    let mut lost = false;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                if std::mem::take(&mut lost) {
-                    tracing::info!("assignments are watched again");
-                }
-                if inputs.send(Input::Assignments(Box::new(event))).is_err() {
-                    return;
-                }
-            }
-            // A watch that was away for too long starts over; nobody has to know.
-            Err(watcher::Error::WatchError(status)) if status.code == 410 => {}
-            Err(error) => {
-                let error = causes(&error);
-                if std::mem::replace(&mut lost, true) {
-                    tracing::debug!(error, "assignments still cannot be watched");
-                } else {
-                    tracing::warn!(
-                        error,
-                        "assignments cannot be watched, tried again; what is enforced stays"
-                    );
-                }
-            }
-        }
-    }
 }
 
 /// What the user asks for. The client logs failed requests as errors: whoever made the request knows better how

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l7egg_policy::DomainName;
 
-use crate::datapath::DatapathSettings;
+use crate::{datapath::DatapathSettings, hold::HoldSettings};
 
 /// Where the admin endpoint is unless told otherwise.
 pub const ADMIN_ADDRESS: &str = "127.0.0.1:9469";
@@ -21,6 +21,7 @@ pub const ADMIN_ADDRESS: &str = "127.0.0.1:9469";
 Examples:
   l7egg-node-agent --node-name node1                       run, as in the DaemonSet
   l7egg-node-agent run --node-name node1 --cluster-dns 10.96.0.10,fd00:96::a
+  l7egg-node-agent --node-name node1 --strict              hold new pods until it is known what is to be in force for them
   l7egg-node-agent status                                  what is enforced for which pod
   l7egg-node-agent status --json | jq '.pods[] | select(.state != \"Enforced\")'
   l7egg-node-agent denied -f                               what is denied, and what would be in mode Audit, as it comes
@@ -94,12 +95,33 @@ pub struct RunSettings {
     /// For the whole cluster, set it in the DaemonSet.
     #[arg(long, env = "L7EGG_AUDIT")]
     pub audit: bool,
+    /// A new pod that an Egg in mode Enforce selects is held, so that nothing leaves it, until the operator has assigned it
+    /// and its policy is in force; usually milliseconds, before its first container. For at most so long, in seconds;
+    /// then it is let go with a warning. 0: no pod is ever held.
+    #[arg(long, default_value = "10", value_parser = seconds, env = "L7EGG_HOLD_FOR")]
+    pub hold_for: Duration,
+    /// Hold new pods until it is known what is to be in force for them, however long that takes; those as well that the API
+    /// server has not told this agent about yet, and those that run already when it starts. Never held are pods in
+    /// the node's network, static pods, and l7egg's own. Other pods that Eggs select cannot start working while the
+    /// operator is away.
+    #[arg(long, env = "L7EGG_STRICT")]
+    pub strict: bool,
     /// Whether enforcement stays when the agent is told to stop. keep is for restarts and upgrades.
     #[arg(long, value_enum, default_value_t = OnExit::Keep)]
     pub on_exit: OnExit,
 }
 
 impl RunSettings {
+    /// Whether new pods are held. With --audit none is.
+    #[must_use]
+    pub fn hold(&self) -> HoldSettings {
+        match (self.audit, self.strict, self.hold_for) {
+            (true, ..) | (false, false, Duration::ZERO) => HoldSettings::Never,
+            (false, true, _) => HoldSettings::Strict,
+            (false, false, limit) => HoldSettings::AtMost(limit),
+        }
+    }
+
     /// The kernel's part of the settings.
     #[must_use]
     pub fn datapath(&self) -> DatapathSettings {
@@ -202,6 +224,16 @@ mod tests {
         assert_eq!(run.on_exit, OnExit::Detach);
         assert!(cli.command.is_none());
         assert!(matches!(parse("agent run --node-name n1").unwrap().command, Some(Command::Run(_))));
+    }
+
+    #[test]
+    fn whether_pods_are_held() {
+        let hold = |line: &str| parse(line).unwrap().run.unwrap().hold();
+        assert_eq!(hold("agent --node-name n"), HoldSettings::AtMost(Duration::from_secs(10)));
+        assert_eq!(hold("agent --node-name n --hold-for 3s"), HoldSettings::AtMost(Duration::from_secs(3)));
+        assert_eq!(hold("agent --node-name n --hold-for 0"), HoldSettings::Never);
+        assert_eq!(hold("agent --node-name n --hold-for 0 --strict"), HoldSettings::Strict);
+        assert_eq!(hold("agent --node-name n --strict --audit"), HoldSettings::Never);
     }
 
     #[test]

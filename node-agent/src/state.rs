@@ -6,7 +6,12 @@ use l7egg_crds::PodState;
 use l7egg_policy::CompiledPolicy;
 use serde::{Deserialize, Serialize};
 
-use crate::{datapath::Digest, inventory::Inventory, report::Findings};
+use crate::{
+    datapath::Digest,
+    hold::{HELD, LET_GO},
+    inventory::Inventory,
+    report::Findings,
+};
 
 /// Everything, after one pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +23,8 @@ pub struct AgentState {
     pub cgroups_found: bool,
     /// The assignments of this node.
     pub assignments: Vec<AssignmentState>,
-    /// The pods that assignments name, and those that something is still in force for; in order of their names.
+    /// The pods that assignments name, those that are held or were let go, and those that something is still in force
+    /// for; in order of their names.
     pub pods: Vec<PodStatus>,
     /// The policies that should be in force.
     pub policies: Vec<PolicyState>,
@@ -137,28 +143,51 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
             resolvers: pod.resolv_conf.servers.iter().map(ToString::to_string).collect(),
             cgroup: cgroup(uid),
             subject: findings.in_force(uid).map(|pod| pod.subject),
-            policy: findings.in_force(uid).map(|pod| short(&pod.policy)),
+            policy: findings.in_force(uid).filter(|pod| !pod.held).map(|pod| short(&pod.policy)),
             egress_limit: findings.limit(pod, uid).map(|limit| limit.to_string()).unwrap_or_default(),
             state,
             reason,
             message,
         }
     });
-    let left = findings.enforced.values().filter(|pod| !findings.desired.pods.contains_key(&pod.uid));
-    let left = left.map(|pod| PodStatus {
-        uid: pod.uid.clone(),
+    let bare = |uid: &str, state, reason: &str, message: &str| PodStatus {
+        uid: uid.to_owned(),
         name: String::new(),
         eggs: Vec::new(),
         resolvers: Vec::new(),
-        cgroup: cgroup(&pod.uid),
-        subject: Some(pod.subject),
-        policy: Some(short(&pod.policy)),
+        cgroup: cgroup(uid),
+        subject: findings.enforced.get(uid).map(|pod| pod.subject),
+        policy: None,
         egress_limit: String::new(),
-        state: PodState::Enforced,
-        reason: "NotAssigned".into(),
-        message: "in force since before; kept until it is certain that no Egg selects the pod".into(),
+        state,
+        reason: reason.into(),
+        message: message.into(),
+    };
+    let is_assigned = |uid: &str| findings.desired.pods.contains_key(uid);
+    let named = |pod: &Option<(String, String)>| {
+        pod.as_ref().map(|(namespace, name)| format!("{namespace}/{name}")).unwrap_or_default()
+    };
+    let held = findings.held.iter().filter(|(uid, _)| !is_assigned(uid));
+    let held = held.map(|(uid, pod)| PodStatus {
+        name: named(&pod.pod),
+        ..bare(uid, PodState::Pending, HELD, &pod.message)
     });
-    let mut pods: Vec<PodStatus> = selected.chain(left).collect();
+    let let_go = findings.let_go.iter().filter(|(uid, _)| !is_assigned(uid));
+    let let_go = let_go.map(|(uid, pod)| PodStatus {
+        name: named(&pod.pod),
+        ..bare(uid, PodState::Failed, LET_GO, &pod.message)
+    });
+    let left = findings.enforced.values().filter(|pod| !pod.held && !is_assigned(&pod.uid));
+    let left = left.map(|pod| PodStatus {
+        policy: Some(short(&pod.policy)),
+        ..bare(
+            &pod.uid,
+            PodState::Enforced,
+            "NotAssigned",
+            "in force since before; kept until it is certain that no Egg selects the pod",
+        )
+    });
+    let mut pods: Vec<PodStatus> = selected.chain(held).chain(let_go).chain(left).collect();
     pods.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
     pods
 }

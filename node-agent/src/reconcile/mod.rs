@@ -16,16 +16,19 @@ use self::timeline::Timeline;
 use crate::{
     assignment::{AssignmentKey, egg_name},
     causes::causes,
-    cgroup::{CgroupEvent, PodCgroups},
+    cgroup::{CgroupEvent, PodCgroup, PodCgroups},
     datapath::{Cover, Datapath, DatapathError, EnforcedPod, Settled, ShapedCounts},
     desired::{Desired, DesiredPod, Failure, desired},
     explain::Explainer,
+    hold::{HeldPod, HoldSettings, Holds, View},
     inventory::Inventory,
     metrics::Metrics,
+    notice::{PodNotice, notices},
     plan::{Operation, ReleaseReason, plan},
     policies::PolicyCache,
     report::{Findings, Report, reports},
     resolvers::NodeResolvers,
+    selected::{News, Selected},
     shaping_metrics::NamedCounts,
     state::{AgentState, short, state},
 };
@@ -40,6 +43,8 @@ const COLLECT_EVERY: Duration = Duration::from_secs(10);
 pub enum Input {
     /// The API server says something.
     Assignments(Box<watcher::Event<DynamicObject>>),
+    /// The API server says something of what decides whom Eggs select.
+    Selected(News),
     /// The cgroup tree changed.
     Cgroup(CgroupEvent),
     /// The agent ends.
@@ -55,6 +60,8 @@ pub struct Outcome {
     pub pods: BTreeMap<u32, Arc<Explainer>>,
     /// For the API server.
     pub reports: BTreeMap<AssignmentKey, Report>,
+    /// What is to be told as events of pods that no assignment names.
+    pub notices: BTreeSet<PodNotice>,
 }
 
 /// Everything between the inputs and the kernel.
@@ -64,6 +71,10 @@ pub struct Reconciler<D> {
     metrics: Arc<Metrics>,
     inventory: Inventory,
     cgroups: PodCgroups,
+    selected: Selected,
+    holds: Holds,
+    /// The pods to be held, as the last pass found.
+    held: BTreeMap<String, HeldPod>,
     policies: PolicyCache,
     desired: Desired,
     failures: BTreeMap<String, Failure>,
@@ -78,19 +89,37 @@ pub struct Reconciler<D> {
     told_unknown: bool,
     /// Pods without a backstop that were told.
     told_uncovered: BTreeSet<String>,
+    /// Pods that could not be held that were told.
+    told_unheld: BTreeSet<String>,
 }
 
 impl<D: Datapath> Reconciler<D> {
     /// A reconciler that knows nothing but what is in force. `inventory` is empty.
-    pub fn new(datapath: D, inventory: Inventory, node: NodeResolvers, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        datapath: D,
+        inventory: Inventory,
+        node: NodeResolvers,
+        hold: HoldSettings,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let before: Vec<EnforcedPod> = datapath.enforced().into_iter().flatten().collect();
+        // What was held stays so until it is decided.
+        let mut holds = Holds::new(hold);
+        before
+            .iter()
+            .filter(|pod| pod.held)
+            .for_each(|pod| holds.appeared(&pod.uid, pod.cgroup_id, Instant::now()));
         // The agent before may have ended between the change of a policy and this.
-        let unsettled = datapath.enforced().into_iter().flatten().map(|pod| pod.uid).collect();
+        let unsettled = before.into_iter().map(|pod| pod.uid).collect();
         Reconciler {
             datapath,
             node,
             metrics,
             inventory,
             cgroups: PodCgroups::default(),
+            selected: Selected::default(),
+            holds,
+            held: BTreeMap::new(),
             policies: PolicyCache::default(),
             desired: Desired::default(),
             failures: BTreeMap::new(),
@@ -101,6 +130,7 @@ impl<D: Datapath> Reconciler<D> {
             told_unreadable: BTreeMap::new(),
             told_unknown: false,
             told_uncovered: BTreeSet::new(),
+            told_unheld: BTreeSet::new(),
         }
     }
 
@@ -144,11 +174,17 @@ impl<D: Datapath> Reconciler<D> {
         match input {
             Input::Stop => return true,
             Input::Cgroup(event) => {
-                if let CgroupEvent::Appeared { uid, .. } = &event {
-                    self.timeline.cgroup(uid);
+                match &event {
+                    CgroupEvent::Appeared { uid, cgroup } => {
+                        self.timeline.cgroup(uid);
+                        self.holds.appeared(uid, cgroup.id, Instant::now());
+                    }
+                    CgroupEvent::Scanned(cgroups) => self.holds.scanned(cgroups, Instant::now()),
+                    CgroupEvent::Vanished { .. } => {}
                 }
                 self.cgroups.apply(event);
             }
+            Input::Selected(news) => self.selected.apply(news),
             Input::Assignments(event) => {
                 let first = !self.inventory.is_complete();
                 if self.inventory.apply(*event) {
@@ -177,7 +213,8 @@ impl<D: Datapath> Reconciler<D> {
     /// be asked.
     pub fn pass(&mut self) -> Option<Outcome> {
         let enforced = self.enforced()?;
-        let operations = plan(&self.desired, &enforced, &self.datapath.shaped(), &self.cgroups);
+        self.decide_holds(&enforced);
+        let operations = plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups);
         let enforced = if operations.is_empty() {
             enforced
         } else {
@@ -189,7 +226,10 @@ impl<D: Datapath> Reconciler<D> {
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));
         self.unshaped.retain(|uid, _| self.desired.pods.contains_key(uid));
-        self.told_uncovered.retain(|uid| self.desired.pods.contains_key(uid));
+        let is_known = |uid: &String| self.desired.pods.contains_key(uid) || self.held.contains_key(uid);
+        self.told_uncovered.retain(is_known);
+        self.told_unheld.retain(is_known);
+        self.selected.retain(|uid| self.cgroups.pods.contains_key(uid));
         self.timeline
             .retain(|uid| self.cgroups.pods.contains_key(uid) || self.desired.pods.contains_key(uid));
         if let Ok(counters) = self.datapath.counters() {
@@ -203,6 +243,8 @@ impl<D: Datapath> Reconciler<D> {
             desired: &self.desired,
             enforced: &enforced,
             cgroups: &self.cgroups,
+            held: &self.held,
+            let_go: self.holds.let_go(),
             failures: &self.failures,
             shaped: &self.datapath.shaped().into_iter().map(|pod| (pod.uid.clone(), pod)).collect(),
             unshaped: &self.unshaped,
@@ -211,7 +253,29 @@ impl<D: Datapath> Reconciler<D> {
             state: state(&self.inventory, findings),
             pods: explainers(&self.desired, &enforced),
             reports: reports(&self.inventory, findings),
+            notices: notices(findings),
         })
+    }
+
+    /// Which new pods are to be held.
+    fn decide_holds(&mut self, enforced: &[EnforcedPod]) {
+        let datapath = &self.datapath;
+        let view = View {
+            desired: &self.desired,
+            enforced,
+            cgroups: &self.cgroups,
+            selected: &self.selected,
+            failures: &self.failures,
+            is_on_host_network: &|cgroup| datapath.is_on_host_network(cgroup),
+        };
+        let (held, let_go) = self.holds.decide(&view, Instant::now());
+        self.held = held;
+        for uid in let_go {
+            self.metrics.let_go();
+            let why = &self.holds.let_go()[&uid];
+            let pod = why.pod.as_ref().map(|(namespace, name)| format!("{namespace}/{name}"));
+            tracing::warn!(pod, uid, "{}", why.message);
+        }
     }
 
     /// Once for each, not with every event of the watch.
@@ -251,6 +315,7 @@ impl<D: Datapath> Reconciler<D> {
     fn perform(&mut self, operation: &Operation) {
         let start = Instant::now();
         match operation {
+            Operation::Hold { uid, cgroup } => self.hold(uid, cgroup),
             Operation::Enforce { uid, cgroup, policy, first } => {
                 match self.datapath.enforce(uid, &cgroup.path, policy) {
                     Ok(()) => {
@@ -259,7 +324,14 @@ impl<D: Datapath> Reconciler<D> {
                         self.unsettled.insert(uid.clone());
                         self.tell_enforced(uid, &short(&policy.digest), *first);
                     }
-                    Err(error) => self.fail(uid, &error),
+                    Err(error) => {
+                        // Denied is what is new.
+                        let is_free = self.holds.is_new(uid) && !self.held.contains_key(uid);
+                        if *first && is_free && !policy.enforcement.is_nothing() {
+                            self.hold(uid, cgroup);
+                        }
+                        self.fail(uid, &error);
+                    }
                 }
             }
             Operation::Shape { uid, cgroup, caps } => match self.datapath.shape(uid, &cgroup.path, caps) {
@@ -292,11 +364,36 @@ impl<D: Datapath> Reconciler<D> {
                         ReleaseReason::NoEgg => {
                             tracing::info!(uid, "no Egg selects the pod any more: it is free")
                         }
+                        ReleaseReason::NotHeld => tracing::info!(uid, "pod is held no longer"),
                         ReleaseReason::Ended => tracing::debug!(uid, "pod ended"),
                     }
                 }
                 Err(error) => self.fail(uid, &error),
             },
+        }
+    }
+
+    fn hold(&mut self, uid: &str, cgroup: &PodCgroup) {
+        match self.datapath.hold(uid, &cgroup.path) {
+            Ok(()) => {
+                let after_cgroup = self.timeline.since_cgroup(uid).map(|time| time.as_micros());
+                self.metrics.held();
+                let why = self.held.get(uid).map(|pod| pod.message.as_str());
+                tracing::debug!(uid, after_cgroup, why, "pod is held (time in \u{b5}s)");
+            }
+            Err(DatapathError::CgroupGone { path, .. }) => {
+                self.cgroups.apply(CgroupEvent::Vanished { path });
+            }
+            Err(error) => {
+                self.metrics.failed();
+                if self.told_unheld.insert(uid.to_owned()) {
+                    tracing::error!(
+                        uid,
+                        error = causes(&error),
+                        "pod cannot be held: it is free until its policy is in force; tried again every second"
+                    );
+                }
+            }
         }
     }
 
@@ -362,7 +459,10 @@ impl<D: Datapath> Reconciler<D> {
             return;
         }
         let pods = &self.desired.pods;
-        if let Err(error) = self.datapath.retire_older(&|uid| pods.contains_key(uid)) {
+        let held = &self.held;
+        if let Err(error) =
+            self.datapath.retire_older(&|uid| pods.contains_key(uid) || held.contains_key(uid))
+        {
             tracing::warn!(error = causes(&error), "what another version left could not be removed");
         }
     }

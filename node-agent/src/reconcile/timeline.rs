@@ -23,6 +23,11 @@ impl Timeline {
         self.assigned.entry(uid.to_owned()).or_insert_with(Instant::now);
     }
 
+    /// For how long the pod's cgroup has been there, if it came while the agent watched.
+    pub(super) fn since_cgroup(&self, uid: &str) -> Option<Duration> {
+        self.cgroups.get(uid).map(Instant::elapsed)
+    }
+
     /// The pod is enforced: for how long both were known before, and for how long the cgroup was. `None` where
     /// the agent came later than they did.
     pub(super) fn enforced(&mut self, uid: &str) -> (Option<Duration>, Option<Duration>) {

@@ -1,0 +1,177 @@
+//! Which pods of this node some Egg selects, by the agent's own look at pods, Eggs and namespaces: it comes as soon as
+//! the kubelet's, and needs no operator. Only for holding new pods until the operator has assigned them; what is
+//! enforced is in the assignments alone. Plain data: news in, answers out.
+
+mod listed;
+mod read;
+
+use std::{cell::RefCell, collections::HashMap};
+
+use kube::runtime::watcher::Event;
+use l7egg_crds::{Labels, SYSTEM_NAMESPACE, Selection};
+
+use self::listed::Listed;
+pub use self::read::{PodObject, cluster_egg, egg, namespace, pod};
+
+/// A pod of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Uid of the object.
+    pub uid: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Whether it is in the node's network.
+    pub host_network: bool,
+    /// Whether its containers have ended for good.
+    pub finished: bool,
+}
+
+/// An Egg or ClusterEgg, as far as it can be a reason to hold a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedEgg {
+    /// For people: `Egg shop/checkout`. Unique.
+    pub name: String,
+    /// Its pods, where it denies anything and that can be read.
+    pub selection: Option<Selection>,
+    /// What the operator says of it as it is now; `None` if it has not looked at it yet.
+    pub accepted: Option<bool>,
+}
+
+/// One of the API server's objects is there, or gone.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// A pod of this node.
+    Pod(Event<NodePod>),
+    /// An Egg.
+    Egg(Event<NamedEgg>),
+    /// A ClusterEgg.
+    ClusterEgg(Event<NamedEgg>),
+    /// A namespace's name and labels.
+    Namespace(Event<(String, Labels)>),
+}
+
+/// What is known of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing, or not enough yet.
+    Unknown,
+    /// No Egg that could be enforced selects it, or it is one that is never held: in its node's network, or l7egg's own.
+    Free,
+    /// These Eggs select it.
+    Selected {
+        /// Namespace and name of the pod.
+        pod: (String, String),
+        /// Their names.
+        eggs: Vec<String>,
+    },
+}
+
+/// Everything that is known.
+#[derive(Debug, Default)]
+pub struct Selected {
+    pods: Listed<NodePod>,
+    eggs: Listed<Held>,
+    cluster_eggs: Listed<Held>,
+    namespaces: Listed<Labels>,
+    /// Answers that were given since anything but pods changed.
+    verdicts: RefCell<HashMap<String, Verdict>>,
+}
+
+/// An Egg with what it asked for before: that stays in force while an edit is not judged yet, or was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    name: String,
+    in_force: Option<Selection>,
+    asked: Option<Selection>,
+}
+
+impl Selected {
+    /// Takes in what the API server says.
+    pub fn apply(&mut self, news: News) {
+        let changed = match news {
+            News::Pod(event) => {
+                if let Event::Apply(pod) | Event::Delete(pod) | Event::InitApply(pod) = &event {
+                    self.verdicts.get_mut().remove(&pod.uid);
+                }
+                let ended = matches!(event, Event::InitDone);
+                self.pods.apply(event, |pod| pod.uid.clone(), |pod, _| pod) && ended
+            }
+            News::Egg(event) => self.eggs.apply(event, |egg| egg.name.clone(), Held::new),
+            News::ClusterEgg(event) => self.cluster_eggs.apply(event, |egg| egg.name.clone(), Held::new),
+            News::Namespace(event) => {
+                self.namespaces.apply(event, |(name, _)| name.clone(), |(_, labels), _| labels)
+            }
+        };
+        if changed {
+            self.verdicts.get_mut().clear();
+        }
+    }
+
+    /// Whether a full list of everything has come.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.pods.complete && self.has_eggs()
+    }
+
+    /// What is known of the pod with this uid.
+    #[must_use]
+    pub fn verdict(&self, uid: &str) -> Verdict {
+        if let Some(known) = self.verdicts.borrow().get(uid) {
+            return known.clone();
+        }
+        let verdict = self.look_up(uid);
+        self.verdicts.borrow_mut().insert(uid.to_owned(), verdict.clone());
+        verdict
+    }
+
+    /// Forgets the answers for pods that are not `wanted` any more.
+    pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.verdicts.get_mut().retain(|uid, _| wanted(uid));
+    }
+
+    fn has_eggs(&self) -> bool {
+        self.eggs.complete && self.cluster_eggs.complete && self.namespaces.complete
+    }
+
+    fn look_up(&self, uid: &str) -> Verdict {
+        let Some(pod) = self.pods.items.get(uid) else { return Verdict::Unknown };
+        if pod.host_network || pod.finished || pod.namespace == SYSTEM_NAMESPACE {
+            return Verdict::Free;
+        }
+        let labels = self.namespaces.items.get(&pod.namespace);
+        let prefix = read::egg_prefix(&pod.namespace);
+        let own = self.eggs.items.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
+        let all = own.chain(&self.cluster_eggs.items);
+        let selecting = all.filter(|(_, egg)| egg.selects(pod, labels)).map(|(name, _)| name.clone());
+        let eggs: Vec<String> = selecting.collect();
+        match eggs.is_empty() {
+            false => Verdict::Selected { pod: (pod.namespace.clone(), pod.name.clone()), eggs },
+            true if self.has_eggs() => Verdict::Free,
+            true => Verdict::Unknown,
+        }
+    }
+}
+
+impl Held {
+    fn new(egg: NamedEgg, before: Option<&Held>) -> Self {
+        let in_force_before = before.and_then(|before| before.in_force.clone());
+        let (in_force, asked) = match egg.accepted {
+            Some(true) => (egg.selection, None),
+            Some(false) => (in_force_before, None),
+            None => (in_force_before, egg.selection),
+        };
+        Held { name: egg.name, in_force, asked }
+    }
+
+    fn selects(&self, pod: &NodePod, namespace: Option<&Labels>) -> bool {
+        let mut selections = self.in_force.iter().chain(&self.asked);
+        selections.any(|selection| selection.selects(&pod.namespace, namespace, &pod.labels))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! From the API server's objects to what of them decides: nothing else is kept.
+
+use k8s_openapi::{
+    api::core::v1::{Namespace, Pod},
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
+use kube::{
+    Resource,
+    api::{DynamicObject, ObjectMeta, PartialObjectMeta},
+};
+use l7egg_crds::{
+    CONDITION_ACCEPTED, ConditionStatus, EggStatus, Labels, Namespaces, Selection, selector_at,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{NamedEgg, NodePod};
+
+/// Those fields of a pod that are used: the others are not even decoded.
+#[derive(Resource, Clone, Debug, Default, Deserialize)]
+#[resource(inherit = "Pod")]
+pub struct PodObject {
+    /// Name, namespace, uid, labels.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    host_network: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodStatus {
+    phase: Option<String>,
+}
+
+/// A pod of the node.
+#[must_use]
+pub fn pod(object: PodObject) -> NodePod {
+    NodePod {
+        namespace: object.metadata.namespace.unwrap_or_default(),
+        name: object.metadata.name.unwrap_or_default(),
+        uid: object.metadata.uid.unwrap_or_default(),
+        labels: object.metadata.labels.unwrap_or_default(),
+        host_network: object.spec.host_network.unwrap_or(false),
+        finished: matches!(object.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+    }
+}
+
+/// A namespace.
+#[must_use]
+pub fn namespace(object: PartialObjectMeta<Namespace>) -> (String, Labels) {
+    (object.metadata.name.unwrap_or_default(), object.metadata.labels.unwrap_or_default())
+}
+
+/// An Egg.
+#[must_use]
+pub fn egg(object: DynamicObject) -> NamedEgg {
+    let namespace = object.metadata.namespace.clone().unwrap_or_default();
+    let name = egg_prefix(&namespace) + object.metadata.name.as_deref().unwrap_or_default();
+    let pods = selector(&object.data["spec"]["podSelector"]);
+    named(&object, name, pods.map(|pods| Selection { namespaces: Namespaces::One(namespace), pods }))
+}
+
+/// A ClusterEgg.
+#[must_use]
+pub fn cluster_egg(object: DynamicObject) -> NamedEgg {
+    let name = format!("ClusterEgg {}", object.metadata.name.as_deref().unwrap_or_default());
+    let spec = &object.data["spec"];
+    let namespaces = match &spec["namespaceSelector"] {
+        Value::Null => selector(&Value::Object(serde_json::Map::new())),
+        written => selector(written),
+    };
+    let selection = namespaces.zip(selector(&spec["podSelector"]));
+    let selection =
+        selection.map(|(namespaces, pods)| Selection { namespaces: Namespaces::Matching(namespaces), pods });
+    named(&object, name, selection)
+}
+
+/// How the names of a namespace's Eggs begin.
+pub(super) fn egg_prefix(namespace: &str) -> String {
+    format!("Egg {namespace}/")
+}
+
+fn named(object: &DynamicObject, name: String, selection: Option<Selection>) -> NamedEgg {
+    let denies = object.data["spec"]["mode"] != "Audit" && object.metadata.deletion_timestamp.is_none();
+    NamedEgg { name, selection: selection.filter(|_| denies), accepted: accepted(object) }
+}
+
+fn accepted(object: &DynamicObject) -> Option<bool> {
+    let status = EggStatus::deserialize(&object.data["status"]).ok()?;
+    let condition = status.conditions.iter().find(|condition| condition.type_ == CONDITION_ACCEPTED)?;
+    let is_of_now = condition.observed_generation == object.metadata.generation;
+    is_of_now.then_some(condition.status == ConditionStatus::True)
+}
+
+fn selector(written: &Value) -> Option<kube::core::Selector> {
+    selector_at(LabelSelector::deserialize(written).ok()?, "").ok()
+}

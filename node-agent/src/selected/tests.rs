@@ -1,0 +1,164 @@
+//! The answers, from objects as the API server has them.
+
+use kube::api::DynamicObject;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn object(value: Value) -> DynamicObject {
+    serde_json::from_value(value).unwrap()
+}
+
+fn egg_object(name: &str, mode: &str, generation: i64, accepted: Option<(i64, &str)>) -> DynamicObject {
+    let conditions = accepted.map(|(generation, status)| {
+        json!([{"type": "Accepted", "status": status, "observedGeneration": generation, "reason": "x", "message": "",
+                "lastTransitionTime": "2024-01-01T00:00:00Z"}])
+    });
+    object(json!({
+        "apiVersion": "l7egg.dev/v1alpha1", "kind": "Egg",
+        "metadata": {"namespace": "shop", "name": name, "generation": generation},
+        "spec": {"podSelector": {"matchLabels": {"app": name}}, "mode": mode},
+        "status": {"conditions": conditions.unwrap_or(json!([]))},
+    }))
+}
+
+fn node_pod(uid: &str, namespace: &str, app: &str) -> NodePod {
+    NodePod {
+        namespace: namespace.into(),
+        name: uid.into(),
+        uid: uid.into(),
+        labels: [("app".to_owned(), app.to_owned())].into(),
+        ..NodePod::default()
+    }
+}
+
+fn world(pods: &[NodePod], eggs: &[DynamicObject]) -> Selected {
+    let mut selected = Selected::default();
+    selected.apply(News::Pod(Event::Init));
+    selected.apply(News::Egg(Event::Init));
+    pods.iter().for_each(|pod| selected.apply(News::Pod(Event::InitApply(pod.clone()))));
+    eggs.iter().for_each(|object| selected.apply(News::Egg(Event::InitApply(egg(object.clone())))));
+    selected.apply(News::Pod(Event::InitDone));
+    selected.apply(News::Egg(Event::InitDone));
+    selected.apply(News::ClusterEgg(Event::InitDone));
+    selected.apply(News::Namespace(Event::InitDone));
+    selected
+}
+
+fn eggs_of(selected: &Selected, uid: &str) -> Vec<String> {
+    match selected.verdict(uid) {
+        Verdict::Selected { eggs, .. } => eggs,
+        Verdict::Free => Vec::new(),
+        Verdict::Unknown => vec!["?".into()],
+    }
+}
+
+#[test]
+fn eggs_select_by_namespace_and_label_and_only_where_they_deny() {
+    let pods = [
+        node_pod("a", "shop", "web"),
+        node_pod("b", "shop", "audited"),
+        node_pod("c", "shop", "rejected"),
+        node_pod("d", "shop", "new"),
+        node_pod("e", "other", "web"),
+        NodePod { host_network: true, ..node_pod("f", "shop", "web") },
+        NodePod { finished: true, ..node_pod("g", "shop", "web") },
+    ];
+    let selected = world(
+        &pods,
+        &[
+            egg_object("web", "Enforce", 1, Some((1, "True"))),
+            egg_object("audited", "Audit", 1, Some((1, "True"))),
+            egg_object("rejected", "Enforce", 1, Some((1, "False"))),
+            egg_object("new", "Enforce", 1, None),
+        ],
+    );
+    assert_eq!(eggs_of(&selected, "a"), ["Egg shop/web"]);
+    assert_eq!(
+        eggs_of(&selected, "d"),
+        ["Egg shop/new"],
+        "the operator has not looked at it, and may accept it"
+    );
+    for free in ["b", "c", "e", "f", "g"] {
+        assert!(eggs_of(&selected, free).is_empty(), "{free}");
+    }
+    assert_eq!(eggs_of(&selected, "nobody"), ["?"]);
+}
+
+#[test]
+fn an_edit_that_is_not_accepted_leaves_what_was() {
+    let mut selected =
+        world(&[node_pod("a", "shop", "web")], &[egg_object("web", "Enforce", 1, Some((1, "True")))]);
+    let mut apply = |object: DynamicObject| {
+        selected.apply(News::Egg(Event::Apply(egg(object))));
+        eggs_of(&selected, "a").len()
+    };
+    let edited = |accepted| {
+        let mut object = egg_object("web", "Enforce", 2, accepted);
+        object.data["spec"]["podSelector"] = json!({"matchLabels": {"app": "other"}});
+        object
+    };
+    assert_eq!(apply(edited(Some((1, "True")))), 1, "not judged yet");
+    assert_eq!(apply(edited(Some((2, "False")))), 1, "not accepted");
+    assert_eq!(apply(edited(Some((2, "True")))), 0, "accepted");
+    // Nor does one count that was never accepted.
+    assert_eq!(apply(egg_object("web", "Enforce", 3, Some((3, "False")))), 0);
+    assert_eq!(apply(egg_object("web", "Enforce", 3, Some((3, "True")))), 1);
+    assert_eq!(apply(egg_object("web", "Audit", 4, Some((4, "True")))), 0);
+}
+
+#[test]
+fn cluster_eggs_select_by_the_labels_of_namespaces_but_never_l7egg_itself() {
+    let cluster = |namespaces: Value| {
+        cluster_egg(object(json!({
+            "apiVersion": "l7egg.dev/v1alpha1", "kind": "ClusterEgg", "metadata": {"name": "all", "generation": 1},
+            "spec": {"namespaceSelector": namespaces, "podSelector": {}},
+        })))
+    };
+    let mut selected =
+        world(&[node_pod("a", "shop", "web"), node_pod("b", SYSTEM_NAMESPACE, "operator")], &[]);
+    assert_eq!(selected.verdict("a"), Verdict::Free);
+    selected.apply(News::ClusterEgg(Event::Apply(cluster(Value::Null))));
+    assert_eq!(eggs_of(&selected, "a"), ["ClusterEgg all"]);
+    assert_eq!(selected.verdict("b"), Verdict::Free);
+    selected.apply(News::ClusterEgg(Event::Apply(cluster(json!({"matchLabels": {"team": "x"}})))));
+    assert_eq!(selected.verdict("a"), Verdict::Free);
+    let labels: Labels = [("team".to_owned(), "x".to_owned())].into();
+    selected.apply(News::Namespace(Event::Apply(("shop".into(), labels))));
+    assert_eq!(eggs_of(&selected, "a"), ["ClusterEgg all"]);
+    selected.apply(News::ClusterEgg(Event::Delete(cluster(Value::Null))));
+    assert_eq!(selected.verdict("a"), Verdict::Free);
+}
+
+#[test]
+fn without_full_lists_nothing_is_free() {
+    let mut selected = Selected::default();
+    selected.apply(News::Pod(Event::Apply(node_pod("a", "shop", "web"))));
+    assert_eq!(selected.verdict("a"), Verdict::Unknown);
+    selected.apply(News::Egg(Event::Apply(egg(egg_object("web", "Enforce", 1, None)))));
+    assert_eq!(eggs_of(&selected, "a"), ["Egg shop/web"], "one Egg is enough to know");
+    selected.apply(News::Egg(Event::Delete(egg(egg_object("web", "Enforce", 1, None)))));
+    for news in
+        [News::Egg(Event::InitDone), News::ClusterEgg(Event::InitDone), News::Namespace(Event::InitDone)]
+    {
+        assert_eq!(selected.verdict("a"), Verdict::Unknown);
+        selected.apply(news);
+    }
+    assert!(!selected.is_complete());
+    // A list replaces what was known.
+    selected.apply(News::Pod(Event::Init));
+    selected.apply(News::Pod(Event::InitDone));
+    assert!(selected.is_complete());
+    assert_eq!(selected.verdict("a"), Verdict::Unknown);
+}
+
+#[test]
+fn what_cannot_be_read_selects_nothing() {
+    let mut bad = egg_object("web", "Enforce", 1, Some((1, "True")));
+    bad.data["spec"]["podSelector"] = json!(["a"]);
+    let mut worse = bad.clone();
+    worse.data = json!({"spec": 7, "status": "x"});
+    worse.metadata.name = Some("worse".into());
+    let selected = world(&[node_pod("a", "shop", "web")], &[bad, worse]);
+    assert_eq!(selected.verdict("a"), Verdict::Free);
+}

@@ -1,0 +1,106 @@
+//! What the API server tells: each kind of object in a task of its own, as inputs of the reconciler.
+
+use std::{fmt::Debug, sync::mpsc, time::Duration};
+
+use backon::ExponentialBuilder;
+use futures::{Stream, StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Client,
+    api::{Api, ApiResource, DynamicObject, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, ExponentialBackoff, watcher},
+    },
+};
+use l7egg_crds::{ClusterEgg, Egg, EggAssignment, NODE_LABEL, node_label_value};
+
+use crate::{
+    causes::causes,
+    reconcile::Input,
+    selected::{self, News, PodObject},
+};
+
+/// Watches the assignments of a node.
+pub fn assignments(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<EggAssignment>(&()));
+    let ours = watcher::Config::default().labels(&format!("{NODE_LABEL}={}", node_label_value(node)));
+    tokio::spawn(follow("assignments", watcher(api, ours), inputs.clone(), |event| {
+        Input::Assignments(Box::new(event))
+    }));
+}
+
+/// Watches what decides which pods of a node Eggs select: the node's pods, all Eggs and ClusterEggs, and all
+/// namespaces' labels.
+pub fn selected(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
+    let all = watcher::Config::default();
+    let here = all.clone().fields(&format!("spec.nodeName={node}"));
+    let stream = watcher(Api::<PodObject>::all(client.clone()), here);
+    tokio::spawn(follow("pods", stream, inputs.clone(), |event| {
+        Input::Selected(News::Pod(map(event, selected::pod)))
+    }));
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Egg>(&()));
+    tokio::spawn(follow("eggs", watcher(api, all.clone()), inputs.clone(), |event| {
+        Input::Selected(News::Egg(map(event, selected::egg)))
+    }));
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<ClusterEgg>(&()));
+    tokio::spawn(follow("clustereggs", watcher(api, all.clone()), inputs.clone(), |event| {
+        Input::Selected(News::ClusterEgg(map(event, selected::cluster_egg)))
+    }));
+    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all);
+    tokio::spawn(follow("namespaces", stream, inputs.clone(), |event| {
+        Input::Selected(News::Namespace(map(event, selected::namespace)))
+    }));
+}
+
+/// Passes on what a watch brings, for as long as somebody listens. Errors are the watch's to mend: it tries again after a
+/// pause.
+async fn follow<K: Debug>(
+    what: &'static str,
+    stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    inputs: mpsc::Sender<Input>,
+    to_input: impl Fn(Event<K>) -> Input,
+) {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times();
+    let events = stream.backoff(ExponentialBackoff::from(pauses));
+    pin_mut!(events);
+    let mut lost = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                // A list begins before the API server has been asked for it.
+                if lost && !matches!(event, Event::Init) {
+                    lost = false;
+                    tracing::info!(what, "watched again");
+                }
+                if inputs.send(to_input(event)).is_err() {
+                    return;
+                }
+            }
+            // A watch that was away for too long starts over; nobody has to know.
+            Err(watcher::Error::WatchError(status)) if status.code == 410 => {}
+            Err(error) => {
+                let error = causes(&error);
+                if std::mem::replace(&mut lost, true) {
+                    tracing::debug!(what, error, "still cannot be watched");
+                } else {
+                    tracing::warn!(what, error, "cannot be watched, tried again; what is enforced stays");
+                }
+            }
+        }
+    }
+}
+
+fn map<A, B>(event: Event<A>, read: impl Fn(A) -> B) -> Event<B> {
+    match event {
+        Event::Apply(object) => Event::Apply(read(object)),
+        Event::Delete(object) => Event::Delete(read(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(read(object)),
+        Event::InitDone => Event::InitDone,
+    }
+}
