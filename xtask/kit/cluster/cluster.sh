@@ -119,6 +119,17 @@ make_cgroups() {   # kubelet wants its cgroupRoot to exist
     done
   done
 }
+# On machines of their own nodes would not see each other's pods either.
+hide_cgroups() {
+  local m n o
+  for m in $(findmnt -rno TARGET -t cgroup2); do
+    for n in $(seq "$NODES"); do
+      for o in $(seq "$NODES"); do
+        [ "$n" = "$o" ] || inside "node$n" mount -t tmpfs tmpfs "$m$CGROUP/node$o"
+      done
+    done
+  done
+}
 remove_cgroups() {
   local m; for m in $(cgroup_mounts); do
     [ ! -d "$m$CGROUP" ] || find "$m$CGROUP" -depth -type d -exec rmdir {} + 2>/dev/null || return 1
@@ -157,6 +168,7 @@ up() {
   make_cgroups
   "$HERE/mkimage.py" $PAUSE_IMAGE "$DIR/pause.tar" --add "$KUBE/bin/pause:/pause" --cmd /pause
   for m in $(machines); do wait_for 10 "$m" test -e "$DIR/$m/ready"; done
+  hide_cgroups
 
   net world ip link add lan0 type bridge
   net world ip addr add $WORLD_IP/24 dev lan0
