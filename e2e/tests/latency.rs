@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
 use l7egg_crds::{EggAssignment, PodState};
-use l7egg_e2e::cluster::{Namespace, PodPlan, Setting, Watching, eventually};
+use l7egg_e2e::cluster::{Namespace, PodPlan, Setting, Watched, Watching, eventually};
 use l7egg_e2e::probe::{Change, Outcome, Percentiles, now_micros};
 
 const TRIES: usize = 50;
@@ -92,13 +92,14 @@ async fn pod_bound() -> anyhow::Result<()> {
         // It names its node, so it is bound as soon as it exists.
         test.namespace.create(&plan).await?;
         let bound = now_micros();
-        let (first, denied) = until_denied(&test.namespace, &name).await.with_context(|| name.clone())?;
+        let Watched { first, denied, reached } =
+            test.namespace.until_denied(&name, LIMIT).await.with_context(|| name.clone())?;
         reported.push(Duration::from_micros(
             reports.enforced(&test.namespace, &name).await?.saturating_sub(bound),
         ));
         enforced.push(since(bound, &denied));
         exposed.push(since(first.at, &denied));
-        escaped += denied.tries;
+        escaped += reached;
         test.namespace.kill(&name).await?;
     }
     println!("{}", head());
@@ -127,18 +128,6 @@ async fn slowest(
         slowest = slowest.max(since(start, &change));
     }
     Ok(slowest)
-}
-
-/// The first try of a pod that watches, and the first that was denied, from its log.
-async fn until_denied(namespace: &Namespace, pod: &str) -> anyhow::Result<(Change, Change)> {
-    let pod = namespace.running(pod).await?;
-    eventually("the pod is denied", LIMIT, || async {
-        let log = pod.log().await?;
-        let changes: Vec<Change> = log.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-        let denied = changes.iter().find(|change| is_denied(&change.outcome));
-        Ok(changes.first().cloned().zip(denied.cloned()).ok_or(log))
-    })
-    .await
 }
 
 /// When the API first said of each pod that it is enforced: wall-clock microseconds by the pod's uid.

@@ -21,6 +21,7 @@ mod session;
 mod setting;
 mod signal;
 mod wait;
+mod watched;
 mod world;
 
 pub use check::{Checked, Expect, Expectation, blocked, check, reached};
@@ -30,8 +31,9 @@ pub use namespace::Namespace;
 pub use pod::{Pod, PodPlan};
 pub use session::{Hold, Watching};
 pub use setting::Setting;
-pub use signal::{AGENT, Node, OPERATOR, Signal, signal_all};
+pub use signal::{AGENT, API_SERVER, Node, OPERATOR, Signal, signal_all};
 pub use wait::{eventually, within};
+pub use watched::Watched;
 pub use world::World;
 
 use anyhow::{Context, bail};

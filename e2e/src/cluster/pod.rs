@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Hold, PROBE, TESTKIT, Watching, exec};
-use crate::probe::{ConnectReport, RaceReport, Target};
+use crate::probe::{Change, ConnectReport, RaceReport, Target};
 use crate::world;
 
 /// How long a connection may take: more than any path in a cluster, and less than the second after which a lost
@@ -221,6 +221,11 @@ impl Pod {
     /// The first container's log so far.
     pub async fn log(&self) -> anyhow::Result<String> {
         Ok(self.api.logs(&self.name, &kube::api::LogParams::default()).await?)
+    }
+
+    /// What a pod that watches as its first container has seen so far.
+    pub async fn changes(&self) -> anyhow::Result<Vec<Change>> {
+        Ok(self.log().await?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
     }
 
     /// How long a pod may take to start, on a busy machine.

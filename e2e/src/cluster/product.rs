@@ -1,14 +1,55 @@
 //! l7egg itself, as the cluster runs it.
 
-use anyhow::ensure;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use l7egg_crds::SYSTEM_NAMESPACE;
+use serde_json::{Value, json};
 
-use super::Cluster;
+use super::{Cluster, eventually, exec};
 
 impl Cluster {
+    /// What the agent of a node says of itself: `l7egg-node-agent status --json`.
+    ///
+    /// # Errors
+    /// When it does not run, or says that a pod failed.
+    pub async fn agent_status(&self, node: &str) -> anyhow::Result<Value> {
+        let pods: Api<Pod> = Api::namespaced(self.client().clone(), SYSTEM_NAMESPACE);
+        let of_node = ListParams::default()
+            .labels("app.kubernetes.io/name=l7egg-node-agent")
+            .fields(&format!("spec.nodeName={node}"));
+        let list = pods.list(&of_node).await?;
+        let running = list.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
+        let name = running.with_context(|| format!("no agent on {node}"))?.name_any();
+        Ok(serde_json::from_str(&exec(&pods, &name, &["/l7egg-node-agent", "status", "--json"]).await?)?)
+    }
+
+    /// Sets a variable of the agents' environment, and waits until all run with it.
+    ///
+    /// # Errors
+    /// When they do not within two minutes.
+    pub async fn set_agents(&self, variable: &str, value: &str) -> anyhow::Result<()> {
+        let agents: Api<DaemonSet> = Api::namespaced(self.client().clone(), SYSTEM_NAMESPACE);
+        let container = json!({"name": "node-agent", "env": [{"name": variable, "value": value}]});
+        let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        agents.patch("l7egg-node-agent", &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        eventually("the agents run with their new setting", Duration::from_secs(120), || async {
+            let set = agents.get("l7egg-node-agent").await?;
+            let (generation, status) = (set.metadata.generation, set.status.unwrap_or_default());
+            let wanted = status.desired_number_scheduled;
+            let is_done = status.observed_generation == generation
+                && status.updated_number_scheduled == Some(wanted)
+                && status.number_ready == wanted
+                && status.number_unavailable.unwrap_or(0) == 0;
+            Ok(if is_done { Ok(()) } else { Err(format!("{status:?}")) })
+        })
+        .await
+    }
+
     /// Deletes every pod of the product without grace, and returns how many there were.
     ///
     /// # Errors

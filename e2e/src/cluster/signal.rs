@@ -8,6 +8,8 @@ use super::{Cluster, Namespace, Pod, PodPlan};
 pub const AGENT: &str = "l7egg-node-agen";
 /// The operator's process name.
 pub const OPERATOR: &str = "l7egg-operator";
+/// The API server's process name, where it runs on a node of the cluster.
+pub const API_SERVER: &str = "kube-apiserver";
 
 /// What to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,20 @@ impl Node {
         let plans = plans.map(|(number, node)| PodPlan::new(&format!("node-{number}")).on(node).privileged());
         let pods = futures::future::try_join_all(plans.map(|plan| namespace.start(plan))).await?;
         Ok(pods.into_iter().map(Node).collect())
+    }
+
+    /// Stops every process of this name on the node half a second from now, and lets it go on after some seconds by itself:
+    /// nobody can be asked to if it is the API server. Returns how many there are.
+    pub async fn pause(&self, comm: &str, seconds: u32) -> anyhow::Result<usize> {
+        let script = format!(
+            r#"pids=""
+               for p in /proc/[0-9]*; do
+                 if [ "$(cat "$p/comm" 2>/dev/null)" = {comm} ]; then pids="$pids ${{p#/proc/}}"; echo found; fi
+               done
+               [ -z "$pids" ] ||
+                 (sleep 0.5; kill -STOP $pids; sleep {seconds}; kill -CONT $pids) >/dev/null 2>&1 </dev/null &"#
+        );
+        Ok(self.0.exec(&["sh", "-c", &script]).await?.lines().count())
     }
 
     /// Sends a signal to every process of this name on the node, and returns how many there were.

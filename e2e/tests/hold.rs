@@ -1,0 +1,200 @@
+//! No window: nothing leaves a pod before its Egg is enforced, also where the operator or the API server is slow or away.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use futures::future::{join_all, try_join_all};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::ListParams;
+use l7egg_crds::SYSTEM_NAMESPACE;
+use l7egg_e2e::cluster::{
+    API_SERVER, Node, OPERATOR, PodPlan, Setting, Signal, Watched, eventually, reached, signal_all,
+};
+
+const EGG: &str = "apiVersion: l7egg.dev/v1alpha1
+kind: Egg
+metadata: {name: shop}
+spec:
+  podSelector: {matchLabels: {app: shop}}
+  egress: [{to: [{cidr: 203.0.113.0/24}]}]
+";
+const TARGET: &str = "udp://198.18.7.7:123";
+const BATCHES: usize = 5;
+const BATCH: usize = 10;
+/// Less than `--hold-for`.
+const AWAY: Duration = Duration::from_secs(6);
+/// The default of `--hold-for`.
+const BOUND: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn watcher(name: &str, node: &str) -> PodPlan {
+    PodPlan::new(name).label("app", "shop").on(node).command(&["/probe", "watch", TARGET])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_is_away_while_pods_start() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("hold").await? else { return Ok(()) };
+    test.namespace.enforce(EGG, 0).await?;
+    let nodes = Node::all(&test.cluster, &test.namespace).await?;
+    let (mut escaped, mut waited) = (0, Vec::new());
+    for batch in 0..BATCHES {
+        signal_all(&nodes, Signal::Stop, OPERATOR).await?;
+        let stopped = Instant::now();
+        let names: Vec<String> = (0..BATCH).map(|number| format!("shop-{batch}-{number}")).collect();
+        let plans = names
+            .iter()
+            .enumerate()
+            .map(|(number, name)| watcher(name, test.cluster.two_nodes()[number % 2]));
+        let plans: Vec<PodPlan> = plans.collect();
+        try_join_all(plans.iter().map(|plan| test.namespace.create(plan))).await?;
+        tokio::time::sleep(AWAY.saturating_sub(stopped.elapsed())).await;
+        signal_all(&nodes, Signal::Continue, OPERATOR).await?;
+        let watched = try_join_all(names.iter().map(|name| test.namespace.until_denied(name, LIMIT))).await?;
+        escaped += watched.iter().map(|pod| pod.reached).sum::<u64>();
+        waited.extend(watched.iter().map(|pod: &Watched| pod.denied.at.saturating_sub(pod.first.at)));
+        try_join_all(names.iter().map(|name| test.namespace.kill(name))).await?;
+    }
+    waited.sort_unstable();
+    println!(
+        "  {} pods began while the operator was stopped for {} s; they tried for {:.1} s (median) before they were judged",
+        waited.len(),
+        AWAY.as_secs(),
+        waited[waited.len() / 2] as f64 / 1e6
+    );
+    println!("  {escaped} packets of {} pods left before their Egg was enforced", BATCHES * BATCH);
+    ensure!(escaped == 0, "{escaped} packets left");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_pod_is_let_go_in_the_end_and_all_is_told() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("hold-bound").await? else { return Ok(()) };
+    test.namespace.enforce(EGG, 0).await?;
+    let nodes = Node::all(&test.cluster, &test.namespace).await?;
+    let node = test.cluster.two_nodes()[0];
+    signal_all(&nodes, Signal::Stop, OPERATOR).await?;
+    let result = let_go(&test, node).await;
+    signal_all(&nodes, Signal::Continue, OPERATOR).await?;
+    result?;
+    println!("  the operator is back, and the pod enforced");
+    test.namespace.until_denied("shop", LIMIT).await?;
+    Ok(())
+}
+
+async fn let_go(test: &Setting, node: &str) -> anyhow::Result<()> {
+    // Nor is a pod touched that no Egg selects.
+    let (held, free) = (watcher("shop", node), PodPlan::new("free").on(node));
+    try_join_all([&held, &free].map(|plan| test.namespace.create(plan))).await?;
+    let created = Instant::now();
+    let own = format!("{}/shop", test.namespace.name);
+    let status = eventually("the agent says that it holds the pod", BOUND, || async {
+        let status = test.cluster.agent_status(node).await?;
+        let pods = status["pods"].as_array().cloned().unwrap_or_default();
+        Ok(pods
+            .into_iter()
+            .find(|pod| pod["name"] == *own && pod["reason"] == "Held")
+            .ok_or("not yet".to_string()))
+    })
+    .await?;
+    println!("  {}", status["message"].as_str().unwrap_or_default());
+    let free = test.namespace.running("free").await?;
+    test.namespace
+        .verify(&[(&free, vec![reached("udp://198.18.7.7:123"), reached("tcp://198.18.0.80:80")])])
+        .await?;
+
+    let pod = test.namespace.running("shop").await?;
+    let reached = eventually("the pod is let go", LIMIT, || async {
+        let changes = pod.changes().await?;
+        let reached = changes.iter().find(|change| change.outcome.is_reached());
+        Ok(reached.cloned().ok_or(format!("{changes:?}")))
+    })
+    .await?;
+    let after = created.elapsed();
+    println!("  let go {:.1} s after it was created, at its try {}", after.as_secs_f64(), reached.tries);
+    ensure!(after >= BOUND - Duration::from_secs(1), "let go too soon");
+    for reason in ["Held", "LetGo"] {
+        let note = eventually(&format!("an event {reason}"), LIMIT, || async {
+            let of_pod = ListParams::default().fields(&format!("involvedObject.uid={}", pod.uid));
+            let events = test.namespace.api::<Event>().list(&of_pod).await?;
+            let event = events.items.into_iter().find(|event| event.reason.as_deref() == Some(reason));
+            Ok(event.ok_or("none".to_string()))
+        })
+        .await?;
+        println!("  event {reason}: {}", note.message.unwrap_or_default());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_agents_wait_for_the_operators_word() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("hold-strict").await? else { return Ok(()) };
+    test.namespace.enforce(EGG, 0).await?;
+    let nodes = Node::all(&test.cluster, &test.namespace).await?;
+    test.cluster.set_agents("L7EGG_STRICT", "true").await?;
+    let result = strict(&test, &nodes).await;
+    let _ = signal_all(&nodes, Signal::Continue, OPERATOR).await;
+    test.cluster.set_agents("L7EGG_STRICT", "false").await?;
+    result
+}
+
+async fn strict(test: &Setting, nodes: &[Node]) -> anyhow::Result<()> {
+    let node = test.cluster.two_nodes()[0];
+    signal_all(nodes, Signal::Stop, OPERATOR).await?;
+    test.namespace.create(&watcher("shop", node)).await?;
+    // One that no Egg selects starts as ever.
+    let free = test.namespace.start(PodPlan::new("free").on(node)).await?;
+    test.namespace.verify(&[(&free, vec![reached("tcp://198.18.0.80:80")])]).await?;
+    tokio::time::sleep(BOUND + Duration::from_secs(5)).await;
+    let pod = test.namespace.running("shop").await?;
+    let changes = pod.changes().await?;
+    ensure!(!changes.is_empty() && changes.iter().all(|change| !change.outcome.is_reached()), "{changes:?}");
+    println!("  held for more than {} s", BOUND.as_secs() + 5);
+    // A new operator is no pod that is held.
+    let deleted = test.cluster.delete_product_pods().await?;
+    let watched = test.namespace.until_denied("shop", LIMIT).await?;
+    println!("  all {deleted} pods of {SYSTEM_NAMESPACE} were replaced; {} packets left", watched.reached);
+    ensure!(watched.reached == 0, "{watched:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_goes_away_while_pods_start() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("hold-api").await? else { return Ok(()) };
+    test.namespace.enforce(EGG, 0).await?;
+    let nodes = Node::all(&test.cluster, &test.namespace).await?;
+    let (mut escaped, mut in_time) = (0, 0);
+    for round in 0..3 {
+        let mut paused = 0;
+        for node in &nodes {
+            paused += node.pause(API_SERVER, 5).await?;
+        }
+        if paused == 0 {
+            println!("skipped: no process {API_SERVER} on any node of this cluster");
+            return Ok(());
+        }
+        // Some come before the API server stops, and have no assignment yet when it does.
+        tokio::time::sleep(Duration::from_millis(350)).await;
+        let names: Vec<String> = (0..6).map(|number| format!("shop-{round}-{number}")).collect();
+        let created = names.iter().enumerate().map(|(number, name)| {
+            let plan = watcher(name, test.cluster.two_nodes()[number % 2]);
+            let namespace = &test.namespace;
+            async move {
+                tokio::time::sleep(Duration::from_millis(30 * number as u64)).await;
+                let start = Instant::now();
+                let created = namespace.create(&plan).await;
+                created.map(|()| start.elapsed() < Duration::from_secs(1))
+            }
+        });
+        for result in join_all(created).await {
+            in_time += usize::from(result.context("creating a pod")?);
+        }
+        for name in &names {
+            escaped += test.namespace.until_denied(name, LIMIT).await?.reached;
+            test.namespace.kill(name).await?;
+        }
+    }
+    println!("  {in_time} of 18 pods were created just before the API server stopped for 5 s");
+    println!("  {escaped} packets left before their Egg was enforced");
+    ensure!(escaped == 0, "{escaped} packets left");
+    Ok(())
+}
