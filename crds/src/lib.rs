@@ -36,6 +36,9 @@ pub const SYSTEM_NAMESPACE: &str = "l7egg-system";
 pub const CONDITION_ACCEPTED: &str = "Accepted";
 /// Condition type: every selected pod is enforced on its node.
 pub const CONDITION_PROGRAMMED: &str = "Programmed";
+/// Reason of a pod's report, and then of the condition `Programmed`, where the pod is enforced, but something on its node is
+/// full, so that something new is turned away.
+pub const REASON_LIMIT_REACHED: &str = "LimitReached";
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,9 @@ use crate::shaping::Cap;
 /// Reason of a pod whose network is being set up.
 pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 
+/// Reason of a pod whose policy does not fit into a map.
+pub const MAP_FULL: &str = "MapFull";
+
 /// SHA-256 over everything that a compiled policy writes to the kernel: equal digests, equal policies.
 pub type Digest = [u8; 32];
 
@@ -242,7 +245,7 @@ impl DatapathError {
     pub fn reason(&self) -> &'static str {
         match self {
             DatapathError::CgroupGone { .. } => "CgroupGone",
-            DatapathError::MapFull { .. } => "MapFull",
+            DatapathError::MapFull { .. } => MAP_FULL,
             DatapathError::NotShaped { reason, .. } => reason,
             DatapathError::Kernel { .. } => "KernelRefused",
         }

@@ -24,6 +24,7 @@ pub mod hold;
 pub mod inventory;
 pub mod kernel;
 pub mod kernel_events;
+pub mod limits;
 pub mod metrics;
 pub mod mounts;
 mod netlink;

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use crate::{
     datapath::Counters,
     hold::HELD,
+    limits::Limit,
     reconcile::Outcome,
     shaping_metrics::{NamedCounts, ShapingCounters},
 };
@@ -239,6 +240,16 @@ impl Collector for OutcomeCollector {
         }
         let held = state.pods.iter().filter(|pod| pod.reason == HELD).count();
         ConstGauge::new(held as i64).encode(pods.encode_family(&[("state", "held")])?)?;
+        let mut limits = encoder.encode_descriptor(
+            "l7egg_agent_limit_reached",
+            "1 while something new is turned away because this is full, and a minute longer",
+            None,
+            MetricType::Gauge,
+        )?;
+        for limit in Limit::ALL {
+            let reached = state.limits.contains(&limit);
+            ConstGauge::new(i64::from(reached)).encode(limits.encode_family(&[("limit", limit.name())])?)?;
+        }
         for (name, help, value) in [
             ("l7egg_agent_assignments", "Assignments of this node", state.assignments.len()),
             (

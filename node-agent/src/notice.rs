@@ -11,7 +11,9 @@ use l7egg_crds::{EggAssignmentStatus, EggKind, EggReference};
 
 use crate::{
     causes::causes,
+    datapath::MAP_FULL,
     hold::{HELD, LET_GO},
+    limits::LIMIT_REACHED,
     report::{Findings, Report},
     reporter::{FIELD_MANAGER, new_failures},
 };
@@ -19,39 +21,58 @@ use crate::{
 /// The API server takes notes of at most 1 kB.
 const NOTE_MAX: usize = 1000;
 
-/// Something to be told about a pod by an event, as long as it holds.
+/// What an event is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PodNotice {
-    /// Uid of the pod.
-    pub uid: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
+pub enum About {
+    /// This node.
+    Node,
+    /// A pod.
+    Pod {
+        /// Uid of the pod.
+        uid: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Something to be told by an event, once for as long as it holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Notice {
+    /// What it is about.
+    pub about: About,
     /// One CamelCase word.
     pub reason: &'static str,
     /// What is wrong, and what to do.
     pub message: String,
 }
 
-/// What is to be told of pods that are held for long, or were let go.
+/// What is to be told of pods that are held for long or were let go, and of the node's limits.
 #[must_use]
-pub fn notices(findings: Findings<'_>) -> BTreeSet<PodNotice> {
+pub fn notices(findings: Findings<'_>) -> BTreeSet<Notice> {
     let notice = |uid: &String, pod: &Option<(String, String)>, reason, message: &String| {
         let (namespace, name) = pod.clone()?;
-        Some(PodNotice { uid: uid.clone(), namespace, name, reason, message: message.clone() })
+        let about = About::Pod { uid: uid.clone(), namespace, name };
+        Some(Notice { about, reason, message: message.clone() })
     };
     let held = findings.held.iter().filter(|(_, pod)| pod.long);
     let held = held.filter_map(|(uid, pod)| notice(uid, &pod.pod, HELD, &pod.message));
     let let_go = findings.let_go.iter().filter_map(|(uid, pod)| notice(uid, &pod.pod, LET_GO, &pod.message));
-    held.chain(let_go).collect()
+    let limit =
+        |message: &str| Notice { about: About::Node, reason: LIMIT_REACHED, message: message.to_owned() };
+    let limits = findings.limits.iter().map(|reached| limit(reached.message()));
+    let full = findings.failures.values().filter(|failure| failure.reason == MAP_FULL);
+    let full = full.map(|failure| limit(&failure.message));
+    held.chain(let_go).chain(limits).chain(full).collect()
 }
 
 /// Publishes events in the name of this node's agent.
 pub struct Notices {
     recorder: Recorder,
+    node: ObjectReference,
     /// Those that hold and were told.
-    told: BTreeSet<PodNotice>,
+    told: BTreeSet<Notice>,
 }
 
 impl Notices {
@@ -59,7 +80,15 @@ impl Notices {
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(node.into()) };
-        Notices { recorder: Recorder::new(client, reporter), told: BTreeSet::new() }
+        // As kubelets write it: `kubectl describe node` looks for events by this uid.
+        let node = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(node.into()),
+            uid: Some(node.into()),
+            ..ObjectReference::default()
+        };
+        Notices { recorder: Recorder::new(client, reporter), node, told: BTreeSet::new() }
     }
 
     /// One event for each pod that failed anew since the status was `before`. One that cannot be published is
@@ -74,18 +103,21 @@ impl Notices {
 
     /// One event for each notice that is new. One that cannot be published is only logged: `status` and the agent's log
     /// say the same.
-    pub async fn tell(&mut self, notices: &BTreeSet<PodNotice>) {
+    pub async fn tell(&mut self, notices: &BTreeSet<Notice>) {
         for notice in notices.difference(&std::mem::take(&mut self.told)) {
-            let event = warning(notice.reason, &notice.message, None);
-            self.send(&event, &pod_reference(&notice.namespace, &notice.name, &notice.uid)).await;
+            let about = match &notice.about {
+                About::Node => self.node.clone(),
+                About::Pod { uid, namespace, name } => pod_reference(namespace, name, uid),
+            };
+            self.send(&warning(notice.reason, &notice.message, None), &about).await;
         }
         self.told = notices.clone();
     }
 
-    async fn send(&self, event: &Event, pod: &ObjectReference) {
-        if let Err(error) = self.recorder.publish(event, pod).await {
+    async fn send(&self, event: &Event, about: &ObjectReference) {
+        if let Err(error) = self.recorder.publish(event, about).await {
             tracing::warn!(
-                pod = pod.name,
+                about = about.name,
                 reason = event.reason,
                 error = causes(&error),
                 "event cannot be published; what it says is in the agent's status as well"

@@ -12,6 +12,7 @@ use crate::{
     desired::{Desired, DesiredPod, Failure},
     hold::{HeldPod, LetGo},
     inventory::{Entry, Inventory},
+    limits::{LIMIT_REACHED, Limit},
 };
 
 /// The status that one assignment should have.
@@ -42,6 +43,8 @@ pub struct Findings<'a> {
     pub held: &'a BTreeMap<String, HeldPod>,
     /// The pods that were let go without a policy, by uid.
     pub let_go: &'a BTreeMap<String, LetGo>,
+    /// The node's limits that are reached.
+    pub limits: &'a [Limit],
     /// What went wrong, by uid of the pod.
     pub failures: &'a BTreeMap<String, Failure>,
     /// Pods under caps, by uid.
@@ -97,6 +100,24 @@ impl Findings<'_> {
         pod.limits.strictest.clone().filter(|_| self.is_shaped(pod, uid))
     }
 
+    /// A state with what limits of the node mean for a pod whose rules are in force.
+    #[must_use]
+    pub fn limited(
+        &self,
+        pod: &DesiredPod,
+        (state, reason, message): (PodState, String, String),
+    ) -> (PodState, String, String) {
+        let is_in_force = matches!(state, PodState::Enforced | PodState::Audited) && message.is_empty();
+        let Some(policy) = pod.in_force_policy().filter(|_| is_in_force) else {
+            return (state, reason, message);
+        };
+        let concerned = self.limits.iter().filter(|limit| limit.concerns(policy));
+        match concerned.map(|limit| limit.message()).collect::<Vec<_>>() {
+            messages if messages.is_empty() => (state, reason, message),
+            messages => (state, LIMIT_REACHED.into(), messages.join("; ")),
+        }
+    }
+
     /// The state of a pod whose rules are in force, which by themselves make it `in_force`.
     fn shaping_state(
         &self,
@@ -146,7 +167,8 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
                 findings.in_force(&pod.uid),
             ),
             (Ok(assignment), Some(desired)) => {
-                findings.state(desired, &pod.uid, Some((&entry.object.key, assignment.policy.mode)))
+                let of = Some((&entry.object.key, assignment.policy.mode));
+                findings.limited(desired, findings.state(desired, &pod.uid, of))
             }
             (Ok(_), None) => (PodState::Pending, String::new(), String::new()),
         };
@@ -220,6 +242,7 @@ mod tests {
     struct World {
         assignments: Vec<AssignmentBuilder>,
         cgroups: PodCgroups,
+        limits: Vec<Limit>,
         failures: BTreeMap<String, Failure>,
         shaped: BTreeMap<String, ShapedPod>,
         unshaped: BTreeMap<String, Failure>,
@@ -247,6 +270,7 @@ mod tests {
                 cgroups: &self.cgroups,
                 held: &BTreeMap::new(),
                 let_go: &BTreeMap::new(),
+                limits: &self.limits,
                 failures: &self.failures,
                 shaped: &self.shaped,
                 unshaped: &self.unshaped,
@@ -344,6 +368,30 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_the_node_is_told_of_the_pods_that_it_concerns_and_goes_away() {
+        let mut world = world(
+            &[assignment("a").pod("p1"), assignment("b").allow_name("a.test").pod("p2")],
+            &["p1", "p2"],
+        );
+        world.limits = vec![Limit::Learned];
+        let in_force = [("p1", "desired"), ("p2", "desired")];
+        expect(
+            &world.states(&in_force),
+            &[("a p1", PodState::Enforced, ""), ("b p2", PodState::Enforced, "LimitReached")],
+        );
+        world.limits = vec![Limit::Events];
+        expect(
+            &world.states(&in_force),
+            &[("a p1", PodState::Enforced, "LimitReached"), ("b p2", PodState::Enforced, "LimitReached")],
+        );
+        world.limits = vec![];
+        expect(
+            &world.states(&in_force),
+            &[("a p1", PodState::Enforced, ""), ("b p2", PodState::Enforced, "")],
+        );
+    }
+
+    #[test]
     fn the_status_is_about_this_generation() {
         let inventory = inventory_of(&[assignment("a").generation(4)]);
         let findings = Findings {
@@ -352,6 +400,7 @@ mod tests {
             cgroups: &PodCgroups::default(),
             held: &BTreeMap::new(),
             let_go: &BTreeMap::new(),
+            limits: &[],
             failures: &BTreeMap::new(),
             shaped: &BTreeMap::new(),
             unshaped: &BTreeMap::new(),

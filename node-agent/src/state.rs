@@ -10,6 +10,7 @@ use crate::{
     datapath::Digest,
     hold::{HELD, LET_GO},
     inventory::Inventory,
+    limits::Limit,
     report::Findings,
 };
 
@@ -28,6 +29,9 @@ pub struct AgentState {
     pub pods: Vec<PodStatus>,
     /// The policies that should be in force.
     pub policies: Vec<PolicyState>,
+    /// The node's limits that are reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Limit>,
 }
 
 /// One assignment.
@@ -118,6 +122,7 @@ pub fn state(inventory: &Inventory, findings: Findings<'_>) -> AgentState {
         assignments: assignments(inventory),
         pods: pods(findings),
         policies: policies.into_values().collect(),
+        limits: findings.limits.to_vec(),
     }
 }
 

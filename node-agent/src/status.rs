@@ -67,6 +67,9 @@ pub fn table(state: &AgentState) -> String {
     for pod in state.pods.iter().filter(|pod| !pod.message.is_empty()) {
         let _ = writeln!(text, "{}: {}", if pod.name.is_empty() { &pod.uid } else { &pod.name }, pod.message);
     }
+    for limit in &state.limits {
+        let _ = writeln!(text, "limit reached: {}", limit.message());
+    }
     for (name, message) in state.assignments.iter().filter_map(|a| Some((&a.name, a.unreadable.as_ref()?))) {
         let _ = writeln!(text, "{name}: {message}");
     }

@@ -1,7 +1,9 @@
 //! Which events a change of an Egg's status is worth.
 
 use kube::runtime::events::{Event, EventType};
-use l7egg_crds::{CONDITION_ACCEPTED, CONDITION_PROGRAMMED, Condition, ConditionStatus, EggStatus};
+use l7egg_crds::{
+    CONDITION_ACCEPTED, CONDITION_PROGRAMMED, Condition, ConditionStatus, EggStatus, REASON_LIMIT_REACHED,
+};
 
 use crate::status::find;
 
@@ -27,9 +29,12 @@ pub fn events(old: &EggStatus, new: &EggStatus, programmed_before: bool) -> Vec<
     }
     if let Some(programmed) = find(new, CONDITION_PROGRAMMED) {
         let before = find(old, CONDITION_PROGRAMMED);
-        let failed = programmed.reason == "Failed";
-        if failed && differs(before, programmed) {
+        // What is told of every pod of a node differs with every pod that comes and goes.
+        let was_limited = before.is_some_and(|before| before.reason == REASON_LIMIT_REACHED);
+        if programmed.reason == "Failed" && differs(before, programmed) {
             events.push(event(EventType::Warning, "PodFailed", "Program", &programmed.message));
+        } else if programmed.reason == REASON_LIMIT_REACHED && !was_limited {
+            events.push(event(EventType::Warning, REASON_LIMIT_REACHED, "Program", &programmed.message));
         } else if programmed.status == ConditionStatus::True && new.pods.selected > 0 && !programmed_before {
             events.push(event(EventType::Normal, "Programmed", "Program", &programmed.message));
         }
@@ -109,6 +114,10 @@ mod tests {
         let failed = status((True, "Accepted"), (False, "Failed"), 2);
         assert_eq!(reasons(&pending, &failed, true), ["PodFailed"]);
         assert_eq!(reasons(&failed, &failed, true), [""; 0]);
+        let limited = status((True, "Accepted"), (True, "LimitReached"), 2);
+        assert_eq!(reasons(&programmed, &limited, true), ["LimitReached"]);
+        assert_eq!(reasons(&limited, &limited, true), [""; 0]);
+        assert_eq!(reasons(&limited, &programmed, true), [""; 0]);
         let rejected = status((False, "Invalid"), (False, "NotAccepted"), 2);
         assert_eq!(reasons(&programmed, &rejected, true), ["Rejected"]);
         assert_eq!(reasons(&rejected, &rejected, true), [""; 0]);

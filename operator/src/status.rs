@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use l7egg_crds::{
     CONDITION_ACCEPTED, CONDITION_PROGRAMMED, Condition, ConditionStatus, EggStatus, PodCounts,
+    REASON_LIMIT_REACHED,
 };
 
 use crate::index::{Summary, Tally, Trouble};
@@ -67,7 +68,8 @@ fn accepted(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) {
 }
 
 fn programmed(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) {
-    let Tally { selected, enforced, audited, failed, failures, pending, strictest: _ } = &summary.tally;
+    let Tally { selected, enforced, audited, failed, failures, pending, limited, limits, strictest: _ } =
+        &summary.tally;
     let done = progress(*selected, *enforced, *audited);
     let (status, reason, message) = if summary.egg.spec.is_err() {
         let message = match summary.in_force {
@@ -86,6 +88,9 @@ fn programmed(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) 
         (ConditionStatus::False, "Pending", message)
     } else if *selected == 0 {
         (ConditionStatus::True, "NoPods", "no scheduled pod is selected".to_owned())
+    } else if *limited > 0 {
+        let message = format!("{done}; a limit is reached: {}", list(limits, *limited));
+        (ConditionStatus::True, REASON_LIMIT_REACHED, message)
     } else {
         (ConditionStatus::True, "Programmed", done)
     };

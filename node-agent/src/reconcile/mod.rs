@@ -22,8 +22,9 @@ use crate::{
     explain::Explainer,
     hold::{HeldPod, HoldSettings, Holds, View},
     inventory::Inventory,
+    limits::{Limit, Limits},
     metrics::Metrics,
-    notice::{PodNotice, notices},
+    notice::{Notice, notices},
     plan::{Operation, ReleaseReason, plan},
     policies::PolicyCache,
     report::{Findings, Report, reports},
@@ -60,8 +61,8 @@ pub struct Outcome {
     pub pods: BTreeMap<u32, Arc<Explainer>>,
     /// For the API server.
     pub reports: BTreeMap<AssignmentKey, Report>,
-    /// What is to be told as events of pods that no assignment names.
-    pub notices: BTreeSet<PodNotice>,
+    /// What is to be told as events of the node, and of pods that no assignment names.
+    pub notices: BTreeSet<Notice>,
 }
 
 /// Everything between the inputs and the kernel.
@@ -81,6 +82,7 @@ pub struct Reconciler<D> {
     /// Why pods are not under their caps, by uid.
     unshaped: BTreeMap<String, Failure>,
     timeline: Timeline,
+    limits: Limits,
     /// Pods whose connections have not been looked at since their policy changed, or since the agent started.
     unsettled: BTreeSet<String>,
     told_unsettled: bool,
@@ -125,6 +127,7 @@ impl<D: Datapath> Reconciler<D> {
             failures: BTreeMap::new(),
             unshaped: BTreeMap::new(),
             timeline: Timeline::default(),
+            limits: Limits::default(),
             unsettled,
             told_unsettled: false,
             told_unreadable: BTreeMap::new(),
@@ -234,6 +237,7 @@ impl<D: Datapath> Reconciler<D> {
             .retain(|uid| self.cgroups.pods.contains_key(uid) || self.desired.pods.contains_key(uid));
         if let Ok(counters) = self.datapath.counters() {
             self.metrics.datapath(counters);
+            self.limits.count(&counters, Instant::now());
         }
         if let Ok(counts) = self.datapath.shaped_counts() {
             self.metrics.shaping(self.named(counts));
@@ -245,6 +249,7 @@ impl<D: Datapath> Reconciler<D> {
             cgroups: &self.cgroups,
             held: &self.held,
             let_go: self.holds.let_go(),
+            limits: &self.limits.reached(Instant::now()),
             failures: &self.failures,
             shaped: &self.datapath.shaped().into_iter().map(|pod| (pod.uid.clone(), pod)).collect(),
             unshaped: &self.unshaped,
@@ -444,6 +449,7 @@ impl<D: Datapath> Reconciler<D> {
             tracing::info!(pod, uid, eggs, reset, "connections that are not allowed any more were reset");
         }
         if lost > 0 {
+            self.limits.reach(Limit::Inherited, Instant::now());
             tracing::warn!(
                 pod,
                 uid,

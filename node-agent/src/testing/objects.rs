@@ -38,6 +38,11 @@ impl AssignmentBuilder {
         self.push("egress", json!({"to": [{"cidr": cidr}]}))
     }
 
+    /// Another rule: a name, every port.
+    pub fn allow_name(self, name: &str) -> Self {
+        self.push("egress", json!({"to": [{"domainNames": [name]}]}))
+    }
+
     /// Another rule: a CIDR, one TCP port.
     pub fn allow_port(self, cidr: &str, port: i32) -> Self {
         self.push("egress", json!({"to": [{"cidr": cidr}], "ports": [{"port": port}]}))

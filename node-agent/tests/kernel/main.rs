@@ -13,6 +13,7 @@ mod harness;
 mod held;
 mod host_network;
 mod inbound;
+mod limits;
 mod load;
 mod names;
 mod names_tcp;

@@ -1,6 +1,6 @@
 //! How far one Egg has come on its nodes.
 
-use l7egg_crds::{EgressLimit, PodState};
+use l7egg_crds::{EgressLimit, PodState, REASON_LIMIT_REACHED};
 
 use super::{Assignment, Observed};
 
@@ -22,6 +22,10 @@ pub struct Tally {
     pub failures: Vec<Trouble>,
     /// The first pods that are neither enforced, audited nor failed.
     pub pending: Vec<Trouble>,
+    /// Of those enforced or audited, those on whose node a limit is reached that concerns them.
+    pub limited: usize,
+    /// The first of them.
+    pub limits: Vec<Trouble>,
     /// The strictest bandwidth limit that holds for any of them, and for how many of them.
     pub strictest: Option<(EgressLimit, usize)>,
 }
@@ -68,8 +72,16 @@ impl Tally {
                 tally.limit(limit, 1);
             }
             match report.map(|report| report.state) {
-                Some(PodState::Enforced) => tally.enforced += 1,
-                Some(PodState::Audited) => tally.audited += 1,
+                Some(state @ (PodState::Enforced | PodState::Audited)) => {
+                    match state {
+                        PodState::Enforced => tally.enforced += 1,
+                        _ => tally.audited += 1,
+                    }
+                    if report.is_some_and(|report| report.reason == REASON_LIMIT_REACHED) {
+                        tally.limited += 1;
+                        keep(&mut tally.limits, trouble);
+                    }
+                }
                 Some(PodState::Failed) => {
                     tally.failed += 1;
                     keep(&mut tally.failures, trouble);
@@ -86,6 +98,10 @@ impl Tally {
         self.enforced += node.enforced;
         self.audited += node.audited;
         self.failed += node.failed;
+        self.limited += node.limited;
+        for trouble in &node.limits {
+            keep(&mut self.limits, || trouble.clone());
+        }
         for trouble in &node.failures {
             keep(&mut self.failures, || trouble.clone());
         }

@@ -169,3 +169,12 @@ fn the_strictest_limit_of_the_pods() {
         assert_eq!(limit_of(&tallies), "2M of ClusterEgg all (1 of 4 pods)");
     }
 }
+
+#[test]
+fn a_limit_of_a_node_is_a_reason_of_what_is_programmed() {
+    let limits = vec![trouble("a", "LimitReached: map LEARNED is full")];
+    let tally = Tally { selected: 2, enforced: 2, limited: 2, limits, ..Tally::default() };
+    let status = of(&egg(1, EggStatus::default()), tally, 1);
+    let message = "2 of 2 pods enforced; a limit is reached: pod shop/a on n1 (LimitReached: map LEARNED is full), 1 more";
+    assert_eq!(programmed_of(&status), (ConditionStatus::True, "LimitReached", message));
+}

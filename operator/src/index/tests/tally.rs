@@ -126,3 +126,19 @@ fn the_strictest_limit_is_that_of_the_reports_that_count() {
     index.apply_observed(observed);
     assert_eq!(index.summary(&web.key).unwrap().tally.strictest, None);
 }
+
+#[test]
+fn limits_of_nodes_are_told_of_pods_that_are_enforced_and_go_away() {
+    let (mut index, web, id) = two_pods_on_a_node();
+    let mut observed = reported(&index, &id, 1, PodState::Enforced);
+    observed.status.pods[1].reason = l7egg_crds::REASON_LIMIT_REACHED.into();
+    observed.status.pods[1].message = "map LEARNED is full".into();
+    index.apply_observed(observed.clone());
+    let tally = index.summary(&web.key).unwrap().tally;
+    assert_eq!((tally.enforced, tally.limited), (2, 1));
+    assert_eq!(tally.limits[0].message, "LimitReached: map LEARNED is full");
+    observed.status.pods[1].reason.clear();
+    observed.status.pods[1].message.clear();
+    index.apply_observed(observed);
+    assert_eq!(index.summary(&web.key).unwrap().tally.limited, 0);
+}
