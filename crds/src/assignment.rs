@@ -115,6 +115,9 @@ pub struct AssignedPod {
     /// Where the pod's resolver asks.
     #[serde(default)]
     pub dns: PodDns,
+    /// Names of its containers, of all kinds, where the Egg is for certain ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<String>,
     /// Its annotation [`EGRESS_BANDWIDTH_ANNOTATION`](crate::EGRESS_BANDWIDTH_ANNOTATION), as it is written: the
     /// bandwidth limit of a pod that no Egg limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]

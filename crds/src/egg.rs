@@ -47,6 +47,9 @@ use crate::{Dns, EggStatus, EgressRule, Shaping};
     cel
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(cel)]
+#[x_kube(validation = Rule::new("!(has(self.containers) && size(self.containers) > 0 && has(self.shaping))")
+    .message("a bandwidth limit is one of the pod's interface, which all its containers share: write it in an Egg without containers"))]
 pub struct EggSpec {
     /// The pods of the Egg's namespace that it is for. `{}` selects all of them.
     pub pod_selector: LabelSelector,
@@ -97,6 +100,8 @@ pub struct EggSpec {
     .message("write either nodeSelector (a host firewall) or podSelector and namespaceSelector, not both"))]
 #[x_kube(validation = Rule::new("has(self.nodeSelector) || has(self.podSelector)")
     .message("write podSelector: {} to select every pod of the namespaces, or matchLabels in it to select some"))]
+#[x_kube(validation = Rule::new("!(has(self.containers) && size(self.containers) > 0 && has(self.shaping))")
+    .message("a bandwidth limit is one of the pod's interface, which all its containers share: write it in an Egg without containers"))]
 pub struct ClusterEggSpec {
     /// The namespaces whose pods are meant. Not written or `{}`: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,8 +125,8 @@ pub struct ClusterEggSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicySpec {
-    /// Only these containers of the selected pods. Not written: all, init and ephemeral ones too. Not there yet:
-    /// an Egg that has it is not accepted.
+    /// Only these containers of the selected pods, by name; init and ephemeral ones too. Not written: all. A container
+    /// that no Egg of its pod is for is free. Bandwidth limits are in Eggs without it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
     pub containers: Vec<String>,

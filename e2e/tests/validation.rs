@@ -22,12 +22,16 @@ fn says(condition: &Condition) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn features_to_come_are_refused_by_name() -> anyhow::Result<()> {
+async fn what_cannot_be_enforced_is_refused_by_name() -> anyhow::Result<()> {
     let Some(test) = Setting::new("features").await? else { return Ok(()) };
     let pod = test.namespace.start(PodPlan::new("shop").label("app", "shop")).await?;
     let select = "podSelector: {matchLabels: {app: shop}}";
     let cases = [
-        ("containers", "containers", format!("{{{select}, containers: [app], egress: {GOOD}}}")),
+        (
+            "containers",
+            "shaping",
+            format!("{{{select}, containers: [app], shaping: {{egress: {{rate: 20M}}}}, egress: {GOOD}}}"),
+        ),
         (
             "rate",
             "shaping.egress.rate",

@@ -30,10 +30,15 @@ pub fn leaving(frame: Frame) -> Result<Said, Refusal> {
     let Some(attached) = ATTACHED.get_ptr(&frame.interface()) else { return Ok(Said::Pass) };
     // SAFETY: written by user space as a whole, before the program is attached.
     let id = unsafe { (*attached).subject };
-    let Known::Policy(subject) = subject::of(id) else {
-        // Whoever wants to reach a held pod must find it.
-        let is_own = frame.ethertype() == ethertype::ARP && is_own_arp(frame, id) == OWN;
-        return if is_own { Ok(Said::Pass) } else { Err(Refusal::Unconfigured) };
+    let subject = match subject::of_frame(frame, id) {
+        // What belongs to nobody may reply.
+        Known::Policy(subject) | Known::Nobody(subject) => subject,
+        Known::Free => return Ok(Said::Pass),
+        Known::Attaching | Known::Unconfigured { .. } => {
+            // Whoever wants to reach a held pod must find it.
+            let is_own = frame.ethertype() == ethertype::ARP && is_own_arp(frame, id) == OWN;
+            return if is_own { Ok(Said::Pass) } else { Err(Refusal::Unconfigured) };
+        }
     };
     judge(frame, &subject).or_else(|refusal| unless_audited(&subject, refusal).map(|()| Said::Pass))
 }
@@ -42,7 +47,7 @@ pub fn leaving(frame: Frame) -> Result<Said, Refusal> {
 fn judge(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
     match frame.ethertype() {
         ethertype::IPV4 | ethertype::IPV6 => packet(frame, subject),
-        ethertype::ARP => match is_own_arp(frame, subject.id) {
+        ethertype::ARP => match is_own_arp(frame, subject.pod()) {
             OWN => Ok(Said::Pass),
             MALFORMED => Err(Refusal::Malformed),
             _ => Err(Refusal::Spoofed),
@@ -144,7 +149,7 @@ fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
         return if follows(frame, subject, packet) == 1 { Ok(Said::Pass) } else { Err(Refusal::Malformed) };
     }
     let mut to = Destination { address: packet.destination, port: packet.destination_port };
-    if subject.has_socket_balancer {
+    if subject.has_socket_balancer() {
         asked::translate(frame.as_skb(), packet, &mut to);
     }
     if to.port == DNS_PORT
@@ -184,7 +189,7 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
         Verdict::Allow => Ok(()),
         _ if is_reply(frame, subject, packet) == 1 => Ok(()),
         // Which of several sends of one socket this is, its storage does not tell: the pod's own program has judged it.
-        _ if subject.has_socket_balancer && frame.socket().is_some() => Ok(()),
+        _ if subject.has_socket_balancer() && frame.socket().is_some() => Ok(()),
         Verdict::Audit => {
             event::count(Counter::AuditDenied);
             event::refused(EventKind::AuditDenied, subject, packet);
@@ -218,7 +223,7 @@ crate::global! {
                 if frame.parse_quoted(at, quoted) != Parsed::Whole || quoted.source != packet.destination {
                     return 0;
                 }
-                if quoted.source_port == DNS_PORT && is_free_resolver(subject.id, &quoted.source) == 1 {
+                if quoted.source_port == DNS_PORT && is_free_resolver(subject.pod(), &quoted.source) == 1 {
                     return 1;
                 }
                 // The quoted one came in, so its sides are the other way round.
@@ -234,7 +239,7 @@ crate::global! {
 #[inline(never)]
 fn replies(subject: &Current, remote: &Address, protocol: u8, ports: u32) -> i32 {
     let key = FlowKey {
-        subject: subject.id,
+        subject: subject.pod(),
         local_port: (ports >> 16) as u16,
         remote_port: ports as u16,
         remote: *remote,
@@ -251,7 +256,7 @@ fn is_own_address(subject: u32, address: &Address) -> i32 {
 
 #[inline(always)]
 fn is_own(subject: &Current, address: &Address) -> bool {
-    is_own_address(subject.id, address) == 1
+    is_own_address(subject.pod(), address) == 1
 }
 
 /// fe80::/10, and the unspecified addresses, with which a host begins: they reach the link only.
@@ -291,7 +296,7 @@ fn follows(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
 #[inline(always)]
 fn piece_key(subject: &Current, packet: &Packet, ident: u32) -> FragmentKey {
     FragmentKey {
-        subject: subject.id,
+        subject: subject.pod(),
         ident,
         destination: packet.destination,
         protocol: packet.protocol,

@@ -15,7 +15,7 @@ const IPPROTO_UDP: u32 = protocol::UDP as u32;
 /// Judges a connect. One of UDP is never refused: getaddrinfo does it to sort addresses.
 #[inline(always)]
 pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
-    let subject = match subject::known() {
+    let subject = match subject::of_call() {
         Known::Policy(subject) => subject,
         // The packets are held back, not refused: they are sent again, and judged, once there is a policy.
         Known::Unconfigured { is_translated } => {
@@ -24,7 +24,13 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
             }
             return Ok(());
         }
-        Known::Attaching => return Ok(()),
+        Known::Nobody(pod) => {
+            if pod.is_translated() {
+                kept::remember(asked, AskedBy::Connect);
+            }
+            return Ok(());
+        }
+        Known::Attaching | Known::Free => return Ok(()),
     };
     if subject.is_translated() {
         kept::remember(asked, AskedBy::Connect);

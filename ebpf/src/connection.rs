@@ -143,12 +143,12 @@ pub fn remember_asked(socket: Option<*mut bpf_sock>, subject: &Current, packet: 
 /// Notes whether a packet for a listener came in by the pod's own network. If it opens a connection, [`accepted`] runs
 /// before the next packet of this CPU.
 #[inline(always)]
-pub fn arriving(skb: Skb, subject: &Current) {
+pub fn arriving(skb: Skb, pod: u32) {
     // SAFETY: checked for null; the verifier checks the offset.
     if skb.any_socket().is_some_and(|socket| unsafe { (*socket).state } == LISTEN)
         && let Some(arriving) = ARRIVING.get_ptr_mut(0)
     {
-        let is_own = skb.is_loopback() || !network::is_own(skb, subject);
+        let is_own = skb.is_loopback() || !network::is_of(skb, pod);
         // SAFETY: this CPU's element.
         unsafe { *arriving = u32::from(is_own) };
     }
@@ -157,14 +157,15 @@ pub fn arriving(skb: Skb, subject: &Current) {
 /// Marks a connection that the other side opened.
 #[inline(always)]
 pub fn accepted(ctx: &SockOpsContext) {
-    if ctx.op() == BPF_SOCK_OPS_TIMEOUT_INIT && matches!(subject::known(), Known::Unconfigured { .. }) {
+    if ctx.op() == BPF_SOCK_OPS_TIMEOUT_INIT && matches!(subject::pod(), Known::Unconfigured { .. }) {
         ctx.set_reply(HELD_TIMEOUT);
         return;
     }
     if ctx.op() != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
         return;
     }
-    let Some(subject) = subject::current() else { return };
+    // Whichever container it is: the verdict is its direction.
+    let Known::Policy(pod) = subject::pod() else { return };
     let ops: *mut bpf_sock_ops = ctx.ops;
     // SAFETY: the context is valid; its socket is tested before it is used.
     let socket = unsafe { (*ops).__bindgen_anon_2.sk };
@@ -197,7 +198,7 @@ pub fn accepted(ctx: &SockOpsContext) {
         local_port: ctx.local_port() as u16,
         policy: 0,
         direction: direction as u32,
-        subject: subject.id,
+        subject: pod.id,
         generation: 0,
         own: [0; 16],
     };
@@ -229,7 +230,7 @@ fn inherited(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
     let Some(known) = INHERITED.get_ptr(&cookie) else { return 0 };
     // SAFETY: map memory; only user space writes it, before the entry is there.
     let known = unsafe { &*known };
-    if known.subject != subject.id || !is_same(known, packet) {
+    if known.subject != subject.pod() || !is_same(known, packet) {
         return 0;
     }
     if known.direction == Direction::Ingress as u32 { 1 } else { 2 }

@@ -29,6 +29,7 @@ mod atomic;
 mod backstop;
 mod connect;
 mod connection;
+mod container;
 mod destination;
 mod event;
 mod flow;
@@ -157,10 +158,11 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
     if skb.is_loopback() && skb.socket().is_some() {
         return Ok(());
     }
-    let subject = match subject::known() {
+    let subject = match subject::of_packet(skb) {
         Known::Policy(subject) => subject,
-        Known::Attaching => return Ok(()),
+        Known::Attaching | Known::Free => return Ok(()),
         Known::Unconfigured { .. } => return Err(Refusal::Unconfigured),
+        Known::Nobody(pod) => return unless_audited(&pod, Refusal::Unconfigured),
     };
     let mut packet = MaybeUninit::uninit();
     let packet = skb::nothing(&mut packet);
@@ -172,11 +174,11 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
         let stays = packet.source == packet.destination || abi::is_loopback(&packet.source);
         return if stays { Ok(()) } else { Err(Refusal::Malformed) };
     }
-    if subject.in_host_network {
+    if subject.in_host_network() {
         asked::undo_nat(skb, packet);
     }
     let mut to = Destination { address: packet.destination, port: packet.destination_port };
-    if subject.has_socket_balancer {
+    if subject.has_socket_balancer() {
         asked::translate(skb, packet, &mut to);
     }
     if to.port == DNS_PORT
@@ -258,13 +260,13 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 fn try_ingress(skb: Skb) -> Result<(), Refusal> {
     // Nothing that arrives is judged. What comes over loopback was sent by the pod itself, so it neither
     // opens flows nor teaches names.
-    let Some(subject) = subject::current() else { return Ok(()) };
-    connection::arriving(skb, &subject);
+    connection::arriving(skb, subject::own());
+    let Known::Policy(subject) = subject::of_packet(skb) else { return Ok(()) };
     if skb.is_loopback() {
         return Ok(());
     }
     // What most packets are. Of TCP only DNS is read.
-    if !subject.has_socket_balancer && skb.usual_tcp().is_some_and(|ends| ends.source_port != DNS_PORT) {
+    if !subject.has_socket_balancer() && skb.usual_tcp().is_some_and(|ends| ends.source_port != DNS_PORT) {
         return Ok(());
     }
     let mut packet = MaybeUninit::uninit();
@@ -273,7 +275,7 @@ fn try_ingress(skb: Skb) -> Result<(), Refusal> {
         return Ok(());
     }
     let is_of_resolver = (packet.source_port == DNS_PORT && subject.trusts(&packet.source))
-        || (subject.has_socket_balancer && asked::is_of_resolver(skb, &subject) == 1);
+        || (subject.has_socket_balancer() && asked::is_of_resolver(skb, &subject) == 1);
     // Only what comes from outside opens flows and teaches names.
     if (packet.protocol != protocol::TCP || is_of_resolver) && !network::is_own(skb, &subject) {
         return Ok(());

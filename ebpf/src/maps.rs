@@ -10,9 +10,9 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
-    AddressKey, Asked, Attached, COUNTERS, CidrData, Config, Connection, Flow, FlowKey, FragmentKey, Learned,
-    LearnedKey, Masks, Name, NameMasks, NameTail, NameVerdictKey, Network, PatternKey, PolicySettings,
-    PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
+    AddressKey, Asked, Attached, COUNTERS, CidrData, Config, Connection, Container, Flow, FlowKey,
+    FragmentKey, Learned, LearnedKey, Masks, Name, NameMasks, NameTail, NameVerdictKey, Network, PatternKey,
+    PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
 };
 use l7egg_ebpf_common::automaton::State;
 use l7egg_ebpf_common::matcher::Matcher;
@@ -32,6 +32,10 @@ pub static SUBJECT: CgroupStorage<Subject> = CgroupStorage::new();
 
 #[map]
 pub static SUBJECTS: Array<SubjectState> = Array::with_max_entries(SUBJECTS_MAX, 0);
+
+// By the id of its cgroup. Only those of divided pods.
+#[map]
+pub static CONTAINERS: HashMap<u64, Container> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 // User space's own: the digest of every policy, and under id 0 the last id that was given.
 #[map]

@@ -16,10 +16,10 @@ use crate::subject::{self, Current, Known};
 /// Marks a socket that is being made with its namespace, if that is not known to be the pod's own: most need no mark.
 #[inline(always)]
 pub fn created(ctx: &SockContext) {
-    let own = match subject::known() {
+    let own = match subject::pod() {
         Known::Attaching => return,
-        Known::Unconfigured { .. } => None,
-        Known::Policy(subject) => NETWORKS.get(subject.id),
+        Known::Policy(pod) => NETWORKS.get(pod.id),
+        _ => None,
     };
     let socket = ctx.sock;
     // SAFETY: the context is the socket; the value is a whole one.
@@ -41,7 +41,13 @@ pub fn created(ctx: &SockContext) {
 /// programs were attached.
 #[inline(always)]
 pub fn is_own(skb: Skb, subject: &Current) -> bool {
-    is_own_network(skb, subject.id) == 1
+    is_of(skb, subject.pod())
+}
+
+/// The same for the pod with this id.
+#[inline(always)]
+pub fn is_of(skb: Skb, pod: u32) -> bool {
+    is_own_network(skb, pod) == 1
 }
 
 crate::global! {
@@ -59,7 +65,7 @@ crate::global! {
 /// Whether a packet leaves by an interface with the backstop.
 #[inline(always)]
 pub fn is_covered(skb: Skb, subject: &Current) -> bool {
-    is_covered_interface(skb, subject.id) == 1
+    is_covered_interface(skb, subject.pod()) == 1
 }
 
 crate::global! {

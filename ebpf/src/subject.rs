@@ -2,17 +2,25 @@
 
 use core::sync::atomic::AtomicU64;
 
-use l7egg_ebpf_common::abi::{Address, CLASSIFIED, HOST_NETWORK, ResolverKey, SOCKET_BALANCER, SubjectState};
+use l7egg_ebpf_common::abi::{
+    Address, CLASSIFIED, DIVIDED, HOST_NETWORK, LEVEL_SHIFT, ResolverKey, SOCKET_BALANCER, SUBJECTS_MAX,
+    SubjectState,
+};
 use l7egg_ebpf_common::judge::Enforcement;
 use l7egg_ebpf_common::learned::Atomics;
 
 use crate::atomic::Bpf;
+use crate::container;
 use crate::maps::{GENERATION, RESOLVERS, SUBJECT, SUBJECTS};
+use crate::skb::{Frame, Skb};
 
-/// A pod and the policy in force for it. Without padding, for global functions.
+/// Those flags of a state that [`Current`] keeps as they are begin here.
+const PATHS_SHIFT: u32 = 8;
+
+/// A subject and the policy in force for it. Without padding, for global functions.
 #[repr(C)]
 pub struct Current {
-    /// Subject id.
+    /// Subject id: a pod, or a container of a divided one.
     pub id: u32,
     /// Policy id.
     pub policy: u32,
@@ -20,16 +28,13 @@ pub struct Current {
     pub enforcement: Enforcement,
     /// Whether all its connections from before the programs were attached are known.
     pub is_classified: bool,
-    /// Whether programs of others may change the destinations that it asks for.
-    pub has_socket_balancer: bool,
-    /// Whether its packets are seen behind the host's NAT.
-    pub in_host_network: bool,
-    reserved: u8,
+    paths: u8,
+    pod: u16,
     /// The generation that this is of, or 0 if connections are not to rest on it.
     pub generation: u64,
 }
 
-/// What is known of the pod that the program runs for.
+/// What is known of whom the program runs for.
 pub enum Known {
     /// Not which pod it is: the agent is attaching the programs this moment. What the pod did before goes on.
     Attaching,
@@ -38,15 +43,36 @@ pub enum Known {
         /// Whether its packets can go elsewhere than its programs ask.
         is_translated: bool,
     },
+    /// A container that no Egg is for, in a pod where some are for others.
+    Free,
+    /// None of a divided pod's containers that the agent has named; with the policy for such.
+    Nobody(Current),
     /// Its policy.
     Policy(Current),
 }
 
-/// The pod that the program runs for.
+/// The pod that the program runs for, whichever of its containers it is.
 #[inline(always)]
-pub fn known() -> Known {
-    // SAFETY: the storage is there as long as the program is attached, and only user space writes it.
-    of(unsafe { (*SUBJECT.get_ptr_mut()).id })
+pub fn pod() -> Known {
+    of(own())
+}
+
+/// Whose packet it is that a program on the pod's cgroup runs for.
+#[inline(always)]
+pub fn of_packet(skb: Skb) -> Known {
+    within(own(), |pod, level| container::of_packet(skb, pod, level))
+}
+
+/// Whose frame it is that leaves a pod.
+#[inline(always)]
+pub fn of_frame(frame: Frame, pod: u32) -> Known {
+    within(pod, |pod, level| container::of_packet(frame.as_skb(), pod, level))
+}
+
+/// Who makes the call that a program on the pod's cgroup runs for.
+#[inline(always)]
+pub fn of_call() -> Known {
+    within(own(), container::of_call)
 }
 
 /// The pod with this id.
@@ -54,28 +80,56 @@ pub fn known() -> Known {
 pub fn of(id: u32) -> Known {
     // Before the state: the agent writes them the other way round, so that nothing older passes for this generation.
     let generation = generation();
-    let Some(state) = SUBJECTS.get_ptr_mut(id) else {
-        return Known::Unconfigured { is_translated: false };
-    };
-    // SAFETY: an element of the array, aligned to its eight bytes. Read at once, as it is written.
-    let state = SubjectState::from_word(Bpf::load(unsafe { &*state.cast::<AtomicU64>() }));
+    let Some(state) = state(id) else { return Known::Unconfigured { is_translated: false } };
     match (id, state.policy) {
         (0, 0) => Known::Attaching,
-        (_, 0) => Known::Unconfigured { is_translated: state.flags & (SOCKET_BALANCER | HOST_NETWORK) != 0 },
-        (id, policy) => {
-            let enforcement = Enforcement::from_flags(state.flags);
-            Known::Policy(Current {
-                id,
-                policy,
-                enforcement,
-                is_classified: state.flags & CLASSIFIED != 0,
-                has_socket_balancer: state.flags & SOCKET_BALANCER != 0,
-                in_host_network: state.flags & HOST_NETWORK != 0,
-                reserved: 0,
-                generation: if state.flags & SOCKET_BALANCER == 0 { generation } else { 0 },
-            })
+        (_, 0) => unconfigured(state),
+        _ => Known::Policy(Current::new(id, id, state, generation)),
+    }
+}
+
+/// The subject that a pod's packet or call is of. `container` looks for it where the pod is divided.
+#[inline(always)]
+fn within(pod: u32, container: impl FnOnce(u32, u32) -> i32) -> Known {
+    let generation = generation();
+    let Some(mut known) = state(pod) else { return Known::Unconfigured { is_translated: false } };
+    let (mut id, mut is_nobody) = (pod, false);
+    if known.flags & DIVIDED != 0 {
+        match container(pod, known.flags >> LEVEL_SHIFT) {
+            container::FREE => return Known::Free,
+            container::NONE => is_nobody = true,
+            found => {
+                id = found as u32;
+                let Some(found) = state(id) else { return Known::Unconfigured { is_translated: false } };
+                known = found;
+            }
         }
     }
+    match (id, known.policy) {
+        (0, 0) => Known::Attaching,
+        (_, 0) => unconfigured(known),
+        _ if is_nobody => Known::Nobody(Current::new(id, pod, known, generation)),
+        _ => Known::Policy(Current::new(id, pod, known, generation)),
+    }
+}
+
+#[inline(always)]
+fn unconfigured(state: SubjectState) -> Known {
+    Known::Unconfigured { is_translated: state.flags & (SOCKET_BALANCER | HOST_NETWORK) != 0 }
+}
+
+/// Id of the pod that the program runs for, 0 while it is being attached.
+#[inline(always)]
+pub fn own() -> u32 {
+    // SAFETY: the storage is there as long as the program is attached, and only user space writes it.
+    unsafe { (*SUBJECT.get_ptr_mut()).id }
+}
+
+#[inline(always)]
+fn state(id: u32) -> Option<SubjectState> {
+    let state = SUBJECTS.get_ptr_mut(id)?;
+    // SAFETY: an element of the array, aligned to its eight bytes. Read at once, as it is written.
+    Some(SubjectState::from_word(Bpf::load(unsafe { &*state.cast::<AtomicU64>() })))
 }
 
 /// How often the state of any pod has changed.
@@ -84,20 +138,44 @@ pub fn generation() -> u64 {
     GENERATION.get(0).map_or(0, Bpf::load)
 }
 
-/// The pod, if its policy is known.
-#[inline(always)]
-pub fn current() -> Option<Current> {
-    match known() {
-        Known::Policy(current) => Some(current),
-        Known::Attaching | Known::Unconfigured { .. } => None,
-    }
-}
-
 impl Current {
+    #[inline(always)]
+    fn new(id: u32, pod: u32, state: SubjectState, generation: u64) -> Self {
+        const { assert!(SUBJECTS_MAX <= 1 << 16) };
+        Self {
+            id,
+            policy: state.policy,
+            enforcement: Enforcement::from_flags(state.flags),
+            is_classified: state.flags & CLASSIFIED != 0,
+            paths: (state.flags >> PATHS_SHIFT) as u8,
+            // Subject ids are below SUBJECTS_MAX.
+            pod: pod as u16,
+            generation: if state.flags & SOCKET_BALANCER == 0 { generation } else { 0 },
+        }
+    }
+
+    /// Whether programs of others may change the destinations that it asks for.
+    #[inline(always)]
+    pub fn has_socket_balancer(&self) -> bool {
+        self.paths & (SOCKET_BALANCER >> PATHS_SHIFT) as u8 != 0
+    }
+
+    /// Whether its packets are seen behind the host's NAT.
+    #[inline(always)]
+    pub fn in_host_network(&self) -> bool {
+        self.paths & (HOST_NETWORK >> PATHS_SHIFT) as u8 != 0
+    }
+
     /// Whether its packets can go elsewhere than its programs ask.
     #[inline(always)]
     pub fn is_translated(&self) -> bool {
-        self.has_socket_balancer || self.in_host_network
+        self.has_socket_balancer() || self.in_host_network()
+    }
+
+    /// Subject id of the pod: its network is that of all its containers.
+    #[inline(always)]
+    pub fn pod(&self) -> u32 {
+        self.pod.into()
     }
 
     /// Whether it is one of the pod's own resolvers.

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -82,6 +83,41 @@ pub struct EnforcedPod {
     pub held: bool,
     /// Subject id of the pod, by which [`Event`]s name it.
     pub subject: u32,
+    /// Its containers by the ids of their cgroups, if it is divided. The policy is of what belongs to none of them, then.
+    pub containers: Option<BTreeMap<u64, EnforcedContainer>>,
+}
+
+/// A container of a divided pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnforcedContainer {
+    /// Its name in the pod's spec.
+    pub name: String,
+    /// Its subject id; 0 if it is free.
+    pub subject: u32,
+    /// The policy in force for it; none if it is free.
+    pub policy: Option<Digest>,
+}
+
+/// What [`Datapath::divide`] is told of a container.
+#[derive(Clone, Debug)]
+pub struct ContainerPolicy {
+    /// Id of its cgroup, one level below the pod's.
+    pub cgroup: u64,
+    /// Its name in the pod's spec.
+    pub name: String,
+    /// What is to be in force for it.
+    pub wanted: Wanted,
+}
+
+/// What is to be in force for a container.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// Nothing: no Egg is for it.
+    Free,
+    /// This policy.
+    Policy(Arc<CompiledPolicy>),
+    /// What is in force for it now.
+    AsBefore,
 }
 
 /// What of a pod's interfaces has the backstop.
@@ -129,6 +165,17 @@ pub trait Datapath: Send {
         false
     }
 
+    /// The same for a pod whose containers have policies of their own. What is in none of these containers, a new one too, may
+    /// send nothing but replies (`rest`). What the pod has learned as a whole its containers know when it becomes divided, and the
+    /// other way round when [`Datapath::enforce`] unites it again: nothing that goes on and is allowed is cut, and nothing opens in between.
+    fn divide(
+        &mut self,
+        pod_uid: &str,
+        cgroup: &Path,
+        rest: &CompiledPolicy,
+        containers: &[ContainerPolicy],
+    ) -> Result<(), DatapathError>;
+
     /// Removes what agents of other versions left, with other maps, unless a pod that `is_wanted` is enforced by nothing
     /// else. Called at every pass in which it is known which pods are to be enforced.
     fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
@@ -154,6 +201,15 @@ pub trait Datapath: Send {
         &mut self,
         pod_uid: &str,
         cgroup: &Path,
+        policy: &CompiledPolicy,
+    ) -> Result<Settled, DatapathError>;
+
+    /// The same for one container of a divided pod.
+    fn settle_container(
+        &mut self,
+        pod_uid: &str,
+        pod: &Path,
+        container: &Path,
         policy: &CompiledPolicy,
     ) -> Result<Settled, DatapathError>;
 
@@ -191,6 +247,14 @@ pub struct Settled {
     /// Connections from before the first policy that came in, and are judged as if the pod had opened them,
     /// because the map `INHERITED` is full.
     pub lost: usize,
+}
+
+impl std::ops::Add for Settled {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Settled { reset: self.reset + other.reset, lost: self.lost + other.lost }
+    }
 }
 
 /// The programs' ring buffer. Nobody is woken when events wait in it: it has to be read now and then.

@@ -7,6 +7,7 @@ use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
     assignment::{AssignmentKey, egg_name},
+    division::{self, Division},
     explain::{ExplainedEgg, Explainer},
     inventory::{Entry, Inventory},
     policies::{PolicyCache, PolicySource},
@@ -41,10 +42,12 @@ pub struct DesiredPod {
     pub resolv_conf: ResolvConf,
     /// The Eggs themselves, to explain what became of a flow.
     pub explainer: Arc<Explainer>,
-    /// The policy of all its Eggs together, or why there is none.
+    /// The policy of all its Eggs together, or why there is none. Of a divided pod: of what belongs to none of its containers.
     pub policy: Result<Arc<CompiledPolicy>, Failure>,
     /// Where there is none: what is meanwhile to be in force if nothing is.
     pub fallback: Option<Fallback>,
+    /// What counts for which container, if some Egg is for certain ones; where there is no policy, of the fallback.
+    pub division: Option<Division>,
     /// How fast it may send.
     pub limits: Limits,
 }
@@ -127,9 +130,12 @@ impl<'a> Selection<'a> {
     }
 
     fn pod(self, cache: &mut PolicyCache) -> DesiredPod {
-        let (policy, fallback) = match self.compile(cache) {
-            Ok(policy) => (Ok(policy), None),
-            Err(failure) => (Err(failure), self.compile_what_can_be(cache)),
+        let (policy, fallback, division) = match self.compile(cache) {
+            Ok((policy, division)) => (Ok(policy), None, division),
+            Err(failure) => {
+                let (fallback, division) = self.compile_what_can_be(cache).unzip();
+                (Err(failure), fallback, division.flatten())
+            }
         };
         DesiredPod {
             namespace: self.pod.namespace.clone(),
@@ -142,6 +148,7 @@ impl<'a> Selection<'a> {
             resolv_conf: self.resolv_conf,
             policy,
             fallback,
+            division,
         }
     }
 
@@ -153,6 +160,7 @@ impl<'a> Selection<'a> {
         Explainer {
             uid: self.pod.uid.clone(),
             pod: format!("{}/{}", self.pod.namespace, self.pod.name),
+            container: None,
             eggs: self.sources.iter().filter_map(|(entry, _)| egg(entry)).collect(),
             resolv_conf: self.resolv_conf.clone(),
         }
@@ -186,12 +194,27 @@ impl<'a> Selection<'a> {
         Limits { caps: readable.then_some(caps), strictest, failure: None }
     }
 
-    fn compile(&self, cache: &mut PolicyCache) -> Result<Arc<CompiledPolicy>, Failure> {
+    fn compile(&self, cache: &mut PolicyCache) -> Result<(Arc<CompiledPolicy>, Option<Division>), Failure> {
         let sources = self.sources.iter().map(|(entry, spec)| Ok(source(entry, spec.clone()?)));
-        cache.compile(&sources.collect::<Result<Vec<_>, _>>()?, &self.resolv_conf)
+        self.compile_all(&sources.collect::<Result<Vec<_>, _>>()?, cache)
     }
 
-    fn compile_what_can_be(&self, cache: &mut PolicyCache) -> Option<Fallback> {
+    /// The policy of the pod, and those of its containers if they differ.
+    fn compile_all(
+        &self,
+        sources: &[PolicySource<'_>],
+        cache: &mut PolicyCache,
+    ) -> Result<(Arc<CompiledPolicy>, Option<Division>), Failure> {
+        let division = Division::new(sources, |sources| cache.compile(sources, &self.resolv_conf))?;
+        if division.is_none() {
+            return Ok((cache.compile(sources, &self.resolv_conf)?, None));
+        }
+        let (revision, spec) = division::rest(sources);
+        let rest = PolicySource { revision, name: "l7egg".into(), spec: &spec };
+        Ok((cache.compile(&[rest], &self.resolv_conf)?, division))
+    }
+
+    fn compile_what_can_be(&self, cache: &mut PolicyCache) -> Option<(Fallback, Option<Division>)> {
         let mut sources = Vec::new();
         let mut assignments = Vec::new();
         for (entry, spec) in &self.sources {
@@ -205,7 +228,8 @@ impl<'a> Selection<'a> {
         if sources.is_empty() {
             return None;
         }
-        cache.compile(&sources, &self.resolv_conf).ok().map(|policy| Fallback { policy, assignments })
+        let (policy, division) = self.compile_all(&sources, cache).ok()?;
+        Some((Fallback { policy, assignments }, division))
     }
 }
 
@@ -317,6 +341,41 @@ mod tests {
         assert_eq!(fallback.assignments.len(), 1);
         assert_eq!(fallback.policy.cidrs.len(), 1);
         assert!(pods["p2"].fallback.is_none());
+    }
+
+    #[test]
+    fn an_egg_for_certain_containers_divides_the_pod() {
+        let pods = desired_of(&[
+            assignment("app").allow("10.0.0.0/8").containers(&["app", "init"]).pod("p1"),
+            assignment("proxy").allow("192.0.2.0/24").containers(&["proxy"]).pod("p1").pod("p2"),
+            assignment("all").allow("198.51.100.0/24").pod("p2").pod("p3"),
+        ])
+        .pods;
+        let division = |uid: &str| pods[uid].division.clone().unwrap();
+        let cidrs =
+            |uid: &str, container: &str| division(uid).policy_of(container).map(|policy| policy.cidrs.len());
+        assert_eq!(
+            (cidrs("p1", "app"), cidrs("p1", "init"), cidrs("p1", "proxy")),
+            (Some(1), Some(1), Some(1))
+        );
+        assert_eq!(cidrs("p1", "other"), None);
+        // What belongs to no container.
+        assert!(pods["p1"].policy.as_ref().unwrap().cidrs.is_empty());
+        assert_eq!((cidrs("p2", "proxy"), cidrs("p2", "other")), (Some(2), Some(1)));
+        assert!(pods["p3"].division.is_none());
+        assert_eq!(pods["p3"].policy.as_ref().unwrap().cidrs.len(), 1);
+    }
+
+    #[test]
+    fn a_bad_egg_leaves_containers_the_others() {
+        let pods = desired_of(&[
+            assignment("good").allow("10.0.0.0/8").containers(&["app"]).pod("p1"),
+            assignment("bad").allow("not a network").pod("p1"),
+        ])
+        .pods;
+        assert_eq!(pods["p1"].policy.as_ref().unwrap_err().reason, "PolicyInvalid");
+        assert_eq!(pods["p1"].fallback.as_ref().unwrap().assignments.len(), 1);
+        assert!(pods["p1"].division.as_ref().unwrap().policy_of("app").is_some());
     }
 
     fn strictest(pod: &DesiredPod) -> String {

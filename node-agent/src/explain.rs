@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use l7egg_crds::PolicySpec;
-use l7egg_policy::{DomainName, Flow, Judgement, ResolvConf, Source, judge};
+use l7egg_policy::{DomainName, Flow, Judgement, ResolvConf, Sender, Source, judge_sender};
 
 /// A pod and its Eggs.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub struct Explainer {
     pub uid: String,
     /// Namespace and name of the pod.
     pub pod: String,
+    /// Which of its containers, if some Egg is for certain ones; none for what belongs to none of them.
+    pub container: Option<String>,
     /// The Eggs that select it.
     pub eggs: Vec<ExplainedEgg>,
     /// What its resolver is told.
@@ -35,7 +37,8 @@ impl Explainer {
     pub fn judge(&self, learned: &[DomainName], flow: Flow) -> Judgement {
         let sources: Vec<Source<'_>> =
             self.eggs.iter().map(|egg| Source { name: egg.name.clone(), spec: &egg.spec }).collect();
-        judge(&sources, &self.resolv_conf.servers, learned, flow)
+        let sender = self.container.as_deref().map_or(Sender::Nobody, Sender::Container);
+        judge_sender(&sources, sender, &self.resolv_conf.servers, learned, flow)
     }
 }
 
@@ -43,6 +46,9 @@ impl Explainer {
 impl PartialEq for Explainer {
     fn eq(&self, other: &Self) -> bool {
         let revisions = |of: &Self| of.eggs.iter().map(|egg| egg.revision).collect::<Vec<_>>();
-        self.uid == other.uid && self.resolv_conf == other.resolv_conf && revisions(self) == revisions(other)
+        self.uid == other.uid
+            && self.container == other.container
+            && self.resolv_conf == other.resolv_conf
+            && revisions(self) == revisions(other)
     }
 }

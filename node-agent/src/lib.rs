@@ -18,6 +18,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod datapath;
 pub mod desired;
+pub mod division;
 pub mod explain;
 pub mod flow_log;
 pub mod hold;

@@ -6,8 +6,9 @@ use l7egg_policy::CompiledPolicy;
 
 use crate::{
     cgroup::{PodCgroup, PodCgroups},
-    datapath::{EnforcedPod, ShapedPod},
+    datapath::{ContainerPolicy, EnforcedPod, ShapedPod},
     desired::Desired,
+    division::is_as_wanted,
     hold::HeldPod,
     shaping::Cap,
 };
@@ -30,6 +31,8 @@ pub enum Operation {
         cgroup: PodCgroup,
         /// Its policy.
         policy: Arc<CompiledPolicy>,
+        /// What is in force for each of its containers, if these differ: then the policy is of what belongs to none of them.
+        containers: Option<Vec<ContainerPolicy>>,
         /// Whether nothing is in force for it yet.
         first: bool,
     },
@@ -89,15 +92,26 @@ pub fn plan(
         let policy = match (&pod.policy, &pod.fallback) {
             (Ok(policy), _) => policy,
             (Err(_), Some(fallback)) if now.is_none_or(|now| now.held) => &fallback.policy,
+            // A container that is new has nothing in force.
+            (Err(_), Some(fallback))
+                if now.is_some_and(|now| now.containers.is_some()) && pod.division.is_some() =>
+            {
+                &fallback.policy
+            }
             (Err(_), _) => continue,
         };
-        if now.is_some_and(|now| now.policy == policy.digest) {
+        let (there, is_settled) = (cgroups.containers_of(uid), pod.policy.is_ok());
+        if now.is_some_and(|now| now.policy == policy.digest && is_as_wanted(pod, there, now, is_settled)) {
             continue;
         }
         let operation = |first| Operation::Enforce {
             uid: uid.clone(),
             cgroup: cgroup.clone(),
             policy: Arc::clone(policy),
+            containers: pod
+                .division
+                .as_ref()
+                .map(|division| division.wanted(there, now.copied(), is_settled)),
             first,
         };
         // A held pod has been waiting for its first policy.
@@ -155,7 +169,11 @@ fn plan_caps(desired: &Desired, shaped: &[ShapedPod], cgroups: &PodCgroups) -> V
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::cgroup::Container;
+    use crate::datapath::{EnforcedContainer, Wanted};
     use crate::testing::{assignment, cgroups_of, desired_of, enforced_pod};
 
     fn none() -> BTreeMap<String, HeldPod> {
@@ -170,6 +188,15 @@ mod tests {
     fn summary(operations: &[Operation]) -> Vec<String> {
         let one = |operation: &Operation| match operation {
             Operation::Hold { uid, .. } => format!("hold {uid}"),
+            Operation::Enforce { uid, containers: Some(containers), .. } => {
+                let wanted = |one: &ContainerPolicy| match &one.wanted {
+                    Wanted::Free => format!("{} free", one.name),
+                    Wanted::Policy(policy) => format!("{} {}", one.name, policy.cidrs.len()),
+                    Wanted::AsBefore => format!("{} as before", one.name),
+                };
+                let containers: Vec<String> = containers.iter().map(wanted).collect();
+                format!("divide {uid}: {}", containers.join(", "))
+            }
             Operation::Enforce { uid, first: true, .. } => format!("first {uid}"),
             Operation::Enforce { uid, .. } => format!("change {uid}"),
             Operation::Shape { uid, caps, .. } => format!("shape {uid} {}", caps[0].bits_per_second),
@@ -255,6 +282,69 @@ mod tests {
         let cgroups = cgroups_of(&["p1", "p2"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
         assert_eq!(summary(&plan(&desired, &none(), &enforced, &[], &cgroups)), ["first p2"]);
+    }
+
+    fn with_containers(mut cgroups: PodCgroups, uid: &str, names: &[Option<&str>]) -> PodCgroups {
+        let one = |(cgroup, name): (u64, &Option<&str>)| {
+            let path = format!("/kubepods/pod{uid}/{cgroup}").into();
+            (cgroup, Container { path, name: name.map(str::to_owned), seen: Instant::now() })
+        };
+        cgroups.containers.insert(uid.into(), (100..).zip(names).map(one).collect());
+        cgroups
+    }
+
+    fn divided(uid: &str, cgroup: u64, desired: &Desired, names: &[&str]) -> EnforcedPod {
+        let pod = &desired.pods[uid];
+        let digest = pod.in_force_policy().unwrap().digest;
+        let one = |(cgroup, name): (u64, &&str)| {
+            let policy = pod.division.as_ref().unwrap().policy_of(name).map(|policy| policy.digest);
+            (cgroup, EnforcedContainer { name: (*name).into(), subject: 2, policy })
+        };
+        let containers = (100..).zip(names).map(one).collect();
+        EnforcedPod { containers: Some(containers), ..enforced_pod(uid, cgroup, digest) }
+    }
+
+    #[test]
+    fn a_divided_pod_follows_its_containers() {
+        let desired = desired_of(&[
+            assignment("a").allow("10.0.0.0/8").containers(&["app"]).pod("p1"),
+            assignment("b").allow("192.0.2.0/24").containers(&["app", "init"]).pod("p1"),
+        ]);
+        let cgroups = cgroups_of(&["p1"]);
+        let id = cgroups.pods["p1"].id;
+        // The sandbox has no name.
+        let there = with_containers(cgroups.clone(), "p1", &[Some("app"), Some("free"), None]);
+        assert_eq!(summary(&plan(&desired, &none(), &[], &[], &there)), ["divide p1: app 2, free free"]);
+        let undivided = enforced_pod("p1", id, desired.pods["p1"].policy.as_ref().unwrap().digest);
+        assert_eq!(
+            summary(&plan(&desired, &none(), &[undivided], &[], &there)),
+            ["divide p1: app 2, free free"]
+        );
+        let now = [divided("p1", id, &desired, &["app", "free"])];
+        assert!(plan(&desired, &none(), &now, &[], &there).is_empty());
+        let more = with_containers(cgroups.clone(), "p1", &[Some("app"), Some("free"), Some("init")]);
+        assert_eq!(
+            summary(&plan(&desired, &none(), &now, &[], &more)),
+            ["divide p1: app 2, free free, init 1"]
+        );
+        let fewer = with_containers(cgroups.clone(), "p1", &[Some("app")]);
+        assert_eq!(summary(&plan(&desired, &none(), &now, &[], &fewer)), ["divide p1: app 2"]);
+        // No Egg is for certain containers any more.
+        let united = desired_of(&[assignment("a").allow("10.0.0.0/8").pod("p1")]);
+        assert_eq!(summary(&plan(&united, &none(), &now, &[], &cgroups)), ["change p1"]);
+    }
+
+    #[test]
+    fn a_failure_leaves_containers_as_they_are_and_covers_new_ones() {
+        let good = assignment("good").allow("10.0.0.0/8").containers(&["app"]).pod("p1");
+        let before = desired_of(std::slice::from_ref(&good));
+        let desired = desired_of(&[good, assignment("bad").allow("what").pod("p1")]);
+        let cgroups = cgroups_of(&["p1"]);
+        let now = [divided("p1", cgroups.pods["p1"].id, &before, &["app"])];
+        let same = with_containers(cgroups.clone(), "p1", &[Some("app")]);
+        assert!(plan(&desired, &none(), &now, &[], &same).is_empty());
+        let more = with_containers(cgroups, "p1", &[Some("app"), Some("app")]);
+        assert_eq!(summary(&plan(&desired, &none(), &now, &[], &more)), ["divide p1: app as before, app 1"]);
     }
 
     #[test]

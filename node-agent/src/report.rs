@@ -6,10 +6,11 @@ use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, EgressLimit, Mo
 use l7egg_policy::CompiledPolicy;
 
 use crate::{
-    assignment::AssignmentKey,
+    assignment::{Assignment, AssignmentKey, egg_name},
     cgroup::PodCgroups,
     datapath::{EnforcedPod, NETWORK_NOT_READY, ShapedPod},
     desired::{Desired, DesiredPod, Failure},
+    division::is_as_wanted,
     hold::{HeldPod, LetGo},
     inventory::{Entry, Inventory},
     limits::{LIMIT_REACHED, Limit},
@@ -72,10 +73,13 @@ impl Findings<'_> {
         let now = self.in_force(uid);
         let (of, mode) = of.unzip();
         match (&pod.policy, now) {
-            (Ok(policy), Some(now)) if now.policy == policy.digest => {
+            (Ok(policy), Some(now)) if now.policy == policy.digest && self.is_divided(pod, uid, now) => {
+                if let Some(nameless) = self.nameless(pod, uid) {
+                    return failed(&nameless, Some(now));
+                }
                 return self.shaping_state(pod, uid, in_force(policy, mode));
             }
-            (Err(_), Some(now)) => {
+            (Err(_), Some(now)) if self.is_divided(pod, uid, now) => {
                 if let Some(policy) = covered_by_fallback(pod, now, of) {
                     return in_force(policy, mode);
                 }
@@ -116,6 +120,24 @@ impl Findings<'_> {
             messages if messages.is_empty() => (state, reason, message),
             messages => (state, LIMIT_REACHED.into(), messages.join("; ")),
         }
+    }
+
+    /// Whether what is in force for a pod's containers is what should be, or the fallback of that.
+    fn is_divided(&self, pod: &DesiredPod, uid: &str, now: &EnforcedPod) -> bool {
+        is_as_wanted(pod, self.cgroups.containers_of(uid), now, true)
+    }
+
+    /// Containers of which it could not be found out which ones they are. One is the sandbox.
+    fn nameless(&self, pod: &DesiredPod, uid: &str) -> Option<Failure> {
+        let nameless =
+            self.cgroups.containers_of(uid).values().filter(|container| container.is_nameless()).count();
+        (nameless > 1).then(|| Failure {
+            reason: "ContainerUnknown",
+            message: format!(
+                "pod {}/{}: it could not be found out which of its containers {} cgroups are of, so these send nothing; the kubelet's file for termination messages tells it, which is mounted in every container",
+                pod.namespace, pod.name, nameless - 1
+            ),
+        })
     }
 
     /// The state of a pod whose rules are in force, which by themselves make it `in_force`.
@@ -172,6 +194,12 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
             }
             (Ok(_), None) => (PodState::Pending, String::new(), String::new()),
         };
+        let (reason, message) = match &entry.object.content {
+            Ok(assignment) if reason.is_empty() && state != PodState::Pending => {
+                missing_containers(pod, assignment).unwrap_or_default()
+            }
+            _ => (reason, message),
+        };
         let desired = findings.desired.pods.get(&pod.uid);
         let egress_limit = desired.and_then(|desired| findings.limit(desired, &pod.uid));
         PodReport { uid: pod.uid.clone(), state, reason, message, egress_limit }
@@ -186,6 +214,29 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
         pods,
         known: entry.object.reported.clone(),
     }
+}
+
+/// What to say of a pod that does not have all containers that an Egg is for.
+fn missing_containers(pod: &AssignedPod, assignment: &Assignment) -> Option<(String, String)> {
+    let missing: Vec<&str> = assignment
+        .policy
+        .containers
+        .iter()
+        .filter(|name| !pod.containers.contains(name))
+        .map(String::as_str)
+        .collect();
+    if missing.is_empty() || pod.containers.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "pod {}/{} has no container {}, only {}: see spec.containers of {}",
+        pod.namespace,
+        pod.name,
+        missing.join(", "),
+        pod.containers.join(", "),
+        egg_name(&assignment.egg)
+    );
+    Some(("NoSuchContainer".into(), message))
 }
 
 fn covered_by_fallback<'a>(
@@ -389,6 +440,38 @@ mod tests {
             &world.states(&in_force),
             &[("a p1", PodState::Enforced, ""), ("b p2", PodState::Enforced, "")],
         );
+    }
+
+    #[test]
+    fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
+        let egg = assignment("a").containers(&["app", "typo"]).pod_with("p1", &["app", "init"]).pod("p2");
+        let inventory = inventory_of(&[egg]);
+        let desired = desired(&inventory, &node_resolvers(), &mut PolicyCache::default());
+        let cgroups = cgroups_of(&["p1", "p2"]);
+        let one = |uid: &str| {
+            let pod =
+                enforced_pod(uid, cgroups.pods[uid].id, desired.pods[uid].policy.as_ref().unwrap().digest);
+            (uid.to_owned(), EnforcedPod { containers: Some(BTreeMap::new()), ..pod })
+        };
+        let findings = Findings {
+            desired: &desired,
+            enforced: &["p1", "p2"].map(one).into(),
+            cgroups: &cgroups,
+            held: &BTreeMap::new(),
+            let_go: &BTreeMap::new(),
+            limits: &[],
+            failures: &BTreeMap::new(),
+            shaped: &BTreeMap::new(),
+            unshaped: &BTreeMap::new(),
+        };
+        let reports = reports(&inventory, findings);
+        let pods = &reports.values().next().unwrap().status.pods;
+        assert_eq!((pods[0].state, pods[0].reason.as_str()), (PodState::Enforced, "NoSuchContainer"));
+        assert_eq!(
+            pods[0].message,
+            "pod shop/p1 has no container typo, only app, init: see spec.containers of Egg shop/a"
+        );
+        assert_eq!((pods[1].state, pods[1].reason.as_str()), (PodState::Enforced, ""));
     }
 
     #[test]

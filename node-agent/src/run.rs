@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin},
-    cgroup::CgroupWatch,
+    cgroup::{CgroupWatch, Follower},
     datapath::Datapath,
     flow_log::{self, FlowLog},
     hold::HoldSettings,
@@ -96,7 +96,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     }
 
     let (inputs, received) = mpsc::channel();
-    watch_cgroups(node.cgroup2_roots(), inputs.clone())?;
+    let follower = watch_cgroups(node.cgroup2_roots(), inputs.clone())?;
     let client = Client::try_default()
         .await
         .context("no access to the API server: run in a pod with a service account, or set KUBECONFIG")?;
@@ -111,7 +111,8 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     })?;
     tokio::spawn(async move { axum::serve(listener, admin::router(admin)).await });
     let reconciler =
-        Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, settings.hold(), metrics);
+        Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, settings.hold(), metrics)
+            .with_follower(follower);
     let (ended, end) = tokio::sync::oneshot::channel();
     thread::Builder::new().name("reconciler".into()).spawn(move || {
         reconciler.run(&received, &publish);
@@ -165,9 +166,10 @@ fn node_resolvers(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {
     Ok(resolvers)
 }
 
-fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
+fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) -> anyhow::Result<Follower> {
     let mut watch = CgroupWatch::new(roots.clone(), RESCAN_EVERY)
         .context("no inotify instance can be had: raise fs.inotify.max_user_instances")?;
+    let follower = watch.follower();
     tracing::info!(?roots, "looking for pods");
     thread::Builder::new().name("cgroups".into()).spawn(move || {
         loop {
@@ -186,7 +188,7 @@ fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) ->
             }
         }
     })?;
-    Ok(())
+    Ok(follower)
 }
 
 /// What the user asks for. The client logs failed requests as errors: whoever made the request knows better how

@@ -7,7 +7,8 @@ use l7egg_policy::CompiledPolicy;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    datapath::Digest,
+    datapath::{Digest, EnforcedContainer, EnforcedPod},
+    division::Division,
     hold::{HELD, LET_GO},
     inventory::Inventory,
     limits::Limit,
@@ -69,7 +70,7 @@ pub struct PodStatus {
     /// Id by which the kernel knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<u32>,
-    /// Digest of the policy in force.
+    /// Digest of the policy in force; of a divided pod, those of its containers: `app 0123456789ab, sidecar free`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// The strictest bandwidth limit that holds: `5M of Egg shop/checkout`.
@@ -112,7 +113,8 @@ pub fn short(digest: &Digest) -> String {
 pub fn state(inventory: &Inventory, findings: Findings<'_>) -> AgentState {
     let mut policies: BTreeMap<String, PolicyState> = BTreeMap::new();
     for pod in findings.desired.pods.values() {
-        if let Ok(policy) = &pod.policy {
+        let own = pod.policy.iter().filter(|_| pod.division.is_none());
+        for policy in own.chain(pod.division.iter().flat_map(Division::policies)) {
             policies.entry(short(&policy.digest)).or_insert_with(|| policy_state(policy)).pods += 1;
         }
     }
@@ -148,7 +150,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
             resolvers: pod.resolv_conf.servers.iter().map(ToString::to_string).collect(),
             cgroup: cgroup(uid),
             subject: findings.in_force(uid).map(|pod| pod.subject),
-            policy: findings.in_force(uid).filter(|pod| !pod.held).map(|pod| short(&pod.policy)),
+            policy: findings.in_force(uid).filter(|pod| !pod.held).map(in_force),
             egress_limit: findings.limit(pod, uid).map(|limit| limit.to_string()).unwrap_or_default(),
             state,
             reason,
@@ -184,7 +186,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
     });
     let left = findings.enforced.values().filter(|pod| !pod.held && !is_assigned(&pod.uid));
     let left = left.map(|pod| PodStatus {
-        policy: Some(short(&pod.policy)),
+        policy: Some(in_force(pod)),
         ..bare(
             &pod.uid,
             PodState::Enforced,
@@ -195,6 +197,13 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
     let mut pods: Vec<PodStatus> = selected.chain(held).chain(let_go).chain(left).collect();
     pods.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
     pods
+}
+
+fn in_force(pod: &EnforcedPod) -> String {
+    let Some(containers) = &pod.containers else { return short(&pod.policy) };
+    let one =
+        |it: &EnforcedContainer| format!("{} {}", it.name, it.policy.as_ref().map_or("free".into(), short));
+    containers.values().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn policy_state(policy: &CompiledPolicy) -> PolicyState {

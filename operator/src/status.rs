@@ -68,8 +68,18 @@ fn accepted(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) {
 }
 
 fn programmed(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) {
-    let Tally { selected, enforced, audited, failed, failures, pending, limited, limits, strictest: _ } =
-        &summary.tally;
+    let Tally {
+        selected,
+        enforced,
+        audited,
+        failed,
+        failures,
+        notes,
+        pending,
+        limited,
+        limits,
+        strictest: _,
+    } = &summary.tally;
     let done = progress(*selected, *enforced, *audited);
     let (status, reason, message) = if summary.egg.spec.is_err() {
         let message = match summary.in_force {
@@ -92,7 +102,8 @@ fn programmed(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) 
         let message = format!("{done}; a limit is reached: {}", list(limits, *limited));
         (ConditionStatus::True, REASON_LIMIT_REACHED, message)
     } else {
-        (ConditionStatus::True, "Programmed", done)
+        let notes = if notes.is_empty() { String::new() } else { format!("; {}", list(notes, notes.len())) };
+        (ConditionStatus::True, "Programmed", done + &notes)
     };
     (status, reason, message)
 }

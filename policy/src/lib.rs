@@ -19,6 +19,7 @@ mod pattern;
 mod ports;
 mod problem;
 mod rule;
+mod sender;
 mod source;
 mod validate;
 
@@ -34,7 +35,7 @@ pub use limits::{
 pub use lookup::{lookup_compiled, lookup_query};
 pub use name::{DomainName, MAX_LABEL, MAX_WIRE, NameError};
 pub use network::{IPV4_SPACE, Network, NetworkError, to_address, to_number};
-pub use oracle::{Judgement, Match, RuleReference, Why, judge, judge_query};
+pub use oracle::{Judgement, Match, RuleReference, Why, judge, judge_query, judge_sender};
 pub use pattern::{
     Glob, LabelPattern, MAX_REGEX, NamePattern, NameRegex, NameSuffix, PatternError, PatternKind, RegexError,
     SuffixError,
@@ -42,6 +43,7 @@ pub use pattern::{
 pub use ports::{PortError, PortRange, PortSet, protocol_number};
 pub use problem::{Problem, ProblemKind};
 pub use rule::{Block, Rule};
+pub use sender::{MAX_CONTAINER_NAME, Sender, counts_for, is_divided, of_container};
 pub use source::Source;
 pub use validate::{validate, validate_cluster};
 

@@ -6,10 +6,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use l7egg_crds::{Action, Destination, EgressRule, Mode, Port};
+use l7egg_crds::{Action, Destination, EgressRule, Mode, PolicySpec, Port};
 use l7egg_ebpf_common::abi::Direction;
 
-use crate::{DomainName, Flow, NamePattern, ResolvConf, Source, Verdict, protocol_number};
+use crate::{
+    DomainName, Flow, NamePattern, ResolvConf, Sender, Source, Verdict, is_divided, of_container,
+    protocol_number,
+};
 
 /// A verdict and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub enum Why {
     Reply,
     /// DNS to the pod's own DNS server.
     OwnResolver,
+    /// Some Egg is for certain containers of the pod, and the sender is none of its containers, as far as is known.
+    Nobody,
     /// A rule decides: a Deny rule if one matches, else an Allow rule.
     Rule(RuleReference, Match),
     /// No rule matches. The rules named here allow the destination, on other ports.
@@ -96,6 +101,33 @@ pub fn judge(
         (Verdict::Deny, _) => now,
         (_, Verdict::Deny) => Judgement { verdict: Verdict::Audit, why: all.why },
         _ => all,
+    }
+}
+
+/// The same for one sender of a pod that may be divided: for a container, only the Eggs that are for it count. What comes from
+/// no container that is known may only reply, and ask the pod's DNS servers, unless no Egg is enforced.
+pub fn judge_sender(
+    sources: &[Source<'_>],
+    sender: Sender<'_>,
+    resolvers: &BTreeSet<IpAddr>,
+    learned: &[DomainName],
+    flow: Flow,
+) -> Judgement {
+    match sender {
+        _ if !is_divided(sources) => judge(sources, resolvers, learned, flow),
+        Sender::Container(name) => judge(&of_container(sources, name), resolvers, learned, flow),
+        Sender::Nobody => {
+            let closed = PolicySpec {
+                mode: sources.iter().map(|source| source.spec.mode).min().unwrap_or_default(),
+                ..PolicySpec::default()
+            };
+            let source = Source { name: String::new(), spec: &closed };
+            let judgement = judge(&[source], resolvers, learned, flow);
+            match judgement.why {
+                Why::NoRule(_) => Judgement { why: Why::Nobody, ..judgement },
+                _ => judgement,
+            }
+        }
     }
 }
 
@@ -211,6 +243,9 @@ impl fmt::Display for Why {
             Why::NotEnforced => f.write_str("all Eggs that select the pod are in mode Audit"),
             Why::Loopback => f.write_str("loopback is always free"),
             Why::Reply => f.write_str("the other side opened the connection"),
+            Why::Nobody => f.write_str(
+                "some Egg is for certain containers of the pod, and this comes from none of its containers that is known",
+            ),
             Why::OwnResolver => f.write_str("DNS to the pod's own DNS server is always free"),
             Why::Rule(rule, by) => write!(f, "{rule}, which has {by}"),
             Why::NoRule(others) => {

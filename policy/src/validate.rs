@@ -3,7 +3,7 @@
 
 use l7egg_crds::{ClusterEggSpec, PolicySpec};
 
-use crate::{Problem, Rule, budget, dns, limit, limits};
+use crate::{MAX_CONTAINER_NAME, Problem, Rule, budget, dns, limit, limits};
 
 /// A list of problems ends here: it has to fit into a condition's message, and ten say enough.
 const MAX_PROBLEMS: usize = 100;
@@ -46,7 +46,7 @@ pub fn validate_cluster(spec: &ClusterEggSpec) -> Vec<Problem> {
 /// The rules of a policy, and all that is wrong with it but the size of its automaton. The rules are the whole policy only if nothing is.
 pub(crate) fn read(spec: &PolicySpec) -> (Vec<Rule>, Vec<Problem>) {
     let mut problems = Vec::new();
-    refuse_unsupported(spec, &mut problems);
+    check_containers(spec, &mut problems);
     let mut rules = Vec::with_capacity(spec.egress.len());
     for (index, rule) in spec.egress.iter().enumerate() {
         rules.push(Rule::parse(rule, spec.mode, &format!("spec.egress[{index}]"), &mut problems));
@@ -63,11 +63,28 @@ pub(crate) fn read(spec: &PolicySpec) -> (Vec<Rule>, Vec<Problem>) {
     (rules, problems)
 }
 
-fn refuse_unsupported(spec: &PolicySpec, problems: &mut Vec<Problem>) {
-    if !spec.containers.is_empty() {
-        problems.push(Problem::unsupported(
-            "spec.containers",
-            "containers comes with a later version of l7egg: leave it out, and the Egg is for all containers of its pods",
+fn check_containers(spec: &PolicySpec, problems: &mut Vec<Problem>) {
+    for (index, name) in spec.containers.iter().enumerate() {
+        if !is_label(name) {
+            problems.push(Problem::invalid(
+                format!("spec.containers[{index}]"),
+                format!("{name:?} is no name of a container: these have lower-case letters, digits and '-', up to {MAX_CONTAINER_NAME}"),
+            ));
+        }
+    }
+    if !spec.containers.is_empty() && spec.shaping.is_some() {
+        problems.push(Problem::invalid(
+            "spec.shaping",
+            "a bandwidth limit is one of the pod's interface, which all its containers share: write it in an Egg without containers",
         ));
     }
+}
+
+/// RFC 1123 §2.1.
+fn is_label(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=MAX_CONTAINER_NAME).contains(&name.len())
+        && name.bytes().all(is_inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }

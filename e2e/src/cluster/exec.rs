@@ -6,15 +6,15 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Runs a program in a pod and returns its standard output.
+/// Runs a program in a container of a pod and returns its standard output.
 ///
 /// # Errors
 /// When it cannot be started or its exit code is not 0; the message holds what it wrote to standard error.
-pub async fn exec(pods: &Api<Pod>, pod: &str, command: &[&str]) -> anyhow::Result<String> {
+pub async fn exec(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str]) -> anyhow::Result<String> {
     let line = command.join(" ");
     let what = || format!("{line} in pod {pod}");
-    let mut process =
-        pods.exec(pod, command.iter().copied(), &AttachParams::default()).await.with_context(what)?;
+    let attach = AttachParams::default().container(container);
+    let mut process = pods.exec(pod, command.iter().copied(), &attach).await.with_context(what)?;
     let status = process.take_status();
     let (stdout, stderr) = join(read(process.stdout()), read(process.stderr())).await;
     let status = match status {

@@ -18,6 +18,9 @@ use crate::world;
 /// SYN is sent again, so that a connection that needed two does not pass for a good one.
 const TIMEOUT_MS: &str = "900";
 
+/// Name of every pod's first container.
+const MAIN: &str = "main";
+
 /// A pod to be made.
 #[derive(Clone)]
 pub struct PodPlan {
@@ -26,6 +29,8 @@ pub struct PodPlan {
     node: Option<String>,
     nameserver: Option<IpAddr>,
     command: Vec<String>,
+    init: Vec<serde_json::Value>,
+    sidecars: Vec<serde_json::Value>,
     privileged: bool,
     host_network: bool,
 }
@@ -40,6 +45,8 @@ impl PodPlan {
             node: None,
             nameserver: Some(IpAddr::V4(world::RESOLVER4)),
             command: [PROBE, "serve", "--tcp", &port, "--udp", &port].map(String::from).to_vec(),
+            init: Vec::new(),
+            sidecars: Vec::new(),
             privileged: false,
             host_network: false,
         }
@@ -80,6 +87,20 @@ impl PodPlan {
         self
     }
 
+    /// With a container that runs and ends before the others.
+    #[must_use]
+    pub fn init(mut self, name: &str, command: &[&str]) -> Self {
+        self.init.push(container(name, command));
+        self
+    }
+
+    /// With another container beside the first one, which is called `main`.
+    #[must_use]
+    pub fn sidecar(mut self, name: &str, command: &[&str]) -> Self {
+        self.sidecars.push(container(name, command));
+        self
+    }
+
     /// Root of its node, with the node's processes in sight.
     #[must_use]
     pub fn privileged(mut self) -> Self {
@@ -111,13 +132,17 @@ impl PodPlan {
             "hostNetwork": self.host_network,
             "tolerations": [{"operator": "Exists"}],
             "containers": [{
-                "name": "main",
+                "name": MAIN,
                 "image": TESTKIT,
                 "imagePullPolicy": "IfNotPresent",
                 "command": self.command,
                 "securityContext": {"privileged": self.privileged},
             }],
         });
+        spec["initContainers"] = self.init.clone().into();
+        if let Some(containers) = spec["containers"].as_array_mut() {
+            containers.extend(self.sidecars.iter().cloned());
+        }
         if let Some(nameserver) = self.nameserver {
             spec["dnsPolicy"] = "None".into();
             spec["dnsConfig"] = json!({"nameservers": [nameserver]});
@@ -129,10 +154,15 @@ impl PodPlan {
     }
 }
 
+fn container(name: &str, command: &[&str]) -> serde_json::Value {
+    json!({"name": name, "image": TESTKIT, "imagePullPolicy": "IfNotPresent", "command": command})
+}
+
 /// A running pod.
 #[derive(Clone)]
 pub struct Pod {
     api: Api<core::Pod>,
+    container: String,
     /// Its name.
     pub name: String,
     /// Its uid.
@@ -172,6 +202,7 @@ impl Pod {
         };
         Ok(Pod {
             api: Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default()),
+            container: MAIN.to_string(),
             name: pod.name_any(),
             uid: pod.uid().unwrap_or_default(),
             node: pod.spec.clone().unwrap_or_default().node_name.unwrap_or_default(),
@@ -180,9 +211,15 @@ impl Pod {
         })
     }
 
+    /// The same pod, whose programs run in another of its containers.
+    #[must_use]
+    pub fn within(&self, container: &str) -> Self {
+        Pod { container: container.to_string(), ..self.clone() }
+    }
+
     /// Runs a program in it; see [`exec`].
     pub async fn exec(&self, command: &[&str]) -> anyhow::Result<String> {
-        exec(&self.api, &self.name, command).await
+        exec(&self.api, &self.name, &self.container, command).await
     }
 
     /// Connects to every target at the same time.
@@ -210,17 +247,18 @@ impl Pod {
 
     /// Opens a TCP connection and keeps it busy.
     pub async fn hold(&self, target: &str) -> anyhow::Result<Hold> {
-        Hold::start(&self.api, &self.name, target).await
+        Hold::start(&self.api, &self.name, &self.container, target).await
     }
 
     /// Watches a destination, best a `udp` one.
     pub async fn watch(&self, target: &str) -> anyhow::Result<Watching> {
-        Watching::start(&self.api, &self.name, target).await
+        Watching::start(&self.api, &self.name, &self.container, target).await
     }
 
-    /// The first container's log so far.
+    /// Its container's log so far.
     pub async fn log(&self) -> anyhow::Result<String> {
-        Ok(self.api.logs(&self.name, &kube::api::LogParams::default()).await?)
+        let of = kube::api::LogParams { container: Some(self.container.clone()), ..Default::default() };
+        Ok(self.api.logs(&self.name, &of).await?)
     }
 
     /// What a pod that watches as its first container has seen so far.

@@ -25,7 +25,8 @@ impl Cluster {
         let list = pods.list(&of_node).await?;
         let running = list.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
         let name = running.with_context(|| format!("no agent on {node}"))?.name_any();
-        Ok(serde_json::from_str(&exec(&pods, &name, &["/l7egg-node-agent", "status", "--json"]).await?)?)
+        let command = ["/l7egg-node-agent", "status", "--json"];
+        Ok(serde_json::from_str(&exec(&pods, &name, "node-agent", &command).await?)?)
     }
 
     /// Sets a variable of the agents' environment, and waits until all run with it.

@@ -23,9 +23,9 @@ struct Session {
 }
 
 impl Session {
-    async fn start(pods: &Api<Pod>, pod: &str, command: &[&str]) -> anyhow::Result<Self> {
+    async fn start(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str]) -> anyhow::Result<Self> {
         let what = format!("{} in pod {pod}", command.join(" "));
-        let attach = AttachParams::default().stdin(true);
+        let attach = AttachParams::default().stdin(true).container(container);
         let mut process =
             pods.exec(pod, command.iter().copied(), &attach).await.with_context(|| what.clone())?;
         let streams = process.stdin().zip(process.stdout());
@@ -50,8 +50,14 @@ impl Session {
 pub struct Hold(Session);
 
 impl Hold {
-    pub(super) async fn start(pods: &Api<Pod>, pod: &str, target: &str) -> anyhow::Result<Self> {
-        let mut session = Session::start(pods, pod, &[PROBE, "hold", target, "--until-line"]).await?;
+    pub(super) async fn start(
+        pods: &Api<Pod>,
+        pod: &str,
+        container: &str,
+        target: &str,
+    ) -> anyhow::Result<Self> {
+        let mut session =
+            Session::start(pods, pod, container, &[PROBE, "hold", target, "--until-line"]).await?;
         let first: serde_json::Value = session.next(PATIENCE).await?;
         if first.get("connected").is_none() {
             bail!("{}: {first}", session.what);
@@ -70,8 +76,13 @@ impl Hold {
 pub struct Watching(Session);
 
 impl Watching {
-    pub(super) async fn start(pods: &Api<Pod>, pod: &str, target: &str) -> anyhow::Result<Self> {
-        Ok(Watching(Session::start(pods, pod, &[PROBE, "watch", target, "--until-line"]).await?))
+    pub(super) async fn start(
+        pods: &Api<Pod>,
+        pod: &str,
+        container: &str,
+        target: &str,
+    ) -> anyhow::Result<Self> {
+        Ok(Watching(Session::start(pods, pod, container, &[PROBE, "watch", target, "--until-line"]).await?))
     }
 
     /// Waits until the outcome is `wanted`; the change to it may have been before the call.

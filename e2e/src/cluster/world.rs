@@ -65,7 +65,7 @@ impl World {
     pub async fn set(&self, zone: &str) -> anyhow::Result<()> {
         let zone = format!("{}\n", zone.trim_end());
         let command = [WORLD, "ctl", "load", zone.as_str()];
-        try_join_all(self.names.iter().map(|pod| exec(&self.pods, pod, &command))).await?;
+        try_join_all(self.names.iter().map(|pod| exec(&self.pods, pod, "world", &command))).await?;
         Ok(())
     }
 }

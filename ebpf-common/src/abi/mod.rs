@@ -1,8 +1,8 @@
 //! Keys and values of every map, byte for byte. All are `repr(C)` without padding, so that equal values are
 //! equal bytes; addresses are 16 bytes in network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
 //!
-//! Words used here and everywhere: a *subject* is a pod on this node; a *policy* is what its Eggs together
-//! mean, and its id is the *epoch*: whatever changes for a pod gives it a new policy id, and no id is used
+//! Words used here and everywhere: a *subject* is a pod on this node, or a container of a pod that some Egg divides
+//! (`spec.containers`); a *policy* is what its Eggs together mean, and its id is the *epoch*: whatever changes for a pod gives it a new policy id, and no id is used
 //! twice. A *port group* is one distinct list of ports, and one bit of a `u64`.
 
 mod connection;
@@ -101,6 +101,7 @@ mod pod {
     pod!(State, Matcher);
     pod!(ShapedPod, Cap, CapClock, FlowClockKey, FlowClock, ShapeCounts);
     pod!(SavedInterfaceKey, SavedInterface);
+    pod!(Container);
     pod!(QueryKey, LearnedKey, Learned, Name, NameTail, FlowKey, Flow, Connection, Event, Network, Attached);
 }
 
@@ -124,6 +125,7 @@ mod tests {
         assert_eq!(size_of::<Connection>(), 64);
         assert_eq!(size_of::<FragmentKey>(), 28);
         assert_eq!(size_of::<Network>(), 32);
+        assert_eq!(size_of::<Container>(), 72);
         assert_eq!(size_of::<Asked>(), 24);
         assert_eq!(size_of::<Event>(), 72);
         assert_eq!(size_of::<SubjectState>(), 8);

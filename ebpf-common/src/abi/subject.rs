@@ -29,6 +29,14 @@ pub const CLASSIFIED: u32 = 1 << 8;
 pub const SOCKET_BALANCER: u32 = 1 << 9;
 /// Flag of [`SubjectState`]: the pod is in the host's network, so its packets are seen behind the host's NAT.
 pub const HOST_NETWORK: u32 = 1 << 10;
+/// Flag of the [`SubjectState`] of a pod: each of its containers is a subject of its own, or free (`CONTAINERS`). The
+/// policy is of what belongs to none of them.
+pub const DIVIDED: u32 = 1 << 11;
+/// Where the flags of a divided pod have the level of its containers' cgroups, counted from the root of the tree; 0 where
+/// the agent does not see the root.
+pub const LEVEL_SHIFT: u32 = 24;
+/// Cgroups of containers are not further down than this.
+pub const LEVELS_MAX: u32 = 32;
 
 impl SubjectState {
     /// From the eight bytes as a number of this machine.
@@ -41,6 +49,18 @@ impl SubjectState {
             flags: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
         }
     }
+}
+
+/// Value of `CONTAINERS`, by the id of its cgroup: a container of a divided pod.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The subject that it is, or 0 if no Egg is for it: it is free then.
+    pub subject: u32,
+    /// Its pod.
+    pub pod: u32,
+    /// Its name in the pod's spec, zero behind it: user space's own.
+    pub name: [u8; 64],
 }
 
 /// Interfaces of one pod that are told apart; packets by others open nothing and teach nothing.

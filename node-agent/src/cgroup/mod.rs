@@ -1,14 +1,16 @@
 //! Where the pods' cgroups are.
 
+mod containers;
 mod path;
 mod scan;
 mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+pub use containers::Container;
 pub use path::{Place, classify};
 pub use scan::scan;
-pub use watch::{CgroupEvent, CgroupWatch};
+pub use watch::{CgroupEvent, CgroupWatch, Follower};
 
 /// The cgroup of one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,19 +27,54 @@ pub struct PodCgroups {
     /// By uid of the pod. The kubelet can leave empty directories of ended pods behind: a cgroup is no proof of
     /// a live pod. Static pods appear under the hash of their configuration, not their API uid.
     pub pods: BTreeMap<String, PodCgroup>,
+    /// The cgroups below those of pods that are divided, by uid of the pod and by id: see [`PodCgroups::look_into`].
+    pub containers: BTreeMap<String, BTreeMap<u64, Container>>,
     /// Whether these are all: the kubelet's directory was found and all of it could be read.
     pub complete: bool,
 }
 
 impl PodCgroups {
+    /// Looks at the containers of these pods only, and forgets others. `known` says the names that were found out before, by uid and
+    /// id. True if something is new.
+    pub fn look_into<'a>(
+        &mut self,
+        uids: impl Iterator<Item = &'a str>,
+        known: impl Fn(&str, u64) -> Option<String>,
+    ) -> bool {
+        let mut before = std::mem::take(&mut self.containers);
+        let mut changed = false;
+        for uid in uids {
+            let Some(pod) = self.pods.get(uid) else { continue };
+            let mut containers = before.remove(uid).unwrap_or_default();
+            changed |= containers::look(&pod.path, uid, |id| known(uid, id), &mut containers);
+            self.containers.insert(uid.to_owned(), containers);
+        }
+        changed || !before.is_empty()
+    }
+
+    /// The containers of a pod that is looked into.
+    #[must_use]
+    pub fn containers_of(&self, uid: &str) -> &BTreeMap<u64, Container> {
+        static NONE: BTreeMap<u64, Container> = BTreeMap::new();
+        self.containers.get(uid).unwrap_or(&NONE)
+    }
+
+    /// Whether some container is in the making, so that its name is to be found out soon.
+    #[must_use]
+    pub fn awaits_names(&self) -> bool {
+        self.containers.values().flat_map(BTreeMap::values).any(Container::is_young)
+    }
+
     /// Takes in what the watch says. True if that changes anything.
     pub fn apply(&mut self, event: CgroupEvent) -> bool {
         match event {
             CgroupEvent::Scanned(found) => {
+                let containers = std::mem::take(&mut self.containers);
                 let changed = *self != found;
-                *self = found;
+                *self = PodCgroups { containers, ..found };
                 changed
             }
+            CgroupEvent::Changed => true,
             CgroupEvent::Appeared { uid, cgroup } => {
                 self.pods.insert(uid, cgroup.clone()).as_ref() != Some(&cgroup)
             }

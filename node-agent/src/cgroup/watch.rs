@@ -3,11 +3,12 @@
 use std::{
     collections::HashMap,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -37,6 +38,8 @@ pub enum CgroupEvent {
         /// Which.
         path: PathBuf,
     },
+    /// Something came or went in a pod that is followed.
+    Changed,
     /// The whole tree was read again.
     Scanned(PodCgroups),
 }
@@ -47,7 +50,7 @@ pub enum CgroupEvent {
 pub struct CgroupWatch {
     roots: Vec<PathBuf>,
     inotify: Inotify,
-    directories: HashMap<WatchDescriptor, PathBuf>,
+    directories: Directories,
     rescan_every: Duration,
     rescan_at: Instant,
     buffer: Vec<u8>,
@@ -62,7 +65,7 @@ impl CgroupWatch {
         Ok(CgroupWatch {
             roots,
             inotify: Inotify::init()?,
-            directories: HashMap::new(),
+            directories: Directories::default(),
             rescan_every,
             rescan_at: Instant::now(),
             buffer: vec![0; BUFFER],
@@ -84,6 +87,12 @@ impl CgroupWatch {
                 return Ok(events);
             }
         }
+    }
+
+    /// What has pods followed.
+    #[must_use]
+    pub fn follower(&mut self) -> Follower {
+        Follower { watches: self.inotify.watches(), directories: self.directories.clone() }
     }
 
     fn readable(&self, timeout: Duration) -> io::Result<bool> {
@@ -112,7 +121,7 @@ impl CgroupWatch {
         for directory in directories {
             let mask = WatchMask::CREATE | WatchMask::DELETE | WatchMask::ONLYDIR;
             match self.inotify.watches().add(directory, mask) {
-                Ok(descriptor) => new |= self.directories.insert(descriptor, directory.clone()).is_none(),
+                Ok(descriptor) => new |= self.directories.insert(descriptor, directory).is_none(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => tracing::warn!(
                     directory = %directory.display(), %error,
@@ -125,14 +134,15 @@ impl CgroupWatch {
 
     fn read(&mut self) -> io::Result<Vec<CgroupEvent>> {
         let mut changed = Vec::new();
+        let directories = self.directories.clone();
         match self.inotify.read_events(&mut self.buffer) {
             Ok(events) => {
                 for event in events {
                     if event.mask.contains(EventMask::Q_OVERFLOW) {
                         self.rescan_at = Instant::now();
                     } else if event.mask.contains(EventMask::IGNORED) {
-                        self.directories.remove(&event.wd);
-                    } else if let (Some(parent), Some(name)) = (self.directories.get(&event.wd), event.name) {
+                        directories.remove(&event.wd);
+                    } else if let (Some(parent), Some(name)) = (directories.get(&event.wd), event.name) {
                         changed.push((event.mask, parent.join(name)));
                     }
                 }
@@ -144,6 +154,9 @@ impl CgroupWatch {
     }
 
     fn event(&mut self, mask: EventMask, path: PathBuf) -> Vec<CgroupEvent> {
+        if path.parent().is_some_and(|parent| matches!(classify(parent), Place::Pod { .. })) {
+            return vec![CgroupEvent::Changed];
+        }
         if mask.contains(EventMask::DELETE) {
             return vec![CgroupEvent::Vanished { path }];
         }
@@ -162,12 +175,63 @@ impl CgroupWatch {
     }
 }
 
+/// Has the watch tell of what comes and goes in pods, too.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    watches: Watches,
+    directories: Directories,
+}
+
+impl Follower {
+    /// Follows a pod until its cgroup ends. May be repeated.
+    pub fn follow(&mut self, pod: &Path) {
+        let mask = WatchMask::CREATE | WatchMask::DELETE | WatchMask::ONLYDIR;
+        let watches = &mut self.watches;
+        // Added under the lock, so that its first event finds it.
+        let added = self.directories.with(|directories| {
+            if directories.values().any(|known| known == pod) {
+                return Ok(());
+            }
+            watches.add(pod, mask).map(|descriptor| {
+                directories.insert(descriptor, pod.to_owned());
+            })
+        });
+        match added {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(
+                directory = %pod.display(), %error,
+                "cannot watch this directory: new containers of the pod are found with a delay of a second; raise fs.inotify.max_user_watches"
+            ),
+        }
+    }
+}
+
+/// What is watched, from two threads.
+#[derive(Clone, Debug, Default)]
+struct Directories(Arc<Mutex<HashMap<WatchDescriptor, PathBuf>>>);
+
+impl Directories {
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<WatchDescriptor, PathBuf>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn insert(&self, descriptor: WatchDescriptor, directory: &Path) -> Option<PathBuf> {
+        self.with(|directories| directories.insert(descriptor, directory.to_owned()))
+    }
+
+    fn remove(&self, descriptor: &WatchDescriptor) {
+        self.with(|directories| directories.remove(descriptor));
+    }
+
+    fn get(&self, descriptor: &WatchDescriptor) -> Option<PathBuf> {
+        self.with(|directories| directories.get(descriptor).cloned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs::{create_dir, create_dir_all, remove_dir},
-        path::Path,
-    };
+    use std::fs::{create_dir, create_dir_all, remove_dir};
 
     use super::*;
 
@@ -200,6 +264,25 @@ mod tests {
         remove_dir(&pod).unwrap();
         assert!(watch.wait().unwrap().into_iter().any(|event| cgroups.apply(event)));
         assert!(cgroups.pods.is_empty());
+    }
+
+    #[test]
+    fn containers_of_followed_pods_come_and_go_within_milliseconds() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = root.path().join(format!("kubepods/burstable/pod{UID}"));
+        create_dir_all(&pod).unwrap();
+        let (mut watch, _) = started(root.path(), Duration::from_secs(3600));
+        let mut follower = watch.follower();
+        follower.follow(&pod);
+        follower.follow(&pod);
+        let start = Instant::now();
+        create_dir(pod.join("container")).unwrap();
+        assert_eq!(watch.wait().unwrap(), [CgroupEvent::Changed]);
+        remove_dir(pod.join("container")).unwrap();
+        assert_eq!(watch.wait().unwrap(), [CgroupEvent::Changed]);
+        remove_dir(&pod).unwrap();
+        assert!(watch.wait().unwrap().contains(&CgroupEvent::Vanished { path: pod }));
+        assert!(start.elapsed() < Duration::from_secs(1));
     }
 
     #[test]

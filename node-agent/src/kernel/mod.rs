@@ -9,6 +9,7 @@
 //! ```
 
 mod collect;
+mod containers;
 mod error;
 mod events;
 mod matchers;
@@ -34,6 +35,7 @@ use l7egg_ebpf_common::abi::{
 use l7egg_ebpf_common::name::hash_key;
 use l7egg_policy::CompiledPolicy;
 
+use self::containers::Containers;
 use self::error::kernel;
 use self::network::Networks;
 use self::pods::Pod;
@@ -44,8 +46,8 @@ use self::shaping::Shaping;
 use self::versions::Older;
 use crate::clock::boot_ns;
 use crate::datapath::{
-    Counters, Cover, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource, Settled,
-    ShapedCounts, ShapedPod,
+    ContainerPolicy, Counters, Cover, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource,
+    Settled, ShapedCounts, ShapedPod,
 };
 use crate::shaping::Cap;
 
@@ -65,6 +67,7 @@ pub struct Kernel {
     networks: Networks,
     /// Uids of pods in the host's network.
     host_network: BTreeSet<String>,
+    containers: Containers,
     /// Policy id in force, by subject.
     in_force: BTreeMap<u32, u32>,
     /// Subjects whose connections from before the programs were attached are known.
@@ -96,6 +99,11 @@ impl Kernel {
                 classified.insert(pod.subject);
             }
         }
+        let containers = Containers::open(&mut maps, &in_force, &mut classified)?;
+        for subject in containers.subjects() {
+            let state = maps.subjects.get(&subject, 0).map_err(kernel("reading map SUBJECTS"))?;
+            in_force.insert(subject, state.policy);
+        }
         // What was installed and not used, or written in part, when the last agent ended.
         let used: BTreeSet<u32> = in_force.values().copied().collect();
         policies.retain(&mut maps, &used)?;
@@ -115,6 +123,7 @@ impl Kernel {
             pods,
             networks,
             host_network: BTreeSet::new(),
+            containers,
             in_force,
             classified,
             released: BTreeSet::new(),
@@ -176,7 +185,10 @@ impl Kernel {
         };
         // Before the programs are attached, so that they never run without it.
         let paths = self.paths(uid, cgroup)?;
+        self.gather(subject, containers::Pass::Before)?;
         self.switch(subject, id, enforcement, paths)?;
+        self.gather(subject, containers::Pass::After)?;
+        self.unite(subject)?;
         // Before as well, so that what the pod has learned is never missing; afterwards for what came in between.
         self.older.take_over(uid, cgroup, subject, &mut self.maps);
         let pins = self.pins(uid);
@@ -201,6 +213,42 @@ impl Kernel {
                 Err(error)
             }
         }
+    }
+
+    /// Looks at the connections of a subject, whose cgroup and whose pod's are given.
+    fn settle_subject(
+        &mut self,
+        subject: u32,
+        pod: u32,
+        [cgroup, pod_cgroup]: [&Path; 2],
+        policy: &CompiledPolicy,
+    ) -> Result<Settled, DatapathError> {
+        let policy_id = self.in_force.get(&subject).copied().unwrap_or(0);
+        if self.policies.digest(policy_id) != Some(policy.digest) {
+            return Ok(Settled::default());
+        }
+        let is_first = !self.classified.contains(&subject);
+        let what = || kernel(format!("the state of subject {subject} of {}", cgroup.display()));
+        let state = self.maps.subjects.get(&subject, 0).map_err(what())?;
+        let is_balanced = state.flags & SOCKET_BALANCER != 0;
+        let looked_at = settle::Subject {
+            id: subject,
+            pod,
+            cgroup,
+            pod_cgroup,
+            policy,
+            policy_id,
+            is_first,
+            is_balanced,
+        };
+        let connections = self.directory.join("maps/CONNECTIONS");
+        let settled = settle::settle(&mut self.maps, &connections, &looked_at)?;
+        if is_first {
+            let state = SubjectState { flags: state.flags | CLASSIFIED, ..state };
+            self.maps.set_state(subject, state).map_err(what())?;
+            self.classified.insert(subject);
+        }
+        Ok(settled)
     }
 
     fn free_subject(&mut self) -> Result<u32, DatapathError> {
@@ -255,6 +303,7 @@ impl Datapath for Kernel {
                 policy: digest.unwrap_or_default(),
                 held: pod.complete && policy == HELD,
                 subject: pod.subject,
+                containers: self.enforced_containers(pod.subject),
             }
         });
         Ok(enforced.collect())
@@ -278,6 +327,16 @@ impl Datapath for Kernel {
         self.networks.is_host(cgroup)
     }
 
+    fn divide(
+        &mut self,
+        uid: &str,
+        cgroup: &Path,
+        rest: &CompiledPolicy,
+        containers: &[ContainerPolicy],
+    ) -> Result<(), DatapathError> {
+        self.divide_pod(uid, cgroup, rest, containers)
+    }
+
     fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
         // A pod that was moved has nothing there any more.
         if self.older.pods().any(|uid| is_wanted(&uid)) { Ok(()) } else { self.older.retire() }
@@ -297,6 +356,7 @@ impl Datapath for Kernel {
         self.host_network.remove(uid);
         // Detached first: a program without a policy drops.
         pods::remove_pins(&self.pins(uid));
+        self.unite(pod.subject)?;
         self.maps
             .set_state(pod.subject, SubjectState::default())
             .map_err(kernel(format!("clearing subject {} of pod {uid}", pod.subject)))?;
@@ -313,24 +373,23 @@ impl Datapath for Kernel {
         policy: &CompiledPolicy,
     ) -> Result<Settled, DatapathError> {
         let Some(pod) = self.pods.get(uid) else { return Ok(Settled::default()) };
-        let subject = pod.subject;
-        let policy_id = self.in_force.get(&subject).copied().unwrap_or(0);
-        if self.policies.digest(policy_id) != Some(policy.digest) {
+        self.settle_subject(pod.subject, pod.subject, [cgroup, cgroup], policy)
+    }
+
+    fn settle_container(
+        &mut self,
+        uid: &str,
+        pod: &Path,
+        container: &Path,
+        policy: &CompiledPolicy,
+    ) -> Result<Settled, DatapathError> {
+        let Some(pod_subject) = self.pods.get(uid).map(|pod| pod.subject) else {
             return Ok(Settled::default());
+        };
+        match self.containers.at(container, pod_subject) {
+            Some(subject) => self.settle_subject(subject, pod_subject, [container, pod], policy),
+            None => Ok(Settled::default()),
         }
-        let is_first = !self.classified.contains(&subject);
-        let what = || kernel(format!("the state of subject {subject} of pod {uid}"));
-        let state = self.maps.subjects.get(&subject, 0).map_err(what())?;
-        let is_balanced = state.flags & SOCKET_BALANCER != 0;
-        let looked_at = settle::Subject { id: subject, cgroup, policy, policy_id, is_first, is_balanced };
-        let connections = self.directory.join("maps/CONNECTIONS");
-        let settled = settle::settle(&mut self.maps, &connections, &looked_at)?;
-        if is_first {
-            let state = SubjectState { flags: state.flags | CLASSIFIED, ..state };
-            self.maps.set_state(subject, state).map_err(what())?;
-            self.classified.insert(subject);
-        }
-        Ok(settled)
     }
 
     fn shaped(&self) -> Vec<ShapedPod> {

@@ -8,8 +8,8 @@ use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, RingBuf
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
-    AddressKey, Attached, CidrData, Config, Connection, Flow, FlowKey, Learned, LearnedKey, Masks, NameMasks,
-    NameVerdictKey, Network, PatternKey, PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU,
+    AddressKey, Attached, CidrData, Config, Connection, Container, Flow, FlowKey, Learned, LearnedKey, Masks,
+    NameMasks, NameVerdictKey, Network, PatternKey, PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU,
     SubjectState,
 };
 
@@ -57,7 +57,8 @@ impl Hook {
 pub const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 29] = [
+const PINNED: [&str; 30] = [
+    "CONTAINERS",
     "CONFIG",
     "SUBJECT",
     "SUBJECTS",
@@ -97,6 +98,7 @@ pub struct Maps {
     pub config: Array<MapData, Config>,
     pub generation: Array<MapData, u64>,
     pub subjects: Array<MapData, SubjectState>,
+    pub containers: HashMap<MapData, u64, Container>,
     pub policies: HashMap<MapData, u32, [u8; 32]>,
     pub settings: HashMap<MapData, u32, PolicySettings>,
     pub patterns: HashMap<MapData, PatternKey, NameMasks>,
@@ -288,6 +290,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         config: take!("CONFIG"),
         generation: take!("GENERATION"),
         subjects: take!("SUBJECTS"),
+        containers: take!("CONTAINERS"),
         policies: take!("POLICIES"),
         settings: take!("SETTINGS"),
         patterns: take!("PATTERNS"),

@@ -21,12 +21,16 @@ use crate::netns::{self, Netns, PodNetwork};
 use crate::sockets::sock_diag::{Found, SockDiag, states};
 use crate::sockets::{Fate, View, fate};
 
-/// A pod, and what is in force for it.
+/// A pod or a container, and what is in force for it.
 pub struct Subject<'a> {
     /// Its id.
     pub id: u32,
+    /// The pod's; the same, unless it is a container.
+    pub pod: u32,
     /// Directory of its cgroup.
     pub cgroup: &'a Path,
+    /// Directory of the pod's.
+    pub pod_cgroup: &'a Path,
     /// The policy in force.
     pub policy: &'a CompiledPolicy,
     /// Id of the policy.
@@ -54,8 +58,8 @@ struct Sockets {
 /// `connections` is where the map `CONNECTIONS` is pinned.
 pub fn settle(maps: &mut Maps, connections: &Path, subject: &Subject<'_>) -> Result<Settled, DatapathError> {
     let host = Netns::current().map_err(kernel("finding the agent's network namespace"))?;
-    let what = || format!("looking for the network namespace of {}", subject.cgroup.display());
-    let netns = match netns::find(subject.cgroup, &host).map_err(kernel(what()))? {
+    let what = || format!("looking for the network namespace of {}", subject.pod_cgroup.display());
+    let netns = match netns::find(subject.pod_cgroup, &host).map_err(kernel(what()))? {
         // No process: no sockets.
         None => return Ok(Settled::default()),
         Some(PodNetwork::Host) => host,
@@ -132,7 +136,7 @@ fn inherit(maps: &mut Maps, subject: &Subject<'_>, found: &Found, direction: Dir
         local_port: found.local.port(),
         policy: 0,
         direction: direction as u32,
-        subject: subject.id,
+        subject: subject.pod,
         ..Connection::default()
     };
     maps.inherited.insert(found.cookie, connection, 0).is_ok()

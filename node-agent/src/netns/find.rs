@@ -28,11 +28,7 @@ pub enum PodNetwork {
 /// # Errors
 /// The cgroup or the process' namespace cannot be read. Processes that end meanwhile are no error.
 pub fn find(cgroup: &Path, host: &Netns) -> Result<Option<PodNetwork>, NetnsError> {
-    let mut pids = Vec::new();
-    processes(cgroup, MAX_DEPTH, &mut pids)?;
-    let mut by_age: Vec<(u64, u32)> = pids.into_iter().filter_map(|pid| Some((started(pid)?, pid))).collect();
-    by_age.sort_unstable();
-    for (_, pid) in by_age {
+    for pid in by_age(cgroup)? {
         match Netns::open(&PathBuf::from(format!("/proc/{pid}/ns/net"))) {
             Ok(netns) if netns.id() == host.id() => return Ok(Some(PodNetwork::Host)),
             Ok(netns) => return Ok(Some(PodNetwork::Own(netns))),
@@ -55,6 +51,21 @@ pub fn all_of_processes() -> Result<BTreeMap<u64, Netns>, NetnsError> {
         entries.flatten().filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok());
     let open = processes.filter_map(|entry| Netns::open(&entry.path().join("ns/net")).ok());
     Ok(open.map(|netns| (netns.id(), netns)).collect())
+}
+
+/// The oldest process in a cgroup or below it, if there is one.
+#[must_use]
+pub fn oldest_process(cgroup: &Path) -> Option<u32> {
+    by_age(cgroup).ok()?.first().copied()
+}
+
+/// Process ids in the cgroup and below it, the oldest first.
+fn by_age(cgroup: &Path) -> Result<Vec<u32>, NetnsError> {
+    let mut pids = Vec::new();
+    processes(cgroup, MAX_DEPTH, &mut pids)?;
+    let mut by_age: Vec<(u64, u32)> = pids.into_iter().filter_map(|pid| Some((started(pid)?, pid))).collect();
+    by_age.sort_unstable();
+    Ok(by_age.into_iter().map(|(_, pid)| pid).collect())
 }
 
 /// Process ids in the cgroup and below it.

@@ -16,9 +16,9 @@ use self::timeline::Timeline;
 use crate::{
     assignment::{AssignmentKey, egg_name},
     causes::causes,
-    cgroup::{CgroupEvent, PodCgroup, PodCgroups},
-    datapath::{Cover, Datapath, DatapathError, EnforcedPod, Settled, ShapedCounts},
-    desired::{Desired, DesiredPod, Failure, desired},
+    cgroup::{CgroupEvent, Follower, PodCgroup, PodCgroups},
+    datapath::{ContainerPolicy, Cover, Datapath, DatapathError, EnforcedPod, Settled, ShapedCounts},
+    desired::{Desired, Failure, desired},
     explain::Explainer,
     hold::{HeldPod, HoldSettings, Holds, View},
     inventory::Inventory,
@@ -36,6 +36,9 @@ use crate::{
 
 /// A pass is made at least this often: it repeats what failed.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a container that is being made is looked at, until it is known which one it is. Between the moment at which a runtime
+/// has mounted everything and the start of the program lie tens of milliseconds.
+const NAMING: Duration = Duration::from_millis(3);
 /// How often the datapath removes what nothing uses.
 const COLLECT_EVERY: Duration = Duration::from_secs(10);
 
@@ -76,6 +79,7 @@ pub struct Reconciler<D> {
     holds: Holds,
     /// The pods to be held, as the last pass found.
     held: BTreeMap<String, HeldPod>,
+    follower: Option<Follower>,
     policies: PolicyCache,
     desired: Desired,
     failures: BTreeMap<String, Failure>,
@@ -122,6 +126,7 @@ impl<D: Datapath> Reconciler<D> {
             selected: Selected::default(),
             holds,
             held: BTreeMap::new(),
+            follower: None,
             policies: PolicyCache::default(),
             desired: Desired::default(),
             failures: BTreeMap::new(),
@@ -137,17 +142,33 @@ impl<D: Datapath> Reconciler<D> {
         }
     }
 
+    /// Is told at once of what comes and goes in divided pods; without it, once a second.
+    #[must_use]
+    pub fn with_follower(self, follower: Follower) -> Self {
+        Reconciler { follower: Some(follower), ..self }
+    }
+
     /// The loop. Ends when told to, or when nobody is left to tell.
     pub fn run(mut self, inputs: &mpsc::Receiver<Input>, outcome: &watch::Sender<Arc<Outcome>>) {
         let mut collect_at = Instant::now() + COLLECT_EVERY;
+        let mut tick_at = Instant::now() + TICK;
         loop {
             let mut stop = false;
-            let patience = if self.has_unsettled() { Duration::ZERO } else { TICK };
+            let naming = self.cgroups.awaits_names();
+            let patience = match self.has_unsettled() {
+                true => Duration::ZERO,
+                false if naming && Instant::now() + NAMING < tick_at => NAMING,
+                false => tick_at.saturating_duration_since(Instant::now()),
+            };
             match inputs.recv_timeout(patience) {
                 Ok(first) => {
                     for input in std::iter::once(first).chain(inputs.try_iter()) {
                         stop |= self.take(input);
                     }
+                }
+                // Only a look, as long as it shows nothing new.
+                Err(mpsc::RecvTimeoutError::Timeout) if patience == NAMING && !self.look_into_pods() => {
+                    continue;
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => stop = true,
@@ -155,6 +176,7 @@ impl<D: Datapath> Reconciler<D> {
             if stop {
                 return;
             }
+            tick_at = Instant::now() + TICK;
             if let Some(new) = self.pass() {
                 outcome.send_if_modified(|old| {
                     let changed = **old != new;
@@ -183,7 +205,7 @@ impl<D: Datapath> Reconciler<D> {
                         self.holds.appeared(uid, cgroup.id, Instant::now());
                     }
                     CgroupEvent::Scanned(cgroups) => self.holds.scanned(cgroups, Instant::now()),
-                    CgroupEvent::Vanished { .. } => {}
+                    CgroupEvent::Vanished { .. } | CgroupEvent::Changed => {}
                 }
                 self.cgroups.apply(event);
             }
@@ -216,6 +238,7 @@ impl<D: Datapath> Reconciler<D> {
     /// be asked.
     pub fn pass(&mut self) -> Option<Outcome> {
         let enforced = self.enforced()?;
+        self.look_into_pods();
         self.decide_holds(&enforced);
         let operations = plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups);
         let enforced = if operations.is_empty() {
@@ -298,6 +321,34 @@ impl<D: Datapath> Reconciler<D> {
         self.told_unreadable = unreadable;
     }
 
+    /// Sees which containers divided pods have. True if that is news.
+    fn look_into_pods(&mut self) -> bool {
+        let divided: Vec<&str> = self
+            .desired
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.division.is_some())
+            .map(|(uid, _)| uid.as_str())
+            .collect();
+        if divided.is_empty() && self.cgroups.containers.is_empty() {
+            return false;
+        }
+        if let Some(follower) = &mut self.follower {
+            // First, so that nothing comes in between.
+            let paths = divided.iter().filter_map(|uid| self.cgroups.pods.get(*uid));
+            paths.for_each(|cgroup| follower.follow(&cgroup.path));
+        }
+        // What an agent has found out once is believed: a container can mount what it likes later.
+        let mut known = BTreeMap::new();
+        for pod in self.datapath.enforced().into_iter().flatten() {
+            for (cgroup, container) in pod.containers.into_iter().flatten() {
+                known.insert((pod.uid.clone(), cgroup), container.name);
+            }
+        }
+        self.cgroups
+            .look_into(divided.into_iter(), |uid, cgroup| known.get(&(uid.to_owned(), cgroup)).cloned())
+    }
+
     fn enforced(&mut self) -> Option<Vec<EnforcedPod>> {
         match self.datapath.enforced() {
             Ok(enforced) => {
@@ -321,13 +372,20 @@ impl<D: Datapath> Reconciler<D> {
         let start = Instant::now();
         match operation {
             Operation::Hold { uid, cgroup } => self.hold(uid, cgroup),
-            Operation::Enforce { uid, cgroup, policy, first } => {
-                match self.datapath.enforce(uid, &cgroup.path, policy) {
+            Operation::Enforce { uid, cgroup, policy, containers, first } => {
+                let done = match containers {
+                    None => self.datapath.enforce(uid, &cgroup.path, policy),
+                    Some(containers) => self.datapath.divide(uid, &cgroup.path, policy, containers),
+                };
+                match done {
                     Ok(()) => {
                         self.failures.remove(uid);
                         self.metrics.enforced(start.elapsed());
                         self.unsettled.insert(uid.clone());
-                        self.tell_enforced(uid, &short(&policy.digest), *first);
+                        match containers {
+                            Some(containers) if !first => self.tell_divided(uid, containers),
+                            _ => self.tell_enforced(uid, &short(&policy.digest), *first),
+                        }
                     }
                     Err(error) => {
                         // Denied is what is new.
@@ -419,12 +477,23 @@ impl<D: Datapath> Reconciler<D> {
     pub fn settle_one(&mut self) {
         let Some(uid) = self.next_unsettled().cloned() else { return };
         self.unsettled.remove(&uid);
-        let (Some(cgroup), Some(policy)) =
-            (self.cgroups.pods.get(&uid), self.desired.pods.get(&uid).and_then(DesiredPod::in_force_policy))
-        else {
+        let (Some(cgroup), Some(pod)) = (self.cgroups.pods.get(&uid), self.desired.pods.get(&uid)) else {
             return;
         };
-        match self.datapath.settle(&uid, &cgroup.path, &Arc::clone(policy)) {
+        let settled = match (&pod.division, pod.in_force_policy()) {
+            (Some(division), _) => {
+                let containers = self.cgroups.containers_of(&uid).values().filter_map(|container| {
+                    Some((&container.path, division.policy_of(container.name.as_ref()?)?))
+                });
+                let datapath = &mut self.datapath;
+                containers
+                    .map(|(path, policy)| datapath.settle_container(&uid, &cgroup.path, path, policy))
+                    .try_fold(Settled::default(), |sum, one| one.map(|one| sum + one))
+            }
+            (None, Some(policy)) => self.datapath.settle(&uid, &cgroup.path, policy),
+            (None, None) => return,
+        };
+        match settled {
             Ok(settled) => self.tell_settled(&uid, settled),
             Err(error) => {
                 self.metrics.failed();
@@ -508,6 +577,18 @@ impl<D: Datapath> Reconciler<D> {
                 "pod is in the node's network: what its sockets send is judged; frames that it writes straight to an interface (CAP_NET_RAW) are the node's"
             );
         }
+    }
+
+    fn tell_divided(&self, uid: &str, containers: &[ContainerPolicy]) {
+        let (pod, eggs) = self.name(uid);
+        let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+        tracing::info!(
+            pod,
+            uid,
+            eggs,
+            containers = names.join(", "),
+            "policies of the pod's containers are in force"
+        );
     }
 
     fn tell_enforced(&mut self, uid: &str, policy: &str, first: bool) {
@@ -614,8 +695,17 @@ impl<D: Datapath> Reconciler<D> {
 }
 
 fn explainers(desired: &Desired, enforced: &BTreeMap<String, EnforcedPod>) -> BTreeMap<u32, Arc<Explainer>> {
-    let known = enforced.values().filter_map(|now| Some((now.subject, desired.pods.get(&now.uid)?)));
-    known.map(|(subject, pod)| (subject, Arc::clone(&pod.explainer))).collect()
+    let mut explainers = BTreeMap::new();
+    for now in enforced.values() {
+        let Some(pod) = desired.pods.get(&now.uid) else { continue };
+        explainers.insert(now.subject, Arc::clone(&pod.explainer));
+        for container in now.containers.iter().flat_map(BTreeMap::values).filter(|it| it.subject != 0) {
+            let of_container =
+                Explainer { container: Some(container.name.clone()), ..(*pod.explainer).clone() };
+            explainers.insert(container.subject, Arc::new(of_container));
+        }
+    }
+    explainers
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use l7egg_policy::CompiledPolicy;
 use crate::{
     cgroup::PodCgroups,
     datapath::{
-        Counters, Datapath, DatapathError, EnforcedPod, EventSource, Settled, ShapedCounts, ShapedPod,
+        ContainerPolicy, Counters, Datapath, DatapathError, EnforcedContainer, EnforcedPod, EventSource,
+        Settled, ShapedCounts, ShapedPod, Wanted,
     },
     shaping::Cap,
     testing::enforced_pod,
@@ -84,6 +85,46 @@ impl Datapath for FakeDatapath {
 
     fn is_on_host_network(&self, cgroup: &Path) -> bool {
         self.on_host_network.contains(cgroup)
+    }
+
+    fn divide(
+        &mut self,
+        uid: &str,
+        cgroup: &Path,
+        rest: &CompiledPolicy,
+        containers: &[ContainerPolicy],
+    ) -> Result<(), DatapathError> {
+        let before = self.pods.get(uid).and_then(|pod| pod.containers.clone()).unwrap_or_default();
+        self.enforce(uid, cgroup, rest)?;
+        self.calls.pop();
+        let one = |(subject, container): (u32, &ContainerPolicy)| {
+            let policy = match &container.wanted {
+                Wanted::AsBefore => before.get(&container.cgroup).and_then(|before| before.policy),
+                Wanted::Free => None,
+                Wanted::Policy(policy) => Some(policy.digest),
+            };
+            (container.cgroup, EnforcedContainer { name: container.name.clone(), subject, policy })
+        };
+        let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+        self.calls.push(format!("divide {uid}: {}", names.join(" ")));
+        let containers = (2..).zip(containers).map(one).collect();
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.containers = Some(containers);
+        }
+        Ok(())
+    }
+
+    fn settle_container(
+        &mut self,
+        uid: &str,
+        _pod: &Path,
+        _container: &Path,
+        policy: &CompiledPolicy,
+    ) -> Result<Settled, DatapathError> {
+        let containers = self.pods.get(uid).and_then(|pod| pod.containers.as_ref());
+        let in_force = containers.is_some_and(|it| it.values().any(|it| it.policy == Some(policy.digest)));
+        self.settled.push((uid.to_owned(), in_force));
+        Ok(Settled::default())
     }
 
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {

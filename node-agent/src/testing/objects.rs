@@ -56,6 +56,11 @@ impl AssignmentBuilder {
         )
     }
 
+    /// Another pod, with these containers.
+    pub fn pod_with(self, uid: &str, containers: &[&str]) -> Self {
+        self.push("pods", json!({"namespace": "shop", "name": uid, "uid": uid, "containers": containers}))
+    }
+
     /// Another pod that asks a server of its own.
     pub fn pod_asking(self, uid: &str, server: &str) -> Self {
         let dns = json!({"policy": "None", "nameservers": [server]});
@@ -70,6 +75,12 @@ impl AssignmentBuilder {
     /// Another pod in its node's network.
     pub fn host_network_pod(self, uid: &str) -> Self {
         self.push("pods", json!({"namespace": "shop", "name": uid, "uid": uid, "hostNetwork": true}))
+    }
+
+    /// For these containers.
+    pub fn containers(mut self, names: &[&str]) -> Self {
+        self.0["spec"]["policy"]["containers"] = json!(names);
+        self
     }
 
     /// Denies nothing.
@@ -158,10 +169,10 @@ pub fn cgroups_of(uids: &[&str]) -> PodCgroups {
         let id = uid.bytes().fold(5381, |id: u64, byte| id.wrapping_mul(33) ^ u64::from(byte));
         ((*uid).to_owned(), PodCgroup { path: PathBuf::from(format!("/kubepods/pod{uid}")), id })
     };
-    PodCgroups { pods: uids.iter().map(one).collect(), complete: true }
+    PodCgroups { pods: uids.iter().map(one).collect(), complete: true, ..PodCgroups::default() }
 }
 
 /// A pod that something is in force for.
 pub fn enforced_pod(uid: &str, cgroup_id: u64, policy: Digest) -> EnforcedPod {
-    EnforcedPod { uid: uid.to_owned(), cgroup_id, policy, held: false, subject: 1 }
+    EnforcedPod { uid: uid.to_owned(), cgroup_id, policy, held: false, subject: 1, containers: None }
 }

@@ -1,4 +1,4 @@
-//! Two pods, one that is enforced and one that is not, and the referee between them and the world.
+//! Three pods, one that is enforced, one in which a container is, and one that is free; and the referee between them and the world.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -51,36 +51,34 @@ pub enum Attempt {
     },
 }
 
+/// The container in which attackers are, and one beside it that is free.
+const CONTAINER: &str = "app";
+const BESIDE: &str = "free";
+
 /// The pods and who listens to them.
 pub struct Arena {
-    enforced: Setup,
-    enforced_world: Recorder,
+    enforced: [Enforced; 2],
     open: Pod,
     open_world: Recorder,
     number: u16,
 }
 
 impl Arena {
-    /// Starts both.
+    /// Starts all.
     pub fn new() -> Self {
-        let enforced = Setup::with_link(Link::ByNode);
+        let enforced = [false, true].map(Enforced::new);
         let open = Pod::with_link(Link::ByNode);
-        for pod in [&enforced.pod, &open] {
-            pod.set_names(NAMES);
-            // As container runtimes set it: everybody may ping.
-            pod.sysctl("net.ipv4.ping_group_range=0 2147483647");
-        }
-        let enforced_world = Recorder::new(&enforced.pod.world_netns());
+        prepare(&open);
         let open_world = Recorder::new(&open.world_netns());
-        Self { enforced, enforced_world, open, open_world, number: 0 }
+        Self { enforced, open, open_world, number: 0 }
     }
 
-    /// Tries a way out, without a policy and with one.
+    /// Tries a way out, without a policy and with one, of the pod and of a container of it.
     pub fn try_way(&mut self, way: &Way) -> Attempt {
         self.number += 1;
         let target = Target::number(self.number);
         self.open_world.clear();
-        let mut attacker = Attacker::start(way, &self.open, &target);
+        let mut attacker = Attacker::start(way, &self.open, self.open.cgroup(), &target);
         if way.stage != Stage::Enforced && attacker.wait_until_ready() {
             self.open_world.clear();
             attacker.go_on();
@@ -91,34 +89,67 @@ impl Arena {
             return Attempt::NoWay { said };
         }
 
-        let said = self.attack(way, &target);
-        std::thread::sleep(IN_FLIGHT);
-        let evidence = evidence(&self.enforced_world.frames(), &target, way.helped);
-        if evidence.is_empty() { Attempt::Held } else { Attempt::Escaped { evidence, said } }
+        for enforced in &mut self.enforced {
+            let said = enforced.attack(way, &target);
+            std::thread::sleep(IN_FLIGHT);
+            let mut evidence = evidence(&enforced.world.frames(), &target, way.helped);
+            if !evidence.is_empty() {
+                if enforced.is_divided {
+                    evidence.push("(out of a container with a policy of its own)".into());
+                }
+                return Attempt::Escaped { evidence, said };
+            }
+        }
+        Attempt::Held
+    }
+}
+
+/// A pod with policies.
+struct Enforced {
+    setup: Setup,
+    world: Recorder,
+    /// The policies are those of a container.
+    is_divided: bool,
+}
+
+fn prepare(pod: &Pod) {
+    pod.set_names(NAMES);
+    // As container runtimes set it: everybody may ping.
+    pod.sysctl("net.ipv4.ping_group_range=0 2147483647");
+}
+
+impl Enforced {
+    fn new(is_divided: bool) -> Self {
+        let setup = Setup::with_link(Link::ByNode);
+        prepare(&setup.pod);
+        let world = Recorder::new(&setup.pod.world_netns());
+        Self { setup, world, is_divided }
     }
 
     fn attack(&mut self, way: &Way, target: &Target) -> String {
         let policy = if way.refusing { REFUSING_POLICY } else { POLICY };
         match way.stage {
             Stage::Enforced => self.enforce(policy),
-            Stage::Attach => self.enforced.release(),
-            Stage::Change => self.enforced.enforce(EVERYTHING),
+            Stage::Attach => self.setup.release(),
+            Stage::Change => self.put_in_force(EVERYTHING),
         }
-        self.enforced_world.clear();
-        let mut attacker = Attacker::start(way, &self.enforced.pod, target);
+        self.world.clear();
+        let pod = &self.setup.pod;
+        let cgroup = if self.is_divided { pod.container(CONTAINER) } else { pod.cgroup().to_owned() };
+        let mut attacker = Attacker::start(way, pod, &cgroup, target);
         if way.stage != Stage::Enforced && attacker.wait_until_ready() {
             self.enforce(policy);
             std::thread::sleep(IN_FLIGHT);
-            self.enforced_world.clear();
+            self.world.clear();
             attacker.go_on();
         }
         for turn in 0.. {
             if !way.flood || !attacker.is_running() {
                 break;
             }
-            self.enforced.enforce(if turn % 2 == 0 { OTHER_POLICY } else { POLICY });
+            self.put_in_force(if turn % 2 == 0 { OTHER_POLICY } else { POLICY });
             if turn % 10 == 9 {
-                self.enforced.restart_agent();
+                self.setup.restart_agent();
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -127,8 +158,20 @@ impl Arena {
 
     /// As the agent does it: then it looks at the connections that there are.
     fn enforce(&mut self, policy: &str) {
-        self.enforced.enforce(policy);
-        self.enforced.settle(policy);
+        self.put_in_force(policy);
+        if self.is_divided {
+            self.setup.settle_container(CONTAINER, policy);
+        } else {
+            self.setup.settle(policy);
+        }
+    }
+
+    fn put_in_force(&mut self, policy: &str) {
+        if self.is_divided {
+            self.setup.divide(&[(CONTAINER, Some(policy)), (BESIDE, None)]);
+        } else {
+            self.setup.enforce(policy);
+        }
     }
 }
 

@@ -40,20 +40,20 @@ pub struct Attacker {
 }
 
 impl Attacker {
-    /// Starts it in a pod.
-    pub fn start(way: &Way, pod: &Pod, target: &Target) -> Self {
+    /// Starts it in a pod, in this cgroup.
+    pub fn start(way: &Way, pod: &Pod, cgroup: &Path, target: &Target) -> Self {
         let accomplice = way.helped.then(|| {
             let mut command = pod.in_world("python3".as_ref());
             command.arg("-B").arg(way::program()).args(["help", &way.name]);
-            spawn(command, pod, target)
+            spawn(command, pod, cgroup, target)
         });
         // Root without any capability but these.
         let kept: String = way.caps.iter().map(|cap| format!(",+{cap}")).collect();
-        let mut command = in_pod(pod, if way.outside { outside(pod) } else { pod.cgroup() });
+        let mut command = in_pod(pod, if way.outside { outside(pod) } else { cgroup });
         command.args(["setpriv", "--inh-caps", "-all", "--bounding-set"]);
         command.arg(format!("-all,+net_bind_service{kept}")).args(["python3", "-B"]);
         command.arg(way::program()).args(["run", &way.name]);
-        Self { child: spawn(command, pod, target), accomplice }
+        Self { child: spawn(command, pod, cgroup, target), accomplice }
     }
 
     /// Waits until it has prepared everything. False if it ended before.
@@ -111,14 +111,14 @@ fn in_pod(pod: &Pod, cgroup: &Path) -> Command {
     command
 }
 
-fn spawn(mut command: Command, pod: &Pod, target: &Target) -> Child {
+fn spawn(mut command: Command, pod: &Pod, cgroup: &Path, target: &Target) -> Child {
     command
         .env("SECRET", &target.secret)
         .env("EVIL4", target.evil4.to_string())
         .env("EVIL6", target.evil6.to_string())
         .env("POD4", POD4)
         .env("POD6", POD6)
-        .env("POD_CGROUP", pod.cgroup())
+        .env("POD_CGROUP", cgroup)
         .env("OTHER_CGROUP", outside(pod))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -5,6 +5,7 @@
 mod aliases;
 mod audit;
 mod backstop;
+mod containers;
 mod datagrams;
 mod destinations;
 mod forged;

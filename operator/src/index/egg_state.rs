@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use l7egg_crds::{EggReference, PolicySpec};
+use l7egg_crds::{AssignedPod, EggReference, PolicySpec};
 
 use super::shares::{is_shared, shares};
 use super::{Assignment, Changes, Egg, EggKey, Labels, ObjectKey, Observed, Pod, Selection, Tally};
@@ -154,7 +154,7 @@ impl EggState {
             },
             policy: in_force.policy.clone(),
             shares: shares(&in_force.policy, node, &self.nodes),
-            pods: pods.iter().filter_map(pod).map(|pod| pod.assigned.clone()).collect(),
+            pods: pods.iter().filter_map(pod).map(|pod| assigned(pod, &in_force.policy)).collect(),
         })
     }
 
@@ -204,4 +204,13 @@ impl EggState {
             kept: HashSet::new(),
         });
     }
+}
+
+/// The pod as the Egg's assignment has it: with its containers only where the Egg is for certain ones.
+fn assigned(pod: &Pod, policy: &PolicySpec) -> AssignedPod {
+    let mut assigned = pod.assigned.clone();
+    if policy.containers.is_empty() {
+        assigned.containers.clear();
+    }
+    assigned
 }

@@ -1,6 +1,6 @@
 //! How far one Egg has come on its nodes.
 
-use l7egg_crds::{EgressLimit, PodState, REASON_LIMIT_REACHED};
+use l7egg_crds::{EgressLimit, PodReport, PodState, REASON_LIMIT_REACHED};
 
 use super::{Assignment, Observed};
 
@@ -20,6 +20,8 @@ pub struct Tally {
     pub failed: usize,
     /// The first failed pods.
     pub failures: Vec<Trouble>,
+    /// The first pods that are enforced or audited, and about which there is something to say.
+    pub notes: Vec<Trouble>,
     /// The first pods that are neither enforced, audited nor failed.
     pub pending: Vec<Trouble>,
     /// Of those enforced or audited, those on whose node a limit is reached that concerns them.
@@ -71,6 +73,13 @@ impl Tally {
             if let Some(limit) = report.and_then(|report| report.egress_limit.as_ref()) {
                 tally.limit(limit, 1);
             }
+            let is_done =
+                |report: &&PodReport| matches!(report.state, PodState::Enforced | PodState::Audited);
+            let is_note =
+                |report: &PodReport| !report.reason.is_empty() && report.reason != REASON_LIMIT_REACHED;
+            if report.filter(is_done).is_some_and(is_note) {
+                keep(&mut tally.notes, trouble);
+            }
             match report.map(|report| report.state) {
                 Some(state @ (PodState::Enforced | PodState::Audited)) => {
                     match state {
@@ -104,6 +113,9 @@ impl Tally {
         }
         for trouble in &node.failures {
             keep(&mut self.failures, || trouble.clone());
+        }
+        for trouble in &node.notes {
+            keep(&mut self.notes, || trouble.clone());
         }
         for trouble in &node.pending {
             keep(&mut self.pending, || trouble.clone());

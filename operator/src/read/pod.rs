@@ -41,6 +41,20 @@ pub struct PodObjectSpec {
     pub dns_policy: Option<String>,
     /// What is added to it.
     pub dns_config: Option<DnsConfig>,
+    /// Containers.
+    pub containers: Option<Vec<ContainerName>>,
+    /// Those that run before them.
+    pub init_containers: Option<Vec<ContainerName>>,
+    /// Those that were added later.
+    pub ephemeral_containers: Option<Vec<ContainerName>>,
+}
+
+/// The field of a container that is used.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ContainerName {
+    /// Its name.
+    pub name: String,
 }
 
 /// Those fields of a pod's `dnsConfig` that are used.
@@ -74,6 +88,7 @@ pub fn pod(object: PodObject, annotated: bool) -> Option<Pod> {
     let mirrored = annotations.remove(MIRROR_ANNOTATION);
     let bandwidth = annotations.remove(EGRESS_BANDWIDTH_ANNOTATION).filter(|_| annotated);
     let dns_config = spec.dns_config.unwrap_or_default();
+    let containers = [spec.init_containers, spec.containers, spec.ephemeral_containers];
     Some(Pod {
         labels: metadata.labels.unwrap_or_default(),
         node,
@@ -87,6 +102,7 @@ pub fn pod(object: PodObject, annotated: bool) -> Option<Pod> {
                 nameservers: dns_config.nameservers.unwrap_or_default(),
                 searches: dns_config.searches.unwrap_or_default(),
             },
+            containers: containers.into_iter().flatten().flatten().map(|container| container.name).collect(),
             egress_bandwidth: bandwidth.map(|text| text.chars().take(MAX_BANDWIDTH).collect()),
         },
     })
@@ -147,6 +163,16 @@ mod tests {
             searches: vec!["corp.example".into()],
         };
         assert_eq!(assigned.dns, expected);
+    }
+
+    #[test]
+    fn containers_of_all_kinds() {
+        let named = |name: &str| json!([{"name": name, "image": "x"}]);
+        let spec = json!({
+            "nodeName": "n", "containers": named("app"), "initContainers": named("init"),
+            "ephemeralContainers": named("debug"),
+        });
+        assert_eq!(read(spec, "Running").unwrap().assigned.containers, ["init", "app", "debug"]);
     }
 
     #[test]

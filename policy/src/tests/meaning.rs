@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::{DomainName, Flow, Source, judge};
-use l7egg_crds::PolicySpec;
+use crate::{DomainName, Flow, Sender, Source, is_divided, judge, judge_sender};
+use l7egg_crds::{Mode, PolicySpec};
 use l7egg_ebpf_common::abi::Direction;
 
 const CHECKOUT: &str = "
@@ -149,4 +149,47 @@ fn always_free() {
         "denied: no rule allows it; Egg shop/checkout spec.egress[1] allows the destination, on other ports"
     );
     assert_eq!(said(tcp("192.168.0.10", 53), &[]), "denied: no rule allows it");
+}
+
+#[test]
+fn an_egg_for_certain_containers_counts_for_these() {
+    let spec = |containers: &[&str], cidr: &str, mode| PolicySpec {
+        containers: containers.iter().map(|name| (*name).into()).collect(),
+        mode,
+        egress: serde_yaml::from_str(&format!("[{{to: [{{cidr: {cidr}}}]}}]")).unwrap(),
+        ..PolicySpec::default()
+    };
+    let said = |specs: &[PolicySpec], sender, address| {
+        let sources: Vec<Source<'_>> =
+            specs.iter().map(|spec| Source { name: "Egg shop/a".into(), spec }).collect();
+        let resolvers: BTreeSet<IpAddr> = ["10.1.0.10".parse().unwrap()].into();
+        judge_sender(&sources, sender, &resolvers, &[], tcp(address, 53)).to_string()
+    };
+    let (app, init, free) = (Sender::Container("app"), Sender::Container("init"), Sender::Container("free"));
+    let enforce = [spec(&["app", "init"], "10.0.0.0/8", Mode::Enforce)];
+    let allowed = "allowed: Egg shop/a spec.egress[0], which has 10.0.0.0/8";
+    for sender in [app, init] {
+        assert_eq!(said(&enforce, sender, "10.1.2.3"), allowed);
+        assert_eq!(said(&enforce, sender, "192.0.2.1"), "denied: no rule allows it");
+    }
+    assert_eq!(said(&enforce, free, "192.0.2.1"), "allowed: no Egg selects the pod");
+    let nobody = "some Egg is for certain containers of the pod, and this comes from none of its containers that is known";
+    assert_eq!(said(&enforce, Sender::Nobody, "10.1.2.3"), format!("denied: {nobody}"));
+    assert_eq!(
+        said(&enforce, Sender::Nobody, "10.1.0.10"),
+        "allowed: DNS to the pod's own DNS server is always free"
+    );
+    // One for all containers counts beside it.
+    let both = [enforce[0].clone(), spec(&[], "192.0.2.0/24", Mode::Enforce)];
+    assert!(said(&both, app, "192.0.2.1").starts_with("allowed: Egg shop/a spec.egress[0]"));
+    assert_eq!(said(&both, app, "10.1.2.3"), allowed);
+    assert_eq!(said(&both, free, "10.1.2.3"), "denied: no rule allows it");
+    // Where nothing is enforced, nothing is denied.
+    let audit = [spec(&["app"], "10.0.0.0/8", Mode::Audit)];
+    let recorded = "allowed, and would be denied if all Eggs were enforced";
+    assert_eq!(said(&audit, Sender::Nobody, "10.1.2.3"), format!("{recorded}: {nobody}"));
+    // Without such an Egg the sender does not matter.
+    let all = [spec(&[], "10.0.0.0/8", Mode::Enforce)];
+    assert_eq!(said(&all, Sender::Nobody, "10.1.2.3"), allowed);
+    assert!(!is_divided(&[Source { name: String::new(), spec: &all[0] }]));
 }

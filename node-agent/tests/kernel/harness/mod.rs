@@ -6,8 +6,10 @@ mod socket_balancer;
 pub mod traffic;
 mod verdict_program;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use aya::maps::{HashMap, Map, MapData};
 pub use bpffs::Bpffs;
 use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::{ABI_VERSION, Name};
-use l7egg_node_agent::datapath::{Cover, Datapath, DatapathError, DatapathSettings};
+use l7egg_node_agent::datapath::{ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, Wanted};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
 #[allow(unused_imports)] // Held: for the chaos tests.
@@ -95,6 +97,31 @@ impl Setup {
     pub fn hold(&mut self) {
         self.kernel.hold(self.pod.uid(), self.pod.cgroup()).unwrap_or_else(fail);
         self.cover();
+    }
+
+    /// Enforces policies for containers of the pod, each with its name, in the place of what there was; a container without one is
+    /// free, and what is not named is nobody's.
+    pub fn divide(&mut self, given: &[(&str, Option<&str>)]) {
+        let one = |(name, yaml): &(&str, Option<&str>)| ContainerPolicy {
+            cgroup: std::fs::metadata(self.pod.container(name)).expect("a cgroup").ino(),
+            name: (*name).to_owned(),
+            wanted: yaml.map_or(Wanted::Free, |yaml| Wanted::Policy(Arc::new(policy(yaml)))),
+        };
+        let containers: Vec<ContainerPolicy> = given.iter().map(one).collect();
+        let is_refusing =
+            |(_, yaml): &(&str, Option<&str>)| yaml.is_some_and(|yaml| yaml.contains("refuseUnmatched"));
+        let refuse = given.iter().any(is_refusing);
+        let rest = policy(&format!("{{dns: {{refuseUnmatched: {refuse}}}, egress: []}}"));
+        self.kernel.divide(self.pod.uid(), self.pod.cgroup(), &rest, &containers).unwrap_or_else(fail);
+        self.cover();
+    }
+
+    /// Looks at the connections of a container, as the agent does; how many were reset.
+    pub fn settle_container(&mut self, name: &str, yaml: &str) -> usize {
+        let container = self.pod.container(name);
+        let settled =
+            self.kernel.settle_container(self.pod.uid(), self.pod.cgroup(), &container, &policy(yaml));
+        settled.unwrap_or_else(fail).reset
     }
 
     fn cover(&mut self) {

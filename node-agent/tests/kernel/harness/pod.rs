@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use l7egg_node_agent::netns::Netns;
@@ -32,6 +33,8 @@ pub enum Link {
 pub struct Pod {
     name: String,
     cgroup: PathBuf,
+    /// Where its programs run: the pod's cgroup, or a container's below it.
+    inside: Mutex<PathBuf>,
     world: Child,
     /// The process that every pod begins with, and by which its network is found.
     sandbox: Option<Child>,
@@ -74,7 +77,8 @@ impl Pod {
             .stderr(Stdio::null())
             .spawn()
             .expect("the test world");
-        let mut pod = Self { name, cgroup, world: server, sandbox: None, link };
+        let inside = Mutex::new(cgroup.clone());
+        let mut pod = Self { name, cgroup, inside, world: server, sandbox: None, link };
         pod.set_resolv_conf(&format!("nameserver {}\n", RESOLVERS[0]));
         pod.wait_for_world();
         if link == Link::ByNode {
@@ -98,6 +102,22 @@ impl Pod {
         &self.cgroup
     }
 
+    /// Directory of the cgroup of one of its containers, which is made now if there is none.
+    pub fn container(&self, name: &str) -> PathBuf {
+        let cgroup = self.cgroup.join(name);
+        fs::create_dir_all(&cgroup).expect("a cgroup");
+        cgroup
+    }
+
+    /// Has its programs run in one of its containers from now on.
+    pub fn enter(&self, container: &str) {
+        *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = self.container(container);
+    }
+
+    fn inside(&self) -> PathBuf {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Its network namespace.
     pub fn netns(&self) -> Netns {
         Netns::open(&PathBuf::from(format!("/run/netns/{}p", self.name))).expect("the pod's namespace")
@@ -115,7 +135,7 @@ impl Pod {
 
     /// A command that will run in the pod's cgroup and network namespace.
     pub fn command(&self, program: &Path, arguments: &[&str]) -> Command {
-        self.command_in(&self.cgroup, program, arguments)
+        self.command_in(&self.inside(), program, arguments)
     }
 
     /// A command that will run in a cgroup and in the pod's network namespace.
@@ -136,7 +156,7 @@ impl Pod {
 
     /// Opens a TCP connection from the pod that exchanges a message every 100 ms until [`Held::end`].
     pub fn hold(&self, target: &str) -> Held {
-        self.hold_in(&self.cgroup, target)
+        self.hold_in(&self.inside(), target)
     }
 
     /// The same from a cgroup.
@@ -270,7 +290,7 @@ impl Drop for Pod {
         }
         let deadline = Instant::now() + Duration::from_secs(5);
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
-        while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < deadline {
+        while !remove(&self.cgroup) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
         for parent in self.cgroup.ancestors().skip(1).take(2) {
@@ -282,6 +302,15 @@ impl Drop for Pod {
         }
         let _ = fs::remove_dir_all(PathBuf::from("/etc/netns").join(format!("{}p", self.name)));
     }
+}
+
+/// Removes a cgroup and those below it; whether it could.
+fn remove(cgroup: &Path) -> bool {
+    let below = fs::read_dir(cgroup).into_iter().flatten().flatten().map(|entry| entry.path());
+    below.filter(|path| path.is_dir()).for_each(|path| {
+        remove(&path);
+    });
+    fs::remove_dir(cgroup).is_ok()
 }
 
 fn veth(one: &str, name: &str, other: &str, other_name: &str) {

@@ -172,3 +172,18 @@ fn all_kinds_of_expressions() {
         assert_eq!(pods_of(&index, &key(&one, "n1")), expected, "{expression:?}");
     }
 }
+
+#[test]
+fn containers_are_told_where_the_egg_is_for_certain_ones() {
+    let (mut index, mut web) = shop();
+    let mut with_containers = pod("shop", "a", "n1", &[("app", "web")]);
+    with_containers.assigned.containers = vec!["app".into(), "init".into()];
+    index.apply_pod(with_containers);
+    let told = |index: &Index, web: &Egg| index.desired(&key(web, "n1")).unwrap().pods[0].containers.clone();
+    assert_eq!(told(&index, &web), Vec::<String>::new());
+    web.generation = 2;
+    let accepted = web.spec.as_mut().unwrap();
+    accepted.policy = Arc::new(PolicySpec { containers: vec!["app".into()], ..(*accepted.policy).clone() });
+    index.apply_egg(web.clone());
+    assert_eq!(told(&index, &web), ["app", "init"]);
+}

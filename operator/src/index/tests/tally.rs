@@ -142,3 +142,12 @@ fn limits_of_nodes_are_told_of_pods_that_are_enforced_and_go_away() {
     index.apply_observed(observed);
     assert_eq!(index.summary(&web.key).unwrap().tally.limited, 0);
 }
+
+#[test]
+fn what_is_to_be_said_of_enforced_pods_is_told() {
+    let (mut index, web, id) = two_pods_on_a_node();
+    index.apply_observed(reported(&index, &id, 1, PodState::Enforced));
+    let tally = index.summary(&web.key).unwrap().tally;
+    assert_eq!((tally.enforced, tally.pending.len()), (2, 0));
+    assert_eq!(tally.notes[0].message, "Why: so");
+}

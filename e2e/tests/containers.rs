@@ -1,0 +1,115 @@
+//! Eggs for certain containers of a pod.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use k8s_openapi::api::core::v1 as core;
+use kube::api::LogParams;
+use l7egg_e2e::cluster::{Expectation, PROBE, Pod, PodPlan, Setting, blocked, eventually, reached};
+use l7egg_e2e::probe::{ConnectReport, Outcome};
+
+const ALLOWED: &str = "tcp://198.18.1.1:80";
+const DENIED: &str = "tcp://198.18.2.1:80";
+
+fn egg(containers: &str) -> String {
+    format!(
+        "apiVersion: l7egg.dev/v1alpha1
+kind: Egg
+metadata: {{name: shop}}
+spec:
+  podSelector: {{matchLabels: {{app: shop}}}}
+  {containers}
+  egress: [{{to: [{{cidr: 198.18.1.0/24}}, {{domainNames: ['*.fresh.test']}}]}}]
+"
+    )
+}
+
+/// What a container's program has printed: the outcomes of both targets.
+async fn outcomes(
+    test: &Setting,
+    pod: &str,
+    container: &str,
+    previous: bool,
+) -> anyhow::Result<Vec<Outcome>> {
+    let of = LogParams { container: Some(container.into()), previous, ..LogParams::default() };
+    let log = test.namespace.api::<core::Pod>().logs(pod, &of).await?;
+    let reports: Result<Vec<ConnectReport>, _> = log.lines().map(serde_json::from_str).collect();
+    Ok(reports.with_context(|| log.clone())?.into_iter().map(|report| report.outcome).collect())
+}
+
+fn ensure_enforced(who: &str, outcomes: &[Outcome]) -> anyhow::Result<()> {
+    println!("  {who}: {outcomes:?}");
+    let [allowed, denied] = outcomes else { anyhow::bail!("{who}: {outcomes:?}") };
+    ensure!(allowed.is_reached(), "{who} did not reach what it may");
+    ensure!(denied.is_blocked(), "{who} reached what it may not");
+    Ok(())
+}
+
+fn selected() -> Vec<Expectation> {
+    vec![
+        reached(ALLOWED),
+        reached("tcp4://n1.fresh.test:80"),
+        blocked(DENIED),
+        blocked("udp://198.18.2.1:123"),
+    ]
+}
+
+fn free() -> Vec<Expectation> {
+    vec![reached(ALLOWED), reached(DENIED), reached("udp://198.18.2.1:123")]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_egg_for_one_container_is_enforced_from_its_first_packet_and_for_no_other() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("containers").await? else { return Ok(()) };
+    test.namespace.enforce(&egg("containers: [main, first]"), 0).await?;
+    let tries = [PROBE, "connect", "--timeout-ms", "900", ALLOWED, DENIED];
+    let serve = [PROBE, "serve", "--tcp", "8081", "--udp", "8081"];
+    let node = test.cluster.two_nodes()[0];
+    let plan = PodPlan::new("shop")
+        .label("app", "shop")
+        .on(node)
+        .init("free-first", &tries)
+        .init("first", &tries)
+        .sidecar("sidecar", &serve);
+    // Its one container ends at once, and is started again.
+    let again = PodPlan::new("again").label("app", "shop").on(node).command(&tries);
+    test.namespace.create(&again).await?;
+    let shop: Pod = test.namespace.start(plan).await?;
+    let sidecar = shop.within("sidecar");
+    test.namespace.egg("shop").programmed(0, 2).await?;
+    ensure_enforced("init container first", &outcomes(&test, "shop", "first", false).await?)?;
+    let outside = outcomes(&test, "shop", "free-first", false).await?;
+    ensure!(
+        outside.iter().all(Outcome::is_reached),
+        "an init container that no Egg is for is held back: {outside:?}"
+    );
+    test.namespace.verify(&[(&shop, selected()), (&sidecar, free())]).await?;
+
+    let pods = test.namespace.api::<core::Pod>();
+    eventually("the container of pod again is started again", Duration::from_secs(60), || async {
+        let status = pods.get("again").await?.status.unwrap_or_default();
+        let container = status.container_statuses.unwrap_or_default().into_iter().next();
+        let is_done = container
+            .is_some_and(|it| it.restart_count > 0 && it.state.is_some_and(|state| state.running.is_none()));
+        Ok(if is_done { Ok(()) } else { Err("not yet".to_string()) })
+    })
+    .await?;
+    ensure_enforced("restarted container", &outcomes(&test, "again", "main", false).await?)?;
+    let programmed = test.namespace.egg("shop").status().await?;
+    let message =
+        &programmed.conditions.iter().find(|it| it.type_ == "Programmed").context("Programmed")?.message;
+    println!("  Programmed: {message}");
+    ensure!(message.contains("NoSuchContainer") && message.contains("no container first"), "{message}");
+
+    println!("the Egg is for all containers now, and then for one again");
+    let held = shop.hold(ALLOWED).await?;
+    test.namespace.enforce(&egg("mode: Enforce"), 2).await?;
+    test.namespace.verify(&[(&shop, selected()), (&sidecar, selected())]).await?;
+    test.namespace.enforce(&egg("containers: [sidecar]"), 2).await?;
+    test.namespace.verify(&[(&shop, free()), (&sidecar, selected())]).await?;
+    test.namespace.enforce(&egg("containers: [main]"), 2).await?;
+    test.namespace.verify(&[(&shop, selected()), (&sidecar, free())]).await?;
+    let report = held.finish().await?;
+    ensure!(report.outcome == Outcome::Ok, "the live connection broke: {}", report.outcome);
+    Ok(())
+}
