@@ -68,14 +68,14 @@ fn watch(
         let _ = writeln!(log, "{line}");
         let kind = tally.line(line);
         failures = (failures || line == "failures:") && !line.starts_with("test result: ");
+        // What a suite says between its results.
+        let is_sum = ["verified ", "adversary: ", "chaos: "].iter().any(|start| line.starts_with(start));
         let wanted = match show {
             Show::Failures => failures || line.ends_with(" ... FAILED"),
-            Show::Results => {
-                let is_sum =
-                    ["verified ", "adversary: ", "chaos: "].iter().any(|start| line.starts_with(start));
-                failures || kind == Line::Result || is_sum
+            Show::Results => failures || kind == Line::Result || is_sum,
+            Show::Everything => {
+                failures || is_sum || kind != Line::Frame && !is_log(line) && !line.is_empty()
             }
-            Show::Everything => failures || kind != Line::Frame && !is_log(line) && !line.is_empty(),
         };
         if wanted {
             println!("{prefix}{line}");
