@@ -211,20 +211,24 @@ fn listener(setup: &Setup, address: &str) -> impl FnOnce() -> bool {
 import select, socket, sys, time
 raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))
 print('listening', flush=True)
-# As long as an emulated machine may need to start the sender.
-wanted, end, seen = socket.inet_aton(sys.argv[1]), time.time() + 10, False
-while time.time() < end and not seen:
-    if select.select([raw], [], [], 0.1)[0]:
+# A second longer than the sender is at work.
+wanted, end, seen = socket.inet_aton(sys.argv[1]), None, False
+while not seen and (end is None or time.time() < end):
+    ready = select.select([raw] if end else [raw, sys.stdin], [], [], 0.1)[0]
+    if sys.stdin in ready:
+        end = time.time() + 1
+    if raw in ready:
         frame = raw.recv(2000)
         seen = frame[30:34] == wanted and b'straight' in frame
 print(seen)
 ",
         address,
     ]);
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("python3");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
     let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
     assert_eq!(lines.next().expect("a line").expect("text"), "listening");
     move || {
+        drop(child.stdin.take());
         let seen = lines.next().expect("a line").expect("text");
         let _ = child.wait();
         seen == "True"
