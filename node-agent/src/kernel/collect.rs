@@ -99,5 +99,5 @@ fn names(maps: &mut Maps, live: &BTreeSet<u64>) -> Result<(), DatapathError> {
     for (_, name) in known.into_iter().filter(|(_, name)| !live.contains(name)).take(surplus) {
         maps.names.remove(name);
     }
-    Ok(())
+    maps.names.remove_lone_tails().map_err(kernel("reading map NAME_TAILS"))
 }

@@ -33,9 +33,21 @@ impl Names {
 
     /// Forgets one.
     pub fn remove(&mut self, hash: u64) {
-        // The programs take a name without its tail for one that they do not know.
-        let _ = self.heads.remove(&hash);
+        // The tail first: programs that find the head gone write both anew, and would lose the new tail.
         let _ = self.tails.remove(&hash);
+        let _ = self.heads.remove(&hash);
+    }
+
+    /// Removes the tails of names that the programs could not write because the map of the heads was full.
+    pub fn remove_lone_tails(&mut self) -> Result<(), MapError> {
+        // All of them before the first look for a head: a program writes its tail a moment before.
+        let tails: Vec<u64> = self.tails.keys().collect::<Result<_, _>>()?;
+        for hash in tails {
+            if matches!(self.heads.get(&hash, 0), Err(MapError::KeyNotFound)) {
+                let _ = self.tails.remove(&hash);
+            }
+        }
+        Ok(())
     }
 
     /// Takes one over from other maps. One that is known already, or no room: the same as for an answer.

@@ -1,5 +1,6 @@
 //! Names, learned from the answers of a real DNS server.
 
+use l7egg_ebpf_common::abi::{Masks, NAME_HEAD, Name, NameTail};
 use l7egg_node_agent::datapath::Datapath;
 
 use crate::harness::{Pod, Setup, policy};
@@ -220,4 +221,23 @@ fn nothing_passes_by_a_name_that_cannot_be_judged() {
     }
     setup.enforce(&policy(8000));
     assert_eq!(setup.pod.connect(&["tcp://198.18.20.1:80", "tcp://198.18.20.2:80"]), ["denied", "ok"]);
+}
+
+#[test]
+fn tails_without_a_name_are_collected_and_others_are_not() {
+    let mut setup = Setup::new();
+    // More names than are kept.
+    let head = Name { asked_ns: 1, masks: Masks::NONE, policy: 0, len: 100, wire: [1; NAME_HEAD] };
+    let newest = Name { asked_ns: u64::MAX, ..head };
+    let (mut names, mut tails) = (setup.names(), setup.name_tails());
+    for name in 1..=65_600 {
+        names.insert(name, head, 0).expect("room for a name");
+    }
+    names.insert(70_000, newest, 0).expect("room for a name");
+    for name in [70_000, 70_001] {
+        tails.insert(name, NameTail { wire: [1; 192] }, 0).expect("room for a tail");
+    }
+    setup.kernel.collect().expect("to collect");
+    let left: Vec<u64> = tails.keys().collect::<Result<_, _>>().expect("the tails");
+    assert_eq!(left, [70_000]);
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use aya::maps::{HashMap, Map, MapData};
 pub use bpffs::Bpffs;
 use l7egg_crds::PolicySpec;
-use l7egg_ebpf_common::abi::{ABI_VERSION, Name};
+use l7egg_ebpf_common::abi::{ABI_VERSION, Name, NameTail};
 use l7egg_node_agent::datapath::{ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, Wanted};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
@@ -151,11 +151,19 @@ impl Setup {
         settled.unwrap_or_else(fail).reset
     }
 
-    /// The map `NAMES`, to take names out of.
+    /// The map `NAMES`, to change what is remembered.
     pub fn names(&self) -> HashMap<MapData, u64, Name> {
-        let pin = self.bpffs.path().join(format!("l7egg/v{ABI_VERSION}/maps/NAMES"));
-        let map = Map::from_map_data(MapData::from_pin(pin).expect("the pin")).expect("the map");
-        HashMap::try_from(map).expect("a hash map")
+        self.map("NAMES")
+    }
+
+    /// The map `NAME_TAILS`.
+    pub fn name_tails(&self) -> HashMap<MapData, u64, NameTail> {
+        self.map("NAME_TAILS")
+    }
+
+    fn map<V: aya::Pod>(&self, name: &str) -> HashMap<MapData, u64, V> {
+        let data = MapData::from_pin(self.pins("maps").join(name)).expect("the pin");
+        HashMap::try_from(Map::from_map_data(data).expect("the map")).expect("a hash map")
     }
 
     /// The last id that a policy was given.
