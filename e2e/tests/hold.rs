@@ -93,7 +93,7 @@ async fn let_go(test: &Setting, node: &str) -> anyhow::Result<()> {
         Ok(pods
             .into_iter()
             .find(|pod| pod["name"] == *own && pod["reason"] == "Held")
-            .ok_or("not yet".to_string()))
+            .ok_or(status["pods"].to_string()))
     })
     .await?;
     println!("  {}", status["message"].as_str().unwrap_or_default());

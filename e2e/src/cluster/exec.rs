@@ -6,13 +6,34 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, AttachParams};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+/// What a program wrote, and how it ended.
+pub struct Ran {
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+    /// Why it failed, unless its exit code is 0.
+    pub failure: Option<String>,
+}
+
 /// Runs a program in a container of a pod and returns its standard output.
 ///
 /// # Errors
 /// When it cannot be started or its exit code is not 0; the message holds what it wrote to standard error.
 pub async fn exec(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str]) -> anyhow::Result<String> {
-    let line = command.join(" ");
-    let what = || format!("{line} in pod {pod}");
+    let ran = run(pods, pod, container, command).await?;
+    match ran.failure {
+        None => Ok(ran.stdout),
+        Some(why) => bail!("{} in pod {pod}: {why}: {}", command.join(" "), ran.stderr.trim()),
+    }
+}
+
+/// The same of a program whose exit code is an answer too.
+///
+/// # Errors
+/// When it cannot be started or its output cannot be read.
+pub async fn run(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str]) -> anyhow::Result<Ran> {
+    let what = || format!("{} in pod {pod}", command.join(" "));
     let attach = AttachParams::default().container(container);
     let mut process = pods.exec(pod, command.iter().copied(), &attach).await.with_context(what)?;
     let status = process.take_status();
@@ -21,15 +42,13 @@ pub async fn exec(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str])
         Some(status) => status.await,
         None => None,
     };
-    match status.as_ref().and_then(|status| status.status.as_deref()) {
-        Some("Success") => Ok(stdout?),
-        _ => {
-            let why = status
-                .and_then(|status| status.message)
-                .unwrap_or_else(|| "the connection ended".to_string());
-            bail!("{}: {why}: {}", what(), stderr?.trim())
-        }
-    }
+    let failure = match status.as_ref().and_then(|status| status.status.as_deref()) {
+        Some("Success") => None,
+        _ => Some(
+            status.and_then(|status| status.message).unwrap_or_else(|| "the connection ended".to_string()),
+        ),
+    };
+    Ok(Ran { stdout: stdout.with_context(what)?, stderr: stderr.with_context(what)?, failure })
 }
 
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<String> {

@@ -26,7 +26,7 @@ mod world;
 
 pub use check::{Checked, Expect, Expectation, blocked, check, reached};
 pub use egg::EggView;
-pub use exec::exec;
+pub use exec::{Ran, exec, run};
 pub use namespace::Namespace;
 pub use pod::{Pod, PodPlan};
 pub use session::{Hold, Watching};

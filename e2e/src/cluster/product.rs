@@ -10,13 +10,13 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use l7egg_crds::SYSTEM_NAMESPACE;
 use serde_json::{Value, json};
 
-use super::{Cluster, eventually, exec};
+use super::{Cluster, eventually, run};
 
 impl Cluster {
     /// What the agent of a node says of itself: `l7egg-node-agent status --json`.
     ///
     /// # Errors
-    /// When it does not run, or says that a pod failed.
+    /// When it does not run. That a pod failed, which other tests' pods may have, is an answer.
     pub async fn agent_status(&self, node: &str) -> anyhow::Result<Value> {
         let pods: Api<Pod> = Api::namespaced(self.client().clone(), SYSTEM_NAMESPACE);
         let of_node = ListParams::default()
@@ -26,7 +26,9 @@ impl Cluster {
         let running = list.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
         let name = running.with_context(|| format!("no agent on {node}"))?.name_any();
         let command = ["/l7egg-node-agent", "status", "--json"];
-        Ok(serde_json::from_str(&exec(&pods, &name, "node-agent", &command).await?)?)
+        let ran = run(&pods, &name, "node-agent", &command).await?;
+        serde_json::from_str(&ran.stdout)
+            .with_context(|| format!("{name}: {}: {}", ran.failure.unwrap_or_default(), ran.stderr.trim()))
     }
 
     /// Sets a variable of the agents' environment, and waits until all run with it.
