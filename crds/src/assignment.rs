@@ -41,6 +41,10 @@ pub struct EggAssignmentSpec {
     /// namespace. Not written: the whole rate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<RateShare>,
+    /// The node itself is meant: the processes that are in no pod. `pods` is empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "AssignedHost")]
+    pub host: Option<AssignedHost>,
     /// The node's pods that the Egg selects, in order of namespace and name.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
@@ -71,6 +75,15 @@ pub struct RateShare {
     pub namespace: Option<String>,
     /// Bits per second on this node.
     pub bits_per_second: i64,
+}
+
+/// What the agent has to know of its node as the subject of an Egg.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignedHost {
+    /// The networks of its pods (`spec.podCIDRs` of the Node): they stay reachable, for the kubelet's probes.
+    #[serde(default, rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
+    pub pod_cidrs: Vec<String>,
 }
 
 /// Which Egg an assignment comes from.
@@ -161,6 +174,27 @@ pub struct EggAssignmentStatus {
     /// One entry for each pod of the spec, in the same order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<PodReport>,
+    /// What became of the node itself, if it is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "HostReport")]
+    pub host: Option<HostReport>,
+}
+
+/// What became of a node as the subject of an Egg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostReport {
+    /// Whether it is enforced.
+    pub state: PodState,
+    /// One CamelCase word, when it is not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// A sentence that names the object and what can be done, when it is not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What the node keeps reachable whatever the Egg says: `API server 10.0.0.1 (TCP 6443)`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guard: Vec<String>,
 }
 
 /// What became of one pod.

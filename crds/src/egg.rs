@@ -84,6 +84,9 @@ pub struct EggSpec {
     printcolumn(name = "Enforced", type_ = "integer", json_path = ".status.pods.enforced"),
     printcolumn(name = "Audited", type_ = "integer", json_path = ".status.pods.audited"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.pods.failed", priority = 1),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes.selected"),
+    printcolumn(name = "Nodes-Enforced", type_ = "integer", json_path = ".status.nodes.enforced"),
+    printcolumn(name = "Nodes-Failed", type_ = "integer", json_path = ".status.nodes.failed", priority = 1),
     printcolumn(name = "Limit", type_ = "string", json_path = ".status.egressLimit", priority = 1),
     printcolumn(
         name = "Reason",
@@ -102,6 +105,8 @@ pub struct EggSpec {
     .message("write podSelector: {} to select every pod of the namespaces, or matchLabels in it to select some"))]
 #[x_kube(validation = Rule::new("!(has(self.containers) && size(self.containers) > 0 && has(self.shaping))")
     .message("a bandwidth limit is one of the pod's interface, which all its containers share: write it in an Egg without containers"))]
+#[x_kube(validation = Rule::new("!(has(self.nodeSelector) && (has(self.containers) || has(self.shaping)))")
+    .message("containers and shaping are for pods: leave them out where there is a nodeSelector"))]
 pub struct ClusterEggSpec {
     /// The namespaces whose pods are meant. Not written or `{}`: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,12 +116,13 @@ pub struct ClusterEggSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LabelSelector")]
     pub pod_selector: Option<LabelSelector>,
-    /// Instead of pods: the nodes whose own traffic is meant. Not there yet: a ClusterEgg that has it is not
-    /// accepted.
+    /// Instead of pods: the nodes whose own processes are meant, all that are in no pod. What a node needs to stay in the
+    /// cluster remains reachable; `status.guard` says what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LabelSelector")]
     pub node_selector: Option<LabelSelector>,
-    /// What these pods may reach, and how.
+    /// What these pods or nodes may reach, and how. For nodes without `containers`, `shaping`, `dns.refuseUnmatched`, and
+    /// names in Deny rules.
     #[serde(flatten)]
     pub policy: PolicySpec,
 }

@@ -12,8 +12,8 @@ mod shaping;
 mod status;
 
 pub use assignment::{
-    AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, EgressLimit,
-    PodDns, PodReport, PodState, RateShare, node_label_value,
+    AssignedHost, AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference,
+    EgressLimit, HostReport, PodDns, PodReport, PodState, RateShare, node_label_value,
 };
 pub use dns::{Dns, RefusalCode};
 pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};

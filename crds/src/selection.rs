@@ -1,4 +1,4 @@
-//! Which pods an Egg is for. One function for all who ask: the operator, which assigns them, and the agents, which hold
+//! Which pods or nodes an Egg is for. One function for all who ask: the operator, which assigns them, and the agents, which hold
 //! new ones until they are assigned.
 
 use std::collections::BTreeMap;
@@ -11,13 +11,18 @@ use crate::SYSTEM_NAMESPACE;
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
-/// The pods that an Egg or ClusterEgg selects.
+/// What an Egg or ClusterEgg selects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selection {
-    /// Of which namespaces.
-    pub namespaces: Namespaces,
-    /// Pods by their labels.
-    pub pods: Selector,
+pub enum Selection {
+    /// Pods.
+    Pods {
+        /// Of which namespaces.
+        namespaces: Namespaces,
+        /// Pods by their labels.
+        pods: Selector,
+    },
+    /// Nodes by their labels, for the processes that are in no pod.
+    Nodes(Selector),
 }
 
 /// The namespaces whose pods are meant.
@@ -34,7 +39,8 @@ impl Selection {
     /// Whether a pod of this namespace with these labels is selected. A namespace whose labels are not known
     /// yet is selected only by a selector that asks for none.
     pub fn selects(&self, namespace: &str, namespace_labels: Option<&Labels>, pod_labels: &Labels) -> bool {
-        let namespace_matches = match &self.namespaces {
+        let Selection::Pods { namespaces, pods } = self else { return false };
+        let namespace_matches = match namespaces {
             Namespaces::One(own) => own == namespace,
             Namespaces::Matching(selector) => {
                 namespace != SYSTEM_NAMESPACE
@@ -42,12 +48,20 @@ impl Selection {
                         || namespace_labels.is_some_and(|labels| selector.matches(labels)))
             }
         };
-        namespace_matches && self.pods.matches(pod_labels)
+        namespace_matches && pods.matches(pod_labels)
+    }
+
+    /// Whether a node with these labels is selected.
+    pub fn selects_node(&self, labels: &Labels) -> bool {
+        matches!(self, Selection::Nodes(nodes) if nodes.matches(labels))
     }
 
     /// Whether the labels of namespaces decide anything.
     pub fn reads_namespace_labels(&self) -> bool {
-        matches!(&self.namespaces, Namespaces::Matching(selector) if !selector.selects_all())
+        matches!(
+            self,
+            Selection::Pods { namespaces: Namespaces::Matching(selector), .. } if !selector.selects_all()
+        )
     }
 }
 

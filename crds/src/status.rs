@@ -18,27 +18,34 @@ pub struct EggStatus {
     /// How many pods the Egg selects, and what became of them.
     #[serde(default)]
     pub pods: PodCounts,
+    /// The same for nodes, of a ClusterEgg with a nodeSelector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "PodCounts")]
+    pub nodes: Option<PodCounts>,
+    /// What these nodes keep reachable whatever the Egg says, as they report it: the first 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guard: Vec<String>,
     /// The strictest bandwidth limit that holds for any of these pods, and for how many of them if not for all:
     /// `5M of Egg shop/checkout`, `2M of ClusterEgg all (3 of 10 pods)`. It need not be this Egg's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub egress_limit: String,
 }
 
-/// Pods of an Egg by what became of them. A selected pod that is neither enforced, audited nor failed is pending.
+/// Pods, or nodes, of an Egg by what became of them. One that is neither enforced, audited nor failed is pending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodCounts {
-    /// Scheduled pods, not yet finished, that the Egg selects.
+    /// Scheduled pods, not yet finished, or nodes, that the Egg selects.
     #[serde(default)]
     pub selected: i32,
-    /// Pods whose node agent enforces the Egg, as it was last accepted.
+    /// Those whose node agent enforces the Egg, as it was last accepted.
     #[serde(default)]
     pub enforced: i32,
-    /// Pods whose node agent records what the Egg would deny, and denies nothing by it: the Egg or the agent is in
+    /// Those whose node agent records what the Egg would deny, and denies nothing by it: the Egg or the agent is in
     /// mode Audit.
     #[serde(default)]
     pub audited: i32,
-    /// Pods whose node agent could not do it; `Programmed` says why.
+    /// Those whose node agent could not do it; `Programmed` says why.
     #[serde(default)]
     pub failed: i32,
 }

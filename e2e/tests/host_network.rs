@@ -1,6 +1,9 @@
 //! Pods in their node's network, and nodes themselves.
 
-use l7egg_e2e::cluster::{PodPlan, Setting, blocked, reached};
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1 as core};
+use kube::api::Api;
+use l7egg_e2e::cluster::{Pod, PodPlan, Setting, blocked, eventually, reached};
+use l7egg_e2e::probe::{ConnectReport, Outcome};
 
 /// What they talk to is on the other node: what is on their own goes over loopback, which is free.
 #[tokio::test(flavor = "multi_thread")]
@@ -35,4 +38,82 @@ spec:
     // Whoever comes in is answered, and others on the node are not touched: the kubelet, or no `exec` would work.
     let inbound = [format!("tcp://{}:18080", of_node.address4), format!("udp://{}:18080", of_node.address4)];
     test.namespace.verify(&[(&denied, inbound.map(reached).to_vec())]).await
+}
+
+/// What becomes of connections of one of the node's own processes: a probe of a pod that is moved into the node's cgroup.
+async fn of_node(pod: &Pod, targets: &[String]) -> anyhow::Result<Vec<ConnectReport>> {
+    let script = format!(
+        r#"pid=$$
+           cgroup=$(sed -n 's/^0:://p' /proc/1/cgroup)
+           nsenter -t 1 -m sh -c "echo $pid >$(nsenter -t 1 -m sh -c 'ls -d /sys/fs/cgroup/unified /sys/fs/cgroup | tail -n 1')$cgroup/cgroup.procs"
+           exec /probe connect --timeout-ms 900 {}"#,
+        targets.join(" ")
+    );
+    let output = pod.exec(&["sh", "-c", &script]).await?;
+    Ok(output.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_enforced_and_not_lost() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("node").await? else { return Ok(()) };
+    let client = test.cluster.client().clone();
+    let agents: DaemonSet = Api::namespaced(client.clone(), "l7egg-system").get("l7egg-node-agent").await?;
+    if !serde_json::to_string(&agents.spec)?.contains("--host-cgroup=") {
+        println!(
+            "skipped: the agents have no --host-cgroup: it would be the nodes of somebody's cluster that are enforced"
+        );
+        return Ok(());
+    }
+    let [node1, node2] = test.cluster.two_nodes();
+    let [of, pod, allowed, denied] = test
+        .namespace
+        .start_all([
+            PodPlan::new("of").on(node2).host_network().privileged(),
+            PodPlan::new("pod").on(node2),
+            PodPlan::new("allowed").on(node1),
+            PodPlan::new("denied").on(node1),
+        ])
+        .await?;
+    let targets = [&allowed, &denied].map(|pod| format!("tcp://{}:8080", pod.address4));
+    let outcomes =
+        |reports: Vec<ConnectReport>| reports.into_iter().map(|report| report.outcome).collect::<Vec<_>>();
+    assert_eq!(outcomes(of_node(&of, &targets).await?), [Outcome::Ok, Outcome::Ok]);
+    let name = &test.namespace.name;
+    let firewall = format!(
+        "apiVersion: l7egg.dev/v1alpha1
+kind: ClusterEgg
+metadata: {{name: {name}}}
+spec:
+  nodeSelector: {{matchLabels: {{kubernetes.io/hostname: {node2}}}}}
+  egress:
+  - to: [{{cidr: {}/32}}]
+  - action: Deny
+    to: [{{cidr: 192.168.0.0/16}}, {{cidr: {}/32}}]
+",
+        allowed.address4, denied.address4
+    );
+    let (egg, status) = test.namespace.enforce_on_nodes(&firewall, 1).await?;
+    let guard = status.guard.join("; ");
+    println!("  reachable whatever the Egg says: {guard}");
+    assert!(guard.contains("API server") && guard.contains("TCP 6443"), "{guard}");
+    assert_eq!(outcomes(of_node(&of, &targets).await?), [Outcome::Ok, Outcome::Denied]);
+    // Pods, in the node's network too, are not meant.
+    let all: Vec<_> = targets.iter().cloned().map(reached).collect();
+    test.namespace.verify(&[(&pod, all.clone()), (&of, all)]).await?;
+    // The kubelet goes on: it starts pods and probes them, is asked by the API server, and reports.
+    let new = test.namespace.start(PodPlan::new("new").on(node2)).await?;
+    test.namespace.verify(&[(&new, targets.iter().cloned().map(reached).collect())]).await?;
+    let nodes: Api<core::Node> = Api::all(client);
+    let heartbeat = |node: &core::Node| {
+        let conditions = node.status.clone().and_then(|status| status.conditions).unwrap_or_default();
+        conditions.into_iter().find(|one| one.type_ == "Ready").map(|one| one.status)
+    };
+    tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+    assert_eq!(heartbeat(&nodes.get(node2).await?).as_deref(), Some("True"));
+    egg.delete().await?;
+    eventually("the node is free again", std::time::Duration::from_secs(30), || async {
+        let outcomes = outcomes(of_node(&of, &targets).await?);
+        Ok(if outcomes == [Outcome::Ok, Outcome::Ok] { Ok(()) } else { Err(format!("{outcomes:?}")) })
+    })
+    .await
 }

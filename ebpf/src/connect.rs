@@ -6,7 +6,7 @@ use l7egg_ebpf_common::judge::Verdict;
 
 use crate::sock_addr::SockAddr;
 use crate::subject::Known;
-use crate::{Refusal, asked as kept, connection, destination, event, listener, subject};
+use crate::{Refusal, asked as kept, connection, destination, event, listener, node, subject};
 
 /// `IPPROTO_TCP` and `IPPROTO_UDP`.
 const IPPROTO_TCP: u32 = protocol::TCP as u32;
@@ -32,6 +32,9 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
         }
         Known::Attaching | Known::Free => return Ok(()),
     };
+    if node::leaves_alone_running(&subject) {
+        return Ok(());
+    }
     if subject.is_translated() {
         kept::remember(asked, AskedBy::Connect);
     }

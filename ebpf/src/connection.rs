@@ -143,14 +143,27 @@ pub fn remember_asked(socket: Option<*mut bpf_sock>, subject: &Current, packet: 
 /// Notes whether a packet for a listener came in by the pod's own network. If it opens a connection, [`accepted`] runs
 /// before the next packet of this CPU.
 #[inline(always)]
-pub fn arriving(skb: Skb, pod: u32) {
+pub fn arriving(skb: Skb, pod: u32, is_node: bool) {
     // SAFETY: checked for null; the verifier checks the offset.
     if skb.any_socket().is_some_and(|socket| unsafe { (*socket).state } == LISTEN)
         && let Some(arriving) = ARRIVING.get_ptr_mut(0)
     {
-        let is_own = skb.is_loopback() || !network::is_of(skb, pod);
+        // What the node's programs do in network namespaces of their own (containers that are no pods) is not told apart.
+        let is_own = skb.is_loopback() || !(is_node || network::is_of(skb, pod));
         // SAFETY: this CPU's element.
-        unsafe { *arriving = u32::from(is_own) };
+        unsafe { *arriving = pod << 1 | u32::from(is_own) };
+    }
+}
+
+/// Notes that a packet is for a listener that the subject leaves alone, as far as it had noted an earlier one.
+#[inline(always)]
+pub fn arriving_elsewhere(subject: &Current) {
+    let Some(arriving) = ARRIVING.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's element.
+    unsafe {
+        if *arriving >> 1 == subject.id {
+            *arriving = 0;
+        }
     }
 }
 
@@ -187,7 +200,12 @@ pub fn accepted(ctx: &SockOpsContext) {
     };
     // From the pod itself: its packets over loopback are free, and it may not go on by another way.
     // SAFETY: this CPU's element.
-    let is_own = ARRIVING.get_ptr_mut(0).is_some_and(|arriving| unsafe { *arriving } == 1);
+    let arriving = ARRIVING.get_ptr_mut(0).map_or(0, |arriving| unsafe { *arriving });
+    // Pods have programs of their own for that, or need none: what this program is called for it cannot ask for a cgroup.
+    if pod.is_node() && arriving >> 1 != pod.id {
+        return;
+    }
+    let is_own = arriving & 1 == 1;
     let direction = if is_own { Direction::Unknown } else { Direction::Ingress };
     let remote = if ctx.family() == AF_INET { mapped(v4.to_ne_bytes()) } else { words(v6) };
     let mut connection = Connection {

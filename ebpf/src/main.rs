@@ -38,6 +38,7 @@ mod listener;
 mod maps;
 mod name;
 mod network;
+mod node;
 mod query;
 mod refuse;
 mod scratch;
@@ -164,6 +165,9 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
         Known::Unconfigured { .. } => return Err(Refusal::Unconfigured),
         Known::Nobody(pod) => return unless_audited(&pod, Refusal::Unconfigured),
     };
+    if node::leaves_alone(&subject, skb) {
+        return Ok(());
+    }
     let mut packet = MaybeUninit::uninit();
     let packet = skb::nothing(&mut packet);
     if !skb.parse(packet) {
@@ -173,6 +177,9 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
     if skb.is_loopback() {
         let stays = packet.source == packet.destination || abi::is_loopback(&packet.source);
         return if stays { Ok(()) } else { Err(Refusal::Malformed) };
+    }
+    if subject.is_node() && node::is_of_kernel(skb, packet) {
+        return Ok(());
     }
     if subject.in_host_network() {
         asked::undo_nat(skb, packet);
@@ -260,8 +267,18 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 fn try_ingress(skb: Skb) -> Result<(), Refusal> {
     // Nothing that arrives is judged. What comes over loopback was sent by the pod itself, so it neither
     // opens flows nor teaches names.
-    connection::arriving(skb, subject::own());
-    let Known::Policy(subject) = subject::of_packet(skb) else { return Ok(()) };
+    let known = subject::of_packet(skb);
+    match &known {
+        Known::Attaching => return Ok(()),
+        Known::Policy(subject) if node::leaves_alone(subject, skb) => {
+            connection::arriving_elsewhere(subject);
+            return Ok(());
+        }
+        _ => {}
+    }
+    let is_node = matches!(&known, Known::Policy(subject) if subject.is_node());
+    connection::arriving(skb, subject::own(), is_node);
+    let Known::Policy(subject) = known else { return Ok(()) };
     if skb.is_loopback() {
         return Ok(());
     }

@@ -11,8 +11,9 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
     AddressKey, Asked, Attached, COUNTERS, CidrData, Config, Connection, Container, Flow, FlowKey,
-    FragmentKey, Learned, LearnedKey, Masks, Name, NameMasks, NameTail, NameVerdictKey, Network, PatternKey,
-    PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject, SubjectState,
+    FragmentKey, Learned, LearnedKey, Masks, Name, NameMasks, NameTail, NameVerdictKey, Network, PODS_CGROUPS,
+    PatternKey, PodsCgroup, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject,
+    SubjectState,
 };
 use l7egg_ebpf_common::automaton::State;
 use l7egg_ebpf_common::matcher::Matcher;
@@ -92,7 +93,8 @@ pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 // By socket cookie. The agent writes it when it has attached the programs.
 #[map]
 pub static INHERITED: HashMap<u64, Connection> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
-// 1 if the packet for a listener that this CPU works on did not come in by the pod's own network.
+// Of the packet for a listener that this CPU works on: 1 if it did not come in by the pod's own network, and above that bit
+// the subject.
 #[map]
 pub static ARRIVING: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
 
@@ -101,6 +103,9 @@ pub static ASKED: SkStorage<Asked> = SkStorage::new();
 
 #[btf_map]
 pub static DNS_STREAMS: SkStorage<Conversation> = SkStorage::new();
+
+#[map]
+pub static PODS: Array<PodsCgroup> = Array::with_max_entries(PODS_CGROUPS, 0);
 
 #[map]
 pub static NETWORKS: Array<Network> = Array::with_max_entries(SUBJECTS_MAX, 0);

@@ -10,6 +10,7 @@ use aya_ebpf::programs::SockContext;
 use l7egg_ebpf_common::abi::ANY_INTERFACE;
 
 use crate::maps::{NETNS, NETWORKS};
+use crate::node;
 use crate::skb::Skb;
 use crate::subject::{self, Current, Known};
 
@@ -18,6 +19,7 @@ use crate::subject::{self, Current, Known};
 pub fn created(ctx: &SockContext) {
     let own = match subject::pod() {
         Known::Attaching => return,
+        Known::Policy(subject) if node::leaves_alone_running(&subject) => return,
         Known::Policy(pod) => NETWORKS.get(pod.id),
         _ => None,
     };

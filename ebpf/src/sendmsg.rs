@@ -9,13 +9,16 @@ use l7egg_ebpf_common::packet::Packet;
 
 use crate::sock_addr::{SockAddr, is_unspecified};
 use crate::subject::Known;
-use crate::{Recalled, Refusal, asked as kept, destination, event, flow, listener, subject};
+use crate::{Recalled, Refusal, asked as kept, destination, event, flow, listener, node, subject};
 
 /// Judges a datagram. `source` is its source, which may be unspecified: asked last, because the stack is short.
 #[inline(always)]
 pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) -> Result<(), Refusal> {
     // Without a policy the packets are held back, not refused.
     let Known::Policy(subject) = subject::of_call() else { return Ok(()) };
+    if node::leaves_alone_running(&subject) {
+        return Ok(());
+    }
     if subject.is_translated() {
         kept::remember(asked, AskedBy::Send);
     }

@@ -3,7 +3,7 @@
 use core::sync::atomic::AtomicU64;
 
 use l7egg_ebpf_common::abi::{
-    Address, CLASSIFIED, DIVIDED, HOST_NETWORK, LEVEL_SHIFT, ResolverKey, SOCKET_BALANCER, SUBJECTS_MAX,
+    Address, CLASSIFIED, DIVIDED, HOST_NETWORK, LEVEL_SHIFT, NODE, ResolverKey, SOCKET_BALANCER, SUBJECTS_MAX,
     SubjectState,
 };
 use l7egg_ebpf_common::judge::Enforcement;
@@ -164,6 +164,12 @@ impl Current {
     #[inline(always)]
     pub fn in_host_network(&self) -> bool {
         self.paths & (HOST_NETWORK >> PATHS_SHIFT) as u8 != 0
+    }
+
+    /// Whether it is the node, and not a pod.
+    #[inline(always)]
+    pub fn is_node(&self) -> bool {
+        self.paths & (NODE >> PATHS_SHIFT) as u8 != 0
     }
 
     /// Whether its packets can go elsewhere than its programs ask.

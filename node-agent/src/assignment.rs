@@ -4,10 +4,13 @@ use std::{fmt, sync::Arc};
 
 use kube::api::DynamicObject;
 use l7egg_crds::{
-    AssignedPod, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PolicySpec, RateShare,
+    AssignedHost, AssignedPod, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
+    PolicySpec, RateShare,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+use crate::datapath::NODE_UID;
 
 /// Which assignment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -59,7 +62,9 @@ pub struct Assignment {
     pub policy: Arc<PolicySpec>,
     /// This node's parts of a rate that the Egg's pods share.
     pub shares: Vec<RateShare>,
-    /// The pods of this node that the Egg selects.
+    /// The node itself is what the Egg selects.
+    pub host: Option<AssignedHost>,
+    /// The pods of this node that the Egg selects; the node itself passes for one, with [`NODE_UID`].
     pub pods: Vec<AssignedPod>,
 }
 
@@ -113,14 +118,21 @@ fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreada
             egg: spec.egg,
             policy: Arc::new(spec.policy),
             shares: spec.shares,
-            pods: unique(spec.pods),
+            pods: match &spec.host {
+                Some(_) => vec![node_as_pod(&spec.node)],
+                None => unique(spec.pods),
+            },
+            host: spec.host,
         }),
         Err(error) => Err(Unreadable {
             message: format!(
                 "EggAssignment {key} cannot be read: {}; it is not written by hand: if operator and agent are of the same version, delete it and the operator writes it anew",
                 place(&error)
             ),
-            pods: read_pods(&data["spec"]["pods"]).map(unique),
+            pods: match (&data["spec"]["host"], data["spec"]["node"].as_str()) {
+                (Value::Object(_), Some(node)) => Some(vec![node_as_pod(node)]),
+                _ => read_pods(&data["spec"]["pods"]).map(unique),
+            },
         }),
     }
 }
@@ -131,6 +143,23 @@ fn place(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
         "." => format!("spec: {}", error.inner()),
         path => format!("spec.{path}: {}", error.inner()),
     }
+}
+
+/// The node as the subject of its policy. It asks the servers of its own resolv.conf.
+fn node_as_pod(node: &str) -> AssignedPod {
+    AssignedPod {
+        name: node.to_owned(),
+        uid: NODE_UID.to_owned(),
+        host_network: true,
+        dns: PodDns { policy: "Default".to_owned(), ..PodDns::default() },
+        ..AssignedPod::default()
+    }
+}
+
+/// A subject's name for people: `shop/checkout-1` of a pod, `node node1` of the node.
+#[must_use]
+pub fn subject_name(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { format!("node {name}") } else { format!("{namespace}/{name}") }
 }
 
 /// The uid is all that is needed to leave a pod as it is.
@@ -230,6 +259,19 @@ mod tests {
         }
         let nothing = AssignmentObject::read(&object(json!(7))).content.unwrap_err();
         assert!(nothing.message.contains("cannot be read: spec: invalid type"), "{}", nothing.message);
+    }
+
+    #[test]
+    fn a_node_is_a_subject_of_its_own() {
+        let mut host = spec();
+        host["pods"] = json!([]);
+        host["host"] = json!({"podCIDRs": ["10.88.1.0/24"]});
+        let assignment = AssignmentObject::read(&object(host.clone())).content.unwrap();
+        assert_eq!(assignment.host.unwrap().pod_cidrs, ["10.88.1.0/24"]);
+        assert_eq!((assignment.pods[0].uid.as_str(), assignment.pods[0].name.as_str()), (NODE_UID, "node1"));
+        host["policy"]["egress"] = json!("what");
+        let unreadable = AssignmentObject::read(&object(host)).content.unwrap_err();
+        assert_eq!(unreadable.pods.unwrap()[0].uid, NODE_UID);
     }
 
     #[test]

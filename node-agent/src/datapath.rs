@@ -23,6 +23,9 @@ pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 /// Reason of a pod whose policy does not fit into a map.
 pub const MAP_FULL: &str = "MapFull";
 
+/// Uid of the node itself, beside those of its pods: all processes that are in no pod.
+pub const NODE_UID: &str = "node";
+
 /// SHA-256 over everything that a compiled policy writes to the kernel: equal digests, equal policies.
 pub type Digest = [u8; 32];
 
@@ -141,6 +144,13 @@ pub trait Datapath: Send {
     /// Every pod of this node that something is attached for, including what an earlier agent left.
     /// Called at every pass of the reconciler, so answered from memory where that is sound.
     fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError>;
+
+    /// Tells which directories hold pods and nothing else, for the node ([`NODE_UID`]), which is enforced after that.
+    /// Called whenever they change.
+    fn leave_alone(&mut self, pods: &[PathBuf]) -> Result<(), DatapathError> {
+        let _ = pods;
+        Ok(())
+    }
 
     /// Says that a pod is in the host's network. Before it is enforced; it may be repeated.
     fn in_host_network(&mut self, pod_uid: &str) {
@@ -293,6 +303,12 @@ pub enum DatapathError {
         /// What is in the way, and what the user can do.
         message: String,
     },
+    /// Nodes share this machine, and it was not said which cgroup is whose.
+    #[error("{message}")]
+    SeveralKubelets {
+        /// Where their pods are, and what to do.
+        message: String,
+    },
     /// A system call or a library call on the way to one failed.
     #[error("{what}")]
     Kernel {
@@ -311,7 +327,20 @@ impl DatapathError {
             DatapathError::CgroupGone { .. } => "CgroupGone",
             DatapathError::MapFull { .. } => MAP_FULL,
             DatapathError::NotShaped { reason, .. } => reason,
+            DatapathError::SeveralKubelets { .. } => "SeveralKubelets",
             DatapathError::Kernel { .. } => "KernelRefused",
+        }
+    }
+
+    /// What is for one node would be for all, and for their machine.
+    #[must_use]
+    pub fn several_kubelets(pods: &[PathBuf]) -> Self {
+        let pods: Vec<String> = pods.iter().map(|path| path.display().to_string()).collect();
+        DatapathError::SeveralKubelets {
+            message: format!(
+                "this machine has the pods of several kubelets ({}): say which cgroup is the node's with --host-cgroup",
+                pods.join(", ")
+            ),
         }
     }
 

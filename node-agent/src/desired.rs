@@ -6,7 +6,7 @@ use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EgressLimit, PolicySp
 use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
-    assignment::{AssignmentKey, egg_name},
+    assignment::{AssignmentKey, egg_name, subject_name},
     division::{self, Division},
     explain::{ExplainedEgg, Explainer},
     inventory::{Entry, Inventory},
@@ -159,7 +159,7 @@ impl<'a> Selection<'a> {
         };
         Explainer {
             uid: self.pod.uid.clone(),
-            pod: format!("{}/{}", self.pod.namespace, self.pod.name),
+            pod: subject_name(&self.pod.namespace, &self.pod.name),
             container: None,
             eggs: self.sources.iter().filter_map(|(entry, _)| egg(entry)).collect(),
             resolv_conf: self.resolv_conf.clone(),
@@ -244,7 +244,15 @@ fn name_of(entry: &Entry) -> String {
         .map_or_else(|| format!("EggAssignment {}", entry.object.key), |good| egg_name(&good.egg))
 }
 
+/// Reason of the node itself while it is not known what it has to keep reachable.
+pub const GUARD_NOT_READY: &str = "GuardNotReady";
+
 fn unreadable(entry: &Entry) -> Failure {
+    if entry.object.content.is_ok() {
+        let message =
+            "the API server's addresses, which stay reachable from the node, are not known yet".to_owned();
+        return Failure { reason: GUARD_NOT_READY, message };
+    }
     let message = entry.object.content.as_ref().err().map(|unreadable| unreadable.message.clone());
     Failure { reason: "AssignmentUnreadable", message: message.unwrap_or_default() }
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use kube::{api::DynamicObject, runtime::watcher::Event};
 use l7egg_crds::Mode;
 
-use crate::assignment::{Assignment, AssignmentKey, AssignmentObject};
+use crate::{
+    assignment::{Assignment, AssignmentKey, AssignmentObject},
+    guard::{ApiServers, guard},
+};
 
 /// All assignments of the node, and whether that is all.
 #[derive(Debug, Default)]
@@ -17,6 +20,8 @@ pub struct Inventory {
     last_revision: u64,
     /// Every Egg is taken as one in mode Audit.
     audit: bool,
+    /// Not known yet: nothing new is enforced for the node itself.
+    api_servers: Option<ApiServers>,
 }
 
 /// One assignment.
@@ -28,6 +33,8 @@ pub struct Entry {
     pub good: Option<Assignment>,
     /// Changes when the policy of `good` changes, and is never used for another policy.
     pub revision: u64,
+    /// What `good` keeps reachable, if it is for the node itself.
+    pub guard: Vec<String>,
 }
 
 impl Inventory {
@@ -57,6 +64,20 @@ impl Inventory {
         true
     }
 
+    /// Takes in where the API server is. True if that changes anything.
+    pub fn set_api_servers(&mut self, servers: ApiServers) -> bool {
+        if self.api_servers.as_ref() == Some(&servers) {
+            return false;
+        }
+        self.api_servers = Some(servers);
+        let of_node = |entry: &&Entry| entry.object.content.as_ref().is_ok_and(|it| it.host.is_some());
+        let of_node: Vec<AssignmentObject> =
+            self.entries.values().filter(of_node).map(|entry| entry.object.clone()).collect();
+        let any = !of_node.is_empty();
+        of_node.into_iter().for_each(|object| self.put(object));
+        any
+    }
+
     /// Whether a full list has come. Until then nothing may be concluded from an assignment's absence.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -83,17 +104,32 @@ impl Inventory {
         if let (true, Ok(assignment)) = (self.audit, &mut object.content) {
             Arc::make_mut(&mut assignment.policy).mode = Mode::Audit;
         }
+        self.put(object);
+    }
+
+    fn put(&mut self, object: AssignmentObject) {
         // An object of the same name but another uid is another one.
         let before = self.entries.remove(&object.key).filter(|entry| entry.object.uid == object.uid);
-        let (good_before, revision_before) =
-            before.map_or((None, None), |entry| (entry.good, Some(entry.revision)));
-        let good = object.content.as_ref().ok().cloned().or_else(|| good_before.clone());
+        let (good_before, revision_before, guard_before) =
+            before.map_or((None, None, Vec::new()), |entry| (entry.good, Some(entry.revision), entry.guard));
+        let (good, guard) = match object.content.as_ref().ok().and_then(|content| self.guarded(content)) {
+            Some((good, guard)) => (Some(good), guard),
+            None => (good_before.clone(), guard_before),
+        };
         let same = matches!((&good_before, &good), (Some(a), Some(b)) if a.policy == b.policy);
         let revision = revision_before.filter(|_| same).unwrap_or_else(|| {
             self.last_revision += 1;
             self.last_revision
         });
-        self.entries.insert(object.key.clone(), Entry { object, good, revision });
+        self.entries.insert(object.key.clone(), Entry { object, good, revision, guard });
+    }
+
+    /// What is to be enforced; of the node itself with what it keeps reachable. Nothing while that is not known.
+    fn guarded(&self, content: &Assignment) -> Option<(Assignment, Vec<String>)> {
+        let Some(host) = &content.host else { return Some((content.clone(), Vec::new())) };
+        let guard = guard(self.api_servers.as_ref()?, &host.pod_cidrs);
+        let policy = Arc::new(guard.apply(&content.policy));
+        Some((Assignment { policy, ..content.clone() }, guard.lines()))
     }
 }
 
@@ -131,6 +167,30 @@ mod tests {
         assert_eq!(revision(&inventory), first);
         inventory.apply(Event::Apply(assignment("a").allow("10.0.0.0/9").pod("p1").object()));
         assert_ne!(revision(&inventory), first);
+    }
+
+    #[test]
+    fn the_node_waits_for_its_guard_and_keeps_what_it_has() {
+        let mut inventory = Inventory::default();
+        let servers = |server: &str| [server.parse().unwrap()].into();
+        let egress = |inventory: &Inventory| {
+            let good = inventory.entries().next().unwrap().good.clone();
+            good.map(|good| {
+                good.policy.egress.iter().map(|rule| rule.to[0].cidr.clone().unwrap()).collect::<Vec<_>>()
+            })
+        };
+        let host = assignment("a").allow("192.0.2.0/24").host();
+        inventory.apply(Event::Apply(host.object()));
+        assert_eq!(egress(&inventory), None);
+        assert!(inventory.set_api_servers(servers("10.0.0.1:6443")));
+        assert_eq!(egress(&inventory).unwrap(), ["192.0.2.0/24", "10.0.0.1/32", "10.88.1.0/24", "0.0.0.0/0"]);
+        let revision = inventory.entries().next().unwrap().revision;
+        assert!(!inventory.set_api_servers(servers("10.0.0.1:6443")));
+        assert!(inventory.set_api_servers(servers("10.0.0.2:6443")));
+        assert_eq!(egress(&inventory).unwrap()[1], "10.0.0.2/32");
+        assert_ne!(inventory.entries().next().unwrap().revision, revision);
+        inventory.apply(Event::Apply(host.malformed().object()));
+        assert_eq!(egress(&inventory).unwrap().len(), 4);
     }
 
     #[test]

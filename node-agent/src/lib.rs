@@ -12,6 +12,7 @@
 //! [`reconcile`] turns the wheel; everything between its inputs and the datapath is a pure function.
 
 pub mod admin;
+pub mod api_servers;
 pub mod assignment;
 pub mod causes;
 pub mod cgroup;
@@ -21,6 +22,7 @@ pub mod desired;
 pub mod division;
 pub mod explain;
 pub mod flow_log;
+pub mod guard;
 pub mod hold;
 pub mod inventory;
 pub mod kernel;

@@ -69,6 +69,12 @@ impl Node {
         }
     }
 
+    /// The root of cgroup2, as far as it is mounted.
+    #[must_use]
+    pub fn cgroup2_mount(&self) -> Option<PathBuf> {
+        points_of(&self.mountinfo(), "cgroup2").into_iter().next()
+    }
+
     fn kernel(&self) -> Option<Missing> {
         let release = self.read("proc/sys/kernel/osrelease").unwrap_or_default();
         let version = kernel_version(&release)?;

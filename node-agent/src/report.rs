@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, EgressLimit, Mode, PodReport, PodState};
+use l7egg_crds::{
+    AssignedPod, EggAssignmentStatus, EggReference, EgressLimit, HostReport, Mode, PodReport, PodState,
+};
 use l7egg_policy::CompiledPolicy;
 
 use crate::{
     assignment::{Assignment, AssignmentKey, egg_name},
     cgroup::PodCgroups,
-    datapath::{EnforcedPod, NETWORK_NOT_READY, ShapedPod},
-    desired::{Desired, DesiredPod, Failure},
+    datapath::{EnforcedPod, NETWORK_NOT_READY, NODE_UID, ShapedPod},
+    desired::{Desired, DesiredPod, Failure, GUARD_NOT_READY},
     division::is_as_wanted,
     hold::{HeldPod, LetGo},
     inventory::{Entry, Inventory},
@@ -88,6 +90,9 @@ impl Findings<'_> {
         }
         let failure = pod.policy.as_ref().err().or_else(|| self.failures.get(uid));
         match failure {
+            Some(failure) if failure.reason == GUARD_NOT_READY => {
+                (PodState::Pending, failure.reason.into(), failure.message.clone())
+            }
             Some(failure) => failed(failure, now),
             None if now.is_none() && !self.cgroups.pods.contains_key(uid) => {
                 waiting(pod, self.cgroups.complete)
@@ -204,12 +209,21 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
         let egress_limit = desired.and_then(|desired| findings.limit(desired, &pod.uid));
         PodReport { uid: pod.uid.clone(), state, reason, message, egress_limit }
     };
+    let (of_node, of_pods): (Vec<_>, Vec<_>) =
+        pods.iter().map(one).partition(|report: &PodReport| report.uid == NODE_UID);
+    let of_node = of_node.into_iter().next().map(|report| HostReport {
+        state: report.state,
+        reason: report.reason,
+        message: report.message,
+        guard: entry.guard.clone(),
+    });
     Report {
         uid: entry.object.uid.clone(),
         egg: entry.good.as_ref().map(|good| good.egg.clone()),
         status: EggAssignmentStatus {
             observed_generation: entry.object.generation,
-            pods: pods.iter().map(one).collect(),
+            pods: of_pods,
+            host: of_node,
         },
         pods,
         known: entry.object.reported.clone(),
@@ -276,7 +290,10 @@ fn waiting(pod: &DesiredPod, complete: bool) -> (PodState, String, String) {
             "no kubepods directory was found in any cgroup2 mount: give the agent the host's /sys/fs/cgroup, or name the mount with --cgroup-root",
         )
     };
-    let message = format!("pod {}/{} has no cgroup: {what}", pod.namespace, pod.name);
+    let message = match pod.namespace.as_str() {
+        "" => format!("node {} cannot be told from its pods: {what}", pod.name),
+        namespace => format!("pod {namespace}/{} has no cgroup: {what}", pod.name),
+    };
     (PodState::Pending, reason.into(), message)
 }
 

@@ -67,7 +67,9 @@ async fn patch(client: &Client, key: &AssignmentKey, status: &EggAssignmentStatu
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &resource);
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
     // `pods` is written even when it is empty: a merge patch leaves what it does not name.
-    let body = json!({"status": {"observedGeneration": status.observed_generation, "pods": status.pods}});
+    let body = json!({"status": {
+        "observedGeneration": status.observed_generation, "pods": status.pods, "host": status.host,
+    }});
     api.patch_status(&key.name, &parameters, &Patch::Merge(body)).await.map(drop)
 }
 
@@ -131,7 +133,7 @@ mod tests {
     }
 
     fn status(pods: &[PodReport]) -> EggAssignmentStatus {
-        EggAssignmentStatus { observed_generation: Some(1), pods: pods.to_vec() }
+        EggAssignmentStatus { observed_generation: Some(1), pods: pods.to_vec(), host: None }
     }
 
     fn report(uid: &str, status: EggAssignmentStatus, known: Option<EggAssignmentStatus>) -> Report {

@@ -20,7 +20,8 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin},
-    cgroup::{CgroupWatch, Follower},
+    api_servers,
+    cgroup::{CgroupWatch, Follower, PodCgroup},
     datapath::Datapath,
     flow_log::{self, FlowLog},
     hold::HoldSettings,
@@ -29,7 +30,7 @@ use crate::{
     metrics::{Metrics, OutcomeCollector},
     notice::Notices,
     preflight::{Node, bandwidth_limits},
-    reconcile::{Input, Outcome, Reconciler},
+    reconcile::{Input, NodeCgroup, Outcome, Reconciler},
     reporter,
     resolvers::{NodeResolvers, cluster_domain, nameservers, search_domains},
     settings::{Cli, Command, DetachSettings, LogFormat, OnExit, RunSettings},
@@ -48,7 +49,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         (Some(Command::Status(settings)), _) => status::run(&settings).await,
         (Some(Command::Denied(settings)), _) => flow_log::show::run(&settings).await,
         (Some(Command::Detach(settings)), _) => detach(&settings),
-        (Some(Command::Run(settings)), _) | (None, Some(settings)) => {
+        (Some(Command::Run(settings)), _) => {
+            log(cli.log_format);
+            agent(*settings).await
+        }
+        (None, Some(settings)) => {
             log(cli.log_format);
             agent(settings).await
         }
@@ -97,9 +102,12 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
 
     let (inputs, received) = mpsc::channel();
     let follower = watch_cgroups(node.cgroup2_roots(), inputs.clone())?;
-    let client = Client::try_default()
-        .await
-        .context("no access to the API server: run in a pod with a service account, or set KUBECONFIG")?;
+    let no_access = "no access to the API server: run in a pod with a service account, or set KUBECONFIG";
+    let config = kube::Config::infer().await.context(no_access)?;
+    let mut known = api_servers::of_config(&config).await;
+    known.extend(&settings.api_server);
+    let client = Client::try_from(config).context(no_access)?;
+    tokio::spawn(api_servers::watch(client.clone(), known, inputs.clone()));
     watch::assignments(&client, &settings.node_name, &inputs);
     if settings.hold() != HoldSettings::Never {
         watch::selected(&client, &settings.node_name, &inputs);
@@ -112,7 +120,8 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     tokio::spawn(async move { axum::serve(listener, admin::router(admin)).await });
     let reconciler =
         Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, settings.hold(), metrics)
-            .with_follower(follower);
+            .with_follower(follower)
+            .with_node(node_cgroup(&settings, &node)?);
     let (ended, end) = tokio::sync::oneshot::channel();
     thread::Builder::new().name("reconciler".into()).spawn(move || {
         reconciler.run(&received, &publish);
@@ -139,6 +148,16 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
         tracing::info!("told to stop: what is enforced stays");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The cgroup of all of the node's processes.
+fn node_cgroup(settings: &RunSettings, node: &Node) -> anyhow::Result<NodeCgroup> {
+    let path =
+        settings.host_cgroup.clone().or_else(|| node.cgroup2_mount()).context("no cgroup2 is mounted")?;
+    let metadata = std::fs::metadata(&path)
+        .with_context(|| format!("--host-cgroup {} cannot be read", path.display()))?;
+    let cgroup = PodCgroup { id: std::os::unix::fs::MetadataExt::ino(&metadata), path };
+    Ok(NodeCgroup { cgroup, is_given: settings.host_cgroup.is_some() })
 }
 
 fn node_resolvers(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {

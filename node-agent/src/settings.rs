@@ -1,6 +1,10 @@
 //! The command line.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l7egg_policy::DomainName;
@@ -44,7 +48,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Enforce, until told to stop by SIGTERM or SIGINT.
-    Run(RunSettings),
+    Run(Box<RunSettings>),
     /// Show what a running agent enforces. Exit code 1 if some pod failed, 2 if the agent cannot be asked.
     Status(StatusSettings),
     /// Show what was denied, or would have been in mode Audit: the last 4,096 flows. Exit code 0 if there is
@@ -75,6 +79,15 @@ pub struct RunSettings {
     /// A cgroup2 directory to find pods in. Not given: every mount of cgroup2. Can be repeated.
     #[arg(long)]
     pub cgroup_root: Vec<PathBuf>,
+    /// The cgroup2 directory of the node itself, for ClusterEggs with a nodeSelector: they are for all processes below
+    /// it that are in no pod. Not given: the root of cgroup2. For nodes that share a machine.
+    #[arg(long, env = "L7EGG_HOST_CGROUP")]
+    pub host_cgroup: Option<PathBuf>,
+    /// Other addresses by which this node's programs reach the API server, such as a load balancer's, which stay
+    /// reachable whatever a ClusterEgg with a nodeSelector says: ADDRESS:PORT. Those of the Service `kubernetes` and of
+    /// its endpoints do anyway.
+    #[arg(long, value_delimiter = ',', env = "L7EGG_API_SERVER")]
+    pub api_server: Vec<SocketAddr>,
     /// Where bpffs is mounted.
     #[arg(long, default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,

@@ -145,7 +145,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
         let (state, reason, message) = findings.state(pod, uid, None);
         PodStatus {
             uid: uid.clone(),
-            name: format!("{}/{}", pod.namespace, pod.name),
+            name: crate::assignment::subject_name(&pod.namespace, &pod.name),
             eggs: pod.eggs.clone(),
             resolvers: pod.resolv_conf.servers.iter().map(ToString::to_string).collect(),
             cgroup: cgroup(uid),

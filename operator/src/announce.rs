@@ -94,7 +94,7 @@ mod tests {
                 condition(CONDITION_PROGRAMMED, programmed),
             ],
             pods: PodCounts { selected, ..PodCounts::default() },
-            egress_limit: String::new(),
+            ..EggStatus::default()
         }
     }
 

@@ -57,6 +57,8 @@ pub struct Listings {
     pub pods: Listing<ObjectKey>,
     /// Of namespaces.
     pub namespaces: Listing<String>,
+    /// Of nodes.
+    pub nodes: Listing<String>,
     /// Of EggAssignments.
     pub assignments: Listing<ObjectKey>,
 }
@@ -69,6 +71,7 @@ impl Listings {
             ("clustereggs", self.cluster_eggs.complete),
             ("pods", self.pods.complete),
             ("namespaces", self.namespaces.complete),
+            ("nodes", self.nodes.complete),
             ("eggassignments", self.assignments.complete),
         ]
         .into_iter()
@@ -100,7 +103,7 @@ mod tests {
     #[test]
     fn all_kinds_are_waited_for() {
         let mut listings = Listings::default();
-        assert_eq!(listings.waiting_for().len(), 5);
+        assert_eq!(listings.waiting_for().len(), 6);
         listings.pods.gone(&Change::<(), _>::Listed, |()| ObjectKey::new("", ""), Vec::new);
         assert!(!listings.waiting_for().contains(&"pods"));
     }

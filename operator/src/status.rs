@@ -27,18 +27,21 @@ pub fn compute(summary: &Summary<'_>, now: Timestamp) -> EggStatus {
         reason: reason.to_owned(),
         message: cut(message),
     };
+    let counts = PodCounts {
+        selected: count(summary.tally.selected),
+        enforced: count(summary.tally.enforced),
+        audited: count(summary.tally.audited),
+        failed: count(summary.tally.failed),
+    };
     EggStatus {
         observed_generation: Some(generation),
         conditions: vec![
             condition(CONDITION_ACCEPTED, accepted(summary)),
             condition(CONDITION_PROGRAMMED, programmed(summary)),
         ],
-        pods: PodCounts {
-            selected: count(summary.tally.selected),
-            enforced: count(summary.tally.enforced),
-            audited: count(summary.tally.audited),
-            failed: count(summary.tally.failed),
-        },
+        pods: if summary.is_for_nodes { PodCounts::default() } else { counts },
+        nodes: summary.is_for_nodes.then_some(counts),
+        guard: summary.tally.guard.iter().cloned().collect(),
         egress_limit: egress_limit(&summary.tally),
     }
 }
@@ -52,8 +55,9 @@ pub fn find<'a>(status: &'a EggStatus, type_: &str) -> Option<&'a Condition> {
 /// pods are enforced because pods came. The agents' next reports may make it unnecessary.
 pub fn can_wait(old: &EggStatus, new: &EggStatus) -> bool {
     let truth = |status| find(status, CONDITION_PROGRAMMED).map(|condition| condition.status);
+    let failed = |status: &EggStatus| status.pods.failed + status.nodes.map_or(0, |nodes| nodes.failed);
     old.observed_generation == new.observed_generation
-        && new.pods.failed <= old.pods.failed
+        && failed(new) <= failed(old)
         && truth(old) == Some(ConditionStatus::True)
         && truth(new) == Some(ConditionStatus::False)
 }
@@ -79,31 +83,41 @@ fn programmed(summary: &Summary<'_>) -> (ConditionStatus, &'static str, String) 
         limited,
         limits,
         strictest: _,
+        guard,
     } = &summary.tally;
-    let done = progress(*selected, *enforced, *audited);
+    let what = if summary.is_for_nodes { "node" } else { "pod" };
+    let done = progress(what, *selected, *enforced, *audited);
     let (status, reason, message) = if summary.egg.spec.is_err() {
         let message = match summary.in_force {
             Some(generation) => {
                 format!("the Egg was not accepted; generation {generation} stays in force: {done}")
             }
-            None => "the Egg was not accepted: it restricts no pod".to_owned(),
+            None => format!("the Egg was not accepted: it restricts no {what}"),
         };
         (ConditionStatus::False, "NotAccepted", message)
     } else if *failed > 0 {
-        let message = format!("{failed} of {selected} pods failed: {}", list(failures, *failed));
+        let message = format!("{failed} of {selected} {what}s failed: {}", list(failures, *failed));
         (ConditionStatus::False, "Failed", message)
     } else if enforced + audited < *selected {
         let waiting = selected - enforced - audited;
         let message = format!("{done}; waiting for {}", list(pending, waiting));
         (ConditionStatus::False, "Pending", message)
     } else if *selected == 0 {
-        (ConditionStatus::True, "NoPods", "no scheduled pod is selected".to_owned())
+        match summary.is_for_nodes {
+            true => (ConditionStatus::True, "NoNodes", "no node is selected".to_owned()),
+            false => (ConditionStatus::True, "NoPods", "no scheduled pod is selected".to_owned()),
+        }
     } else if *limited > 0 {
         let message = format!("{done}; a limit is reached: {}", list(limits, *limited));
         (ConditionStatus::True, REASON_LIMIT_REACHED, message)
     } else {
         let notes = if notes.is_empty() { String::new() } else { format!("; {}", list(notes, notes.len())) };
-        (ConditionStatus::True, "Programmed", done + &notes)
+        let guard: Vec<&str> = guard.iter().map(String::as_str).collect();
+        let guard = match summary.is_for_nodes {
+            true => format!("; reachable whatever the Egg says: {}", guard.join("; ")),
+            false => String::new(),
+        };
+        (ConditionStatus::True, "Programmed", done + &notes + &guard)
     };
     (status, reason, message)
 }
@@ -116,11 +130,11 @@ fn egress_limit(tally: &Tally) -> String {
     }
 }
 
-fn progress(selected: usize, enforced: usize, audited: usize) -> String {
+fn progress(what: &str, selected: usize, enforced: usize, audited: usize) -> String {
     match (enforced, audited) {
-        (_, 0) => format!("{enforced} of {selected} pods enforced"),
-        (0, _) => format!("{audited} of {selected} pods audited: nothing is denied"),
-        _ => format!("{enforced} of {selected} pods enforced, {audited} audited"),
+        (_, 0) => format!("{enforced} of {selected} {what}s enforced"),
+        (0, _) => format!("{audited} of {selected} {what}s audited: nothing is denied"),
+        _ => format!("{enforced} of {selected} {what}s enforced, {audited} audited"),
     }
 }
 

@@ -15,9 +15,9 @@ use l7egg_crds::{ClusterEgg, Egg as ApiEgg, EggAssignment};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::index::{Egg, EggKey, Labels, ObjectKey, Observed, Pod};
+use crate::index::{Egg, EggKey, Labels, Node, ObjectKey, Observed, Pod};
 use crate::metrics::Metrics;
-use crate::read::{self, PodObject};
+use crate::read::{self, NodeObject, PodObject};
 use crate::write::{MANAGED_BY_LABEL, MANAGER};
 
 /// Only pods that are bound and not finished: the API server leaves out the others, and reports those that
@@ -48,6 +48,8 @@ pub enum News {
     Pod(Change<Pod, ObjectKey>),
     /// Of namespaces.
     Namespace(Change<(String, Labels), String>),
+    /// Of nodes.
+    Node(Change<Node, String>),
     /// Of EggAssignments.
     Assignment(Change<Observed, ObjectKey>),
 }
@@ -78,6 +80,10 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>, metrics: &Metrics, anno
     let stream = watcher::watcher(Api::<PodObject>::all(client.clone()), bound);
     tasks.spawn(forward("pods", stream, news.clone(), metrics.clone(), move |event| {
         change(event, |object| read::pod(object, annotated), object_key).map(News::Pod)
+    }));
+    let stream = watcher::watcher(Api::<NodeObject>::all(client.clone()), all.clone());
+    tasks.spawn(forward("nodes", stream, news.clone(), metrics.clone(), |event| {
+        change(event, read::node, |object| object.metadata.name.clone()).map(News::Node)
     }));
     let stream = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all);
     tasks.spawn(forward("namespaces", stream, news.clone(), metrics.clone(), |event| {

@@ -173,6 +173,7 @@ pub fn object(key: &ObjectKey, assignment: &Assignment) -> serde_json::Value {
         egg: egg.clone(),
         policy: (*assignment.policy).clone(),
         shares: assignment.shares.clone(),
+        host: assignment.host.clone(),
         pods: assignment.pods.clone(),
     };
     json!({

@@ -9,6 +9,7 @@ mod budget;
 mod compile;
 mod dns;
 mod flow;
+mod guard;
 mod limit;
 mod limits;
 mod lookup;
@@ -26,6 +27,7 @@ mod validate;
 pub use compile::{AutomatonError, CompileError, CompiledPolicy, PortPrefix, compile};
 pub use dns::{DnsSettings, MAX_TTL_SETTING, ResolvConf};
 pub use flow::Flow;
+pub use guard::{Guard, Guarded};
 pub use l7egg_ebpf_common::judge::Verdict;
 pub use limit::{Limit, MAX_RATE, MIN_RATE, rate};
 pub use limits::{

@@ -1,9 +1,9 @@
 //! Whether an Egg can be accepted. Everything the schema and CEL rules of the CRDs say is checked here
 //! again: API servers before 1.25 run no CEL, and objects can be older than a rule.
 
-use l7egg_crds::{ClusterEggSpec, PolicySpec};
+use l7egg_crds::{Action, ClusterEggSpec, PolicySpec};
 
-use crate::{MAX_CONTAINER_NAME, Problem, Rule, budget, dns, limit, limits};
+use crate::{Guard, MAX_CONTAINER_NAME, MAX_RULES, Problem, Rule, budget, dns, limit, limits};
 
 /// A list of problems ends here: it has to fit into a condition's message, and ten say enough.
 const MAX_PROBLEMS: usize = 100;
@@ -22,17 +22,13 @@ pub fn validate(spec: &PolicySpec) -> Vec<Problem> {
 pub fn validate_cluster(spec: &ClusterEggSpec) -> Vec<Problem> {
     let mut problems = Vec::new();
     if spec.node_selector.is_some() {
-        problems.push(if spec.pod_selector.is_some() || spec.namespace_selector.is_some() {
-            Problem::invalid(
+        if spec.pod_selector.is_some() || spec.namespace_selector.is_some() {
+            problems.push(Problem::invalid(
                 "spec.nodeSelector",
                 "write either nodeSelector (a host firewall) or podSelector and namespaceSelector, not both",
-            )
-        } else {
-            Problem::unsupported(
-                "spec.nodeSelector",
-                "nodeSelector, a host firewall, comes with a later version of l7egg: select pods with podSelector",
-            )
-        });
+            ));
+        }
+        check_for_nodes(&spec.policy, &mut problems);
     } else if spec.pod_selector.is_none() {
         problems.push(Problem::invalid(
             "spec.podSelector",
@@ -41,6 +37,45 @@ pub fn validate_cluster(spec: &ClusterEggSpec) -> Vec<Problem> {
     }
     problems.extend(validate(&spec.policy));
     problems
+}
+
+/// What is only for pods.
+fn check_for_nodes(policy: &PolicySpec, problems: &mut Vec<Problem>) {
+    let mut refuse = |path: String, message: &str| problems.push(Problem::invalid(path, message));
+    if !policy.containers.is_empty() {
+        refuse(
+            "spec.containers".into(),
+            "a node has no containers: leave it out, or select pods with podSelector",
+        );
+    }
+    if policy.shaping.is_some() {
+        refuse(
+            "spec.shaping".into(),
+            "a node's own traffic cannot be limited, as its interfaces are its pods' as well: leave it out, or select pods with podSelector",
+        );
+    }
+    if policy.dns.as_ref().is_some_and(|dns| dns.refuse_unmatched) {
+        refuse(
+            "spec.dns.refuseUnmatched".into(),
+            "a node must be able to ask for the names that it needs to stay in the cluster: leave it out",
+        );
+    }
+    let denies = policy.egress.iter().enumerate().filter(|(_, rule)| rule.action == Action::Deny);
+    for (rule, deny) in denies.clone() {
+        for (index, _) in deny.to.iter().enumerate().filter(|(_, to)| to.cidr.is_none()) {
+            refuse(
+                format!("spec.egress[{rule}].to[{index}]"),
+                "a node cannot be denied a name, as what it needs to stay in the cluster could have it: write the networks, or leave the name out of the Allow rules",
+            );
+        }
+    }
+    // With the guard each Deny rule can become as many as there are kinds of what is guarded, and one more.
+    if policy.egress.len() + denies.count() * Guard::MAX_KINDS + Guard::MAX_KINDS > MAX_RULES {
+        refuse(
+            "spec.egress".into(),
+            "too many rules for a node, where each Deny rule counts as four, to keep what it needs reachable: divide them among several ClusterEggs",
+        );
+    }
 }
 
 /// The rules of a policy, and all that is wrong with it but the size of its automaton. The rules are the whole policy only if nothing is.

@@ -38,7 +38,12 @@ impl Kubernetes {
             cluster.load(&images::run()?)?;
         }
         // The kubectl of Kubernetes 1.20 knows no CEL rules in CRDs.
-        let apply = self.command(["kubectl", "apply", "--validate=false", "-k", "manifests/local"]);
+        let apply = match self {
+            Self::Local(cluster) => self.command(["sh", "-c", &apply_to_nodes_in(&cluster.cgroup2()?)]),
+            Self::Kubeconfig(_) => {
+                self.command(["kubectl", "apply", "--validate=false", "-k", "manifests/local"])
+            }
+        };
         step("installing l7egg", apply).limit(120).quietly("install")?;
         let workloads = self.kubectl(&["-n", NAMESPACE, "get", "deployments,daemonsets", "-o", "name"])?;
         for workload in workloads.lines() {
@@ -73,4 +78,12 @@ impl Kubernetes {
         let kubectl = self.command(["kubectl"].iter().chain(arguments));
         step(format!("kubectl {}", arguments.join(" ")), kubectl).limit(60).capture()
     }
+}
+
+/// Applies the manifests for nodes that share this machine: each agent is told its node's own cgroup below `cgroup`, so that
+/// no Egg for nodes is ever for the machine.
+fn apply_to_nodes_in(cgroup: &str) -> String {
+    format!(
+        "kubectl kustomize manifests/local | sed 's|^\\( *\\)- --resolv-conf=.*|&\\n\\1- --host-cgroup={cgroup}/$(NODE_NAME)|' | kubectl apply --validate=false -f -"
+    )
 }

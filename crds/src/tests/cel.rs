@@ -81,4 +81,7 @@ fn cluster_egg_selects_pods_or_nodes() {
     let both = "write either nodeSelector (a host firewall) or podSelector and namespaceSelector, not both";
     says(check, json!({"nodeSelector": {}, "podSelector": {}}), both);
     says(check, json!({"nodeSelector": {}, "namespaceSelector": {}}), both);
+    let for_pods = "containers and shaping are for pods: leave them out where there is a nodeSelector";
+    says(check, json!({"nodeSelector": {}, "containers": ["a"]}), for_pods);
+    says(check, json!({"nodeSelector": {}, "shaping": {"egress": {"rate": "1M"}}}), for_pods);
 }

@@ -54,6 +54,19 @@ impl EggView {
         .await
     }
 
+    /// Waits until `generation` is enforced on just so many nodes; its status then.
+    pub async fn programmed_on_nodes(&self, generation: i64, nodes: i32) -> anyhow::Result<EggStatus> {
+        eventually(&format!("{} is enforced on {nodes} nodes", self.name), LIMIT, || async {
+            let status = self.status().await?;
+            let done = condition(&status, CONDITION_PROGRAMMED).is_some_and(|condition| {
+                condition.status == ConditionStatus::True && condition.observed_generation >= Some(generation)
+            });
+            let all = status.nodes.is_some_and(|it| it.selected == nodes && it.enforced == nodes);
+            Ok(if done && all { Ok(status) } else { Err(describe(&status)) })
+        })
+        .await
+    }
+
     /// Waits until the operator has judged `generation`, and returns its condition `Accepted`.
     pub async fn judged(&self, generation: i64) -> anyhow::Result<Condition> {
         eventually(&format!("the operator judges {}", self.name), LIMIT, || async {

@@ -10,7 +10,7 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::discovery::pinned_kind;
-use l7egg_crds::Condition;
+use l7egg_crds::{Condition, EggStatus};
 use serde_json::json;
 
 use super::check::{Checked, Expectation};
@@ -150,6 +150,16 @@ impl Namespace {
     pub async fn judge(&self, yaml: &str) -> anyhow::Result<Condition> {
         let (egg, generation) = self.submit(yaml).await?;
         egg.judged(generation).await
+    }
+
+    /// Applies a ClusterEgg for nodes and waits until it is enforced on just so many; with its status then.
+    ///
+    /// # Errors
+    /// When it is not within a minute; the message holds the last status.
+    pub async fn enforce_on_nodes(&self, yaml: &str, nodes: i32) -> anyhow::Result<(EggView, EggStatus)> {
+        let (egg, generation) = self.submit(yaml).await?;
+        let status = egg.programmed_on_nodes(generation, nodes).await?;
+        Ok((egg, status))
     }
 
     async fn submit(&self, yaml: &str) -> anyhow::Result<(EggView, i64)> {

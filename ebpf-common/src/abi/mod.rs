@@ -101,8 +101,10 @@ mod pod {
     pod!(State, Matcher);
     pod!(ShapedPod, Cap, CapClock, FlowClockKey, FlowClock, ShapeCounts);
     pod!(SavedInterfaceKey, SavedInterface);
-    pod!(Container);
-    pod!(QueryKey, LearnedKey, Learned, Name, NameTail, FlowKey, Flow, Connection, Event, Network, Attached);
+    pod!(
+        QueryKey, LearnedKey, Learned, Name, NameTail, FlowKey, Flow, Connection, Event, Network, Attached,
+        PodsCgroup, Container
+    );
 }
 
 #[cfg(test)]

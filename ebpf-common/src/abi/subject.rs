@@ -18,7 +18,7 @@ pub struct Subject {
 pub struct SubjectState {
     /// Policy id, the epoch. 0: nothing is known of the pod yet, and nothing may leave it.
     pub policy: u32,
-    /// The policy's [`crate::judge::Enforcement`], [`CLASSIFIED`], [`SOCKET_BALANCER`] and [`HOST_NETWORK`].
+    /// The policy's [`crate::judge::Enforcement`], [`CLASSIFIED`], [`SOCKET_BALANCER`], [`HOST_NETWORK`] and [`NODE`].
     pub flags: u32,
 }
 
@@ -37,6 +37,24 @@ pub const DIVIDED: u32 = 1 << 11;
 pub const LEVEL_SHIFT: u32 = 24;
 /// Cgroups of containers are not further down than this.
 pub const LEVELS_MAX: u32 = 32;
+/// Flag of [`SubjectState`]: it is the node itself, whose cgroup has all others below it. What is in a pod (map `PODS`) is
+/// not meant.
+pub const NODE: u32 = 1 << 12;
+
+/// Cgroups of which each holds pods and nothing else (`kubepods`): those of one node.
+pub const PODS_CGROUPS: u32 = 4;
+
+/// Value of `PODS`: a cgroup that holds pods. Unused entries are zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodsCgroup {
+    /// Its id.
+    pub id: u64,
+    /// How many cgroups are above it; at least 1.
+    pub level: u32,
+    /// Zero.
+    pub reserved: u32,
+}
 
 impl SubjectState {
     /// From the eight bytes as a number of this machine.

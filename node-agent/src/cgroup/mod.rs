@@ -31,6 +31,8 @@ pub struct PodCgroups {
     pub containers: BTreeMap<String, BTreeMap<u64, Container>>,
     /// Whether these are all: the kubelet's directory was found and all of it could be read.
     pub complete: bool,
+    /// The directories that hold pods and nothing else, the outermost ones.
+    pub parents: Vec<PathBuf>,
 }
 
 impl PodCgroups {

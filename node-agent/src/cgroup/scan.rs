@@ -32,6 +32,12 @@ pub fn scan(roots: &[PathBuf]) -> Scan {
     }
     // Where there is no kubelet there is nothing to conclude.
     found.cgroups.complete &= !found.parents.is_empty();
+    let parents = &found.parents;
+    let outermost = parents
+        .iter()
+        .filter(|path| !path.ancestors().skip(1).any(|it| parents.iter().any(|parent| parent == it)));
+    found.cgroups.parents = outermost.cloned().collect();
+    found.cgroups.parents.sort();
     found
 }
 
@@ -96,6 +102,7 @@ mod tests {
         assert_eq!(found.cgroups.pods.keys().collect::<Vec<_>>(), [A, B]);
         assert_eq!(found.cgroups.pods[A], cgroup_at(&kubepods.join(format!("burstable/pod{A}"))).unwrap());
         assert_eq!(found.parents.len(), 2);
+        assert_eq!(found.cgroups.parents, [kubepods]);
     }
 
     #[test]

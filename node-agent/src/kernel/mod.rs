@@ -15,6 +15,7 @@ mod events;
 mod matchers;
 mod names;
 mod network;
+mod node;
 mod pods;
 mod policies;
 mod programs;
@@ -30,7 +31,8 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::Program;
 use l7egg_ebpf_common::abi::{
-    ABI_VERSION, CLASSIFIED, COUNTERS, Config, HOST_NETWORK, SOCKET_BALANCER, SUBJECTS_MAX, SubjectState,
+    ABI_VERSION, CLASSIFIED, COUNTERS, Config, HOST_NETWORK, NODE, SOCKET_BALANCER, SUBJECTS_MAX,
+    SubjectState,
 };
 use l7egg_ebpf_common::name::hash_key;
 use l7egg_policy::CompiledPolicy;
@@ -42,12 +44,13 @@ use self::pods::Pod;
 use self::policies::Policies;
 pub use self::programs::{HOOKS, Hook, Verified};
 use self::programs::{Maps, Programs};
+use self::settle::Cgroups;
 use self::shaping::Shaping;
 use self::versions::Older;
 use crate::clock::boot_ns;
 use crate::datapath::{
     ContainerPolicy, Counters, Cover, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource,
-    Settled, ShapedCounts, ShapedPod,
+    NODE_UID, Settled, ShapedCounts, ShapedPod,
 };
 use crate::shaping::Cap;
 
@@ -68,6 +71,8 @@ pub struct Kernel {
     /// Uids of pods in the host's network.
     host_network: BTreeSet<String>,
     containers: Containers,
+    /// What the node's own programs leave alone, once they have been told.
+    pods_cgroups: Option<Vec<PathBuf>>,
     /// Policy id in force, by subject.
     in_force: BTreeMap<u32, u32>,
     /// Subjects whose connections from before the programs were attached are known.
@@ -124,6 +129,7 @@ impl Kernel {
             networks,
             host_network: BTreeSet::new(),
             containers,
+            pods_cgroups: None,
             in_force,
             classified,
             released: BTreeSet::new(),
@@ -173,7 +179,8 @@ impl Kernel {
     fn paths(&self, uid: &str, cgroup: &Path) -> Result<u32, DatapathError> {
         let balancer = if pods::has_socket_balancer(cgroup, &self.programs)? { SOCKET_BALANCER } else { 0 };
         let network = if self.host_network.contains(uid) { HOST_NETWORK } else { 0 };
-        Ok(balancer | network)
+        let node = if uid == NODE_UID { NODE | HOST_NETWORK } else { 0 };
+        Ok(balancer | network | node)
     }
 
     /// Puts a policy in force for a pod, and attaches what is not attached yet.
@@ -215,12 +222,12 @@ impl Kernel {
         }
     }
 
-    /// Looks at the connections of a subject, whose cgroup and whose pod's are given.
+    /// Looks at the connections of a subject, whose cgroups and whose pod's subject are given.
     fn settle_subject(
         &mut self,
         subject: u32,
         pod: u32,
-        [cgroup, pod_cgroup]: [&Path; 2],
+        of: &Cgroups<'_>,
         policy: &CompiledPolicy,
     ) -> Result<Settled, DatapathError> {
         let policy_id = self.in_force.get(&subject).copied().unwrap_or(0);
@@ -228,19 +235,10 @@ impl Kernel {
             return Ok(Settled::default());
         }
         let is_first = !self.classified.contains(&subject);
-        let what = || kernel(format!("the state of subject {subject} of {}", cgroup.display()));
+        let what = || kernel(format!("the state of subject {subject} of {}", of.root().display()));
         let state = self.maps.subjects.get(&subject, 0).map_err(what())?;
         let is_balanced = state.flags & SOCKET_BALANCER != 0;
-        let looked_at = settle::Subject {
-            id: subject,
-            pod,
-            cgroup,
-            pod_cgroup,
-            policy,
-            policy_id,
-            is_first,
-            is_balanced,
-        };
+        let looked_at = settle::Subject { id: subject, pod, of, policy, policy_id, is_first, is_balanced };
         let connections = self.directory.join("maps/CONNECTIONS");
         let settled = settle::settle(&mut self.maps, &connections, &looked_at)?;
         if is_first {
@@ -286,6 +284,14 @@ impl Kernel {
 }
 
 impl Datapath for Kernel {
+    fn leave_alone(&mut self, pods: &[PathBuf]) -> Result<(), DatapathError> {
+        if self.pods_cgroups.as_deref() != Some(pods) {
+            node::tell(&mut self.maps, pods)?;
+            self.pods_cgroups = Some(pods.to_vec());
+        }
+        Ok(())
+    }
+
     fn in_host_network(&mut self, uid: &str) {
         if !self.host_network.contains(uid) {
             self.host_network.insert(uid.into());
@@ -344,7 +350,7 @@ impl Datapath for Kernel {
 
     fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
         let Some(pod) = self.pods.get(uid) else { return Ok(Cover::NotYet) };
-        if self.host_network.contains(uid) {
+        if uid == NODE_UID || self.host_network.contains(uid) {
             return self.networks.join_host(&mut self.maps, uid, pod.subject);
         }
         self.networks.cover(&self.programs, &mut self.maps, uid, cgroup, pod.subject)
@@ -373,7 +379,15 @@ impl Datapath for Kernel {
         policy: &CompiledPolicy,
     ) -> Result<Settled, DatapathError> {
         let Some(pod) = self.pods.get(uid) else { return Ok(Settled::default()) };
-        self.settle_subject(pod.subject, pod.subject, [cgroup, cgroup], policy)
+        let subject = pod.subject;
+        let pods = self.pods_cgroups.clone();
+        let of = match &pods {
+            _ if uid != NODE_UID => Cgroups::Below { cgroup, pod: cgroup },
+            Some(pods) => Cgroups::All { of: cgroup, but: pods },
+            // Pods' connections are not to be taken for the node's.
+            None => return Ok(Settled::default()),
+        };
+        self.settle_subject(subject, subject, &of, policy)
     }
 
     fn settle_container(
@@ -387,7 +401,10 @@ impl Datapath for Kernel {
             return Ok(Settled::default());
         };
         match self.containers.at(container, pod_subject) {
-            Some(subject) => self.settle_subject(subject, pod_subject, [container, pod], policy),
+            Some(subject) => {
+                let of = Cgroups::Below { cgroup: container, pod };
+                self.settle_subject(subject, pod_subject, &of, policy)
+            }
             None => Ok(Settled::default()),
         }
     }

@@ -9,8 +9,8 @@ use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
     AddressKey, Attached, CidrData, Config, Connection, Container, Flow, FlowKey, Learned, LearnedKey, Masks,
-    NameMasks, NameVerdictKey, Network, PatternKey, PolicySettings, PortData, ResolverKey, SCRATCH_PER_CPU,
-    SubjectState,
+    NameMasks, NameVerdictKey, Network, PatternKey, PodsCgroup, PolicySettings, PortData, ResolverKey,
+    SCRATCH_PER_CPU, SubjectState,
 };
 
 use l7egg_ebpf_common::automaton::State;
@@ -57,7 +57,7 @@ impl Hook {
 pub const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 30] = [
+const PINNED: [&str; 31] = [
     "CONTAINERS",
     "CONFIG",
     "SUBJECT",
@@ -81,6 +81,7 @@ const PINNED: [&str; 30] = [
     "ASKED",
     "INHERITED",
     "ARRIVING",
+    "PODS",
     "NETWORKS",
     "NETNS",
     "ATTACHED",
@@ -112,6 +113,7 @@ pub struct Maps {
     pub name_verdicts: HashMap<MapData, NameVerdictKey, Masks>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
     pub inherited: HashMap<MapData, u64, Connection>,
+    pub pods: Array<MapData, PodsCgroup>,
     pub networks: Array<MapData, Network>,
     pub attached: HashMap<MapData, u32, Attached>,
     pub addresses: HashMap<MapData, AddressKey, u8>,
@@ -304,6 +306,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         name_verdicts: take!("NAME_VERDICTS"),
         flows: take!("FLOWS"),
         inherited: take!("INHERITED"),
+        pods: take!("PODS"),
         networks: take!("NETWORKS"),
         attached: take!("ATTACHED"),
         addresses: take!("ADDRESSES"),

@@ -27,10 +27,8 @@ pub struct Subject<'a> {
     pub id: u32,
     /// The pod's; the same, unless it is a container.
     pub pod: u32,
-    /// Directory of its cgroup.
-    pub cgroup: &'a Path,
-    /// Directory of the pod's.
-    pub pod_cgroup: &'a Path,
+    /// Its cgroups.
+    pub of: &'a Cgroups<'a>,
     /// The policy in force.
     pub policy: &'a CompiledPolicy,
     /// Id of the policy.
@@ -40,6 +38,35 @@ pub struct Subject<'a> {
     /// Programs of others may have changed where its connections lead: what was asked for is not known here, so
     /// none is reset. Their packets stop all the same.
     pub is_balanced: bool,
+}
+
+/// Whose sockets are meant.
+pub enum Cgroups<'a> {
+    /// A pod's, or those of a container of one.
+    Below {
+        /// The cgroup that is meant, with all below it.
+        cgroup: &'a Path,
+        /// The pod's, whose network it is; the same, unless it is a container.
+        pod: &'a Path,
+    },
+    /// The node's: those of a tree but for some that are pods'. Of the whole tree, also of cgroups that are gone and
+    /// have left sockets, as a service does that was restarted.
+    All {
+        /// Its root.
+        of: &'a Path,
+        /// The directories of pods.
+        but: &'a [PathBuf],
+    },
+}
+
+impl Cgroups<'_> {
+    /// The one above all that are meant.
+    pub fn root(&self) -> &Path {
+        match self {
+            Self::Below { cgroup, .. } => cgroup,
+            Self::All { of, .. } => of,
+        }
+    }
 }
 
 /// The sockets of one network namespace that are of the pod's cgroup. In the host's there are everybody's.
@@ -58,15 +85,9 @@ struct Sockets {
 /// `connections` is where the map `CONNECTIONS` is pinned.
 pub fn settle(maps: &mut Maps, connections: &Path, subject: &Subject<'_>) -> Result<Settled, DatapathError> {
     let host = Netns::current().map_err(kernel("finding the agent's network namespace"))?;
-    let what = || format!("looking for the network namespace of {}", subject.pod_cgroup.display());
-    let netns = match netns::find(subject.pod_cgroup, &host).map_err(kernel(what()))? {
-        // No process: no sockets.
-        None => return Ok(Settled::default()),
-        Some(PodNetwork::Host) => host,
-        Some(PodNetwork::Own(netns)) => netns,
-    };
-    let cgroups = cgroups(subject.cgroup);
-    let ours = |found: &Found| found.cgroup.is_some_and(|cgroup| cgroups.contains(&cgroup));
+    let Some(netns) = network_of(subject.of, host)? else { return Ok(Settled::default()) };
+    let is_ours = is_ours(subject.of);
+    let ours = |found: &Found| found.cgroup.is_some_and(&is_ours);
     let sockets = in_netns(&netns, "reading the sockets", || read(connections, subject.is_first, &ours))?;
     let mut settled = Settled::default();
     let mut reset = Vec::new();
@@ -101,6 +122,33 @@ pub fn settle(maps: &mut Maps, connections: &Path, subject: &Subject<'_>) -> Res
         in_netns(&netns, "resetting connections", || destroy(&reset))?;
     }
     Ok(settled)
+}
+
+/// Where its sockets are; nowhere if it has no process.
+fn network_of(of: &Cgroups<'_>, host: Netns) -> Result<Option<Netns>, DatapathError> {
+    let Cgroups::Below { pod, .. } = of else { return Ok(Some(host)) };
+    let what = || format!("looking for the network namespace of {}", pod.display());
+    Ok(match netns::find(pod, &host).map_err(kernel(what()))? {
+        None => None,
+        Some(PodNetwork::Host) => Some(host),
+        Some(PodNetwork::Own(netns)) => Some(netns),
+    })
+}
+
+/// Whether sockets of the cgroup with an id are meant.
+fn is_ours(of: &Cgroups<'_>) -> Box<dyn Fn(u64) -> bool + Send + Sync> {
+    match of {
+        Cgroups::Below { cgroup, .. } => {
+            let cgroups = cgroups(cgroup);
+            Box::new(move |id| cgroups.contains(&id))
+        }
+        Cgroups::All { of, but } => {
+            let pods: BTreeSet<u64> = but.iter().flat_map(|directory| cgroups(directory)).collect();
+            let is_root = !of.join("cgroup.type").exists();
+            let cgroups = if is_root { BTreeSet::new() } else { cgroups(of) };
+            Box::new(move |id| !pods.contains(&id) && (is_root || cgroups.contains(&id)))
+        }
+    }
 }
 
 fn decide(maps: &Maps, subject: &Subject<'_>, sockets: &Sockets, found: &Found) -> Fate {
@@ -181,7 +229,7 @@ fn opened_here(maps: &mut Maps, subject: &Subject<'_>, found: &Found) -> Result<
 }
 
 /// Runs in the network namespace.
-fn read(connections: &Path, is_first: bool, ours: &dyn Fn(&Found) -> bool) -> io::Result<Sockets> {
+fn read(connections: &Path, is_first: bool, ours: &(dyn Fn(&Found) -> bool + Sync)) -> io::Result<Sockets> {
     let map = sys::open_pinned(connections)?;
     let mut diag = SockDiag::open()?;
     let mut dump = |protocol, states| {

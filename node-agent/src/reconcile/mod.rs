@@ -14,12 +14,15 @@ mod timeline;
 
 use self::timeline::Timeline;
 use crate::{
-    assignment::{AssignmentKey, egg_name},
+    assignment::{AssignmentKey, egg_name, subject_name},
     causes::causes,
     cgroup::{CgroupEvent, Follower, PodCgroup, PodCgroups},
-    datapath::{ContainerPolicy, Cover, Datapath, DatapathError, EnforcedPod, Settled, ShapedCounts},
+    datapath::{
+        ContainerPolicy, Cover, Datapath, DatapathError, EnforcedPod, NODE_UID, Settled, ShapedCounts,
+    },
     desired::{Desired, Failure, desired},
     explain::Explainer,
+    guard::ApiServers,
     hold::{HeldPod, HoldSettings, Holds, View},
     inventory::Inventory,
     limits::{Limit, Limits},
@@ -51,8 +54,19 @@ pub enum Input {
     Selected(News),
     /// The cgroup tree changed.
     Cgroup(CgroupEvent),
+    /// Where the API server is.
+    ApiServers(ApiServers),
     /// The agent ends.
     Stop,
+}
+
+/// The node's own cgroup, which holds all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeCgroup {
+    /// Where it is.
+    pub cgroup: PodCgroup,
+    /// Somebody has said so. Otherwise it is the machine's, which may be that of several nodes.
+    pub is_given: bool,
 }
 
 /// What is known after a pass.
@@ -80,6 +94,7 @@ pub struct Reconciler<D> {
     /// The pods to be held, as the last pass found.
     held: BTreeMap<String, HeldPod>,
     follower: Option<Follower>,
+    node_cgroup: Option<NodeCgroup>,
     policies: PolicyCache,
     desired: Desired,
     failures: BTreeMap<String, Failure>,
@@ -127,6 +142,7 @@ impl<D: Datapath> Reconciler<D> {
             holds,
             held: BTreeMap::new(),
             follower: None,
+            node_cgroup: None,
             policies: PolicyCache::default(),
             desired: Desired::default(),
             failures: BTreeMap::new(),
@@ -146,6 +162,13 @@ impl<D: Datapath> Reconciler<D> {
     #[must_use]
     pub fn with_follower(self, follower: Follower) -> Self {
         Reconciler { follower: Some(follower), ..self }
+    }
+
+    /// With the node itself as a subject, whose cgroup this is.
+    #[must_use]
+    pub fn with_node(mut self, cgroup: NodeCgroup) -> Self {
+        self.node_cgroup = Some(cgroup);
+        self
     }
 
     /// The loop. Ends when told to, or when nobody is left to tell.
@@ -208,18 +231,19 @@ impl<D: Datapath> Reconciler<D> {
                     CgroupEvent::Vanished { .. } | CgroupEvent::Changed => {}
                 }
                 self.cgroups.apply(event);
+                self.place_node();
+            }
+            Input::ApiServers(servers) => {
+                if self.inventory.set_api_servers(servers) {
+                    self.desire();
+                }
             }
             Input::Selected(news) => self.selected.apply(news),
             Input::Assignments(event) => {
                 let first = !self.inventory.is_complete();
                 if self.inventory.apply(*event) {
                     self.tell_unreadable();
-                    let before = std::mem::take(&mut self.desired);
-                    self.desired = desired(&self.inventory, &self.node, &mut self.policies);
-                    let in_host_network = self.desired.pods.iter().filter(|(_, pod)| pod.host_network);
-                    in_host_network.for_each(|(uid, _)| self.datapath.in_host_network(uid));
-                    let new = self.desired.pods.keys().filter(|uid| !before.pods.contains_key(*uid));
-                    new.for_each(|uid| self.timeline.assigned(uid));
+                    self.desire();
                 }
                 if first && self.inventory.is_complete() {
                     let assignments = self.inventory.entries().count();
@@ -232,6 +256,41 @@ impl<D: Datapath> Reconciler<D> {
             }
         }
         false
+    }
+
+    fn desire(&mut self) {
+        let before = std::mem::take(&mut self.desired);
+        self.desired = desired(&self.inventory, &self.node, &mut self.policies);
+        let in_host_network = self.desired.pods.iter().filter(|(_, pod)| pod.host_network);
+        in_host_network.for_each(|(uid, _)| self.datapath.in_host_network(uid));
+        let new = self.desired.pods.keys().filter(|uid| !before.pods.contains_key(*uid));
+        new.for_each(|uid| self.timeline.assigned(uid));
+        self.place_node();
+    }
+
+    /// The node has its cgroup when it is known which are its pods'; before, they would be judged as the node itself.
+    /// What is in force stays, also if that is not known any more.
+    fn place_node(&mut self) {
+        let Some(NodeCgroup { cgroup, is_given }) = self.node_cgroup.clone() else { return };
+        let is_enforced = self.is_node_enforced();
+        if !self.desired.pods.contains_key(NODE_UID) && !is_enforced || !self.cgroups.complete {
+            return;
+        }
+        let told = if !is_given && self.cgroups.parents.len() > 1 {
+            Err(DatapathError::several_kubelets(&self.cgroups.parents))
+        } else {
+            self.datapath.leave_alone(&self.cgroups.parents)
+        };
+        if let Err(error) = &told {
+            self.fail(NODE_UID, error);
+        }
+        if told.is_ok() || is_enforced {
+            self.cgroups.pods.insert(NODE_UID.to_owned(), cgroup);
+        }
+    }
+
+    fn is_node_enforced(&self) -> bool {
+        self.datapath.enforced().is_ok_and(|enforced| enforced.iter().any(|pod| pod.uid == NODE_UID))
     }
 
     /// Makes the kernel enforce what should be in force, as far as that can be done now. `None` if it cannot even
@@ -689,7 +748,7 @@ impl<D: Datapath> Reconciler<D> {
 
     fn name(&self, uid: &str) -> (String, String) {
         self.desired.pods.get(uid).map_or_else(Default::default, |pod| {
-            (format!("{}/{}", pod.namespace, pod.name), pod.eggs.join(", "))
+            (subject_name(&pod.namespace, &pod.name), pod.eggs.join(", "))
         })
     }
 }

@@ -66,7 +66,7 @@ pub fn egg(object: DynamicObject) -> NamedEgg {
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
     let name = egg_prefix(&namespace) + object.metadata.name.as_deref().unwrap_or_default();
     let pods = selector(&object.data["spec"]["podSelector"]);
-    named(&object, name, pods.map(|pods| Selection { namespaces: Namespaces::One(namespace), pods }))
+    named(&object, name, pods.map(|pods| Selection::Pods { namespaces: Namespaces::One(namespace), pods }))
 }
 
 /// A ClusterEgg.
@@ -79,8 +79,8 @@ pub fn cluster_egg(object: DynamicObject) -> NamedEgg {
         written => selector(written),
     };
     let selection = namespaces.zip(selector(&spec["podSelector"]));
-    let selection =
-        selection.map(|(namespaces, pods)| Selection { namespaces: Namespaces::Matching(namespaces), pods });
+    let selection = selection
+        .map(|(namespaces, pods)| Selection::Pods { namespaces: Namespaces::Matching(namespaces), pods });
     named(&object, name, selection)
 }
 

@@ -38,6 +38,8 @@ pub struct FakeDatapath {
     pub refuse_shaping: bool,
     /// Cgroups of pods in the node's network.
     pub on_host_network: BTreeSet<PathBuf>,
+    /// The directories of pods that the node leaves alone.
+    pub left_alone: Vec<PathBuf>,
     /// Whether nothing at all can be read.
     pub broken: bool,
     ids: BTreeMap<PathBuf, u64>,
@@ -125,6 +127,11 @@ impl Datapath for FakeDatapath {
         let in_force = containers.is_some_and(|it| it.values().any(|it| it.policy == Some(policy.digest)));
         self.settled.push((uid.to_owned(), in_force));
         Ok(Settled::default())
+    }
+
+    fn leave_alone(&mut self, pods: &[PathBuf]) -> Result<(), DatapathError> {
+        self.left_alone = pods.to_vec();
+        Ok(())
     }
 
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {

@@ -83,6 +83,12 @@ impl AssignmentBuilder {
         self
     }
 
+    /// For the node itself.
+    pub fn host(mut self) -> Self {
+        self.0["spec"]["host"] = json!({"podCIDRs": ["10.88.1.0/24"]});
+        self
+    }
+
     /// Denies nothing.
     pub fn audit(mut self) -> Self {
         self.0["spec"]["policy"]["mode"] = json!("Audit");
@@ -169,7 +175,12 @@ pub fn cgroups_of(uids: &[&str]) -> PodCgroups {
         let id = uid.bytes().fold(5381, |id: u64, byte| id.wrapping_mul(33) ^ u64::from(byte));
         ((*uid).to_owned(), PodCgroup { path: PathBuf::from(format!("/kubepods/pod{uid}")), id })
     };
-    PodCgroups { pods: uids.iter().map(one).collect(), complete: true, ..PodCgroups::default() }
+    PodCgroups {
+        pods: uids.iter().map(one).collect(),
+        complete: true,
+        parents: vec![PathBuf::from("/kubepods")],
+        ..PodCgroups::default()
+    }
 }
 
 /// A pod that something is in force for.

@@ -19,6 +19,7 @@ mod load;
 mod names;
 mod names_tcp;
 mod netns;
+mod node;
 mod oracle;
 mod raw;
 mod refusals;

@@ -36,6 +36,14 @@ impl Controller {
                     index.apply_namespace(&name, labels);
                 }
             }
+            News::Node(change) => {
+                let names = || index.node_names().collect();
+                let gone = listings.nodes.gone(&change, |node| node.name.clone(), names);
+                gone.iter().for_each(|name| index.remove_node(name));
+                if let Change::Set(node) = change {
+                    index.apply_node(node);
+                }
+            }
             News::Assignment(change) => {
                 let keys = || index.observed_keys().collect();
                 let gone = listings.assignments.gone(&change, |observed| observed.key.clone(), keys);

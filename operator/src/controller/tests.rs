@@ -60,6 +60,8 @@ impl Bench {
         self.tell(News::Namespace(Change::Listing)).await;
         self.tell(News::Namespace(Change::Set(("shop".to_owned(), Labels::new())))).await;
         self.tell(News::Namespace(Change::Listed)).await;
+        self.tell(News::Node(Change::Listing)).await;
+        self.tell(News::Node(Change::Listed)).await;
     }
 
     /// The requests so far, once the loop has had time to make them.

@@ -9,7 +9,9 @@ pub struct Summary<'a> {
     pub egg: &'a Egg,
     /// Generation that is enforced: an older one where the present one was not accepted.
     pub in_force: Option<i64>,
-    /// Its pods.
+    /// It is for nodes.
+    pub is_for_nodes: bool,
+    /// Its pods, or nodes.
     pub tally: Tally,
 }
 
@@ -53,15 +55,20 @@ impl Index {
                 let error = self.write_errors.get(id).map(String::as_str);
                 Tally::of_node(&desired, self.observed.get(id), error)
             });
-            // Nothing in force: the pods are selected, and wait.
-            let selected = state.nodes[&node].pods.len();
+            // Nothing in force: what is selected waits.
+            let selected = state.nodes[&node].pods.len() + usize::from(state.nodes[&node].host.is_some());
             let tally = tally.unwrap_or(Tally { selected, ..Tally::default() });
             if let Some(node) = self.eggs.get_mut(key).and_then(|state| state.nodes.get_mut(&node)) {
                 node.tally = Some(tally);
             }
         }
         let state = self.eggs.get(key)?;
-        Some(Summary { egg: &state.egg, in_force: state.in_force_generation(), tally: state.tally() })
+        Some(Summary {
+            egg: &state.egg,
+            in_force: state.in_force_generation(),
+            is_for_nodes: state.is_for_nodes(),
+            tally: state.tally(),
+        })
     }
 
     /// Number of Eggs and ClusterEggs, of those not accepted, of pods and of EggAssignments.
@@ -84,6 +91,11 @@ impl Index {
     /// All namespaces that exist.
     pub fn namespace_names(&self) -> impl Iterator<Item = String> {
         self.namespaces.iter().filter(|(_, content)| content.labels.is_some()).map(|(name, _)| name.clone())
+    }
+
+    /// All nodes.
+    pub fn node_names(&self) -> impl Iterator<Item = String> {
+        self.nodes.keys().cloned()
     }
 
     /// All Eggs and ClusterEggs.

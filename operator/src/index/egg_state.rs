@@ -1,12 +1,12 @@
-//! One Egg: what of it is in force, and on which nodes its pods are.
+//! One Egg: what of it is in force, and on which nodes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use l7egg_crds::{AssignedPod, EggReference, PolicySpec};
+use l7egg_crds::{AssignedHost, AssignedPod, EggReference, PolicySpec};
 
 use super::shares::{is_shared, shares};
-use super::{Assignment, Changes, Egg, EggKey, Labels, ObjectKey, Observed, Pod, Selection, Tally};
+use super::{Assignment, Changes, Egg, EggKey, Labels, Node, ObjectKey, Observed, Pod, Selection, Tally};
 use crate::naming::assignment_key;
 
 #[derive(Debug)]
@@ -24,12 +24,15 @@ struct InForce {
     selection: Option<Selection>,
     /// Uids of pods that an earlier operator had selected, by a selector that is no longer to be read.
     kept: HashSet<String>,
+    /// The same for nodes, by name.
+    kept_nodes: HashSet<String>,
 }
 
-/// The pods of one node that the Egg selects; never empty.
+/// What of one node the Egg selects: itself, or some pods.
 #[derive(Debug)]
 pub(super) struct NodeState {
     pub assignment: ObjectKey,
+    pub host: Option<AssignedHost>,
     pub pods: BTreeSet<ObjectKey>,
     pub tally: Option<Tally>,
 }
@@ -51,7 +54,10 @@ impl EggState {
     /// Takes the Egg as it is now; whether that can select other pods.
     pub fn update(&mut self, egg: Egg) -> bool {
         let before = self.selection().cloned();
-        let kept_any = self.in_force.as_ref().is_some_and(|in_force| !in_force.kept.is_empty());
+        let kept_any = self
+            .in_force
+            .as_ref()
+            .is_some_and(|in_force| !in_force.kept.is_empty() || !in_force.kept_nodes.is_empty());
         self.egg = egg;
         self.enforce();
         kept_any || before.as_ref() != self.selection()
@@ -74,6 +80,11 @@ impl EggState {
             generation: newest.egg.generation,
             policy: newest.policy.clone(),
             selection: rejection.selection.clone(),
+            kept_nodes: own
+                .iter()
+                .filter(|assignment| assignment.host.is_some())
+                .map(|assignment| assignment.node.clone())
+                .collect(),
             kept: own.iter().flat_map(|assignment| &assignment.pods).map(|pod| pod.uid.clone()).collect(),
         });
         true
@@ -98,6 +109,36 @@ impl EggState {
         })
     }
 
+    /// Whether the Egg is for nodes and not for pods.
+    pub fn is_for_nodes(&self) -> bool {
+        let kept = self.in_force.as_ref().is_some_and(|in_force| !in_force.kept_nodes.is_empty());
+        kept || matches!(self.selection(), Some(Selection::Nodes(_)))
+    }
+
+    pub fn selects_node(&self, node: &Node) -> bool {
+        let kept = self.in_force.as_ref().is_some_and(|in_force| in_force.kept_nodes.contains(&node.name));
+        kept || self.selection().is_some_and(|selection| selection.selects_node(&node.labels))
+    }
+
+    /// Selects a node or not, and marks it if that is news.
+    pub fn place_node(
+        &mut self,
+        name: &str,
+        host: Option<&AssignedHost>,
+        targets: &mut HashMap<ObjectKey, Target>,
+        changes: &mut Changes,
+    ) {
+        if host.is_none() && !self.nodes.contains_key(name) {
+            return;
+        }
+        let node = self.node(name, targets);
+        if node.host.as_ref() == host {
+            return;
+        }
+        node.host = host.cloned();
+        self.changed(name, targets, changes);
+    }
+
     /// Puts a pod among those selected on its node, or takes it out, and marks its node if that is news.
     pub fn place(
         &mut self,
@@ -110,27 +151,38 @@ impl EggState {
         if !selected && !self.nodes.contains_key(&pod.node) {
             return;
         }
-        let egg = &self.egg.key;
-        let node = self.nodes.entry(pod.node.clone()).or_insert_with(|| {
-            let assignment = assignment_key(egg, &pod.node);
-            targets.insert(assignment.clone(), Target { egg: egg.clone(), node: pod.node.clone() });
-            NodeState { assignment, pods: BTreeSet::new(), tally: None }
-        });
+        let node = self.node(&pod.node, targets);
         let news =
             if selected { node.pods.insert(pod.key()) || changed } else { node.pods.remove(&pod.key()) };
         if !news {
             return;
         }
-        node.tally = None;
-        changes.desired(&node.assignment, Some(egg));
-        changes.status.insert(egg.clone());
-        if node.pods.is_empty() {
-            targets.remove(&node.assignment);
-            self.nodes.remove(&pod.node);
-        }
+        self.changed(&pod.node, targets, changes);
         // Every node's part of a shared rate is another now.
         if self.policy().is_some_and(|policy| is_shared(policy)) {
             self.mark_nodes(changes);
+        }
+    }
+
+    fn node(&mut self, name: &str, targets: &mut HashMap<ObjectKey, Target>) -> &mut NodeState {
+        let egg = &self.egg.key;
+        self.nodes.entry(name.to_owned()).or_insert_with(|| {
+            let assignment = assignment_key(egg, name);
+            targets.insert(assignment.clone(), Target { egg: egg.clone(), node: name.to_owned() });
+            NodeState { assignment, host: None, pods: BTreeSet::new(), tally: None }
+        })
+    }
+
+    /// Marks a node of which the Egg selects something else than before.
+    fn changed(&mut self, name: &str, targets: &mut HashMap<ObjectKey, Target>, changes: &mut Changes) {
+        let egg = &self.egg.key;
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.tally = None;
+        changes.desired(&node.assignment, Some(egg));
+        changes.status.insert(egg.clone());
+        if node.host.is_none() && node.pods.is_empty() {
+            targets.remove(&node.assignment);
+            self.nodes.remove(name);
         }
     }
 
@@ -142,7 +194,7 @@ impl EggState {
 
     pub fn desired<'a>(&self, node: &str, pod: impl Fn(&ObjectKey) -> Option<&'a Pod>) -> Option<Assignment> {
         let in_force = self.in_force.as_ref()?;
-        let pods = &self.nodes.get(node)?.pods;
+        let NodeState { host, pods, .. } = self.nodes.get(node)?;
         Some(Assignment {
             node: node.to_owned(),
             egg: EggReference {
@@ -154,6 +206,7 @@ impl EggState {
             },
             policy: in_force.policy.clone(),
             shares: shares(&in_force.policy, node, &self.nodes),
+            host: host.clone(),
             pods: pods.iter().filter_map(pod).map(|pod| assigned(pod, &in_force.policy)).collect(),
         })
     }
@@ -202,6 +255,7 @@ impl EggState {
             policy,
             selection: Some(accepted.selection.clone()),
             kept: HashSet::new(),
+            kept_nodes: HashSet::new(),
         });
     }
 }

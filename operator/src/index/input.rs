@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use l7egg_crds::{AssignedPod, EggAssignmentStatus, EggReference, EggStatus, PolicySpec, RateShare};
+use l7egg_crds::{
+    AssignedHost, AssignedPod, EggAssignmentStatus, EggReference, EggStatus, PolicySpec, RateShare,
+};
 
 use super::{EggKey, Labels, ObjectKey, Selection};
 
@@ -22,6 +24,17 @@ impl Pod {
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(&self.assigned.namespace, &self.assigned.name)
     }
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Labels of the node.
+    pub labels: Labels,
+    /// What its agent has to know where the node itself is meant.
+    pub host: AssignedHost,
 }
 
 /// An Egg or ClusterEgg, read and judged.
@@ -44,7 +57,7 @@ pub struct Egg {
 /// What an accepted Egg asks for.
 #[derive(Clone, Debug)]
 pub struct Accepted {
-    /// The pods.
+    /// The pods or nodes.
     pub selection: Selection,
     /// Their policy. Shared, because every node that runs one of these pods has it.
     pub policy: Arc<PolicySpec>,
@@ -63,7 +76,7 @@ pub struct Rejection {
     pub reason: &'static str,
     /// A sentence that names what is wrong and what to write.
     pub message: String,
-    /// The pods it is for, if at least that could be read.
+    /// The pods or nodes it is for, if at least that could be read.
     pub selection: Option<Selection>,
 }
 
@@ -78,6 +91,8 @@ pub struct Assignment {
     pub policy: Arc<PolicySpec>,
     /// The node's parts of a rate that the Egg's pods share.
     pub shares: Vec<RateShare>,
+    /// The node itself, if that is what the Egg selects.
+    pub host: Option<AssignedHost>,
     /// The node's pods that the Egg selects, in order of namespace and name.
     pub pods: Vec<AssignedPod>,
 }
@@ -87,6 +102,7 @@ impl PartialEq for Assignment {
         self.node == other.node
             && self.egg == other.egg
             && self.shares == other.shares
+            && self.host == other.host
             && self.pods == other.pods
             && same_policy(&self.policy, &other.policy)
     }

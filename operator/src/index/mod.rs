@@ -1,4 +1,4 @@
-//! Eggs × pods × namespaces × EggAssignments: what is, what is to be, and where the two may differ now.
+//! Eggs × pods × namespaces × nodes × EggAssignments: what is, what is to be, and where the two may differ now.
 //!
 //! Synchronous and without a client: it is told what the API server has, marks what a piece of news can have
 //! changed, and answers what is desired. A pod's news cost the Eggs of its namespace and the ClusterEggs;
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use answers::{Sizes, Summary};
 pub use changes::Changes;
-pub use input::{Accepted, Assignment, Egg, Observed, Pod, Rejection};
+pub use input::{Accepted, Assignment, Egg, Node, Observed, Pod, Rejection};
 pub use key::{EggKey, ObjectKey};
 pub use l7egg_crds::{Labels, Namespaces, Selection};
 pub use tally::{MAX_TROUBLES, Tally, Trouble};
@@ -34,6 +34,7 @@ use observed::ObservedSet;
 #[derive(Debug, Default)]
 pub struct Index {
     namespaces: HashMap<String, Namespace>,
+    nodes: HashMap<String, Node>,
     eggs: HashMap<EggKey, EggState>,
     cluster_eggs: BTreeSet<EggKey>,
     /// Whose and for which node every desired EggAssignment is.
@@ -126,6 +127,30 @@ impl Index {
         namespace.labels = None;
         self.reselect_namespace(name);
         self.forget_empty(name);
+    }
+
+    /// A node is there or has changed.
+    pub fn apply_node(&mut self, node: Node) {
+        if self.nodes.get(&node.name) == Some(&node) {
+            return;
+        }
+        self.place_node(&node.name, Some(&node));
+        self.nodes.insert(node.name.clone(), node);
+    }
+
+    /// A node is gone.
+    pub fn remove_node(&mut self, name: &str) {
+        if self.nodes.remove(name).is_some() {
+            self.place_node(name, None);
+        }
+    }
+
+    fn place_node(&mut self, name: &str, node: Option<&Node>) {
+        for egg in &self.cluster_eggs {
+            let Some(state) = self.eggs.get_mut(egg) else { continue };
+            let host = node.filter(|node| state.selects_node(node)).map(|node| &node.host);
+            state.place_node(name, host, &mut self.targets, &mut self.changes);
+        }
     }
 
     /// An Egg or ClusterEgg is there or has changed.
@@ -225,6 +250,12 @@ impl Index {
             for pod in namespace.pods.values() {
                 let selected = state.selects(namespace.labels.as_ref(), pod);
                 state.place(pod, selected, false, &mut self.targets, &mut self.changes);
+            }
+        }
+        if key.namespace.is_none() {
+            for node in self.nodes.values() {
+                let host = state.selects_node(node).then_some(&node.host);
+                state.place_node(&node.name, host, &mut self.targets, &mut self.changes);
             }
         }
     }

@@ -63,6 +63,7 @@ mod tests {
         for (node, namespace, count) in pods {
             let state = nodes.entry((*node).into()).or_insert_with(|| NodeState {
                 assignment: key("x", (*node).into()),
+                host: None,
                 pods: BTreeSet::new(),
                 tally: None,
             });

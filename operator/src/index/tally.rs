@@ -1,16 +1,21 @@
 //! How far one Egg has come on its nodes.
 
-use l7egg_crds::{EgressLimit, PodReport, PodState, REASON_LIMIT_REACHED};
+use std::collections::BTreeSet;
+
+use l7egg_crds::{EgressLimit, PodState, REASON_LIMIT_REACHED};
 
 use super::{Assignment, Observed};
 
 /// Most troubles that are kept of one Egg: they are for a condition's message.
 pub const MAX_TROUBLES: usize = 3;
 
-/// Pods of an Egg by what became of them.
+/// Most lines of what nodes guard that are kept of one Egg.
+pub const MAX_GUARD: usize = 16;
+
+/// Pods, or nodes, of an Egg by what became of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Pods that the Egg selects.
+    /// Pods or nodes that the Egg selects.
     pub selected: usize,
     /// Of these, enforced at the generation in force.
     pub enforced: usize,
@@ -30,6 +35,8 @@ pub struct Tally {
     pub limits: Vec<Trouble>,
     /// The strictest bandwidth limit that holds for any of them, and for how many of them.
     pub strictest: Option<(EgressLimit, usize)>,
+    /// What its nodes keep reachable, as they say: the first lines.
+    pub guard: BTreeSet<String>,
 }
 
 /// A pod that is not enforced, or an assignment that could not be written, and why.
@@ -45,7 +52,8 @@ impl Tally {
     /// The tally of one node: a report counts only if it is about the assignment as it now is, and that is
     /// the one desired.
     pub fn of_node(desired: &Assignment, observed: Option<&Observed>, write_error: Option<&str>) -> Self {
-        let mut tally = Tally { selected: desired.pods.len(), ..Tally::default() };
+        let selected = desired.pods.len() + usize::from(desired.host.is_some());
+        let mut tally = Tally { selected, ..Tally::default() };
         let current = observed.filter(|observed| {
             observed.assignment.as_ref() == Some(desired)
                 && observed.status.observed_generation == Some(observed.generation)
@@ -56,6 +64,15 @@ impl Tally {
                 message: error.to_owned(),
             });
             return tally;
+        }
+        if desired.host.is_some() {
+            let report = current.and_then(|observed| observed.status.host.as_ref());
+            let trouble = || Trouble {
+                subject: format!("node {}", desired.node),
+                message: report.map(|report| words(&report.reason, &report.message)).unwrap_or_default(),
+            };
+            tally.count(report.map(|report| (report.state, report.reason.as_str())), trouble);
+            tally.guard(report.into_iter().flat_map(|report| &report.guard));
         }
         for (position, pod) in desired.pods.iter().enumerate() {
             // The agent reports in the spec's order; a search is for an agent that does not.
@@ -73,32 +90,39 @@ impl Tally {
             if let Some(limit) = report.and_then(|report| report.egress_limit.as_ref()) {
                 tally.limit(limit, 1);
             }
-            let is_done =
-                |report: &&PodReport| matches!(report.state, PodState::Enforced | PodState::Audited);
-            let is_note =
-                |report: &PodReport| !report.reason.is_empty() && report.reason != REASON_LIMIT_REACHED;
-            if report.filter(is_done).is_some_and(is_note) {
-                keep(&mut tally.notes, trouble);
-            }
-            match report.map(|report| report.state) {
-                Some(state @ (PodState::Enforced | PodState::Audited)) => {
-                    match state {
-                        PodState::Enforced => tally.enforced += 1,
-                        _ => tally.audited += 1,
-                    }
-                    if report.is_some_and(|report| report.reason == REASON_LIMIT_REACHED) {
-                        tally.limited += 1;
-                        keep(&mut tally.limits, trouble);
-                    }
-                }
-                Some(PodState::Failed) => {
-                    tally.failed += 1;
-                    keep(&mut tally.failures, trouble);
-                }
-                Some(PodState::Pending) | None => keep(&mut tally.pending, trouble),
-            }
+            tally.count(report.map(|report| (report.state, report.reason.as_str())), trouble);
         }
         tally
+    }
+
+    /// What was reported of one pod or node: its state, and the reason for it.
+    fn count(&mut self, report: Option<(PodState, &str)>, trouble: impl Fn() -> Trouble) {
+        let (state, reason) = report.unwrap_or((PodState::Pending, ""));
+        match state {
+            PodState::Enforced => self.enforced += 1,
+            PodState::Audited => self.audited += 1,
+            PodState::Failed => {
+                self.failed += 1;
+                return keep(&mut self.failures, trouble);
+            }
+            PodState::Pending => return keep(&mut self.pending, trouble),
+        }
+        match reason {
+            "" => {}
+            REASON_LIMIT_REACHED => {
+                self.limited += 1;
+                keep(&mut self.limits, trouble);
+            }
+            _ => keep(&mut self.notes, trouble),
+        }
+    }
+
+    /// In order of their text, so that the order of the nodes does not matter.
+    fn guard<'a>(&mut self, lines: impl Iterator<Item = &'a String>) {
+        self.guard.extend(lines.cloned());
+        while self.guard.len() > MAX_GUARD {
+            self.guard.pop_last();
+        }
     }
 
     /// Adds the tally of another node.
@@ -120,6 +144,7 @@ impl Tally {
         for trouble in &node.pending {
             keep(&mut self.pending, || trouble.clone());
         }
+        self.guard(node.guard.iter());
         if let Some((limit, pods)) = &node.strictest {
             self.limit(limit, *pods);
         }

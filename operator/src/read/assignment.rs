@@ -17,6 +17,7 @@ pub fn observed(object: &DynamicObject) -> Option<Observed> {
         egg: spec.egg,
         policy: Arc::new(spec.policy),
         shares: spec.shares,
+        host: spec.host,
         pods: spec.pods,
     });
     let labelled = assignment.as_ref().is_some_and(|assignment| {

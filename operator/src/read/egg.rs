@@ -66,7 +66,7 @@ fn read_egg(namespace: &str, spec: &Value) -> Result<Accepted, Rejection> {
             Err(malformed("spec.podSelector: write podSelector: {} to select every pod of the namespace"))
         }
     };
-    let selection = pods.map(|pods| Selection { namespaces, pods });
+    let selection = pods.map(|pods| Selection::Pods { namespaces, pods });
     judge(parse::<PolicySpec>(spec, "spec").map(|policy| (validate(&policy), policy)), selection)
 }
 
@@ -75,11 +75,15 @@ fn read_cluster_egg(spec: &Value) -> Result<Accepted, Rejection> {
     let parsed = parse::<ClusterEggSpec>(spec, "spec")?;
     let problems = validate_cluster(&parsed);
     let namespaces = selector_of(parsed.namespace_selector.unwrap_or_default(), "spec.namespaceSelector");
-    // Without a podSelector there is a problem already, or a nodeSelector: no pod is meant.
+    if let Some(nodes) = parsed.node_selector {
+        let selection = selector_of(nodes, "spec.nodeSelector").map(Selection::Nodes);
+        return judge(Ok((problems, parsed.policy)), selection);
+    }
+    // Without a podSelector there is a problem already.
     let pods = parsed.pod_selector.map(|pods| selector_of(pods, "spec.podSelector")).transpose();
     let selection = match (namespaces, pods) {
         (Ok(namespaces), Ok(Some(pods))) => {
-            Ok(Selection { namespaces: Namespaces::Matching(namespaces), pods })
+            Ok(Selection::Pods { namespaces: Namespaces::Matching(namespaces), pods })
         }
         (Ok(_), Ok(None)) => Err(malformed("spec.podSelector: is missing")),
         (Err(rejection), _) | (_, Err(rejection)) => Err(rejection),

@@ -3,10 +3,12 @@
 
 mod assignment;
 mod egg;
+mod node;
 mod pod;
 
 pub use assignment::observed;
 pub use egg::{cluster_egg, cluster_egg_key, egg, egg_key};
+pub use node::{NodeObject, node};
 pub use pod::{PodObject, pod};
 
 use kube::api::ObjectMeta;

@@ -7,7 +7,7 @@ use super::*;
 use crate::index::{Accepted, Egg, EggKey, Namespaces, Rejection, Selection};
 
 fn egg(generation: i64, status: EggStatus) -> Egg {
-    let selection = Selection { namespaces: Namespaces::One("shop".into()), pods: Selector::default() };
+    let selection = Selection::Pods { namespaces: Namespaces::One("shop".into()), pods: Selector::default() };
     Egg {
         key: EggKey::egg("shop", "web"),
         uid: "u".into(),
@@ -29,7 +29,7 @@ fn trouble(name: &str, message: &str) -> Trouble {
 
 fn of(egg: &Egg, tally: Tally, second: i64) -> EggStatus {
     let in_force = egg.spec.is_ok().then_some(egg.generation);
-    compute(&Summary { egg, in_force, tally }, Timestamp::from_second(second).unwrap())
+    compute(&Summary { egg, in_force, is_for_nodes: false, tally }, Timestamp::from_second(second).unwrap())
 }
 
 fn programmed_of(status: &EggStatus) -> (ConditionStatus, &str, &str) {
@@ -85,7 +85,7 @@ fn a_rejected_egg_says_why_and_what_stays() {
     assert_eq!(programmed_of(&status).1, "NotAccepted");
 
     let tally = Tally { selected: 2, enforced: 2, ..Tally::default() };
-    let summary = Summary { egg: &web, in_force: Some(2), tally };
+    let summary = Summary { egg: &web, in_force: Some(2), is_for_nodes: false, tally };
     let status = compute(&summary, Timestamp::UNIX_EPOCH);
     assert_eq!(
         programmed_of(&status),
@@ -117,7 +117,12 @@ fn the_same_news_give_the_same_status() {
 
 #[test]
 fn times_have_whole_seconds() {
-    let summary = Summary { egg: &egg(1, EggStatus::default()), in_force: Some(1), tally: Tally::default() };
+    let summary = Summary {
+        egg: &egg(1, EggStatus::default()),
+        in_force: Some(1),
+        is_for_nodes: false,
+        tally: Tally::default(),
+    };
     let status = compute(&summary, Timestamp::new(7, 999_999_999).unwrap());
     let json = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<EggStatus>(&json).unwrap(), status);

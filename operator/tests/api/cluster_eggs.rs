@@ -43,21 +43,21 @@ async fn namespaces_are_selected_by_label() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn host_firewalls_are_refused_in_words() {
+async fn what_a_node_cannot_have_is_refused_in_words() {
     let Some(mut world) = World::new("nodes").await else { return };
     world.start_operator().await;
     let name = world.namespace.clone();
-    apply(&world, &name, json!({"nodeSelector": {}, "egress": [{"to": [{"cidr": "10.0.0.0/8"}]}]})).await;
+    apply(&world, &name, json!({"nodeSelector": {}, "dns": {"refuseUnmatched": true}})).await;
     let message = eventually("the ClusterEgg is refused", || async {
         let egg = world.cluster_eggs().get(&name).await.map_err(|error| error.to_string())?;
         let status = egg.status.unwrap_or_default();
         match condition(&status, "Accepted") {
-            Some(accepted) if accepted.reason == "Unsupported" => Ok(accepted.message.clone()),
+            Some(accepted) if accepted.reason == "Invalid" => Ok(accepted.message.clone()),
             other => Err(format!("{other:?}")),
         }
     })
     .await;
-    assert!(message.contains("nodeSelector"), "{message}");
+    assert!(message.contains("a node must be able to ask"), "{message}");
     eventually("there is an event", || async {
         let reasons = world.event_reasons_in("default", &name).await;
         if reasons == ["Rejected"] { Ok(()) } else { Err(format!("{reasons:?}")) }

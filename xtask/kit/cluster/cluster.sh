@@ -76,7 +76,7 @@ boot() {   # MACHINE: new namespaces with node-init.sh as PID 1
   # the cluster is to outlive the caller's terminal.
   env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
     setsid unshare --mount --net --pid --uts --fork --kill-child=SIGKILL \
-    bash "$HERE/lib/node-init.sh" "$1" "$d" >"$d/log/init.log" 2>&1 </dev/null &
+    bash "$HERE/lib/node-init.sh" "$1" "$d" "$CGROUP2/$1" >"$d/log/init.log" 2>&1 </dev/null &
   echo $! >"$d/unshare.pid"
 }
 
@@ -151,7 +151,8 @@ up() {
   SECONDS=0
   mkdir -p "$DIR"
   CGROUP=/l7egg-cluster-$(echo "$DIR" | sha256sum | cut -c1-8)
-  printf 'KUBE=%q\nNODES=%q\nCGROUP=%q\n' "$KUBE" "$NODES" "$CGROUP" >"$DIR/cluster.env"
+  CGROUP2=$(findmnt -rno TARGET -t cgroup2 | head -n 1)$CGROUP
+  printf 'KUBE=%q\nNODES=%q\nCGROUP=%q\nCGROUP2=%q\n' "$KUBE" "$NODES" "$CGROUP" "$CGROUP2" >"$DIR/cluster.env"
   trap 'log "start failed; logs follow"; tail -n 5 "$DIR"/*/log/*.log >&2 || true; down' ERR
   set -E   # the trap holds in functions too
 
@@ -161,11 +162,11 @@ up() {
   mkdir "$DIR/bin"
   printf '#!/bin/sh\nexec %q --cache-dir %q "$@"\n' "$KUBE/bin/kubectl" "$DIR/kubectl-cache" >"$DIR/bin/kubectl"
   chmod +x "$DIR/bin/kubectl"
+  make_cgroups
   for m in $(machines); do boot "$m"; done
   . "$HERE/lib/config.sh"
   write_certs; write_kubeconfigs; write_control_plane
   for n in $(seq "$NODES"); do write_node "$n"; done
-  make_cgroups
   "$HERE/mkimage.py" $PAUSE_IMAGE "$DIR/pause.tar" --add "$KUBE/bin/pause:/pause" --cmd /pause
   for m in $(machines); do wait_for 10 "$m" test -e "$DIR/$m/ready"; done
   hide_cgroups

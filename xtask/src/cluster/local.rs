@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::sys::signal;
 use nix::unistd::Pid;
 
@@ -70,6 +70,17 @@ impl LocalCluster {
         let mut exec = kit(&self.dir, "exec");
         exec.arg("--").args(arguments);
         exec
+    }
+
+    /// The cgroup2 directory below which each node has one of its own.
+    pub fn cgroup2(&self) -> Result<String> {
+        let path = self.dir.join("cluster.env");
+        let env =
+            fs::read_to_string(&path).with_context(|| format!("no cluster in {}", self.dir.display()))?;
+        let found = env.lines().find_map(|line| line.strip_prefix("CGROUP2="));
+        found
+            .map(ToOwned::to_owned)
+            .with_context(|| format!("{} is of an older cluster: stop it, and start another", path.display()))
     }
 
     /// Imports image archives into every node.

@@ -17,7 +17,9 @@ use aya::maps::{HashMap, Map, MapData};
 pub use bpffs::Bpffs;
 use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::{ABI_VERSION, Name, NameTail};
-use l7egg_node_agent::datapath::{ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, Wanted};
+use l7egg_node_agent::datapath::{
+    ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, NODE_UID, Wanted,
+};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
 #[allow(unused_imports)] // Held: for the chaos tests.
@@ -136,6 +138,23 @@ impl Setup {
     /// Where its programs and maps are pinned.
     pub fn bpffs(&self) -> &Path {
         self.bpffs.path()
+    }
+
+    /// Enforces a policy for the pod's node, of which the pod's namespace is the network: for all that is in its cgroup but
+    /// not in a pod's.
+    pub fn enforce_node(&mut self, cgroup: &Path, policy: &CompiledPolicy) {
+        let kubepods = self.pod.cgroup().parent().expect("a parent").to_owned();
+        let kernel = &mut self.kernel;
+        kernel.leave_alone(&[kubepods]).unwrap_or_else(fail);
+        kernel.enforce(NODE_UID, cgroup, policy).unwrap_or_else(fail);
+        let cover = on_host(&self.pod, || kernel.cover(NODE_UID, cgroup)).unwrap_or_else(fail);
+        assert_eq!(cover, Cover::Host);
+    }
+
+    /// Looks at the node's connections; how many were reset.
+    pub fn settle_node(&mut self, cgroup: &Path, policy: &CompiledPolicy) -> usize {
+        let kernel = &mut self.kernel;
+        on_host(&self.pod, || kernel.settle(NODE_UID, cgroup, policy)).unwrap_or_else(fail).reset
     }
 
     /// Lets the pod go.

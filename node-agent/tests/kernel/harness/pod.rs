@@ -173,9 +173,14 @@ impl Pod {
 
     /// Starts servers in the pod on these ports, until the result is dropped.
     pub fn serve(&self, tcp: u16, udp: u16) -> Server {
+        self.serve_in(&self.cgroup, tcp, udp)
+    }
+
+    /// The same in a cgroup.
+    pub fn serve_in(&self, cgroup: &Path, tcp: u16, udp: u16) -> Server {
         let (tcp_text, udp_text) = (tcp.to_string(), udp.to_string());
         let child = self
-            .command(&binary("probe"), &["serve", "--tcp", &tcp_text, "--udp", &udp_text])
+            .command_in(cgroup, &binary("probe"), &["serve", "--tcp", &tcp_text, "--udp", &udp_text])
             .stderr(Stdio::null())
             .spawn()
             .expect("the probe");
@@ -208,6 +213,15 @@ impl Pod {
             .output()
             .expect("dig (package bind9-dnsutils)");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// The same from a cgroup.
+    pub fn connect_in(&self, cgroup: &Path, targets: &[&str]) -> Vec<String> {
+        let mut arguments = vec!["connect", "--timeout-ms", "600"];
+        arguments.extend(targets);
+        let output = self.command_in(cgroup, &binary("probe"), &arguments).output().expect("the probe");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().map(|line| outcome(&serde_json::from_str(line).expect("a line of JSON"))).collect()
     }
 
     /// What became of a connection to each target: `ok`, `refused`, `denied`, `timeout` …

@@ -2,6 +2,7 @@
 
 mod eggs;
 mod model;
+mod nodes;
 mod pods;
 mod scale;
 mod tally;
@@ -55,7 +56,7 @@ fn egg(namespace: &str, name: &str, generation: i64, pods: Selector, cidr: &str)
         generation,
         resource_version: 0,
         spec: Ok(Accepted {
-            selection: Selection { namespaces: Namespaces::One(namespace.to_owned()), pods },
+            selection: Selection::Pods { namespaces: Namespaces::One(namespace.to_owned()), pods },
             policy: Arc::new(policy(cidr)),
         }),
         status: EggStatus::default(),
@@ -63,7 +64,7 @@ fn egg(namespace: &str, name: &str, generation: i64, pods: Selector, cidr: &str)
 }
 
 fn cluster_egg(name: &str, namespaces: Selector, pods: Selector) -> Egg {
-    let selection = Selection { namespaces: Namespaces::Matching(namespaces), pods };
+    let selection = Selection::Pods { namespaces: Namespaces::Matching(namespaces), pods };
     let policy = Arc::new(policy("10.0.0.0/8"));
     Egg {
         key: EggKey::cluster(name),
@@ -104,6 +105,7 @@ fn reported(index: &Index, key: &ObjectKey, generation: i64, state: PodState) ->
     observed.status = EggAssignmentStatus {
         observed_generation: Some(generation),
         pods: pods.iter().map(report).collect(),
+        host: None,
     };
     observed
 }

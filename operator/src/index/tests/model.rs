@@ -106,6 +106,7 @@ impl Model {
                     let assignment =
                         all.entry(assignment_key(key, &pod.node)).or_insert_with(|| Assignment {
                             node: pod.node.clone(),
+                            host: None,
                             egg: l7egg_crds::EggReference {
                                 kind: key.kind,
                                 namespace: key.namespace.clone(),

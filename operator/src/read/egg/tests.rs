@@ -91,8 +91,13 @@ fn cluster_eggs() {
     let accepted = read_cluster(json!({"podSelector": {}, "egress": rule()})).unwrap();
     assert!(accepted.selection.selects("any", None, &Default::default()));
 
-    let nodes = read_cluster(json!({"nodeSelector": {}, "egress": rule()})).unwrap_err();
-    assert_eq!(nodes.reason, "Unsupported");
+    let nodes = read_cluster(json!({"nodeSelector": {}, "egress": rule()})).unwrap();
+    assert!(nodes.selection.selects_node(&Default::default()));
+    assert!(!nodes.selection.selects("any", None, &Default::default()));
+    let shaped = json!({"nodeSelector": {}, "shaping": {"egress": {"rate": "1M"}}});
+    let shaped = read_cluster(shaped).unwrap_err();
+    assert!(shaped.message.contains("spec.shaping: a node's own traffic"), "{}", shaped.message);
+    assert!(shaped.selection.is_some_and(|selection| selection.selects_node(&Default::default())));
     let both = read_cluster(json!({"nodeSelector": {}, "podSelector": {}, "egress": rule()})).unwrap_err();
     assert_eq!(both.reason, "Invalid");
     let neither = read_cluster(json!({"egress": rule()})).unwrap_err();

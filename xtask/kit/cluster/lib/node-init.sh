@@ -2,13 +2,17 @@
 # PID 1 of one machine (node1, node2 or world), started by cluster.sh in new
 # mount, network, PID and UTS namespaces.
 #
-#   node-init.sh NAME NODEDIR
+#   node-init.sh NAME NODEDIR CGROUP
 #
 # It makes the namespaces look like a machine of their own, and then starts the
 # services whose names are written to NODEDIR/ctl. As PID 1 it adopts and reaps
 # orphans (containerd's shims); when it is killed, the kernel ends everything else.
 set -euo pipefail
 NAME=$1 N=$2
+
+# Its processes are in a cgroup2 of their own beside its pods', as a machine's are: what is
+# for a node's own processes is then for these, and never for the machine that we run on.
+if [ -d "$3" ]; then mkdir -p "$3/system"; echo 0 >"$3/system/cgroup.procs"; fi
 
 # /proc still is the outer one here, so this is our PID as cluster.sh sees it.
 # The namespace's inode tells us apart from a later process with the same PID.

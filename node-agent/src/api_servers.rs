@@ -1,0 +1,110 @@
+//! Where the API server is, for the node's guard: by the client's own configuration, and by the endpoints of the Service
+//! `kubernetes` in `default`.
+
+use std::{net::SocketAddr, sync::mpsc, time::Duration};
+
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Endpoints;
+use kube::{
+    Client,
+    api::Api,
+    runtime::{WatchStreamExt, watcher},
+};
+
+use crate::{causes::causes, guard::ApiServers, reconcile::Input};
+
+/// Endpoints that cannot be read in this time are gone without.
+const PATIENCE: Duration = Duration::from_secs(5);
+const SERVICE: &str = "kubernetes";
+
+/// Tells where the API server is, and whenever that changes. `known` are addresses that it has in any case.
+pub async fn watch(client: Client, known: ApiServers, inputs: mpsc::Sender<Input>) {
+    let api: Api<Endpoints> = Api::namespaced(client, "default");
+    let config = watcher::Config::default().fields(&format!("metadata.name={SERVICE}"));
+    let events = watcher(api, config).default_backoff();
+    pin_mut!(events);
+    let mut told = false;
+    loop {
+        let event =
+            if told { Ok(events.next().await) } else { tokio::time::timeout(PATIENCE, events.next()).await };
+        let servers = match event {
+            Ok(Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)))) => {
+                known.iter().copied().chain(servers(&object)).collect()
+            }
+            Ok(Some(Err(error))) => {
+                if told {
+                    continue;
+                }
+                tracing::warn!(
+                    error = causes(&error),
+                    "endpoints of the Service kubernetes cannot be read: for a ClusterEgg with a nodeSelector give the API server's addresses as --api-server"
+                );
+                known.clone()
+            }
+            Err(_) => known.clone(),
+            Ok(Some(Ok(_))) => continue,
+            Ok(None) => return,
+        };
+        told = true;
+        if inputs.send(Input::ApiServers(servers)).is_err() {
+            return;
+        }
+    }
+}
+
+/// The addresses that a client is told to use; a name stands for those that it has now.
+pub async fn of_config(config: &kube::Config) -> ApiServers {
+    let url = &config.cluster_url;
+    let Some(host) = url.host() else { return ApiServers::new() };
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match tokio::net::lookup_host((host, port)).await {
+        Ok(found) => found.collect(),
+        Err(error) => {
+            tracing::warn!(host, %error, "the API server's name has no address now: a ClusterEgg with a nodeSelector goes by the endpoints of the Service kubernetes");
+            ApiServers::new()
+        }
+    }
+}
+
+/// Each address with each of its TCP ports.
+fn servers(endpoints: &Endpoints) -> ApiServers {
+    let subsets = endpoints.subsets.iter().flatten();
+    let each = subsets.flat_map(|subset| {
+        let ports: Vec<u16> = subset
+            .ports
+            .iter()
+            .flatten()
+            .filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP")
+            .filter_map(|port| u16::try_from(port.port).ok())
+            .collect();
+        let addresses = subset.addresses.iter().flatten().chain(subset.not_ready_addresses.iter().flatten());
+        addresses
+            .filter_map(|address| address.ip.parse().ok())
+            .flat_map(move |ip| ports.clone().into_iter().map(move |port| SocketAddr::new(ip, port)))
+    });
+    each.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_address_with_every_port() {
+        let endpoints = json!({
+            "metadata": {"name": "kubernetes"},
+            "subsets": [{
+                "addresses": [{"ip": "192.168.77.1"}, {"ip": "fd00:77::1"}],
+                "notReadyAddresses": [{"ip": "192.168.77.3"}],
+                "ports": [{"port": 6443, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}],
+            }],
+        });
+        let found = servers(&serde_json::from_value(endpoints).unwrap());
+        let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["192.168.77.1:6443", "192.168.77.3:6443", "[fd00:77::1]:6443"]);
+        assert!(servers(&Endpoints::default()).is_empty());
+    }
+}
