@@ -182,7 +182,7 @@ fn what_a_node_costs_its_pods() {
     const SEND: &str = "
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.connect(('198.18.41.1', 9))
+s.connect(('198.18.41.1', 123))
 for _ in range(50000):
     try:
         s.send(b'x' * 64)
