@@ -43,7 +43,7 @@ pub use pattern::{
     SuffixError,
 };
 pub use ports::{PortError, PortRange, PortSet, protocol_number};
-pub use problem::{Problem, ProblemKind};
+pub use problem::Problem;
 pub use rule::{Block, Rule};
 pub use sender::{MAX_CONTAINER_NAME, Sender, counts_for, is_divided, of_container};
 pub use source::Source;

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::DynamicObject;
 use kube::core::Selector;
 use l7egg_crds::{ClusterEggSpec, EggStatus, PolicySpec, selector_at};
-use l7egg_policy::{Problem, ProblemKind, validate, validate_cluster};
+use l7egg_policy::{Problem, validate, validate_cluster};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -111,13 +111,12 @@ fn rejection_of(problems: &[Problem]) -> Option<Rejection> {
     if problems.is_empty() {
         return None;
     }
-    let invalid = problems.iter().any(|problem| problem.kind == ProblemKind::Invalid);
     let mut message =
         problems.iter().take(MAX_PROBLEMS).map(ToString::to_string).collect::<Vec<_>>().join("; ");
     if problems.len() > MAX_PROBLEMS {
         message.push_str(&format!("; and {} more", problems.len() - MAX_PROBLEMS));
     }
-    Some(Rejection { reason: if invalid { "Invalid" } else { "Unsupported" }, message, selection: None })
+    Some(Rejection { reason: "Invalid", message, selection: None })
 }
 
 fn selector_of(selector: LabelSelector, path: &str) -> Result<Selector, Rejection> {
