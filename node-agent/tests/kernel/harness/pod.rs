@@ -173,7 +173,7 @@ impl Pod {
 
     /// Starts servers in the pod on these ports, until the result is dropped.
     pub fn serve(&self, tcp: u16, udp: u16) -> Server {
-        self.serve_in(&self.cgroup, tcp, udp)
+        self.serve_in(&self.inside(), tcp, udp)
     }
 
     /// The same in a cgroup.
