@@ -11,9 +11,9 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
     AddressKey, Asked, Attached, COUNTERS, CidrData, Config, Connection, Container, Flow, FlowKey,
-    FragmentKey, Learned, LearnedKey, Masks, Name, NameMasks, NameTail, NameVerdictKey, Network, PODS_CGROUPS,
-    PatternKey, PodsCgroup, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX, Subject,
-    SubjectState,
+    FragmentKey, Learned, LearnedKey, Masks, Name, NameMasks, NameTail, NameVerdictKey, Network,
+    PODS_CGROUPS, PatternKey, PodsCgroup, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX,
+    Subject, SubjectState,
 };
 use l7egg_ebpf_common::automaton::State;
 use l7egg_ebpf_common::matcher::Matcher;

@@ -3,8 +3,8 @@
 use core::sync::atomic::AtomicU64;
 
 use l7egg_ebpf_common::abi::{
-    Address, CLASSIFIED, DIVIDED, HOST_NETWORK, LEVEL_SHIFT, NODE, ResolverKey, SOCKET_BALANCER, SUBJECTS_MAX,
-    SubjectState,
+    Address, CLASSIFIED, DIVIDED, HOST_NETWORK, LEVEL_SHIFT, NODE, ResolverKey, SOCKET_BALANCER,
+    SUBJECTS_MAX, SubjectState,
 };
 use l7egg_ebpf_common::judge::Enforcement;
 use l7egg_ebpf_common::learned::Atomics;
