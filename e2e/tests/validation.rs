@@ -105,11 +105,13 @@ async fn every_example_is_accepted() -> anyhow::Result<()> {
     let examples = documents("../examples")?;
     for (number, (file, text)) in examples.iter().enumerate() {
         let mut object: Value = serde_yaml::from_str(text).with_context(|| file.clone())?;
-        // It is about acceptance: an example's ClusterEgg must not reach the pods of the whole cluster.
+        // It is about acceptance: an example's ClusterEgg must not reach the whole cluster's pods, nor its nodes.
         if object["kind"] == "ClusterEgg" {
             let name = &test.namespace.name;
             object["metadata"]["name"] = format!("{name}-{number}").into();
-            object["spec"]["namespaceSelector"] =
+            let is_for_nodes = object["spec"].get("nodeSelector").is_some();
+            let selector = if is_for_nodes { "nodeSelector" } else { "namespaceSelector" };
+            object["spec"][selector] =
                 serde_yaml::from_str(&format!("matchLabels: {{l7egg.dev/e2e: {name}}}"))?;
         }
         let condition =
