@@ -6,6 +6,7 @@ mod conformance_tier;
 mod fuzz_tier;
 mod kernel_tier;
 mod libtest;
+mod one_node_tier;
 mod report;
 mod runner;
 mod suites;
@@ -41,6 +42,8 @@ enum Tier {
     Operator,
     /// The product on a real cluster
     E2e,
+    /// Bandwidth limits on a real kubelet: a cluster of one node in a VM, whose kernel has the `fq` that this one may lack
+    OneNode,
     /// All of them
     All,
 }
@@ -95,7 +98,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
     let wanted = |tier| args.tiers.contains(&tier) || args.tiers.contains(&Tier::All);
     let on_cluster = [Tier::Chaos, Tier::Operator, Tier::E2e].into_iter().any(wanted);
     setup::ensure(&Part::ALL)?;
-    if on_cluster && args.dir.is_none() {
+    if on_cluster && args.dir.is_none() || wanted(Tier::OneNode) {
         cluster::build_kubernetes_beside(build::all_and_tests)?;
     } else {
         build::all_and_tests()?;
@@ -118,6 +121,9 @@ pub fn run(args: &TestArgs) -> Result<()> {
         // In VMs it takes an hour: only where it is asked for by name.
         let kernels = if args.tiers.contains(&Tier::Adversary) { &args.kernels[..] } else { &[] };
         suites::run(&mut report, "adversary", kernels, &args.filter);
+    }
+    if wanted(Tier::OneNode) && args.filter.is_empty() {
+        report.add(one_node_tier::run());
     }
     if on_cluster && let Err(error) = run_on_cluster(&mut report, args, &wanted) {
         report.add(Row::unable("cluster", &error));
