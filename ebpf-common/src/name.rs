@@ -5,11 +5,17 @@
 //! looked up among the policy's names. Both walks go one byte a step, because the kernel bounds loops by
 //! steps; [`NameWalk`] keeps their state where the verifier does not follow it, in map memory.
 
-use crate::matcher::LabelCounts;
+mod hash;
+mod judge;
+
 use core::hint::black_box;
 
+pub use hash::{NameHash, hash, hash_key};
+pub use judge::{judge_name, may_ask};
+
 use crate::abi::{Masks, NAME_MAX, NameMasks};
-use crate::automaton::{self, State};
+use crate::automaton;
+use crate::matcher::LabelCounts;
 
 /// Steps that [`NameWalk::read`] needs at most: every byte of the longest name and its root label.
 pub const READ_STEPS: u32 = NAME_MAX as u32 + 1;
@@ -23,52 +29,6 @@ pub const HASH_STEPS: u32 = NAME_MAX as u32;
 /// Search domains that are looked for behind one name. `cluster.local` and what Kubernetes puts before it are
 /// three.
 pub const SEARCHES_MAX: usize = 4;
-
-/// A keyed hash of a name: two polynomials over the bytes, modulo the Mersenne prime 2^31 - 1, with secret
-/// multipliers. For any two names the chance over the keys that they collide is below (255 / 2^31)^2, about
-/// 2^-46, and nobody who does not know the keys can look for a collision without asking us. (Carter and
-/// Wegman, "New hash functions and their use in authentication and set equality", 1981.)
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NameHash {
-    first: u64,
-    second: u64,
-}
-
-const PRIME: u64 = (1 << 31) - 1;
-
-impl NameHash {
-    /// The hash of nothing.
-    pub const EMPTY: Self = Self { first: 0, second: 0 };
-
-    /// Adds the next byte to the left.
-    #[inline(always)]
-    pub fn push(&mut self, byte: u8, key: &[u32; 2]) {
-        self.first = multiply_add(self.first, key[0], byte);
-        self.second = multiply_add(self.second, key[1], byte);
-    }
-
-    /// The hash so far; never 0, which means "no name" in the maps.
-    #[inline(always)]
-    pub fn value(&self) -> u64 {
-        1 << 63 | self.first << 32 | self.second
-    }
-}
-
-/// The multiplier that a random number gives: between 2^16 and the prime, so that neither it nor its square
-/// is small.
-pub fn hash_key(random: u32) -> u32 {
-    (1 << 16) + random % ((PRIME as u32) - (1 << 16))
-}
-
-/// Hash of a whole name in wire form, lower case, without the root label.
-pub fn hash(wire: &[u8], key: &[u32; 2]) -> u64 {
-    let mut hash = NameHash::EMPTY;
-    for byte in wire.iter().rev() {
-        hash.push(*byte, key);
-    }
-    hash.value()
-}
 
 /// What a step found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -385,77 +345,6 @@ impl NameWalk {
         self.unreadable = why;
         Step::Stop
     }
-}
-
-/// Whether an Allow rule matches a name, by itself or without one of the search domains behind it. What the kernel
-/// does before it refuses a query, for user space.
-pub fn may_ask(
-    wire: &[u8],
-    key: &[u32; 2],
-    mut lookup: impl FnMut(u64) -> Option<NameMasks>,
-    states: &[State],
-) -> bool {
-    let mut walk = NameWalk::default();
-    walk.start_wire(wire);
-    judge_walk(&mut walk, key, &mut lookup, states);
-    let mut index = 0;
-    while walk.masks().allow == 0 {
-        if !walk.leave_out_search(index) {
-            return false;
-        }
-        index += 1;
-        walk.rewind(LabelCounts::ALL);
-        judge_walk(&mut walk, key, &mut lookup, states);
-    }
-    true
-}
-
-/// Hash of a name and what a policy says about it, where `lookup` answers for a suffix and `states` are those
-/// of its automaton, or none. What the kernel does in two loops, for user space.
-pub fn judge_name(
-    wire: &[u8],
-    key: &[u32; 2],
-    mut lookup: impl FnMut(u64) -> Option<NameMasks>,
-    states: &[State],
-) -> (u64, Masks) {
-    let mut walk = NameWalk::default();
-    walk.start_wire(wire);
-    judge_walk(&mut walk, key, &mut lookup, states);
-    (walk.value(), walk.masks())
-}
-
-fn judge_walk(
-    walk: &mut NameWalk,
-    key: &[u32; 2],
-    lookup: &mut impl FnMut(u64) -> Option<NameMasks>,
-    states: &[State],
-) {
-    for _ in 0..=HASH_STEPS {
-        let step = walk.hash(key);
-        if step == Step::Done {
-            break;
-        }
-        if let (Some(class), Some(state)) = (walk.class(), states.get(walk.state() as usize)) {
-            walk.enter(state.next[usize::from(class)]);
-        }
-        if let Step::Suffix(suffix) = step
-            && let Some(masks) = lookup(suffix)
-        {
-            walk.add(&masks);
-        }
-    }
-    if let Some(state) = states.get(walk.state() as usize) {
-        walk.add_masks(state.masks);
-    }
-}
-
-#[inline(always)]
-fn multiply_add(hash: u64, key: u32, byte: u8) -> u64 {
-    // Below 2^31 * 2^31: no overflow. Two folds bring it to at most the prime, which is 0 modulo itself.
-    let product = hash * key as u64 + byte as u64 + 1;
-    let folded = (product & PRIME) + (product >> 31);
-    let folded = (folded & PRIME) + (folded >> 31);
-    if folded == PRIME { 0 } else { folded }
 }
 
 #[cfg(test)]

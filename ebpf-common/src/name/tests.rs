@@ -1,3 +1,4 @@
+use super::hash::PRIME;
 use super::*;
 
 const KEY: [u32; 2] = [0x1234_5678, 0x0bcd_ef01];
