@@ -10,6 +10,7 @@ mod manifests;
 mod selection;
 mod shaping;
 mod status;
+mod status_patch;
 
 pub use assignment::{
     AssignedHost, AssignedPod, EggAssignment, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference,
@@ -23,6 +24,7 @@ pub use manifests::manifests;
 pub use selection::{Labels, Namespaces, Selection, selector_at};
 pub use shaping::{Shaping, ShapingLimit, ShapingScope};
 pub use status::{Condition, ConditionStatus, EggStatus, PodCounts};
+pub use status_patch::status_patch;
 
 /// API group of every l7egg object.
 pub const GROUP: &str = "l7egg.dev";

@@ -5,10 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kube::{
     Client,
-    api::{Api, ApiResource, DynamicObject, Patch, PatchParams},
+    api::{Api, ApiResource, DynamicObject, PatchParams},
 };
-use l7egg_crds::{EggAssignment, EggAssignmentStatus, PodReport, PodState};
-use serde_json::json;
+use l7egg_crds::{EggAssignment, EggAssignmentStatus, PodReport, PodState, status_patch};
 use tokio::sync::watch;
 
 use crate::{assignment::AssignmentKey, causes::causes, notice::Notices, reconcile::Outcome, report::Report};
@@ -66,11 +65,8 @@ async fn patch(client: &Client, key: &AssignmentKey, status: &EggAssignmentStatu
     let resource = ApiResource::erase::<EggAssignment>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &resource);
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-    // `pods` is written even when it is empty: a merge patch leaves what it does not name.
-    let body = json!({"status": {
-        "observedGeneration": status.observed_generation, "pods": status.pods, "host": status.host,
-    }});
-    api.patch_status(&key.name, &parameters, &Patch::Merge(body)).await.map(drop)
+    let patch = status_patch(None, status).map_err(kube::Error::SerdeError)?;
+    api.patch_status(&key.name, &parameters, &patch).await.map(drop)
 }
 
 /// What this agent has written, by assignment and its uid.
@@ -119,6 +115,8 @@ mod tests {
     use std::sync::Mutex;
 
     use axum::{extract::Path, http::StatusCode};
+
+    use serde_json::json;
 
     use super::*;
 

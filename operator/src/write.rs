@@ -9,7 +9,7 @@ use kube::api::{
 use kube::{Client, Resource};
 use l7egg_crds::{
     ClusterEgg, Egg, EggAssignment, EggAssignmentSpec, EggKind, EggStatus, GROUP, NODE_LABEL,
-    node_label_value,
+    node_label_value, status_patch,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -133,9 +133,9 @@ async fn write_status(
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    let patch = json!({"metadata": {"uid": uid}, "status": status});
+    let patch = status_patch(Some(uid), &status).map_err(kube::Error::SerdeError)?;
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    match api.patch_status(&key.name, &params, &Patch::Merge(&patch)).await {
+    match api.patch_status(&key.name, &params, &patch).await {
         Ok(answer) => {
             let stored = EggStatus::deserialize(&answer.data["status"]).unwrap_or_default();
             Ok(Written::Status(read::resource_version(&answer.metadata), stored))

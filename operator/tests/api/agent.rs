@@ -1,9 +1,8 @@
 //! The node agents, played.
 
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
-use l7egg_crds::{EggAssignment, PodReport, PodState};
-use serde_json::json;
+use kube::api::{Api, PatchParams};
+use l7egg_crds::{EggAssignment, EggAssignmentStatus, PodReport, PodState, status_patch};
 
 /// Reports all pods of the assignment to be in this state, about its generation as it was read.
 pub async fn report(
@@ -24,8 +23,14 @@ pub async fn report(
             egress_limit: None,
         })
         .collect();
-    let status = json!({"observedGeneration": assignment.metadata.generation, "pods": pods});
-    let patch = Patch::Merge(json!({"status": status}));
+    store(api, assignment, pods).await;
+}
+
+/// Reports this of the assignment's pods, about its generation as it was read.
+pub async fn store(api: &Api<EggAssignment>, assignment: &EggAssignment, pods: Vec<PodReport>) {
+    let status =
+        EggAssignmentStatus { observed_generation: assignment.metadata.generation, pods, host: None };
+    let patch = status_patch(assignment.metadata.uid.as_deref(), &status).expect("a status is JSON");
     api.patch_status(&assignment.name_any(), &PatchParams::default(), &patch)
         .await
         .expect("the report is stored");

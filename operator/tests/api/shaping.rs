@@ -1,11 +1,10 @@
 //! Bandwidth limits, from pods' annotations to the Egg's status.
 
-use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
 use l7egg_crds::{EGRESS_BANDWIDTH_ANNOTATION, EggAssignment, EgressLimit, PodReport, PodState};
 use l7egg_operator::Settings;
 use serde_json::json;
 
+use crate::agent;
 use crate::world::{World, egg_spec, eventually};
 
 /// The assignment, once its pod has this annotation.
@@ -38,17 +37,20 @@ async fn an_annotation_reaches_the_agent_and_the_limit_the_status() {
         message: String::new(),
         egress_limit: Some(EgressLimit { bits_per_second: 20_000_000, of }),
     };
-    let status = json!({"observedGeneration": assignment.metadata.generation, "pods": [report]});
-    let patch = Patch::Merge(json!({"status": status}));
-    let patched =
-        world.assignments().patch_status(&assignment.name_any(), &PatchParams::default(), &patch).await;
-    patched.expect("the report is stored");
+    agent::store(&world.assignments(), &assignment, vec![report]).await;
     let status = world.expect_condition("all", "Programmed", "True", "Programmed").await;
     assert_eq!(status.egress_limit, "20M of annotation kubernetes.io/egress-bandwidth");
 
     // An operator that is told to leave annotations alone takes the limit back.
     world.stop_operator().await;
     world.start_operator_with(Settings { egress_bandwidth_annotation: false, ..Settings::default() }).await;
-    expect_bandwidth(&world, None).await;
+    let assignment = expect_bandwidth(&world, None).await;
+    agent::enforce(&world.assignments(), &assignment).await;
+    eventually("the status has no limit", || async {
+        let egg = world.eggs().get("all").await.map_err(|error| error.to_string())?;
+        let limit = egg.status.unwrap_or_default().egress_limit;
+        if limit.is_empty() { Ok(()) } else { Err(limit) }
+    })
+    .await;
     world.end().await;
 }
