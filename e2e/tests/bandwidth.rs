@@ -41,6 +41,21 @@ async fn limited(test: &Setting) -> anyhow::Result<(Pod, EggStatus)> {
     Ok((pod, status))
 }
 
+/// What a connection of the pod carries, in bits per second, headers left out.
+async fn rate(pod: &Pod, what: &str) -> anyhow::Result<f64> {
+    let report = pod.bulk("tcp4://n1.fresh.test:80", 5).await?;
+    ensure!(report.outcome.is_reached(), "{report:?}");
+    println!("  {what}: {:.2} Mbit/s of payload", report.rate() / 1e6);
+    Ok(report.rate())
+}
+
+/// A limit counts headers too, which are 5 % of full packets.
+async fn expect_rate(pod: &Pod, limit: f64) -> anyhow::Result<()> {
+    let found = rate(pod, &format!("under {} Mbit/s", limit / 1e6)).await?;
+    ensure!((0.85 * limit..limit).contains(&found), "{found} bit/s under a limit of {limit}");
+    Ok(())
+}
+
 async fn expect_limit(test: &Setting, limit: &str) -> anyhow::Result<()> {
     eventually(&format!("the Egg says {limit:?}"), LIMIT, || async {
         let status = test.namespace.egg("limit").status().await?;
@@ -53,17 +68,22 @@ async fn expect_limit(test: &Setting, limit: &str) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_applied_changed_and_taken_off() -> anyhow::Result<()> {
     let Some(test) = Setting::new("limit").await? else { return Ok(()) };
-    let (_pod, status) = limited(&test).await?;
+    let (pod, status) = limited(&test).await?;
     if !programmed(&status).0 {
         println!("skipped: {}", programmed(&status).1);
         return Ok(());
     }
     let of = format!("of Egg {}/limit", test.namespace.name);
     expect_limit(&test, &format!("5M {of}")).await?;
+    expect_rate(&pod, 5e6).await?;
     test.namespace.apply(&egg("shaping: {egress: {rate: 8M}}")).await?;
     expect_limit(&test, &format!("8M {of}")).await?;
+    expect_rate(&pod, 8e6).await?;
     test.namespace.apply(&egg("")).await?;
-    expect_limit(&test, "").await
+    expect_limit(&test, "").await?;
+    let free = rate(&pod, "without a limit").await?;
+    ensure!(free > 10e6, "the limit is gone, and {free} bit/s is all there is");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ use serde::Serialize;
   probe connect tcp://api.shop.test:443 udp6://n1.fresh.test:123 icmp4://api.shop.test
   probe resolve tcp://api.shop.test:0
   probe hold tcp://198.18.0.80:80 --seconds 30
+  probe bulk tcp://198.18.0.80:80 --seconds 5
   probe watch udp://198.18.0.80:123 --until-line
   probe race --count 10000 --pattern 'n{}.fresh.test'
   probe serve --tcp 8080 --udp 8080"
@@ -54,6 +55,14 @@ enum Command {
         interval_ms: u64,
         #[command(flatten)]
         until: Until,
+    },
+    /// Send as much as a TCP connection carries to an echo server, and print what came back in which time.
+    Bulk {
+        /// A tcp target.
+        target: Target,
+        /// How long to send.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
     },
     /// Try a target again and again, and print each change of the outcome.
     Watch {
@@ -156,6 +165,7 @@ fn main() -> anyhow::Result<()> {
             let connected = || print(&serde_json::json!({"connected": target}));
             print(&probe::hold(&target, ms(interval_ms), connected, until.watcher()));
         }
+        Command::Bulk { target, seconds } => print(&probe::bulk(&target, Duration::from_secs(seconds))),
         Command::Watch { target, interval_ms, timeout_ms, until } => {
             probe::watch(&target, ms(interval_ms), ms(timeout_ms), |change| print(&change), until.watcher());
         }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{Hold, PROBE, TESTKIT, Watching, exec};
-use crate::probe::{Change, ConnectReport, RaceReport, Target};
+use crate::probe::{BulkReport, Change, ConnectReport, RaceReport, Target};
 use crate::world;
 
 /// How long a connection may take: more than any path in a cluster, and less than the second after which a lost
@@ -243,6 +243,11 @@ impl Pod {
     /// Resolves and connects to fresh names: `arguments` are those of `probe race`.
     pub async fn race(&self, arguments: &[&str]) -> anyhow::Result<RaceReport> {
         self.json(&[&[PROBE, "race"], arguments].concat()).await
+    }
+
+    /// Sends as much as it can to an echo server.
+    pub async fn bulk(&self, target: &str, seconds: u64) -> anyhow::Result<BulkReport> {
+        self.json(&[PROBE, "bulk", target, "--seconds", &seconds.to_string()]).await
     }
 
     /// Opens a TCP connection and keeps it busy.

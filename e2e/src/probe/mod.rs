@@ -1,6 +1,7 @@
 //! What client pods run: connections of every kind, and exact reports of what became of them, as one line of
 //! JSON each. The harness reads the same types back.
 
+mod bulk;
 mod connect;
 mod hold;
 mod icmp;
@@ -11,6 +12,7 @@ mod race;
 mod target;
 mod watch;
 
+pub use bulk::{BulkReport, bulk};
 pub use connect::{ConnectReport, connect, connect_all, resolve};
 pub use hold::{HoldReport, hold};
 pub use load::{Load, LoadReport, load};

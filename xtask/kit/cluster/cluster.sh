@@ -188,10 +188,18 @@ up() {
   log "API server ready"
   start node1 kube-controller-manager; start node1 kube-scheduler
   for n in $(seq "$NODES"); do wait_for 30 "node$n to register" inside node1 kubectl get node "node$n"; start "node$n" kube-proxy; done
-  inside node1 kubectl wait --for=condition=Ready node --all --timeout="$((60 * ${L7EGG_PATIENCE:-1}))s" >/dev/null
+  wait_for 60 "the nodes to be ready" nodes_are_ready
   wait_for 30 "the default service account" inside node1 kubectl get serviceaccount default
   trap - ERR
   log "$NODES node(s) ready; KUBECONFIG (inside only): $DIR/kubeconfig"
+}
+
+nodes_are_ready() {
+  # They end when the API server keeps them waiting, which an emulated one does.
+  local s; for s in kube-controller-manager kube-scheduler; do
+    service_runs node1 $s || { log "starting $s again"; start node1 $s; }
+  done
+  inside node1 kubectl wait --for=condition=Ready node --all --timeout=5s
 }
 
 down() {
