@@ -75,8 +75,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 fn in_vm() -> Result<Command> {
     setup::ensure(&[Part::Vm])?;
     vm::fetch(KERNEL)?;
-    let mut vm = vm::vmrun(KERNEL, 2300);
-    // Its one processor, emulated, comes late to what veth pairs pass on: that is not to be loss on the wire.
+    let mut vm = vm::vmrun_parallel(KERNEL, 2300);
+    // Its processors, emulated, come late to what veth pairs pass on: that is not to be loss on the wire.
     let wide = "echo 30000 > /proc/sys/net/core/netdev_max_backlog && exec \"$@\"";
     vm.args(["--", "sh", "-c", wide, "sh"]).arg(workspace::binary("bench"));
     Ok(vm)

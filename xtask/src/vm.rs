@@ -68,6 +68,14 @@ pub fn vmrun(kernel: &str, timeout: u64) -> Command {
     vmrun
 }
 
+/// The same with a thread for each of its CPUs, which is twice as fast and behaves as a machine does; once in a while QEMU's
+/// threads trip over each other, and `vmrun` begins anew.
+pub fn vmrun_parallel(kernel: &str, timeout: u64) -> Command {
+    let mut vmrun = vmrun(kernel, timeout);
+    vmrun.env("VM_ACCEL", "tcg,thread=multi");
+    vmrun
+}
+
 /// Downloads a kernel unless the cache has it.
 pub fn fetch(kernel: &str) -> Result<()> {
     let mut fetch = command(workspace::kit("vm/fetch-kernel"), [kernel]);

@@ -23,10 +23,8 @@ fn try_run() -> Result<Row> {
     vm::fetch(KERNEL)?;
     let images = images::run()?;
     let tests = binaries::build("e2e", "bandwidth")?.into_iter().map(|binary| {
-        let mut test = vm::vmrun(KERNEL, LIMIT);
+        let mut test = vm::vmrun_parallel(KERNEL, LIMIT);
         binary.prepare(&mut test);
-        // A thread for each CPU: Kubernetes gives up on a machine that is half as fast.
-        test.env("VM_ACCEL", "tcg,thread=multi");
         test.args(["--mem", "4096", "--"]).arg(workspace::kit("cluster/one-node.sh"));
         test.arg(workspace::root()).args(&images).arg("--");
         test.arg(&binary.program).args(["--test-threads=1", "--show-output"]);
