@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use l7egg_crds::{CONDITION_PROGRAMMED, ConditionStatus, EggStatus};
+use l7egg_crds::{CONDITION_PROGRAMMED, ConditionStatus, EGRESS_BANDWIDTH_ANNOTATION, EggStatus};
 use l7egg_e2e::cluster::{Pod, PodPlan, Setting, blocked, eventually, reached};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -84,6 +84,31 @@ async fn a_limit_is_applied_changed_and_taken_off() -> anyhow::Result<()> {
     let free = rate(&pod, "without a limit").await?;
     ensure!(free > 10e6, "the limit is gone, and {free} bit/s is all there is");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_without_an_egg_is_limited_by_its_annotation() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("annotated").await? else { return Ok(()) };
+    let plan = PodPlan::new("shop").annotation(EGRESS_BANDWIDTH_ANNOTATION, "5M");
+    let pod = test.namespace.start(plan).await?;
+    let own = format!("{}/shop", test.namespace.name);
+    let found = eventually("the agent has limited the pod, or says why not", LIMIT, || async {
+        let status = test.cluster.agent_status(&pod.node).await?;
+        let pods = status["pods"].as_array().cloned().unwrap_or_default();
+        let found = pods.into_iter().find(|found| found["name"] == *own && found["state"] != "Pending");
+        Ok(found.ok_or(status["pods"].to_string()))
+    })
+    .await?;
+    if found["state"] == "Failed" {
+        println!("{}", found["message"]);
+        ensure!(found["reason"] == "NoFq", "{found}");
+        let event = test.namespace.event(&pod, "NotLimited").await?;
+        ensure!(event.contains("sch_fq"), "{event}");
+        println!("skipped: the node has no fq; an event of the pod says so");
+        return Ok(());
+    }
+    ensure!(found["reason"] == "LimitOnly", "{found}");
+    expect_rate(&pod, 5e6).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use futures::future::{join_all, try_join_all};
-use k8s_openapi::api::core::v1::Event;
-use kube::api::ListParams;
 use l7egg_crds::SYSTEM_NAMESPACE;
 use l7egg_e2e::cluster::{
     API_SERVER, Node, OPERATOR, PodPlan, Setting, Signal, Watched, eventually, reached, signal_all,
@@ -113,14 +111,7 @@ async fn let_go(test: &Setting, node: &str) -> anyhow::Result<()> {
     println!("  let go {:.1} s after it was created, at its try {}", after.as_secs_f64(), reached.tries);
     ensure!(after >= BOUND - Duration::from_secs(1), "let go too soon");
     for reason in ["Held", "LetGo"] {
-        let note = eventually(&format!("an event {reason}"), LIMIT, || async {
-            let of_pod = ListParams::default().fields(&format!("involvedObject.uid={}", pod.uid));
-            let events = test.namespace.api::<Event>().list(&of_pod).await?;
-            let event = events.items.into_iter().find(|event| event.reason.as_deref() == Some(reason));
-            Ok(event.ok_or("none".to_string()))
-        })
-        .await?;
-        println!("  event {reason}: {}", note.message.unwrap_or_default());
+        println!("  event {reason}: {}", test.namespace.event(&pod, reason).await?);
     }
     Ok(())
 }

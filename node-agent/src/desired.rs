@@ -6,6 +6,7 @@ use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EgressLimit, PolicySp
 use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
+    annotated::AnnotatedPod,
     assignment::{AssignmentKey, egg_name, subject_name},
     division::{self, Division},
     explain::{ExplainedEgg, Explainer},
@@ -23,6 +24,25 @@ pub struct Desired {
     /// Whether a pod that is not in `pods` is one that no Egg selects. Not so before the first full list,
     /// or while some assignment does not even say which its pods are.
     pub knows_all_pods: bool,
+    /// Pods that no assignment names, and that have a limit by their annotation, by uid. Not known at first.
+    pub annotated: Option<BTreeMap<String, AnnotatedPod>>,
+}
+
+impl Desired {
+    /// How fast a pod may send, if anything is known of it. Without [`Desired::annotated`], what it has stays.
+    #[must_use]
+    pub fn limits(&self, uid: &str) -> Option<&Limits> {
+        let annotated = || self.annotated.as_ref()?.get(uid).map(|pod| &pod.limits);
+        self.pods.get(uid).map(|pod| &pod.limits).or_else(annotated)
+    }
+
+    /// The limits of all pods that have some, by uid.
+    pub fn all_limits(&self) -> impl Iterator<Item = (&String, &Limits)> {
+        let of_eggs = self.pods.iter().map(|(uid, pod)| (uid, &pod.limits));
+        let annotated = self.annotated.iter().flatten();
+        let annotated = annotated.filter(|(uid, _)| !self.pods.contains_key(*uid));
+        of_eggs.chain(annotated.map(|(uid, pod)| (uid, &pod.limits)))
+    }
 }
 
 /// One pod.
@@ -114,7 +134,13 @@ pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCa
     let pods =
         selections.into_iter().map(|(uid, selection)| (uid.to_owned(), selection.pod(cache))).collect();
     cache.forget_unused();
-    Desired { pods, knows_all_pods }
+    Desired { pods, knows_all_pods, annotated: None }
+}
+
+/// The limits of a pod that no Egg selects.
+#[must_use]
+pub fn limits_of(pod: &AssignedPod) -> Limits {
+    Selection::new(pod).limits()
 }
 
 /// A pod and all that select it.
@@ -397,7 +423,7 @@ mod tests {
         let pod = of(&[annotated("a"), annotated("b")]);
         assert_eq!(pod.limits.caps.as_ref().unwrap()[0].bits_per_second, 3_000_000);
         assert_eq!(strictest(&pod), "3M of annotation kubernetes.io/egress-bandwidth");
-        // As examples/bandwidth-annotations.yaml: an Egg that does nothing else.
+        // An Egg that does nothing else.
         let pod = of(&[annotated("a").audit()]);
         assert_eq!(strictest(&pod), "3M of annotation kubernetes.io/egress-bandwidth");
         // Whoever may write Eggs decides, also for more than the annotation allows.

@@ -4,7 +4,7 @@
 //! ```text
 //! API server ─► assignment ─► inventory ─► desired ─┐
 //!                              policies ┘           ├─► plan ─► datapath (the kernel) ─► enforced
-//! API server ─► selected ─► hold ───────────────────┤                                       │
+//! API server ─► selected ─► hold, annotated ────────┤                                       │
 //! cgroup tree ─► cgroup ────────────────────────────┘                                       │
 //! API server ◄─ reporter ◄─ report ◄────────────────────────────────────────────────────────┘
 //! ```
@@ -12,6 +12,7 @@
 //! [`reconcile`] turns the wheel; everything between its inputs and the datapath is a pure function.
 
 pub mod admin;
+pub mod annotated;
 pub mod api_servers;
 pub mod assignment;
 pub mod causes;

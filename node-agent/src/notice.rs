@@ -7,7 +7,7 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use l7egg_crds::{EggAssignmentStatus, EggKind, EggReference};
+use l7egg_crds::{EggAssignmentStatus, EggKind, EggReference, PodState};
 
 use crate::{
     causes::causes,
@@ -18,6 +18,8 @@ use crate::{
     reporter::{FIELD_MANAGER, new_failures},
 };
 
+/// Reason of an event of a pod without an Egg whose annotation cannot limit it.
+const NOT_LIMITED: &str = "NotLimited";
 /// The API server takes notes of at most 1 kB.
 const NOTE_MAX: usize = 1000;
 
@@ -48,7 +50,7 @@ pub struct Notice {
     pub message: String,
 }
 
-/// What is to be told of pods that are held for long or were let go, and of the node's limits.
+/// What is to be told of pods that are held for long or were let go, of those whose annotation cannot limit them, and of the node's limits.
 #[must_use]
 pub fn notices(findings: Findings<'_>) -> BTreeSet<Notice> {
     let notice = |uid: &String, pod: &Option<(String, String)>, reason, message: &String| {
@@ -59,12 +61,18 @@ pub fn notices(findings: Findings<'_>) -> BTreeSet<Notice> {
     let held = findings.held.iter().filter(|(_, pod)| pod.long);
     let held = held.filter_map(|(uid, pod)| notice(uid, &pod.pod, HELD, &pod.message));
     let let_go = findings.let_go.iter().filter_map(|(uid, pod)| notice(uid, &pod.pod, LET_GO, &pod.message));
+    let annotated = findings.desired.annotated.iter().flatten();
+    let unlimited = annotated.filter_map(|(uid, pod)| {
+        let (state, _, message) = findings.limit_state(&pod.limits, uid);
+        let about = Some((pod.namespace.clone(), pod.name.clone()));
+        (state == PodState::Failed).then(|| notice(uid, &about, NOT_LIMITED, &message))?
+    });
     let limit =
         |message: &str| Notice { about: About::Node, reason: LIMIT_REACHED, message: message.to_owned() };
     let limits = findings.limits.iter().map(|reached| limit(reached.message()));
     let full = findings.failures.values().filter(|failure| failure.reason == MAP_FULL);
     let full = full.map(|failure| limit(&failure.message));
-    held.chain(let_go).chain(limits).chain(full).collect()
+    held.chain(let_go).chain(unlimited).chain(limits).chain(full).collect()
 }
 
 /// Publishes events in the name of this node's agent.

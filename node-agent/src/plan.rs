@@ -147,8 +147,8 @@ pub fn plan(
 
 fn plan_caps(desired: &Desired, shaped: &[ShapedPod], cgroups: &PodCgroups) -> Vec<Operation> {
     let shaped: BTreeMap<&str, &ShapedPod> = shaped.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
-    let wanted = desired.pods.iter().filter_map(|(uid, pod)| {
-        let caps = pod.limits.caps.as_ref().filter(|caps| !caps.is_empty())?;
+    let wanted = desired.all_limits().filter_map(|(uid, limits)| {
+        let caps = limits.caps.as_ref().filter(|caps| !caps.is_empty())?;
         let cgroup = cgroups.pods.get(uid)?;
         if shaped.get(uid.as_str()).is_some_and(|now| now.caps.as_ref() == Some(caps)) {
             return None;
@@ -158,9 +158,9 @@ fn plan_caps(desired: &Desired, shaped: &[ShapedPod], cgroups: &PodCgroups) -> V
     let unwanted = shaped.keys().filter_map(|uid| {
         let cgroup = cgroups.pods.get(*uid).cloned();
         let ended = cgroups.complete && cgroup.is_none();
-        let unlimited = match desired.pods.get(*uid) {
-            Some(pod) => pod.limits.caps.as_ref().is_some_and(Vec::is_empty),
-            None => desired.knows_all_pods,
+        let unlimited = match desired.limits(uid) {
+            Some(limits) => limits.caps.as_ref().is_some_and(Vec::is_empty),
+            None => desired.knows_all_pods && desired.annotated.is_some(),
         };
         (ended || unlimited).then(|| Operation::Unshape { uid: (*uid).to_owned(), cgroup })
     });
@@ -354,6 +354,7 @@ mod tests {
             assignment("b").pod("freed"),
             assignment("c").shape("5M", "Pod").malformed().pod("unknown"),
         ]);
+        let desired = Desired { annotated: Some(BTreeMap::new()), ..desired };
         let pod = |uid: &str, caps: Option<Vec<Cap>>| ShapedPod { uid: uid.into(), caps };
         let caps = |uid: &str| desired.pods[uid].limits.caps.clone();
         let shaped = [
@@ -379,7 +380,10 @@ mod tests {
                 "unshape unselected true"
             ]
         );
-        let unsure = Desired { knows_all_pods: false, ..Desired::default() };
-        assert!(plan_caps(&unsure, &shaped[..1], &cgroups).is_empty());
+        let no_assignments = Desired { annotated: Some(BTreeMap::new()), ..Desired::default() };
+        let no_pods = Desired { knows_all_pods: true, ..Desired::default() };
+        for unsure in [no_assignments, no_pods] {
+            assert!(plan_caps(&unsure, &shaped[..1], &cgroups).is_empty());
+        }
     }
 }

@@ -11,12 +11,15 @@ use crate::{
     assignment::{Assignment, AssignmentKey, egg_name},
     cgroup::PodCgroups,
     datapath::{EnforcedPod, NETWORK_NOT_READY, NODE_UID, ShapedPod},
-    desired::{Desired, DesiredPod, Failure, GUARD_NOT_READY},
+    desired::{Desired, DesiredPod, Failure, GUARD_NOT_READY, Limits},
     division::is_as_wanted,
     hold::{HeldPod, LetGo},
     inventory::{Entry, Inventory},
     limits::{LIMIT_REACHED, Limit},
 };
+
+/// Reason of a pod that is under a limit, and that no Egg selects.
+const LIMIT_ONLY: &str = "LimitOnly";
 
 /// The status that one assignment should have.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,7 +82,12 @@ impl Findings<'_> {
                 if let Some(nameless) = self.nameless(pod, uid) {
                     return failed(&nameless, Some(now));
                 }
-                return self.shaping_state(pod, uid, in_force(policy, mode));
+                return self.shaping_state(
+                    &pod.limits,
+                    uid,
+                    in_force(policy, mode),
+                    "; its rules are enforced",
+                );
             }
             (Err(_), Some(now)) if self.is_divided(pod, uid, now) => {
                 if let Some(policy) = covered_by_fallback(pod, now, of) {
@@ -105,8 +113,15 @@ impl Findings<'_> {
 impl Findings<'_> {
     /// The strictest limit that holds for a pod.
     #[must_use]
-    pub fn limit(&self, pod: &DesiredPod, uid: &str) -> Option<EgressLimit> {
-        pod.limits.strictest.clone().filter(|_| self.is_shaped(pod, uid))
+    pub fn limit(&self, limits: &Limits, uid: &str) -> Option<EgressLimit> {
+        limits.strictest.clone().filter(|_| self.is_shaped(limits, uid))
+    }
+
+    /// State, reason and message of a pod that has a limit and no rules.
+    #[must_use]
+    pub fn limit_state(&self, limits: &Limits, uid: &str) -> (PodState, String, String) {
+        let in_force = (PodState::Enforced, LIMIT_ONLY.to_owned(), String::new());
+        self.shaping_state(limits, uid, in_force, "")
     }
 
     /// A state with what limits of the node mean for a pod whose rules are in force.
@@ -145,20 +160,21 @@ impl Findings<'_> {
         })
     }
 
-    /// The state of a pod whose rules are in force, which by themselves make it `in_force`.
+    /// The state of a pod whose rules are in force, which by themselves make it `in_force`; `rest` is said of them where the limit
+    /// fails.
     fn shaping_state(
         &self,
-        pod: &DesiredPod,
+        limits: &Limits,
         uid: &str,
         in_force: (PodState, String, String),
+        rest: &str,
     ) -> (PodState, String, String) {
         let told = |failure: &Failure| {
-            let message = format!("{}; its rules are enforced", failure.message);
-            (PodState::Failed, failure.reason.into(), message)
+            (PodState::Failed, failure.reason.into(), format!("{}{rest}", failure.message))
         };
-        match pod.limits.failure.as_ref().or_else(|| self.unshaped.get(uid)) {
-            Some(failure) if pod.limits.failure.is_some() => told(failure),
-            _ if self.is_shaped(pod, uid) => in_force,
+        match limits.failure.as_ref().or_else(|| self.unshaped.get(uid)) {
+            Some(failure) if limits.failure.is_some() => told(failure),
+            _ if self.is_shaped(limits, uid) => in_force,
             Some(failure) if failure.reason == NETWORK_NOT_READY => {
                 (PodState::Pending, failure.reason.into(), failure.message.clone())
             }
@@ -170,8 +186,8 @@ impl Findings<'_> {
     }
 
     /// Whether the pod is under the caps that it should be under.
-    fn is_shaped(&self, pod: &DesiredPod, uid: &str) -> bool {
-        match &pod.limits.caps {
+    fn is_shaped(&self, limits: &Limits, uid: &str) -> bool {
+        match &limits.caps {
             Some(caps) if caps.is_empty() => true,
             Some(caps) => self.shaped.get(uid).is_some_and(|now| now.caps.as_ref() == Some(caps)),
             None => true,
@@ -206,7 +222,7 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
             _ => (reason, message),
         };
         let desired = findings.desired.pods.get(&pod.uid);
-        let egress_limit = desired.and_then(|desired| findings.limit(desired, &pod.uid));
+        let egress_limit = desired.and_then(|desired| findings.limit(&desired.limits, &pod.uid));
         PodReport { uid: pod.uid.clone(), state, reason, message, egress_limit }
     };
     let (of_node, of_pods): (Vec<_>, Vec<_>) =

@@ -109,8 +109,12 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let client = Client::try_from(config).context(no_access)?;
     tokio::spawn(api_servers::watch(client.clone(), known, inputs.clone()));
     watch::assignments(&client, &settings.node_name, &inputs);
-    if settings.hold() != HoldSettings::Never {
-        watch::selected(&client, &settings.node_name, &inputs);
+    let holds = settings.hold() != HoldSettings::Never;
+    if holds || settings.egress_bandwidth_annotation {
+        watch::pods(&client, &settings.node_name, &inputs);
+    }
+    if holds {
+        watch::selected(&client, &inputs);
     }
     tokio::spawn(reporter::run(client.clone(), outcome.clone(), Notices::new(client, &settings.node_name)));
     let admin = Admin { registry: Arc::new(registry), metrics: Arc::clone(&metrics), outcome, flow_log };
@@ -118,10 +122,13 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
         format!("--admin-address {}: is another agent running on this node?", settings.admin_address)
     })?;
     tokio::spawn(async move { axum::serve(listener, admin::router(admin)).await });
-    let reconciler =
+    let mut reconciler =
         Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, settings.hold(), metrics)
             .with_follower(follower)
             .with_node(node_cgroup(&settings, &node)?);
+    if settings.egress_bandwidth_annotation {
+        reconciler = reconciler.with_annotations();
+    }
     let (ended, end) = tokio::sync::oneshot::channel();
     thread::Builder::new().name("reconciler".into()).spawn(move || {
         reconciler.run(&received, &publish);

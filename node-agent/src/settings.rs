@@ -119,6 +119,10 @@ pub struct RunSettings {
     /// operator is away.
     #[arg(long, env = "L7EGG_STRICT")]
     pub strict: bool,
+    /// Whether a pod's annotation kubernetes.io/egress-bandwidth limits it, where no Egg selects it: `false` leaves that to CNI
+    /// plugins. Give the operator the same, which says it of pods that Eggs select.
+    #[arg(long, env = "L7EGG_EGRESS_BANDWIDTH_ANNOTATION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub egress_bandwidth_annotation: bool,
     /// Whether enforcement stays when the agent is told to stop. keep is for restarts and upgrades.
     #[arg(long, value_enum, default_value_t = OnExit::Keep)]
     pub on_exit: OnExit,

@@ -151,7 +151,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
             cgroup: cgroup(uid),
             subject: findings.in_force(uid).map(|pod| pod.subject),
             policy: findings.in_force(uid).filter(|pod| !pod.held).map(in_force),
-            egress_limit: findings.limit(pod, uid).map(|limit| limit.to_string()).unwrap_or_default(),
+            egress_limit: findings.limit(&pod.limits, uid).map(|limit| limit.to_string()).unwrap_or_default(),
             state,
             reason,
             message,
@@ -184,6 +184,14 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
         name: named(&pod.pod),
         ..bare(uid, PodState::Failed, LET_GO, &pod.message)
     });
+    let annotated = findings.desired.annotated.iter().flatten().map(|(uid, pod)| {
+        let (state, reason, message) = findings.limit_state(&pod.limits, uid);
+        PodStatus {
+            name: crate::assignment::subject_name(&pod.namespace, &pod.name),
+            egress_limit: findings.limit(&pod.limits, uid).map(|limit| limit.to_string()).unwrap_or_default(),
+            ..bare(uid, state, &reason, &message)
+        }
+    });
     let left = findings.enforced.values().filter(|pod| !pod.held && !is_assigned(&pod.uid));
     let left = left.map(|pod| PodStatus {
         policy: Some(in_force(pod)),
@@ -194,7 +202,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
             "in force since before; kept until it is certain that no Egg selects the pod",
         )
     });
-    let mut pods: Vec<PodStatus> = selected.chain(held).chain(let_go).chain(left).collect();
+    let mut pods: Vec<PodStatus> = selected.chain(held).chain(let_go).chain(annotated).chain(left).collect();
     pods.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
     pods
 }

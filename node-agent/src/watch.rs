@@ -30,15 +30,18 @@ pub fn assignments(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
     }));
 }
 
-/// Watches what decides which pods of a node Eggs select: the node's pods, all Eggs and ClusterEggs, and all
-/// namespaces' labels.
-pub fn selected(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
-    let all = watcher::Config::default();
-    let here = all.clone().fields(&format!("spec.nodeName={node}"));
+/// Watches the pods of a node.
+pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
+    let here = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     let stream = watcher(Api::<PodObject>::all(client.clone()), here);
     tokio::spawn(follow("pods", stream, inputs.clone(), |event| {
         Input::Selected(News::Pod(map(event, selected::pod)))
     }));
+}
+
+/// Watches what decides, besides pods, which of them Eggs select: all Eggs and ClusterEggs, and all namespaces' labels.
+pub fn selected(client: &Client, inputs: &mpsc::Sender<Input>) {
+    let all = watcher::Config::default();
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Egg>(&()));
     tokio::spawn(follow("eggs", watcher(api, all.clone()), inputs.clone(), |event| {
         Input::Selected(News::Egg(map(event, selected::egg)))

@@ -87,6 +87,17 @@ impl Namespace {
         Ok(())
     }
 
+    /// Waits for an event of a pod with this reason, and returns its message.
+    pub async fn event(&self, pod: &Pod, reason: &str) -> anyhow::Result<String> {
+        let of_pod = ListParams::default().fields(&format!("involvedObject.uid={}", pod.uid));
+        eventually(&format!("an event {reason} of {}", pod.name), Duration::from_secs(60), || async {
+            let events = self.api::<core::Event>().list(&of_pod).await?;
+            let event = events.items.into_iter().find(|event| event.reason.as_deref() == Some(reason));
+            Ok(event.map(|event| event.message.unwrap_or_default()).ok_or("none".to_string()))
+        })
+        .await
+    }
+
     /// Kills a pod at once and forgets it.
     pub async fn kill(&self, pod: &str) -> anyhow::Result<()> {
         self.api::<core::Pod>().delete(pod, &kill_now()).await?;

@@ -26,6 +26,7 @@ const MAIN: &str = "main";
 pub struct PodPlan {
     name: String,
     labels: serde_json::Map<String, serde_json::Value>,
+    annotations: serde_json::Map<String, serde_json::Value>,
     node: Option<String>,
     nameserver: Option<IpAddr>,
     command: Vec<String>,
@@ -42,6 +43,7 @@ impl PodPlan {
         PodPlan {
             name: name.to_string(),
             labels: serde_json::Map::new(),
+            annotations: serde_json::Map::new(),
             node: None,
             nameserver: Some(IpAddr::V4(world::RESOLVER4)),
             command: [PROBE, "serve", "--tcp", &port, "--udp", &port].map(String::from).to_vec(),
@@ -56,6 +58,13 @@ impl PodPlan {
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.to_string(), value.into());
+        self
+    }
+
+    /// With an annotation.
+    #[must_use]
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_string(), value.into());
         self
     }
 
@@ -148,7 +157,7 @@ impl PodPlan {
             spec["dnsConfig"] = json!({"nameservers": [nameserver]});
         }
         Ok(serde_json::from_value(json!({
-            "metadata": {"name": self.name, "labels": self.labels},
+            "metadata": {"name": self.name, "labels": self.labels, "annotations": self.annotations},
             "spec": spec,
         }))?)
     }

@@ -10,31 +10,32 @@ use std::{
 use kube::{api::DynamicObject, runtime::watcher};
 use tokio::sync::watch;
 
+mod perform;
+mod settle;
+mod tell;
 mod timeline;
 
 use self::timeline::Timeline;
 use crate::{
-    assignment::{AssignmentKey, egg_name, subject_name},
+    annotated::annotated,
+    assignment::AssignmentKey,
     causes::causes,
     cgroup::{CgroupEvent, Follower, PodCgroup, PodCgroups},
-    datapath::{
-        ContainerPolicy, Cover, Datapath, DatapathError, EnforcedPod, NODE_UID, Settled, ShapedCounts,
-    },
+    datapath::{Datapath, DatapathError, EnforcedPod, NODE_UID},
     desired::{Desired, Failure, desired},
     explain::Explainer,
     guard::ApiServers,
     hold::{HeldPod, HoldSettings, Holds, View},
     inventory::Inventory,
-    limits::{Limit, Limits},
+    limits::Limits,
     metrics::Metrics,
     notice::{Notice, notices},
-    plan::{Operation, ReleaseReason, plan},
+    plan::plan,
     policies::PolicyCache,
     report::{Findings, Report, reports},
     resolvers::NodeResolvers,
     selected::{News, Selected},
-    shaping_metrics::NamedCounts,
-    state::{AgentState, short, state},
+    state::{AgentState, state},
 };
 
 /// A pass is made at least this often: it repeats what failed.
@@ -90,6 +91,8 @@ pub struct Reconciler<D> {
     inventory: Inventory,
     cgroups: PodCgroups,
     selected: Selected,
+    /// Whether annotations limit pods that no Egg selects.
+    heeds_annotations: bool,
     holds: Holds,
     /// The pods to be held, as the last pass found.
     held: BTreeMap<String, HeldPod>,
@@ -139,6 +142,7 @@ impl<D: Datapath> Reconciler<D> {
             inventory,
             cgroups: PodCgroups::default(),
             selected: Selected::default(),
+            heeds_annotations: false,
             holds,
             held: BTreeMap::new(),
             follower: None,
@@ -162,6 +166,12 @@ impl<D: Datapath> Reconciler<D> {
     #[must_use]
     pub fn with_follower(self, follower: Follower) -> Self {
         Reconciler { follower: Some(follower), ..self }
+    }
+
+    /// With bandwidth limits for pods that no Egg selects, by their annotations.
+    #[must_use]
+    pub fn with_annotations(self) -> Self {
+        Reconciler { heeds_annotations: true, ..self }
     }
 
     /// With the node itself as a subject, whose cgroup this is.
@@ -299,6 +309,10 @@ impl<D: Datapath> Reconciler<D> {
         let enforced = self.enforced()?;
         self.look_into_pods();
         self.decide_holds(&enforced);
+        self.desired.annotated = match self.heeds_annotations {
+            true => annotated(&self.selected, &self.desired),
+            false => Some(BTreeMap::new()),
+        };
         let operations = plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups);
         let enforced = if operations.is_empty() {
             enforced
@@ -310,7 +324,7 @@ impl<D: Datapath> Reconciler<D> {
         self.retire_older();
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));
-        self.unshaped.retain(|uid, _| self.desired.pods.contains_key(uid));
+        self.unshaped.retain(|uid, _| self.desired.limits(uid).is_some());
         let is_known = |uid: &String| self.desired.pods.contains_key(uid) || self.held.contains_key(uid);
         self.told_uncovered.retain(is_known);
         self.told_unheld.retain(is_known);
@@ -365,21 +379,6 @@ impl<D: Datapath> Reconciler<D> {
         }
     }
 
-    /// Once for each, not with every event of the watch.
-    fn tell_unreadable(&mut self) {
-        let unreadable = self.inventory.entries().filter_map(|entry| {
-            let message = &entry.object.content.as_ref().err()?.message;
-            Some((entry.object.key.clone(), message.clone()))
-        });
-        let unreadable: BTreeMap<_, _> = unreadable.collect();
-        for (key, message) in &unreadable {
-            if self.told_unreadable.get(key) != Some(message) {
-                tracing::error!("{message}; what is enforced stays, and all other assignments are followed");
-            }
-        }
-        self.told_unreadable = unreadable;
-    }
-
     /// Sees which containers divided pods have. True if that is news.
     fn look_into_pods(&mut self) -> bool {
         let divided: Vec<&str> = self
@@ -425,331 +424,6 @@ impl<D: Datapath> Reconciler<D> {
                 None
             }
         }
-    }
-
-    fn perform(&mut self, operation: &Operation) {
-        let start = Instant::now();
-        match operation {
-            Operation::Hold { uid, cgroup } => self.hold(uid, cgroup),
-            Operation::Enforce { uid, cgroup, policy, containers, first } => {
-                let done = match containers {
-                    None => self.datapath.enforce(uid, &cgroup.path, policy),
-                    Some(containers) => self.datapath.divide(uid, &cgroup.path, policy, containers),
-                };
-                match done {
-                    Ok(()) => {
-                        self.failures.remove(uid);
-                        self.metrics.enforced(start.elapsed());
-                        self.unsettled.insert(uid.clone());
-                        match containers {
-                            Some(containers) if !first => self.tell_divided(uid, containers),
-                            _ => self.tell_enforced(uid, &short(&policy.digest), *first),
-                        }
-                    }
-                    Err(error) => {
-                        // Denied is what is new.
-                        let is_free = self.holds.is_new(uid) && !self.held.contains_key(uid);
-                        if *first && is_free && !policy.enforcement.is_nothing() {
-                            self.hold(uid, cgroup);
-                        }
-                        self.fail(uid, &error);
-                    }
-                }
-            }
-            Operation::Shape { uid, cgroup, caps } => match self.datapath.shape(uid, &cgroup.path, caps) {
-                Ok(()) => {
-                    self.unshaped.remove(uid);
-                    let (pod, _) = self.name(uid);
-                    let strictest = self.desired.pods.get(uid).and_then(|pod| pod.limits.strictest.as_ref());
-                    tracing::info!(
-                        pod,
-                        uid,
-                        limit = strictest.map(tracing::field::display),
-                        "bandwidth limit of the pod set"
-                    );
-                }
-                Err(error) => self.fail_shaping(uid, &error),
-            },
-            Operation::Unshape { uid, cgroup } => {
-                match self.datapath.unshape(uid, cgroup.as_ref().map(|cgroup| cgroup.path.as_path())) {
-                    Ok(()) => {
-                        self.unshaped.remove(uid);
-                        tracing::debug!(uid, "bandwidth limit of the pod taken off");
-                    }
-                    Err(error) => self.fail_shaping(uid, &error),
-                }
-            }
-            Operation::Release { uid, why } => match self.datapath.release(uid) {
-                Ok(()) => {
-                    self.failures.remove(uid);
-                    match why {
-                        ReleaseReason::NoEgg => {
-                            tracing::info!(uid, "no Egg selects the pod any more: it is free")
-                        }
-                        ReleaseReason::NotHeld => tracing::info!(uid, "pod is held no longer"),
-                        ReleaseReason::Ended => tracing::debug!(uid, "pod ended"),
-                    }
-                }
-                Err(error) => self.fail(uid, &error),
-            },
-        }
-    }
-
-    fn hold(&mut self, uid: &str, cgroup: &PodCgroup) {
-        match self.datapath.hold(uid, &cgroup.path) {
-            Ok(()) => {
-                let after_cgroup = self.timeline.since_cgroup(uid).map(|time| time.as_micros());
-                self.metrics.held();
-                let why = self.held.get(uid).map(|pod| pod.message.as_str());
-                tracing::debug!(uid, after_cgroup, why, "pod is held (time in \u{b5}s)");
-            }
-            Err(DatapathError::CgroupGone { path, .. }) => {
-                self.cgroups.apply(CgroupEvent::Vanished { path });
-            }
-            Err(error) => {
-                self.metrics.failed();
-                if self.told_unheld.insert(uid.to_owned()) {
-                    tracing::error!(
-                        uid,
-                        error = causes(&error),
-                        "pod cannot be held: it is free until its policy is in force; tried again every second"
-                    );
-                }
-            }
-        }
-    }
-
-    /// A pod whose wanted policy is in force, and whose connections have yet to be looked at.
-    fn next_unsettled(&self) -> Option<&String> {
-        let is_ready = |uid: &&String| {
-            self.cgroups.pods.contains_key(*uid)
-                && self.desired.pods.get(*uid).is_some_and(|pod| pod.in_force_policy().is_some())
-        };
-        self.unsettled.iter().find(is_ready)
-    }
-
-    fn has_unsettled(&self) -> bool {
-        self.next_unsettled().is_some()
-    }
-
-    /// Looks at the connections of one pod.
-    pub fn settle_one(&mut self) {
-        let Some(uid) = self.next_unsettled().cloned() else { return };
-        self.unsettled.remove(&uid);
-        let (Some(cgroup), Some(pod)) = (self.cgroups.pods.get(&uid), self.desired.pods.get(&uid)) else {
-            return;
-        };
-        let settled = match (&pod.division, pod.in_force_policy()) {
-            (Some(division), _) => {
-                let containers = self.cgroups.containers_of(&uid).values().filter_map(|container| {
-                    Some((&container.path, division.policy_of(container.name.as_ref()?)?))
-                });
-                let datapath = &mut self.datapath;
-                containers
-                    .map(|(path, policy)| datapath.settle_container(&uid, &cgroup.path, path, policy))
-                    .try_fold(Settled::default(), |sum, one| one.map(|one| sum + one))
-            }
-            (None, Some(policy)) => self.datapath.settle(&uid, &cgroup.path, policy),
-            (None, None) => return,
-        };
-        match settled {
-            Ok(settled) => self.tell_settled(&uid, settled),
-            Err(error) => {
-                self.metrics.failed();
-                let error = causes(&error);
-                if std::mem::replace(&mut self.told_unsettled, true) {
-                    tracing::debug!(uid, error, "connections of the pod could not be looked at");
-                } else {
-                    tracing::warn!(
-                        uid,
-                        error,
-                        "connections of a pod could not be looked at: those that are not allowed any more stop, but nobody is told; said once"
-                    );
-                }
-            }
-        }
-    }
-
-    fn tell_settled(&mut self, uid: &str, Settled { reset, lost }: Settled) {
-        self.metrics.reset(reset);
-        let (pod, eggs) = self.name(uid);
-        if reset > 0 {
-            tracing::info!(pod, uid, eggs, reset, "connections that are not allowed any more were reset");
-        }
-        if lost > 0 {
-            self.limits.reach(Limit::Inherited, Instant::now());
-            tracing::warn!(
-                pod,
-                uid,
-                lost,
-                "map INHERITED is full: connections that came in before the pod's first Egg are judged as the pod's own"
-            );
-        }
-    }
-
-    /// What another version left goes when nothing rests on it any more.
-    fn retire_older(&mut self) {
-        if !self.desired.knows_all_pods {
-            return;
-        }
-        let pods = &self.desired.pods;
-        let held = &self.held;
-        if let Err(error) =
-            self.datapath.retire_older(&|uid| pods.contains_key(uid) || held.contains_key(uid))
-        {
-            tracing::warn!(error = causes(&error), "what another version left could not be removed");
-        }
-    }
-
-    /// What the cgroup's programs do not see needs the pod's interfaces, which may come later.
-    fn cover(&mut self, uid: &str) {
-        let Some(cgroup) = self.cgroups.pods.get(uid) else { return };
-        let trouble = match self.datapath.cover(uid, &cgroup.path) {
-            Ok(Cover::NotYet | Cover::Whole) => return,
-            Ok(Cover::Host) => return self.tell_host_network(uid),
-            Ok(Cover::Part { uncovered }) => {
-                format!("no other end on the host: {}", uncovered.join(", "))
-            }
-            Err(error) => causes(&error),
-        };
-        // Once it can be named: when the agent starts, pods are known before their assignments.
-        if self.desired.pods.contains_key(uid) && self.told_uncovered.insert(uid.to_owned()) {
-            let (pod, eggs) = self.name(uid);
-            tracing::warn!(
-                pod,
-                uid,
-                eggs,
-                trouble,
-                "frames that the pod writes straight to its interface (CAP_NET_RAW) are not seen"
-            );
-        }
-    }
-
-    /// As a fact: nothing can be done about it.
-    fn tell_host_network(&mut self, uid: &str) {
-        if self.desired.pods.contains_key(uid) && self.told_uncovered.insert(uid.to_owned()) {
-            let (pod, eggs) = self.name(uid);
-            tracing::info!(
-                pod,
-                uid,
-                eggs,
-                "pod is in the node's network: what its sockets send is judged; frames that it writes straight to an interface (CAP_NET_RAW) are the node's"
-            );
-        }
-    }
-
-    fn tell_divided(&self, uid: &str, containers: &[ContainerPolicy]) {
-        let (pod, eggs) = self.name(uid);
-        let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
-        tracing::info!(
-            pod,
-            uid,
-            eggs,
-            containers = names.join(", "),
-            "policies of the pod's containers are in force"
-        );
-    }
-
-    fn tell_enforced(&mut self, uid: &str, policy: &str, first: bool) {
-        let (pod, eggs) = self.name(uid);
-        if !first {
-            tracing::info!(pod, uid, eggs, policy, "policy of the pod changed");
-            return;
-        }
-        let (waited, uncovered) = self.timeline.enforced(uid);
-        if let Some(waited) = waited {
-            self.metrics.waited(waited);
-        }
-        let micros = |time: Option<Duration>| time.map(|time| time.as_micros());
-        let (after_both, after_cgroup) = (micros(waited), micros(uncovered));
-        tracing::info!(
-            pod,
-            uid,
-            eggs,
-            policy,
-            after_both,
-            after_cgroup,
-            "pod is enforced (times in \u{b5}s)"
-        );
-    }
-
-    fn fail(&mut self, uid: &str, error: &DatapathError) {
-        if let DatapathError::CgroupGone { path, .. } = error {
-            // The watch says so soon; until then there is nothing to enforce.
-            tracing::debug!(uid, "pod ended before it was enforced");
-            self.cgroups.apply(CgroupEvent::Vanished { path: path.clone() });
-            return;
-        }
-        let failure = Failure { reason: error.reason(), message: causes(error) };
-        if self.failures.get(uid) != Some(&failure) {
-            let (pod, eggs) = self.name(uid);
-            tracing::error!(
-                pod,
-                uid,
-                eggs,
-                error = failure.message,
-                "pod cannot be brought to what its Eggs ask; tried again every second"
-            );
-            self.failures.insert(uid.to_owned(), failure);
-        }
-        self.metrics.failed();
-    }
-
-    fn fail_shaping(&mut self, uid: &str, error: &DatapathError) {
-        let failure = Failure { reason: error.reason(), message: causes(error) };
-        if error.is_not_yet() {
-            tracing::debug!(uid, "{}", failure.message);
-        } else {
-            self.metrics.failed();
-            if self.unshaped.get(uid) != Some(&failure) {
-                let (pod, eggs) = self.name(uid);
-                tracing::error!(
-                    pod,
-                    uid,
-                    eggs,
-                    error = failure.message,
-                    "bandwidth limit cannot be applied; tried again every second"
-                );
-            }
-        }
-        self.unshaped.insert(uid.to_owned(), failure);
-    }
-
-    fn collect(&mut self) {
-        if let Err(error) = self.datapath.collect() {
-            tracing::warn!(
-                error = causes(&error),
-                "what nothing uses any more stays in the kernel's maps for now"
-            );
-        }
-    }
-
-    /// Counts by names that people know; those of pods that no Egg selects any more are left out.
-    fn named(&self, counts: ShapedCounts) -> NamedCounts {
-        let pods = counts.pods.into_iter().filter_map(|(uid, counts)| {
-            let pod = self.desired.pods.get(&uid)?;
-            Some((format!("{}/{}", pod.namespace, pod.name), counts))
-        });
-        let caps = counts.caps.into_iter().filter_map(|cap| {
-            let egg = self.inventory.entries().filter_map(|entry| entry.good.as_ref()).find_map(|good| {
-                let uid = &good.egg.uid;
-                let of_namespace = || cap.name.strip_prefix("namespace/")?.strip_suffix(uid.as_str());
-                if cap.name.strip_prefix("egg/") == Some(uid) {
-                    Some(egg_name(&good.egg))
-                } else {
-                    let namespace = of_namespace()?.trim_end_matches('/');
-                    Some(format!("{} in namespace {namespace}", egg_name(&good.egg)))
-                }
-            });
-            Some((egg?, cap.counts))
-        });
-        NamedCounts { pods: pods.collect(), caps: caps.collect() }
-    }
-
-    fn name(&self, uid: &str) -> (String, String) {
-        self.desired.pods.get(uid).map_or_else(Default::default, |pod| {
-            (subject_name(&pod.namespace, &pod.name), pod.eggs.join(", "))
-        })
     }
 }
 

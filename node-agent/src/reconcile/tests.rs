@@ -3,6 +3,8 @@
 use kube::runtime::watcher::Event;
 use l7egg_crds::PodState;
 
+mod annotated;
+
 use super::*;
 use crate::selected::{NamedEgg, NodePod};
 use crate::testing::{AssignmentBuilder, FakeDatapath, assignment, cgroups_of, node_resolvers};

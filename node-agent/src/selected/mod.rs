@@ -1,6 +1,6 @@
 //! Which pods of this node some Egg selects, by the agent's own look at pods, Eggs and namespaces: it comes as soon as
-//! the kubelet's, and needs no operator. Only for holding new pods until the operator has assigned them; what is
-//! enforced is in the assignments alone. Plain data: news in, answers out.
+//! the kubelet's, and needs no operator. Only for holding new pods until the operator has assigned them, and for the bandwidth
+//! limits of pods that have none from an Egg; what is enforced is in the assignments alone. Plain data: news in, answers out.
 
 mod listed;
 mod read;
@@ -26,6 +26,8 @@ pub struct NodePod {
     pub labels: Labels,
     /// Whether it is in the node's network.
     pub host_network: bool,
+    /// Its annotation [`EGRESS_BANDWIDTH_ANNOTATION`](l7egg_crds::EGRESS_BANDWIDTH_ANNOTATION), as it is written.
+    pub egress_bandwidth: Option<String>,
     /// Whether its containers have ended for good.
     pub finished: bool,
 }
@@ -115,6 +117,11 @@ impl Selected {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.pods.complete && self.has_eggs()
+    }
+
+    /// The pods of this node, once a full list of them has come.
+    pub fn pods(&self) -> Option<impl Iterator<Item = &NodePod>> {
+        self.pods.complete.then(|| self.pods.items.values())
     }
 
     /// What is known of the pod with this uid.

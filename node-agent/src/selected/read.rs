@@ -9,7 +9,8 @@ use kube::{
     api::{DynamicObject, ObjectMeta, PartialObjectMeta},
 };
 use l7egg_crds::{
-    CONDITION_ACCEPTED, ConditionStatus, EggStatus, Labels, Namespaces, Selection, selector_at,
+    CONDITION_ACCEPTED, ConditionStatus, EGRESS_BANDWIDTH_ANNOTATION, EggStatus, Labels, Namespaces,
+    Selection, selector_at,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -20,7 +21,7 @@ use super::{NamedEgg, NodePod};
 #[derive(Resource, Clone, Debug, Default, Deserialize)]
 #[resource(inherit = "Pod")]
 pub struct PodObject {
-    /// Name, namespace, uid, labels.
+    /// Name, namespace, uid, labels, annotations.
     #[serde(default)]
     pub metadata: ObjectMeta,
     #[serde(default)]
@@ -44,12 +45,14 @@ struct PodStatus {
 /// A pod of the node.
 #[must_use]
 pub fn pod(object: PodObject) -> NodePod {
+    let annotations = object.metadata.annotations.unwrap_or_default();
     NodePod {
         namespace: object.metadata.namespace.unwrap_or_default(),
         name: object.metadata.name.unwrap_or_default(),
         uid: object.metadata.uid.unwrap_or_default(),
         labels: object.metadata.labels.unwrap_or_default(),
         host_network: object.spec.host_network.unwrap_or(false),
+        egress_bandwidth: annotations.get(EGRESS_BANDWIDTH_ANNOTATION).cloned(),
         finished: matches!(object.status.phase.as_deref(), Some("Succeeded" | "Failed")),
     }
 }

@@ -1,0 +1,153 @@
+//! What a plan asks for, done.
+
+use std::time::Instant;
+
+use super::Reconciler;
+use crate::{
+    causes::causes,
+    cgroup::{CgroupEvent, PodCgroup},
+    datapath::{Cover, Datapath, DatapathError},
+    plan::{Operation, ReleaseReason},
+    state::short,
+};
+
+impl<D: Datapath> Reconciler<D> {
+    pub(super) fn perform(&mut self, operation: &Operation) {
+        let start = Instant::now();
+        match operation {
+            Operation::Hold { uid, cgroup } => self.hold(uid, cgroup),
+            Operation::Enforce { uid, cgroup, policy, containers, first } => {
+                let done = match containers {
+                    None => self.datapath.enforce(uid, &cgroup.path, policy),
+                    Some(containers) => self.datapath.divide(uid, &cgroup.path, policy, containers),
+                };
+                match done {
+                    Ok(()) => {
+                        self.failures.remove(uid);
+                        self.metrics.enforced(start.elapsed());
+                        self.unsettled.insert(uid.clone());
+                        match containers {
+                            Some(containers) if !first => self.tell_divided(uid, containers),
+                            _ => self.tell_enforced(uid, &short(&policy.digest), *first),
+                        }
+                    }
+                    Err(error) => {
+                        // Denied is what is new.
+                        let is_free = self.holds.is_new(uid) && !self.held.contains_key(uid);
+                        if *first && is_free && !policy.enforcement.is_nothing() {
+                            self.hold(uid, cgroup);
+                        }
+                        self.fail(uid, &error);
+                    }
+                }
+            }
+            Operation::Shape { uid, cgroup, caps } => match self.datapath.shape(uid, &cgroup.path, caps) {
+                Ok(()) => {
+                    self.unshaped.remove(uid);
+                    let (pod, _) = self.name(uid);
+                    let strictest = self.desired.limits(uid).and_then(|limits| limits.strictest.as_ref());
+                    tracing::info!(
+                        pod,
+                        uid,
+                        limit = strictest.map(tracing::field::display),
+                        "bandwidth limit of the pod set"
+                    );
+                }
+                Err(error) => self.fail_shaping(uid, &error),
+            },
+            Operation::Unshape { uid, cgroup } => {
+                match self.datapath.unshape(uid, cgroup.as_ref().map(|cgroup| cgroup.path.as_path())) {
+                    Ok(()) => {
+                        self.unshaped.remove(uid);
+                        tracing::debug!(uid, "bandwidth limit of the pod taken off");
+                    }
+                    Err(error) => self.fail_shaping(uid, &error),
+                }
+            }
+            Operation::Release { uid, why } => match self.datapath.release(uid) {
+                Ok(()) => {
+                    self.failures.remove(uid);
+                    match why {
+                        ReleaseReason::NoEgg => {
+                            tracing::info!(uid, "no Egg selects the pod any more: it is free")
+                        }
+                        ReleaseReason::NotHeld => tracing::info!(uid, "pod is held no longer"),
+                        ReleaseReason::Ended => tracing::debug!(uid, "pod ended"),
+                    }
+                }
+                Err(error) => self.fail(uid, &error),
+            },
+        }
+    }
+
+    pub(super) fn hold(&mut self, uid: &str, cgroup: &PodCgroup) {
+        match self.datapath.hold(uid, &cgroup.path) {
+            Ok(()) => {
+                let after_cgroup = self.timeline.since_cgroup(uid).map(|time| time.as_micros());
+                self.metrics.held();
+                let why = self.held.get(uid).map(|pod| pod.message.as_str());
+                tracing::debug!(uid, after_cgroup, why, "pod is held (time in \u{b5}s)");
+            }
+            Err(DatapathError::CgroupGone { path, .. }) => {
+                self.cgroups.apply(CgroupEvent::Vanished { path });
+            }
+            Err(error) => {
+                self.metrics.failed();
+                if self.told_unheld.insert(uid.to_owned()) {
+                    tracing::error!(
+                        uid,
+                        error = causes(&error),
+                        "pod cannot be held: it is free until its policy is in force; tried again every second"
+                    );
+                }
+            }
+        }
+    }
+
+    /// What another version left goes when nothing rests on it any more.
+    pub(super) fn retire_older(&mut self) {
+        if !self.desired.knows_all_pods {
+            return;
+        }
+        let pods = &self.desired.pods;
+        let held = &self.held;
+        if let Err(error) =
+            self.datapath.retire_older(&|uid| pods.contains_key(uid) || held.contains_key(uid))
+        {
+            tracing::warn!(error = causes(&error), "what another version left could not be removed");
+        }
+    }
+
+    /// What the cgroup's programs do not see needs the pod's interfaces, which may come later.
+    pub(super) fn cover(&mut self, uid: &str) {
+        let Some(cgroup) = self.cgroups.pods.get(uid) else { return };
+        let trouble = match self.datapath.cover(uid, &cgroup.path) {
+            Ok(Cover::NotYet | Cover::Whole) => return,
+            Ok(Cover::Host) => return self.tell_host_network(uid),
+            Ok(Cover::Part { uncovered }) => {
+                format!("no other end on the host: {}", uncovered.join(", "))
+            }
+            Err(error) => causes(&error),
+        };
+        // Once it can be named: when the agent starts, pods are known before their assignments.
+        if self.desired.pods.contains_key(uid) && self.told_uncovered.insert(uid.to_owned()) {
+            let (pod, eggs) = self.name(uid);
+            tracing::warn!(
+                pod,
+                uid,
+                eggs,
+                trouble,
+                "frames that the pod writes straight to its interface (CAP_NET_RAW) are not seen"
+            );
+        }
+    }
+
+    pub(super) fn collect(&mut self) {
+        if let Err(error) = self.datapath.collect() {
+            tracing::warn!(
+                error = causes(&error),
+                "what nothing uses any more stays in the kernel's maps for now"
+            );
+        }
+    }
+}

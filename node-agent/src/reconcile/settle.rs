@@ -1,0 +1,60 @@
+//! Connections, one pod at a time, after its policy has changed.
+
+use super::Reconciler;
+use crate::{
+    causes::causes,
+    datapath::{Datapath, Settled},
+};
+
+impl<D: Datapath> Reconciler<D> {
+    /// A pod whose wanted policy is in force, and whose connections have yet to be looked at.
+    pub(super) fn next_unsettled(&self) -> Option<&String> {
+        let is_ready = |uid: &&String| {
+            self.cgroups.pods.contains_key(*uid)
+                && self.desired.pods.get(*uid).is_some_and(|pod| pod.in_force_policy().is_some())
+        };
+        self.unsettled.iter().find(is_ready)
+    }
+
+    pub(super) fn has_unsettled(&self) -> bool {
+        self.next_unsettled().is_some()
+    }
+
+    /// Looks at the connections of one pod.
+    pub fn settle_one(&mut self) {
+        let Some(uid) = self.next_unsettled().cloned() else { return };
+        self.unsettled.remove(&uid);
+        let (Some(cgroup), Some(pod)) = (self.cgroups.pods.get(&uid), self.desired.pods.get(&uid)) else {
+            return;
+        };
+        let settled = match (&pod.division, pod.in_force_policy()) {
+            (Some(division), _) => {
+                let containers = self.cgroups.containers_of(&uid).values().filter_map(|container| {
+                    Some((&container.path, division.policy_of(container.name.as_ref()?)?))
+                });
+                let datapath = &mut self.datapath;
+                containers
+                    .map(|(path, policy)| datapath.settle_container(&uid, &cgroup.path, path, policy))
+                    .try_fold(Settled::default(), |sum, one| one.map(|one| sum + one))
+            }
+            (None, Some(policy)) => self.datapath.settle(&uid, &cgroup.path, policy),
+            (None, None) => return,
+        };
+        match settled {
+            Ok(settled) => self.tell_settled(&uid, settled),
+            Err(error) => {
+                self.metrics.failed();
+                let error = causes(&error);
+                if std::mem::replace(&mut self.told_unsettled, true) {
+                    tracing::debug!(uid, error, "connections of the pod could not be looked at");
+                } else {
+                    tracing::warn!(
+                        uid,
+                        error,
+                        "connections of a pod could not be looked at: those that are not allowed any more stop, but nobody is told; said once"
+                    );
+                }
+            }
+        }
+    }
+}
