@@ -289,8 +289,8 @@ fn bounded(
     Decision::Hold(HeldPod { pod, message, long: held_for >= SOON })
 }
 
-/// The kubelet knows a static pod by 32 hexadecimal digits, of which the API server's object tells nothing to go by. Most
-/// of them are what a node needs to work at all.
+/// The kubelet knows a static pod by 32 hexadecimal digits, which the API server's object has in an annotation only, and that
+/// whoever may create pods can write. Most static pods are what a node needs to work at all.
 fn is_static(uid: &str) -> bool {
     !uid.contains('-')
 }

@@ -19,8 +19,10 @@ pub mod read;
 mod run;
 mod settings;
 pub mod status;
+mod taint;
 pub mod watch;
 pub mod write;
 
 pub use run::{RunError, run};
 pub use settings::Settings;
+pub use taint::TAINT;

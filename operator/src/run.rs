@@ -15,7 +15,7 @@ use crate::listing::Listings;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::write::MANAGER;
-use crate::{http, watch as watches};
+use crate::{http, taint, watch as watches};
 
 /// News that may wait for the control loop, and events that may wait to be sent.
 const WAITING: usize = 1024;
@@ -50,6 +50,9 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     let mut services = watches::start(&client, &news_sender, &metrics, settings.egress_bandwidth_annotation);
     drop(news_sender);
     services.spawn(http::serve(listener, health.clone(), metrics.clone()));
+    if settings.agent_taint {
+        services.spawn(taint::run(client.clone(), settings.lease_namespace.clone(), leads.clone()));
+    }
     services.spawn(publish(recorder(&client, &settings.identity), events));
 
     // The lease is given back only when nothing is written any more.

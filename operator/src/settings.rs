@@ -12,7 +12,7 @@ pub struct Settings {
     #[arg(long)]
     pub leader_elect: bool,
 
-    /// Namespace of the Lease.
+    /// Namespace of the Lease, and of the agents.
     #[arg(long, default_value = SYSTEM_NAMESPACE, value_name = "NAMESPACE")]
     pub lease_namespace: String,
 
@@ -29,6 +29,11 @@ pub struct Settings {
     #[arg(long, env = "L7EGG_EGRESS_BANDWIDTH_ANNOTATION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub egress_bandwidth_annotation: bool,
 
+    /// Keep the taint l7egg.dev/agent-not-ready (NoSchedule) on nodes whose agent is not ready, so that no pod starts there before
+    /// it can be held and enforced.
+    #[arg(long, env = "L7EGG_AGENT_TAINT", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub agent_taint: bool,
+
     /// Most requests that write at a time.
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrent_writes: u16,
@@ -42,6 +47,7 @@ impl Default for Settings {
             identity: "l7egg-operator".to_owned(),
             metrics_address: SocketAddr::from(([127, 0, 0, 1], 0)),
             egress_bandwidth_annotation: true,
+            agent_taint: false,
             concurrent_writes: 32,
         }
     }

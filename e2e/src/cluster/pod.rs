@@ -28,6 +28,7 @@ pub struct PodPlan {
     labels: serde_json::Map<String, serde_json::Value>,
     annotations: serde_json::Map<String, serde_json::Value>,
     node: Option<String>,
+    scheduled_to: Option<String>,
     nameserver: Option<IpAddr>,
     command: Vec<String>,
     init: Vec<serde_json::Value>,
@@ -45,6 +46,7 @@ impl PodPlan {
             labels: serde_json::Map::new(),
             annotations: serde_json::Map::new(),
             node: None,
+            scheduled_to: None,
             nameserver: Some(IpAddr::V4(world::RESOLVER4)),
             command: [PROBE, "serve", "--tcp", &port, "--udp", &port].map(String::from).to_vec(),
             init: Vec::new(),
@@ -72,6 +74,13 @@ impl PodPlan {
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
         self.node = Some(node.to_string());
+        self
+    }
+
+    /// For the scheduler, which has this node to choose only, and tolerates no taint.
+    #[must_use]
+    pub fn scheduled_to(mut self, node: &str) -> Self {
+        self.scheduled_to = Some(node.to_string());
         self
     }
 
@@ -148,6 +157,10 @@ impl PodPlan {
                 "securityContext": {"privileged": self.privileged},
             }],
         });
+        if let Some(node) = &self.scheduled_to {
+            spec["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+            spec["tolerations"] = json!([]);
+        }
         spec["initContainers"] = self.init.clone().into();
         if let Some(containers) = spec["containers"].as_array_mut() {
             containers.extend(self.sidecars.iter().cloned());

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use kube::discovery::{Scope, pinned_kind};
 use l7egg_crds::SYSTEM_NAMESPACE;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Cluster, eventually, run};
@@ -51,6 +53,49 @@ impl Cluster {
             Ok(if is_done { Ok(()) } else { Err(format!("{status:?}")) })
         })
         .await
+    }
+
+    /// Sets a variable of the operator's environment, and waits until it runs with it.
+    ///
+    /// # Errors
+    /// When it does not within two minutes.
+    pub async fn set_operator(&self, variable: &str, value: &str) -> anyhow::Result<()> {
+        let operators: Api<Deployment> = Api::namespaced(self.client().clone(), SYSTEM_NAMESPACE);
+        let container = json!({"name": "operator", "env": [{"name": variable, "value": value}]});
+        let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+        operators.patch("l7egg-operator", &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        eventually("the operator runs with its new setting", Duration::from_secs(120), || async {
+            let set = operators.get("l7egg-operator").await?;
+            let (generation, status) = (set.metadata.generation, set.status.unwrap_or_default());
+            let is_done = status.observed_generation == generation
+                && status.updated_replicas == status.replicas
+                && status.ready_replicas == status.replicas
+                && status.replicas.is_some_and(|replicas| replicas > 0);
+            Ok(if is_done { Ok(()) } else { Err(format!("{status:?}")) })
+        })
+        .await
+    }
+
+    /// Applies one of the project's manifests, each object in its own namespace.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn install(&self, manifest: &str) -> anyhow::Result<()> {
+        for document in serde_yaml::Deserializer::from_str(manifest) {
+            let object = DynamicObject::deserialize(document)?;
+            let types = object.types.clone().context("the object has no kind")?;
+            let (resource, capabilities) = pinned_kind(self.client(), &(&types).try_into()?).await?;
+            let namespace = object.metadata.namespace.as_deref();
+            let api: Api<DynamicObject> = match (capabilities.scope, namespace) {
+                (Scope::Namespaced, Some(namespace)) => {
+                    Api::namespaced_with(self.client().clone(), namespace, &resource)
+                }
+                _ => Api::all_with(self.client().clone(), &resource),
+            };
+            let parameters = PatchParams::apply("l7egg-e2e").force();
+            api.patch(&object.name_any(), &parameters, &Patch::Apply(&object)).await?;
+        }
+        Ok(())
     }
 
     /// Deletes every pod of the product without grace, and returns how many there were.

@@ -12,4 +12,5 @@ mod rejected;
 mod restart;
 mod shaping;
 mod status;
+mod taint;
 mod world;
