@@ -48,6 +48,10 @@ async fn the_operator_is_away_while_pods_start() -> anyhow::Result<()> {
         tokio::time::sleep(AWAY.saturating_sub(stopped.elapsed())).await;
         signal_all(&nodes, Signal::Continue, OPERATOR).await?;
         let watched = try_join_all(names.iter().map(|name| test.namespace.until_denied(name, LIMIT))).await?;
+        for (plan, pod) in plans.iter().zip(&watched).filter(|(_, pod)| pod.reached > 0) {
+            let events = test.namespace.events(&test.namespace.running(plan.name()).await?).await?;
+            println!("  packets of pod {} left: {:?}; its events: {events:?}", plan.name(), pod.changes);
+        }
         escaped += watched.iter().map(|pod| pod.reached).sum::<u64>();
         waited.extend(watched.iter().map(|pod: &Watched| pod.denied.at.saturating_sub(pod.first.at)));
         try_join_all(names.iter().map(|name| test.namespace.kill(name))).await?;

@@ -92,7 +92,7 @@ async fn pod_bound() -> anyhow::Result<()> {
         // It names its node, so it is bound as soon as it exists.
         test.namespace.create(&plan).await?;
         let bound = now_micros();
-        let Watched { first, denied, reached } =
+        let Watched { first, denied, reached, .. } =
             test.namespace.until_denied(&name, LIMIT).await.with_context(|| name.clone())?;
         reported.push(Duration::from_micros(
             reports.enforced(&test.namespace, &name).await?.saturating_sub(bound),

@@ -89,13 +89,19 @@ impl Namespace {
 
     /// Waits for an event of a pod with this reason, and returns its message.
     pub async fn event(&self, pod: &Pod, reason: &str) -> anyhow::Result<String> {
-        let of_pod = ListParams::default().fields(&format!("involvedObject.uid={}", pod.uid));
         eventually(&format!("an event {reason} of {}", pod.name), Duration::from_secs(60), || async {
-            let events = self.api::<core::Event>().list(&of_pod).await?;
-            let event = events.items.into_iter().find(|event| event.reason.as_deref() == Some(reason));
-            Ok(event.map(|event| event.message.unwrap_or_default()).ok_or("none".to_string()))
+            let mut events = self.events(pod).await?.into_iter();
+            let event = events.find(|(found, _)| found == reason);
+            Ok(event.map(|(_, message)| message).ok_or("none".to_string()))
         })
         .await
+    }
+
+    /// Reason and message of every event of a pod.
+    pub async fn events(&self, pod: &Pod) -> anyhow::Result<Vec<(String, String)>> {
+        let of_pod = ListParams::default().fields(&format!("involvedObject.uid={}", pod.uid));
+        let events = self.api::<core::Event>().list(&of_pod).await?.items.into_iter();
+        Ok(events.map(|it| (it.reason.unwrap_or_default(), it.message.unwrap_or_default())).collect())
     }
 
     /// Kills a pod at once and forgets it.

@@ -10,6 +10,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams
 use kube::discovery::{Scope, pinned_kind};
 use l7egg_crds::SYSTEM_NAMESPACE;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Cluster, eventually, run};
@@ -39,9 +40,7 @@ impl Cluster {
     /// When they do not within two minutes.
     pub async fn set_agents(&self, variable: &str, value: &str) -> anyhow::Result<()> {
         let agents: Api<DaemonSet> = Api::namespaced(self.client().clone(), SYSTEM_NAMESPACE);
-        let container = json!({"name": "node-agent", "env": [{"name": variable, "value": value}]});
-        let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
-        agents.patch("l7egg-node-agent", &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        set_variable(&agents, "l7egg-node-agent", "node-agent", (variable, value)).await?;
         eventually("the agents run with their new setting", Duration::from_secs(120), || async {
             let set = agents.get("l7egg-node-agent").await?;
             let (generation, status) = (set.metadata.generation, set.status.unwrap_or_default());
@@ -61,9 +60,7 @@ impl Cluster {
     /// When it does not within two minutes.
     pub async fn set_operator(&self, variable: &str, value: &str) -> anyhow::Result<()> {
         let operators: Api<Deployment> = Api::namespaced(self.client().clone(), SYSTEM_NAMESPACE);
-        let container = json!({"name": "operator", "env": [{"name": variable, "value": value}]});
-        let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
-        operators.patch("l7egg-operator", &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        set_variable(&operators, "l7egg-operator", "operator", (variable, value)).await?;
         eventually("the operator runs with its new setting", Duration::from_secs(120), || async {
             let set = operators.get("l7egg-operator").await?;
             let (generation, status) = (set.metadata.generation, set.status.unwrap_or_default());
@@ -113,4 +110,16 @@ impl Cluster {
         }
         Ok(names.len())
     }
+}
+
+async fn set_variable<K: Clone + std::fmt::Debug + DeserializeOwned>(
+    api: &Api<K>,
+    name: &str,
+    container: &str,
+    (variable, value): (&str, &str),
+) -> anyhow::Result<()> {
+    let container = json!({"name": container, "env": [{"name": variable, "value": value}]});
+    let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
+    api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+    Ok(())
 }

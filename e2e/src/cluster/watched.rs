@@ -14,6 +14,8 @@ pub struct Watched {
     pub denied: Change,
     /// How many before that got through.
     pub reached: u64,
+    /// Everything that it saw until then.
+    pub changes: Vec<Change>,
 }
 
 impl Namespace {
@@ -31,7 +33,8 @@ impl Namespace {
             // With each change come the tries that had the outcome before.
             let pairs = changes[..=end].windows(2).filter(|pair| pair[0].outcome.is_reached());
             let reached = pairs.map(|pair| pair[1].tries).sum();
-            Ok(Ok(Watched { first: changes[0].clone(), denied: changes[end].clone(), reached }))
+            let (first, denied) = (changes[0].clone(), changes[end].clone());
+            Ok(Ok(Watched { first, denied, reached, changes: changes[..=end].to_vec() }))
         })
         .await
     }
