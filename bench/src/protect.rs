@@ -34,6 +34,7 @@ impl Protection {
             min_ttl: Duration::from_secs(60),
             max_ttl: Duration::from_secs(3600),
             ttl_grace: Duration::ZERO,
+            tell_learned: false,
         };
         let mut kernel = Kernel::open(&settings).context("loading the programs")?;
         let ended = Arc::new(AtomicBool::new(false));

@@ -3,7 +3,7 @@
 //! Like names, one small step at a time: a label, or a record's fixed part. What the walk does not
 //! understand ends it, and nothing more of the message is believed.
 
-use crate::abi::{Address, mapped};
+use crate::abi::Address;
 
 /// As much of a message as is read: what compressed names can point into (RFC 1035 §4.1.4). Four times the largest EDNS
 /// buffer size in common use (RFC 6891 §6.2.5); over TCP there can be more.
@@ -116,6 +116,17 @@ impl Message {
     #[inline(always)]
     fn u16(&self, at: u32) -> Option<u16> {
         Some(u16::from_be_bytes([self.byte(at)?, self.byte(at.wrapping_add(1))?]))
+    }
+
+    /// Four bytes as they are.
+    #[inline(always)]
+    fn word(&self, at: u32) -> Option<u32> {
+        if at >= self.len || self.len - at < 4 {
+            return None;
+        }
+        let at = at as usize & (MESSAGE_MAX - 1);
+        let [a, b, c, d] = [self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]];
+        Some(u32::from_ne_bytes([a, b, c, d]))
     }
 
     /// A message with these bytes, `None` if they are too many.
@@ -334,18 +345,15 @@ impl AnswerWalk {
 
     #[inline(always)]
     fn take4(&mut self, message: &Message, at: u32) -> Option<Step> {
-        self.address = mapped([0; 4]);
-        for i in 0..4 {
-            self.address[12 + i] = message.byte(at + i as u32)?;
-        }
+        self.address = Address::mapped(message.word(at)?.to_ne_bytes());
         Some(Step::Address)
     }
 
     #[inline(always)]
     fn take6(&mut self, message: &Message, at: u32) -> Option<Step> {
-        for i in 0..16 {
-            self.address[i] = message.byte(at + i as u32)?;
-        }
+        let [a, b, c, d] = [at, at + 4, at + 8, at + 12];
+        let words = [message.word(a)?, message.word(b)?, message.word(c)?, message.word(d)?];
+        self.address = Address::from_words(words);
         Some(Step::Address)
     }
 }

@@ -1,6 +1,6 @@
 //! What is on a pod's interface besides packets with ports: neighbours' questions, control messages, fragments.
 
-use crate::abi::{Address, is_v4, mapped, protocol};
+use crate::abi::{Address, protocol};
 use crate::packet::{Bytes, Packet};
 
 /// Ethertypes (IEEE 802, <https://www.iana.org/assignments/ieee-802-numbers>).
@@ -39,10 +39,10 @@ pub enum Control {
 /// Says what a packet is for.
 #[inline(always)]
 pub fn control<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Control {
-    let four = is_v4(&packet.destination);
+    let four = packet.destination.is_v4();
     if packet.protocol == IGMP && four {
         let ttl = bytes.read::<1>(8).unwrap_or([0]);
-        let is_link = ttl[0] == 1 && packet.destination[12] & 0xf0 == 0xe0;
+        let is_link = ttl[0] == 1 && packet.destination.is_multicast();
         return if is_link { Control::Link } else { Control::Other };
     }
     if packet.protocol != protocol::ICMP {
@@ -57,7 +57,7 @@ pub fn control<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Control {
         // Unreachable, time exceeded, parameter problem; packet too big.
         (true, 3 | 11 | 12) | (false, 1..=4) => Control::Error(at + 8),
         (false, 133 | 135 | 136) if hops(bytes) == 255 => Control::Link,
-        (false, 131 | 132 | 143) if hops(bytes) == 1 && packet.destination[0] == 0xff => Control::Link,
+        (false, 131 | 132 | 143) if hops(bytes) == 1 && packet.destination.is_multicast() => Control::Link,
         _ => Control::Other,
     }
 }
@@ -74,7 +74,7 @@ pub fn arp_sender<B: Bytes + ?Sized>(bytes: &B, len: usize) -> Option<Address> {
     if len != ARP || bytes.read::<6>(0)? != [0, 1, 0x08, 0x00, 6, 4] {
         return None;
     }
-    Some(mapped(bytes.read::<4>(14)?))
+    Some(Address::mapped(bytes.read::<4>(14)?))
 }
 
 /// A packet in pieces.
@@ -89,7 +89,7 @@ pub struct Fragment {
 /// Whether a packet is a piece of one. In IPv6 the fragment header must be the first extension, as Linux writes it.
 #[inline(always)]
 pub fn fragment<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<Fragment> {
-    if is_v4(&packet.destination) {
+    if packet.destination.is_v4() {
         let [a, b, flags, low] = bytes.read::<4>(4)?;
         let offset = u16::from_be_bytes([flags & 0x1f, low]);
         let more = flags & 0x20 != 0;
@@ -116,6 +116,11 @@ impl<B: Bytes + ?Sized> Bytes for Quoted<'_, B> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.outer.read(self.at + offset)
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        self.outer.words(self.at + offset)
     }
 }
 
@@ -167,7 +172,7 @@ mod tests {
     fn arp_says_who_is_where() {
         let mut message = vec![0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 7];
         message.extend([0; 10]);
-        assert_eq!(arp_sender(message.as_slice(), 28), Some(mapped([10, 0, 0, 7])));
+        assert_eq!(arp_sender(message.as_slice(), 28), Some(Address::mapped([10, 0, 0, 7])));
         assert_eq!(arp_sender(message.as_slice(), 46), None, "something behind it");
         message[3] = 6;
         assert_eq!(arp_sender(message.as_slice(), 28), None);

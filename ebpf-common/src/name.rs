@@ -7,11 +7,13 @@
 
 mod hash;
 mod judge;
+mod question;
 
 use core::hint::black_box;
 
 pub use hash::{NameHash, hash, hash_key};
 pub use judge::{judge_name, may_ask};
+pub use question::Question;
 
 use crate::abi::{Masks, NAME_MAX, NameMasks};
 use crate::automaton;
@@ -89,8 +91,13 @@ pub struct NameWalk {
     /// Where each begins in `wire`, and how many labels are before it.
     search_at: [u32; SEARCHES_MAX],
     search_labels: [u32; SEARCHES_MAX],
+    /// The question that all of this is of.
+    question: Question,
+    /// At a multiple of eight bytes, because it is copied by words.
     wire: [u8; 256],
 }
+
+const _: () = assert!(core::mem::offset_of!(NameWalk, wire).is_multiple_of(8));
 
 impl Default for NameWalk {
     fn default() -> Self {
@@ -113,6 +120,7 @@ impl Default for NameWalk {
             searching: 0,
             search_at: [0; SEARCHES_MAX],
             search_labels: [0; SEARCHES_MAX],
+            question: Question::NONE,
             wire: [0; 256],
         }
     }
@@ -136,6 +144,7 @@ impl NameWalk {
         self.pointer = 0;
         self.searches = 0;
         self.searching = 1;
+        self.question.forget();
     }
 
     /// Begins to read a name that may be compressed, at offset `at` of a message.
@@ -300,7 +309,14 @@ impl NameWalk {
         self.searching = 0;
         self.hash = NameHash::EMPTY;
         self.masks = Masks::NONE;
+        self.question.forget();
         true
+    }
+
+    /// The question that the name is of, so that the next message can be asked whether it has the same.
+    #[inline(always)]
+    pub fn question(&mut self) -> &mut Question {
+        &mut self.question
     }
 
     /// What the policy says about the name, after [`Step::Done`] of [`Self::hash`]. Names that no host can

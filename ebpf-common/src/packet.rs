@@ -3,7 +3,7 @@
 
 use core::hint::black_box;
 
-use crate::abi::{Address, is_v4, mapped, protocol};
+use crate::abi::{Address, protocol};
 
 /// IPv6 extension headers read before a packet is refused.
 pub const EXTENSIONS_MAX: usize = 8;
@@ -18,11 +18,21 @@ const OPTION_ROUTER_ALERT: u8 = 148;
 pub trait Bytes {
     /// The `N` bytes at `offset`, or `None` if the packet ends before.
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    /// The same for `N` words of four bytes, as they are in memory.
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]>;
 }
 
 impl Bytes for [u8] {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = u32::from_ne_bytes(self.read(offset + index * 4)?);
+        }
+        Some(words)
     }
 }
 
@@ -48,8 +58,8 @@ pub struct Packet {
     pub payload: u16,
     /// Bytes of UDP payload, as its header says; 0 otherwise.
     pub payload_len: u16,
-    /// Zero. Words are cleared and copied faster than bytes.
-    pub reserved: u32,
+    /// 1 for a piece of a packet in pieces, else 0.
+    pub is_piece: u32,
 }
 
 /// TCP flag SYN.
@@ -84,10 +94,10 @@ pub enum Malformed {
 /// Where a TCP packet comes from and goes to, as far as it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpEnds {
-    /// Source address in words of four bytes, in network order as they are.
-    pub source: [u32; 4],
+    /// Source address.
+    pub source: Address,
     /// Destination address.
-    pub destination: [u32; 4],
+    pub destination: Address,
     /// Destination port.
     pub destination_port: u16,
     /// Source port.
@@ -106,12 +116,8 @@ pub const USUAL_V6: usize = (40 + 16) / 4;
 /// other.
 #[inline(always)]
 pub fn usual_v4(first: &[u32; USUAL_V4]) -> Option<TcpEnds> {
-    let is_usual = first[0] & word([0xff, 0, 0, 0]) == word([0x45, 0, 0, 0])
-        && first[1] & word([0, 0, 0x1f, 0xff]) == 0
-        && first[2] & word([0, 0xff, 0, 0]) == word([0, protocol::TCP, 0, 0]);
-    if is_usual {
-        let prefix = word([0, 0, 0xff, 0xff]);
-        Some(ends([0, 0, prefix, first[3]], [0, 0, prefix, first[4]], first[5], first[8]))
+    if is_usual_v4(first) && first[2] & NUMBER_V4 == word([0, protocol::TCP, 0, 0]) {
+        Some(ends(source_v4(first), destination_v4(first), first[5], first[8]))
     } else {
         None
     }
@@ -120,36 +126,105 @@ pub fn usual_v4(first: &[u32; USUAL_V4]) -> Option<TcpEnds> {
 /// The same over IPv6.
 #[inline(always)]
 pub fn usual_v6(first: &[u32; USUAL_V6]) -> Option<TcpEnds> {
-    let is_usual = first[0] & word([0xf0, 0, 0, 0]) == word([0x60, 0, 0, 0])
-        && first[1] & word([0, 0, 0xff, 0]) == word([0, 0, protocol::TCP, 0]);
-    if is_usual {
-        let source = [first[2], first[3], first[4], first[5]];
-        Some(ends(source, [first[6], first[7], first[8], first[9]], first[10], first[13]))
+    if is_v6(first) && first[1] & NUMBER_V6 == word([0, 0, protocol::TCP, 0]) {
+        Some(ends(source_v6(first), destination_v6(first), first[10], first[13]))
     } else {
         None
     }
 }
 
+/// Reads a usual packet, of TCP or UDP, as [`parse`] does; false for any other, of which nothing is read.
 #[inline(always)]
-fn ends(source: [u32; 4], destination: [u32; 4], ports: u32, offset_and_flags: u32) -> TcpEnds {
+pub fn parse_usual_v4(first: &[u32; USUAL_V4], packet: &mut Packet) -> bool {
+    let [_, number, ..] = first[2].to_ne_bytes();
+    if !is_usual_v4(first) || !(number == protocol::TCP || number == protocol::UDP) {
+        return false;
+    }
+    packet.source = source_v4(first);
+    packet.destination = destination_v4(first);
+    usual_transport(number, 20, first[5], first[6], first[8], packet);
+    true
+}
+
+/// The same over IPv6.
+#[inline(always)]
+pub fn parse_usual_v6(first: &[u32; USUAL_V6], packet: &mut Packet) -> bool {
+    let [_, _, number, _] = first[1].to_ne_bytes();
+    let (source, destination) = (source_v6(first), destination_v6(first));
+    let is_usual = is_v6(first)
+        && (number == protocol::TCP || number == protocol::UDP)
+        && !(source.is_v4() || destination.is_v4());
+    if !is_usual {
+        return false;
+    }
+    packet.source = source;
+    packet.destination = destination;
+    usual_transport(number, 40, first[10], first[11], first[13], packet);
+    true
+}
+
+const NUMBER_V4: u32 = word([0, 0xff, 0, 0]);
+const NUMBER_V6: u32 = word([0, 0, 0xff, 0]);
+
+/// A header of 20 bytes, and the packet is in one piece.
+#[inline(always)]
+fn is_usual_v4(first: &[u32; USUAL_V4]) -> bool {
+    first[0] & word([0xff, 0, 0, 0]) == word([0x45, 0, 0, 0]) && first[1] & word([0, 0, 0x3f, 0xff]) == 0
+}
+
+#[inline(always)]
+fn is_v6(first: &[u32; USUAL_V6]) -> bool {
+    first[0] & word([0xf0, 0, 0, 0]) == word([0x60, 0, 0, 0])
+}
+
+#[inline(always)]
+fn source_v4(first: &[u32; USUAL_V4]) -> Address {
+    Address::mapped(first[3].to_ne_bytes())
+}
+
+#[inline(always)]
+fn destination_v4(first: &[u32; USUAL_V4]) -> Address {
+    Address::mapped(first[4].to_ne_bytes())
+}
+
+#[inline(always)]
+fn source_v6(first: &[u32; USUAL_V6]) -> Address {
+    Address::from_words([first[2], first[3], first[4], first[5]])
+}
+
+#[inline(always)]
+fn destination_v6(first: &[u32; USUAL_V6]) -> Address {
+    Address::from_words([first[6], first[7], first[8], first[9]])
+}
+
+#[inline(always)]
+fn ends(source: Address, destination: Address, ports: u32, offset_and_flags: u32) -> TcpEnds {
     let ports = u32::from_be(ports);
     let flags = offset_and_flags.to_ne_bytes()[1];
     TcpEnds { source, destination, destination_port: ports as u16, source_port: (ports >> 16) as u16, flags }
 }
 
+/// Of UDP `second` has the length, of TCP `fourth` the data offset and the flags.
+#[inline(always)]
+fn usual_transport(number: u8, offset: u16, ports: u32, second: u32, fourth: u32, packet: &mut Packet) {
+    let ports = u32::from_be(ports);
+    packet.source_port = (ports >> 16) as u16;
+    packet.destination_port = ports as u16;
+    packet.protocol = number;
+    packet.transport = offset;
+    if number == protocol::TCP {
+        let [data_offset, flags, ..] = fourth.to_ne_bytes();
+        packet.tcp_flags = flags;
+        packet.payload = offset + u16::from(data_offset >> 4) * 4;
+    } else {
+        packet.payload = offset + 8;
+        packet.payload_len = ((u32::from_be(second) >> 16) as u16).saturating_sub(8);
+    }
+}
+
 #[inline(always)]
 const fn word(bytes: [u8; 4]) -> u32 {
     u32::from_ne_bytes(bytes)
-}
-
-/// Four bytes each, in network order as they are: of an address, or the beginning of a packet.
-#[cfg(any(feature = "std", test))]
-pub fn words<const N: usize>(bytes: &[u8]) -> Option<[u32; N]> {
-    let mut words = [0; N];
-    for (index, word) in words.iter_mut().enumerate() {
-        *word = u32::from_ne_bytes(*bytes.get(index * 4..)?.first_chunk()?);
-    }
-    Some(words)
 }
 
 /// Reads a packet that begins with its IP header.
@@ -171,19 +246,22 @@ pub fn parse_into<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(
 
 #[inline(always)]
 fn parse_v4<B: Bytes + ?Sized>(bytes: &B, first: u8, packet: &mut Packet) -> Result<(), Malformed> {
-    // From the fragment offset on.
-    let header = bytes.read::<14>(6).ok_or(Malformed::Short)?;
+    // From the fragment offset on, and both addresses.
+    let header = bytes.read::<4>(6).ok_or(Malformed::Short)?;
+    let [source, destination] = bytes.words::<2>(12).ok_or(Malformed::Short)?;
     let length = usize::from(first & 15) * 4;
     if length < 20 {
         return Err(Malformed::Version);
     }
-    packet.source = mapped([header[6], header[7], header[8], header[9]]);
-    packet.destination = mapped([header[10], header[11], header[12], header[13]]);
+    packet.source = Address::mapped(source.to_ne_bytes());
+    packet.destination = Address::mapped(destination.to_ne_bytes());
     // Hidden, so that what the verifier finds out about the one length does not multiply what it follows after.
     if length > 20 && options(bytes, black_box(length)) == 0 {
         return Err(Malformed::Options);
     }
-    if u16::from_be_bytes([header[0], header[1]]) & 0x1fff != 0 {
+    let fragment = u16::from_be_bytes([header[0], header[1]]);
+    packet.is_piece = u32::from(fragment & 0x3fff != 0);
+    if fragment & 0x1fff != 0 {
         packet.protocol = normal(header[3]);
         return Err(Malformed::Fragment);
     }
@@ -212,9 +290,9 @@ fn options<B: Bytes + ?Sized>(bytes: &B, end: usize) -> i32 {
 #[inline(always)]
 fn parse_v6<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Malformed> {
     let [mut next] = bytes.read::<1>(6).ok_or(Malformed::Short)?;
-    packet.source = bytes.read::<16>(8).ok_or(Malformed::Short)?;
-    packet.destination = bytes.read::<16>(24).ok_or(Malformed::Short)?;
-    if is_v4(&packet.source) || is_v4(&packet.destination) {
+    packet.source = Address::from_words(bytes.words(8).ok_or(Malformed::Short)?);
+    packet.destination = Address::from_words(bytes.words(24).ok_or(Malformed::Short)?);
+    if packet.source.is_v4() || packet.destination.is_v4() {
         return Err(Malformed::Mapped);
     }
     let mut offset = 40usize;
@@ -235,6 +313,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Mal
             }
             44 => {
                 let [following, _, high, low] = bytes.read::<4>(offset).ok_or(Malformed::Short)?;
+                packet.is_piece = 1;
                 if u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
                     packet.protocol = normal(following);
                     return Err(Malformed::Fragment);
@@ -312,7 +391,7 @@ mod tests {
     #[test]
     fn udp_over_v4_with_options() {
         let packet = parse(v4(17, 8, 0, &UDP).as_slice()).unwrap();
-        assert_eq!(packet.destination, mapped([192, 0, 2, 7]));
+        assert_eq!(packet.destination, Address::mapped([192, 0, 2, 7]));
         assert_eq!((packet.source_port, packet.destination_port), (0x1234, 53));
         assert_eq!((packet.payload, packet.payload_len), (36, 12));
     }
@@ -350,10 +429,10 @@ mod tests {
     #[test]
     fn mapped_addresses_are_no_ipv6() {
         let mut packet = v6(17, &UDP);
-        packet[24..40].copy_from_slice(&mapped([192, 0, 2, 7]));
+        packet[24..40].copy_from_slice(&Address::mapped([192, 0, 2, 7]).bytes());
         assert_eq!(parse(packet.as_slice()), Err(Malformed::Mapped));
         let mut packet = v6(17, &UDP);
-        packet[8..24].copy_from_slice(&mapped([192, 0, 2, 7]));
+        packet[8..24].copy_from_slice(&Address::mapped([192, 0, 2, 7]).bytes());
         assert_eq!(parse(packet.as_slice()), Err(Malformed::Mapped));
     }
 

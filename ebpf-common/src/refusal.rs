@@ -45,10 +45,12 @@ pub fn header(query: &Message, rcode: u8) -> [u8; HEADER as usize] {
 pub fn pseudo_header(source: &Address, destination: &Address, protocol: u8, len: u32) -> u32 {
     let mut sum = u32::from(protocol) + len;
     let mut i = 0;
-    while i < 16 {
-        sum += u32::from(u16::from_be_bytes([source[i], source[i + 1]]));
-        sum += u32::from(u16::from_be_bytes([destination[i], destination[i + 1]]));
-        i += 2;
+    while i < 4 {
+        for word in [source.words()[i], destination.words()[i]] {
+            let word = u32::from_be(word);
+            sum += (word >> 16) + (word & 0xffff);
+        }
+        i += 1;
     }
     sum
 }
@@ -125,7 +127,7 @@ fn fold(sum: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::{mapped, protocol};
+    use crate::abi::{Address, protocol};
 
     /// A query for example.com, A, with an OPT record.
     const QUERY: &[u8] =
@@ -149,8 +151,8 @@ mod tests {
     #[test]
     fn checksums_verify() {
         let mut packet = Packet { source_port: 40_000, destination_port: 53, ..Packet::default() };
-        packet.source = [0x20; 16];
-        packet.destination = [0xfd; 16];
+        packet.source = Address::from_bytes([0x20; 16]);
+        packet.destination = Address::from_bytes([0xfd; 16]);
         let message = Message::new(QUERY).unwrap();
         for len in [12, 28, 29] {
             let mut udp = vec![0, 53, 0x9c, 0x40, 0, 8 + len as u8];
@@ -163,7 +165,7 @@ mod tests {
             assert!(verifies(&packet, protocol::UDP, &udp), "{len} bytes");
         }
         assert!(verifies(&packet, protocol::TCP, &reset(&packet, 7, u32::MAX, 40)));
-        (packet.source, packet.destination) = (mapped([10, 0, 0, 7]), mapped([10, 96, 0, 10]));
+        (packet.source, packet.destination) = (Address::mapped([10, 0, 0, 7]), Address::mapped([10, 96, 0, 10]));
         let reset = reset(&packet, u32::MAX, 9, 40);
         assert!(verifies(&packet, protocol::TCP, &reset));
         assert_eq!(reset[..14], [0, 53, 0x9c, 0x40, 0, 0, 0, 9, 0, 0, 0, 39, 0x50, 0x14]);

@@ -62,17 +62,18 @@ crate::global! {
             event::count(Counter::AnswersUnasked);
             return 1;
         }
-        if message.len < HEADER || !header.is_usable_answer() || !name::read(&mut scratch.walk, message, HEADER) {
+        let is_usable = message.len >= HEADER && header.is_usable_answer();
+        let behind_qname = if is_usable { name::hash_question(&mut scratch.walk, message) } else { 0 };
+        if behind_qname == 0 {
             event::count(Counter::AnswersUnreadable);
             // Some errors come without the question.
             return if scratch.learning.matched == 1 && header.rcode == 0 { UNREADABLE } else { 1 };
         }
-        name::hash_name(&mut scratch.walk);
         if scratch.walk.value() != scratch.learning.asked {
             event::count(Counter::AnswersUnasked);
             return 1;
         }
-        if header.rcode == 0 && !read_answers(scratch, message, subject, header.answers) {
+        if header.rcode == 0 && !read_answers(scratch, message, subject, behind_qname as u32, header.answers) {
             event::count(Counter::AnswersUnreadable);
             // A truncated one says itself that it is to be asked again, over TCP; of one that is too long, most is learned.
             // After any other the query stays noted: the true answer may still come.
@@ -118,8 +119,13 @@ fn query_key(subject: u32, port_and_id: u32, resolver: &Address) -> QueryKey {
 
 /// Learns every address up to the first record that is wrong; whether there was none.
 #[inline(always)]
-fn read_answers(scratch: &mut Scratch, message: &Message, subject: &Current, answers: u16) -> bool {
-    let behind_qname = scratch.walk.offset() as u32;
+fn read_answers(
+    scratch: &mut Scratch,
+    message: &Message,
+    subject: &Current,
+    behind_qname: u32,
+    answers: u16,
+) -> bool {
     scratch.answers.start(behind_qname, answers);
     // Field by field: a whole one would be built on the stack first.
     let learning = &mut scratch.learning;
@@ -130,7 +136,7 @@ fn read_answers(scratch: &mut Scratch, message: &Message, subject: &Current, ans
     learning.subject = subject.id;
     learning.policy = subject.policy;
     learning.complete = 0;
-    set_belief(learning);
+    set_belief(learning, u32::from(subject.has_settings()));
     let mut walk = Walk { scratch, message };
     // SAFETY: the callback has the type that the kernel calls, and `walk` outlives the loop.
     unsafe { bpf_loop(ANSWER_STEPS, answer_step as *const () as *mut _, (&raw mut walk).cast(), 0) };
@@ -139,10 +145,10 @@ fn read_answers(scratch: &mut Scratch, message: &Message, subject: &Current, ans
 
 /// A function of its own: the verifier follows its branches once, not with all that comes after them.
 #[inline(never)]
-fn set_belief(learning: &mut Learning) -> i32 {
+fn set_belief(learning: &mut Learning, has_settings: u32) -> i32 {
     let Some(config) = CONFIG.get(0) else { return 0 };
     // SAFETY: the value is read at once.
-    match unsafe { SETTINGS.get(&learning.policy) } {
+    match if has_settings == 1 { unsafe { SETTINGS.get(&learning.policy) } } else { None } {
         Some(settings) => learning.belief.set(config, settings),
         None => learning.belief.set(config, &PolicySettings::NONE),
     }

@@ -10,10 +10,9 @@
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
-use l7egg_ebpf_common::abi::{Address, Asked, AskedBy, DNS_PORT, mapped, protocol};
+use l7egg_ebpf_common::abi::{Address, Asked, AskedBy, DNS_PORT, protocol};
 use l7egg_ebpf_common::packet::Packet;
 
-use crate::connection::words;
 use crate::maps::ASKED;
 use crate::skb::Skb;
 use crate::sock_addr::SockAddr;
@@ -156,7 +155,7 @@ fn remote_address(socket: *mut bpf_sock) -> Address {
             ],
         )
     };
-    if family == AF_INET { mapped(v4.to_ne_bytes()) } else { words(v6) }
+    if family == AF_INET { Address::mapped(v4.to_ne_bytes()) } else { Address::from_words(v6) }
 }
 
 #[inline(always)]

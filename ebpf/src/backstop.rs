@@ -6,9 +6,7 @@
 
 use core::mem::MaybeUninit;
 
-use l7egg_ebpf_common::abi::{
-    Address, AddressKey, Counter, DNS_PORT, EventKind, FRAGMENT_NS, FlowKey, FragmentKey, mapped, protocol,
-};
+use l7egg_ebpf_common::abi::{Address, AddressKey, Counter, DNS_PORT, EventKind, FRAGMENT_NS, FlowKey, FragmentKey, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::link::{Control, arp_sender, control, ethertype, fragment};
 use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_RST, TCP_SYN};
@@ -18,7 +16,7 @@ use crate::maps::{ADDRESSES, ATTACHED, FRAGMENTS, INBOUND};
 use crate::refuse::Said;
 use crate::skb::{self, Frame, Parsed};
 use crate::subject::{self, Current, Known};
-use crate::{Recalled, Refusal, asked, connection, destination, event, flow, query, refuse, unless_audited};
+use crate::{Recalled, Refusal, asked, connection, destination, event, flow, refuse, unless_audited};
 
 /// Judges a frame that leaves a pod.
 #[inline(always)]
@@ -65,7 +63,7 @@ crate::global! {
     fn is_own_arp(frame: Frame, subject: u32) -> i32 {
         match arp_sender(&frame, frame.len()) {
             // A probe (RFC 5227 §1.1) says nothing of itself.
-            Some(sender) if sender == mapped([0; 4]) || is_own_address(subject, &sender) == 1 => OWN,
+            Some(sender) if sender == Address::mapped([0; 4]) || is_own_address(subject, &sender) == 1 => OWN,
             Some(_) => SPOOFED,
             None => MALFORMED,
         }
@@ -164,14 +162,16 @@ fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
     } else {
         judge_packet(frame, subject, packet, &to)?;
     }
-    begins(frame, subject, packet);
+    if packet.is_piece != 0 {
+        begins(frame, subject, packet);
+    }
     Ok(Said::Pass)
 }
 
 /// Whether queries are refused.
 #[inline(always)]
 fn refuses(subject: &Current) -> bool {
-    !subject.enforcement.is_nothing() && query::refuses(subject.policy)
+    !subject.enforcement.is_nothing() && subject.refuses()
 }
 
 #[inline(always)]
@@ -262,7 +262,7 @@ fn is_own(subject: &Current, address: &Address) -> bool {
 /// fe80::/10, and the unspecified addresses, with which a host begins: they reach the link only.
 #[inline(always)]
 fn is_link_local(address: &Address) -> bool {
-    (address[0] == 0xfe && address[1] & 0xc0 == 0x80) || *address == [0; 16] || *address == mapped([0; 4])
+    address.is_v6_link_local() || address.is_unspecified()
 }
 
 crate::global! {

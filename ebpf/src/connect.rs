@@ -47,6 +47,10 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
     let (mut name, port) = (0, packet.destination_port);
     let verdict = destination::judge(&subject, &packet.destination, kind as u8, port, &mut name);
     if verdict == Verdict::Allow {
+        if kind == IPPROTO_TCP {
+            // So that its packets are not judged once more.
+            connection::remember_asked(asked.socket(), &subject, &packet, name);
+        }
         return Ok(());
     }
     if kind == IPPROTO_UDP {

@@ -7,7 +7,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::programs::SockOpsContext;
-use l7egg_ebpf_common::abi::{Address, Connection, DNS_PORT, Direction, mapped};
+use l7egg_ebpf_common::abi::{Address, Connection, DNS_PORT, Direction};
 use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN, TcpEnds};
 
 use crate::maps::{ARRIVING, CONNECTIONS, INHERITED};
@@ -33,7 +33,7 @@ pub fn is_open(skb: Skb) -> bool {
 #[inline(always)]
 pub fn has_left(frame: Frame) -> bool {
     let Some(ends) = frame.usual_tcp() else { return false };
-    find_open(frame.any_socket(), &ends).is_some_and(|known| address_words(&known.own) == ends.source)
+    find_open(frame.any_socket(), &ends).is_some_and(|known| known.own == ends.source)
 }
 
 #[inline(always)]
@@ -45,7 +45,7 @@ fn find_open(socket: Option<*mut bpf_sock>, ends: &TcpEnds) -> Option<&'static C
         && known.generation == subject::generation()
         && known.remote_port == ends.destination_port
         && known.local_port == ends.source_port
-        && address_words(&known.remote) == ends.destination;
+        && known.remote == ends.destination;
     if is_open { Some(known) } else { None }
 }
 
@@ -207,7 +207,7 @@ pub fn accepted(ctx: &SockOpsContext) {
     }
     let is_own = arriving & 1 == 1;
     let direction = if is_own { Direction::Unknown } else { Direction::Ingress };
-    let remote = if ctx.family() == AF_INET { mapped(v4.to_ne_bytes()) } else { words(v6) };
+    let remote = if ctx.family() == AF_INET { Address::mapped(v4.to_ne_bytes()) } else { Address::from_words(v6) };
     let mut connection = Connection {
         name: 0,
         remote,
@@ -218,25 +218,9 @@ pub fn accepted(ctx: &SockOpsContext) {
         direction: direction as u32,
         subject: pod.id,
         generation: 0,
-        own: [0; 16],
+        own: Address::UNSPECIFIED,
     };
     storage(socket, &raw mut connection, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
-}
-
-/// Four words in network order as an address.
-#[inline(always)]
-pub fn words(words: [u32; 4]) -> Address {
-    let mut address = [0; 16];
-    let mut i = 0;
-    while i < 4 {
-        let bytes = words[i].to_ne_bytes();
-        address[i * 4] = bytes[0];
-        address[i * 4 + 1] = bytes[1];
-        address[i * 4 + 2] = bytes[2];
-        address[i * 4 + 3] = bytes[3];
-        i += 1;
-    }
-    address
 }
 
 /// What the agent has found out about a connection from before: 1 if it came in, 2 if the pod opened it, 0 if
@@ -262,15 +246,6 @@ fn is_same(known: &Connection, packet: &Packet) -> bool {
         && known.remote == packet.destination
 }
 
-/// An address of a connection in words, as [`TcpEnds`] has them.
-#[inline(always)]
-fn address_words(address: &Address) -> [u32; 4] {
-    const { assert!(core::mem::offset_of!(Connection, remote) % 4 == 0) };
-    const { assert!(core::mem::offset_of!(Connection, own) % 4 == 0) };
-    // SAFETY: 16 bytes at a multiple of four, because storage begins at one.
-    unsafe { (&raw const *address).cast::<[u32; 4]>().read() }
-}
-
 #[inline(always)]
 fn store(socket: *mut bpf_sock, subject: &Current, packet: &Packet, direction: Direction, name: u64) {
     let Some(known) = storage(socket, core::ptr::null_mut(), u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else {
@@ -286,7 +261,7 @@ fn store(socket: *mut bpf_sock, subject: &Current, packet: &Packet, direction: D
         (*known).policy = subject.policy;
         (*known).subject = subject.id;
         (*known).generation = generation(subject, packet);
-        (*known).own = [0; 16];
+        (*known).own = Address::UNSPECIFIED;
     }
 }
 

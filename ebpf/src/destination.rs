@@ -119,7 +119,11 @@ extern "C" fn add_slot(index: u32, slots: *mut Slots) -> i64 {
     unsafe {
         let slot = &learned::slots((*slots).learned)[index as usize & (LEARNED_NAMES - 1)];
         let name = Bpf::load(&slot.name);
-        if name != 0 && Bpf::load(&slot.expires_ns) >= (*slots).now_ns {
+        // The first free one ends them.
+        if name == 0 {
+            return 1;
+        }
+        if Bpf::load(&slot.expires_ns) >= (*slots).now_ns {
             let said = &mut *(*slots).said;
             if !add_name(said, name) {
                 said.unknown = 1;

@@ -41,9 +41,18 @@ pub fn refused_call(kind: EventKind, subject: &Current, packet: &Packet) -> i32 
     1
 }
 
-/// Reports that an address was learned for a name, or could not be.
+/// 1 if user space wants to hear of every address that is learned. Set when the programs are loaded.
+#[unsafe(no_mangle)]
+static TELL_LEARNED: u32 = 0;
+
+/// Reports that an address was learned for a name, where that is wanted, or could not be.
 #[inline(always)]
 pub fn learned(subject: u32, policy: u32, name: u64, address: &Address, kind: EventKind) {
+    // SAFETY: a constant to the compiler, but not to who loads the program.
+    let is_wanted = unsafe { (&raw const TELL_LEARNED).read_volatile() } != 0;
+    if matches!(kind, EventKind::Learned) && !is_wanted {
+        return;
+    }
     send(|event| {
         // SAFETY: an entry of the ring buffer that is ours.
         unsafe {
@@ -70,7 +79,7 @@ pub fn now_ns() -> u64 {
 const EMPTY: Event = Event {
     at_ns: 0,
     name: 0,
-    remote: [0; 16],
+    remote: Address::UNSPECIFIED,
     subject: 0,
     kind: 0,
     policy: 0,

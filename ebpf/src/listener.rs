@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release};
-use l7egg_ebpf_common::abi::{Address, is_v4};
+use l7egg_ebpf_common::abi::Address;
 
 /// `BPF_F_CURRENT_NETNS`: the namespace of the packet or socket.
 const CURRENT_NETNS: u64 = -1i32 as u64;
@@ -29,12 +29,11 @@ pub fn udp(ctx: *mut c_void, source: &Address, destination: &Address, ports: u32
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     let size = towards(&mut tuple, destination, ports as u16);
     let source_port = ((ports >> 16) as u16).to_be();
-    if is_v4(destination) {
-        tuple.__bindgen_anon_1.ipv4.saddr = word(source, 12);
+    if destination.is_v4() {
+        tuple.__bindgen_anon_1.ipv4.saddr = u32::from_ne_bytes(source.v4());
         tuple.__bindgen_anon_1.ipv4.sport = source_port;
     } else {
-        tuple.__bindgen_anon_1.ipv6.saddr =
-            [word(source, 0), word(source, 4), word(source, 8), word(source, 12)];
+        tuple.__bindgen_anon_1.ipv6.saddr = source.words();
         tuple.__bindgen_anon_1.ipv6.sport = source_port;
     }
     // SAFETY: as above.
@@ -44,21 +43,15 @@ pub fn udp(ctx: *mut c_void, source: &Address, destination: &Address, ports: u32
 /// Fills in what is looked for, in place, because the stack has room for one tuple; its size.
 #[inline(always)]
 fn towards(tuple: &mut bpf_sock_tuple, a: &Address, port: u16) -> u32 {
-    if is_v4(a) {
-        tuple.__bindgen_anon_1.ipv4.daddr = word(a, 12);
+    if a.is_v4() {
+        tuple.__bindgen_anon_1.ipv4.daddr = u32::from_ne_bytes(a.v4());
         tuple.__bindgen_anon_1.ipv4.dport = port.to_be();
         12
     } else {
-        tuple.__bindgen_anon_1.ipv6.daddr = [word(a, 0), word(a, 4), word(a, 8), word(a, 12)];
+        tuple.__bindgen_anon_1.ipv6.daddr = a.words();
         tuple.__bindgen_anon_1.ipv6.dport = port.to_be();
         36
     }
-}
-
-/// Four bytes of an address, in network order.
-#[inline(always)]
-fn word(a: &Address, at: usize) -> u32 {
-    u32::from_ne_bytes([a[at], a[at + 1], a[at + 2], a[at + 3]])
 }
 
 /// 1 for a socket, which is given back.

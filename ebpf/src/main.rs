@@ -52,7 +52,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, classifier, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TcContext};
-use l7egg_ebpf_common::abi::{self, Counter, DNS_PORT, EventKind, protocol};
+use l7egg_ebpf_common::abi::{Counter, DNS_PORT, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::packet::{Packet, TCP_RST};
 
@@ -175,7 +175,7 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
     }
     // Asked again, because a remembered answer would have the verifier go through the parser twice.
     if skb.is_loopback() {
-        let stays = packet.source == packet.destination || abi::is_loopback(&packet.source);
+        let stays = packet.source == packet.destination || packet.source.is_loopback();
         return if stays { Ok(()) } else { Err(Refusal::Malformed) };
     }
     if subject.is_node() && node::is_of_kernel(skb, packet) {

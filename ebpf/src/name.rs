@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use aya_ebpf::helpers::bpf_loop;
 use l7egg_ebpf_common::abi::{Masks, NAME_HEAD, NAME_MAX, NameVerdictKey, PatternKey};
-use l7egg_ebpf_common::answer::Message;
+use l7egg_ebpf_common::answer::{HEADER, Message};
 use l7egg_ebpf_common::matcher::LabelCounts;
 use l7egg_ebpf_common::name::{COMPRESSED_STEPS, HASH_STEPS, NameWalk, READ_STEPS, SEARCHES_MAX, Step};
 
@@ -25,6 +25,38 @@ pub fn read(walk: &mut NameWalk, message: &Message, at: u32) -> bool {
 pub fn read_compressed(walk: &mut NameWalk, message: &Message, at: u32) -> bool {
     walk.start_compressed(at);
     read_name(walk, message, COMPRESSED_STEPS) == 1
+}
+
+crate::global! {
+    /// Reads the question's name and judges it: 1 if it is a name. One that was judged just before need not be read again.
+    pub fn judge_question(walk: &mut NameWalk, message: &Message, policy: u32) -> i32 {
+        if walk.question().is_judged_by(policy) && walk.question().is_of(message) {
+            return 1;
+        }
+        if !read(walk, message, HEADER) {
+            return 0;
+        }
+        let end = walk.offset() as u32;
+        judge_name(walk, policy);
+        walk.question().keep(message, end, policy);
+        1
+    }
+}
+
+crate::global! {
+    /// Reads the question's name and hashes it: the offset behind it, or 0 if it is none.
+    pub fn hash_question(walk: &mut NameWalk, message: &Message) -> i32 {
+        if walk.question().is_of(message) {
+            return walk.question().end() as i32;
+        }
+        if !read(walk, message, HEADER) {
+            return 0;
+        }
+        let end = walk.offset() as u32;
+        hash_name(walk);
+        walk.question().keep(message, end, 0);
+        end as i32
+    }
 }
 
 crate::global! {
@@ -66,7 +98,7 @@ crate::global! {
 
 crate::global! {
     /// Hashes the name that was read, and no more: what the policy says about it is not found.
-    pub fn hash_name(walk: &mut NameWalk) -> i32 {
+    fn hash_name(walk: &mut NameWalk) -> i32 {
         let Some(config) = CONFIG.get(0) else { return 0 };
         walk.rewind(LabelCounts::default());
         let mut only = HashOnly { walk, key: config.hash_key };
@@ -146,7 +178,7 @@ crate::global! {
                 let len = scratch.walk.len();
                 scratch.name.len = len as u32;
                 let (head, tail) = scratch.walk.wire().split_at(NAME_HEAD);
-                copy_words::<{ NAME_HEAD / 8 }>(head, &mut scratch.name.wire);
+                copy_words::<HEAD_WORDS>(head, &mut scratch.name.wire);
                 if len > NAME_HEAD {
                     copy_words::<TAIL_WORDS>(tail, &mut scratch.name_tail.wire);
                     if NAME_TAILS.insert(&name, &scratch.name_tail, 0).is_err() {
@@ -206,7 +238,7 @@ fn judge_again(scratch: &mut Scratch, of: &NameVerdictKey) -> Result<Masks, Refu
     }
     let message = scratch.message.bytes.first_chunk_mut::<256>().ok_or(Refusal::Malformed)?;
     let (head, rest) = message.split_at_mut(NAME_HEAD);
-    copy_words::<{ NAME_HEAD / 8 }>(&known.wire, head);
+    copy_words::<HEAD_WORDS>(&known.wire, head);
     if len > NAME_HEAD {
         // SAFETY: as above.
         let tail = unsafe { NAME_TAILS.get(&of.name) }.ok_or(Refusal::Denied)?;
@@ -282,18 +314,19 @@ extern "C" fn hash_step(_index: u32, hash: *mut Hash) -> i64 {
     }
 }
 
-const TAIL_WORDS: usize = (256 - NAME_HEAD) / 8;
+const HEAD_WORDS: usize = NAME_HEAD / 4;
+const TAIL_WORDS: usize = (256 - NAME_HEAD) / 4;
 
-/// Copies `WORDS` times 8 bytes, of which both have as many.
+/// Copies `WORDS` times 4 bytes, of which both have as many, and which both begin at a multiple of 4.
 #[inline(always)]
 fn copy_words<const WORDS: usize>(from: &[u8], to: &mut [u8]) {
-    // SAFETY: see above. Word by word, unaligned, so that it is unrolled rather than a call.
+    // SAFETY: see above. Word by word, so that it is unrolled rather than a call.
     unsafe {
-        let from = from.as_ptr().cast::<u64>();
-        let to = to.as_mut_ptr().cast::<u64>();
+        let from = from.as_ptr().cast::<u32>();
+        let to = to.as_mut_ptr().cast::<u32>();
         let mut i = 0;
         while i < WORDS {
-            to.add(i).write_unaligned(from.add(i).read_unaligned());
+            to.add(i).write(from.add(i).read());
             i += 1;
         }
     }

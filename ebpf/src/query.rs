@@ -23,7 +23,7 @@ pub fn note(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal>
         0 => Err(Refusal::ScratchBusy),
         REFUSED => Err(Refusal::Query),
         // What cannot be read may be any name.
-        SHORT if refuses(subject.policy) => Err(Refusal::Query),
+        SHORT if subject.refuses() => Err(Refusal::Query),
         _ => Ok(()),
     }
 }
@@ -54,12 +54,11 @@ crate::global! {
         let header = scratch.message.header();
         if scratch.message.len < HEADER
             || !header.is_query()
-            || !name::read(&mut scratch.walk, &scratch.message, HEADER) {
+            || name::judge_question(&mut scratch.walk, &scratch.message, subject.policy) == 0 {
             event::count(Counter::QueriesUnreadable);
             // What cannot be read may be any name.
-            return if refuses(subject.policy) { REFUSED } else { 1 };
+            return if subject.refuses() { REFUSED } else { 1 };
         }
-        name::judge_name(&mut scratch.walk, subject.policy);
         let masks = scratch.walk.masks();
         let matched = !masks.is_empty();
         if matched && !name::remember(scratch, subject.policy) {
@@ -67,7 +66,7 @@ crate::global! {
             return 1;
         }
         let name = scratch.walk.value();
-        if refuses(subject.policy) && !may_be_asked(scratch, subject.policy) {
+        if subject.refuses() && !may_be_asked(scratch, subject.policy) {
             return REFUSED;
         }
         let key = QueryKey { subject: subject.id, local_port: local_port as u16, id: header.id, resolver: *resolver };
@@ -104,13 +103,12 @@ crate::global! {
         let header = scratch.message.header();
         if scratch.message.len < HEADER
             || !header.is_query()
-            || !name::read(&mut scratch.walk, &scratch.message, HEADER)
+            || name::judge_question(&mut scratch.walk, &scratch.message, policy) == 0
         {
             return 0;
         }
         // Looking for search domains takes the walk on.
         let end = scratch.walk.offset() as u32 + TYPE_AND_CLASS;
-        name::judge_name(&mut scratch.walk, policy);
         if may_be_asked(scratch, policy) {
             return 1;
         }
@@ -124,14 +122,8 @@ fn may_be_asked(scratch: &mut Scratch, policy: u32) -> bool {
     scratch.walk.masks().allow != 0 || name::may_be_searched(&mut scratch.walk, policy)
 }
 
-/// Whether the policy refuses names that no Allow rule matches.
-#[inline(always)]
-pub fn refuses(policy: u32) -> bool {
-    refusal(policy) != 0
-}
-
 crate::global! {
-    /// The response code for them, or 0.
+    /// The response code for names that no Allow rule matches, or 0 where they are not refused.
     pub fn refusal(policy: u32) -> i32 {
         // SAFETY: the value is read at once.
         unsafe { SETTINGS.get(&policy) }.map_or(0, |settings| settings.refusal as i32)

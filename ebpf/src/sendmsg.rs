@@ -7,7 +7,7 @@ use l7egg_ebpf_common::abi::{Address, AskedBy, Counter, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::packet::Packet;
 
-use crate::sock_addr::{SockAddr, is_unspecified};
+use crate::sock_addr::SockAddr;
 use crate::subject::Known;
 use crate::{Recalled, Refusal, asked as kept, destination, event, flow, listener, node, subject};
 
@@ -52,7 +52,7 @@ pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) ->
 /// Not inlined: the stack is short here.
 #[inline(never)]
 fn stays_here(ctx: *mut c_void, source: &Address, packet: &Packet) -> i32 {
-    let source = if is_unspecified(source) { &packet.destination } else { source };
+    let source = if source.is_unspecified() { &packet.destination } else { source };
     let ports = u32::from(packet.source_port) << 16 | u32::from(packet.destination_port);
     listener::udp(ctx, source, &packet.destination, ports)
 }

@@ -5,10 +5,8 @@ use core::ffi::c_void;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::programs::SockAddrContext;
-use l7egg_ebpf_common::abi::{Address, is_v4, mapped};
+use l7egg_ebpf_common::abi::Address;
 use l7egg_ebpf_common::packet::Packet;
-
-use crate::connection::words;
 
 /// A destination as a program asked for it.
 pub struct SockAddr<'a> {
@@ -23,7 +21,7 @@ impl<'a> SockAddr<'a> {
     pub fn v4(ctx: &'a SockAddrContext) -> Self {
         // SAFETY: the context is valid; the verifier checks the offset.
         let address = unsafe { (*ctx.sock_addr).user_ip4 }.to_ne_bytes();
-        Self { ctx, address: mapped(address) }
+        Self { ctx, address: Address::mapped(address) }
     }
 
     /// From a hook for IPv6.
@@ -39,7 +37,7 @@ impl<'a> SockAddr<'a> {
                 core::ptr::read_volatile(&raw const (*addr).user_ip6[3]),
             ]
         };
-        Self { ctx, address: words(address) }
+        Self { ctx, address: Address::from_words(address) }
     }
 
     /// The packet that will come of it, as far as flows and verdicts ask.
@@ -59,7 +57,7 @@ impl<'a> SockAddr<'a> {
     #[inline(always)]
     pub fn source_v4(&self) -> Address {
         // SAFETY: as above.
-        mapped(unsafe { (*self.ctx.sock_addr).msg_src_ip4 }.to_ne_bytes())
+        Address::mapped(unsafe { (*self.ctx.sock_addr).msg_src_ip4 }.to_ne_bytes())
     }
 
     /// The same in a sendmsg hook for IPv6.
@@ -67,7 +65,7 @@ impl<'a> SockAddr<'a> {
     pub fn source_v6(&self) -> Address {
         let addr = self.ctx.sock_addr;
         // SAFETY: as above, word by word.
-        words(unsafe {
+        Address::from_words(unsafe {
             [
                 core::ptr::read_volatile(&raw const (*addr).msg_src_ip6[0]),
                 core::ptr::read_volatile(&raw const (*addr).msg_src_ip6[1]),
@@ -109,16 +107,13 @@ impl<'a> SockAddr<'a> {
     /// 127.0.0.0/8 and ::1, and the unspecified addresses, which the kernel takes for them.
     #[inline(always)]
     pub fn is_loopback(&self) -> bool {
-        let address = &self.address;
-        is_unspecified(address)
-            || if is_v4(address) { address[12] == 127 } else { address[..15] == [0; 15] && address[15] == 1 }
+        self.address.is_unspecified() || self.address.is_loopback()
     }
 
-    /// 224.0.0.0/4 (RFC 5771) and ff00::/8 (RFC 4291 §2.7).
+    /// As [`Address::is_multicast`].
     #[inline(always)]
     pub fn is_multicast(&self) -> bool {
-        let address = &self.address;
-        if is_v4(address) { address[12] & 0xf0 == 0xe0 } else { address[0] == 0xff }
+        self.address.is_multicast()
     }
 
     /// The context for helpers.
@@ -126,10 +121,4 @@ impl<'a> SockAddr<'a> {
     pub fn as_ptr(&self) -> *mut c_void {
         self.ctx.as_ptr()
     }
-}
-
-/// 0.0.0.0 and ::.
-#[inline(always)]
-pub fn is_unspecified(address: &Address) -> bool {
-    if is_v4(address) { address[12..] == [0; 4] } else { *address == [0; 16] }
 }

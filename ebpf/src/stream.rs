@@ -93,7 +93,7 @@ pub fn sent(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal>
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
         Next::Ended => Err(Refusal::Query),
         // Nobody can tell what it asks for.
-        Next::Unknown if query::refuses(subject.policy) => Err(Refusal::Unreadable),
+        Next::Unknown if subject.refuses() => Err(Refusal::Unreadable),
         Next::Unknown => Ok(()),
     }
 }

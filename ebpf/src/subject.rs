@@ -3,8 +3,8 @@
 use core::sync::atomic::AtomicU64;
 
 use l7egg_ebpf_common::abi::{
-    Address, CLASSIFIED, DIVIDED, HOST_NETWORK, LEVEL_SHIFT, NODE, ResolverKey, SOCKET_BALANCER,
-    SUBJECTS_MAX, SubjectState,
+    Address, CLASSIFIED, DIVIDED, HOST_NETWORK, LEVEL_SHIFT, NODE, REFUSES, ResolverKey, SETTINGS,
+    SOCKET_BALANCER, SUBJECTS_MAX, SubjectState,
 };
 use l7egg_ebpf_common::judge::Enforcement;
 use l7egg_ebpf_common::learned::Atomics;
@@ -170,6 +170,18 @@ impl Current {
     #[inline(always)]
     pub fn is_node(&self) -> bool {
         self.paths & (NODE >> PATHS_SHIFT) as u8 != 0
+    }
+
+    /// Whether its policy says something about DNS itself.
+    #[inline(always)]
+    pub fn has_settings(&self) -> bool {
+        self.paths & (SETTINGS >> PATHS_SHIFT) as u8 != 0
+    }
+
+    /// Whether queries for names that no Allow rule matches are refused.
+    #[inline(always)]
+    pub fn refuses(&self) -> bool {
+        self.paths & (REFUSES >> PATHS_SHIFT) as u8 != 0
     }
 
     /// Whether its packets can go elsewhere than its programs ask.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use hickory_proto::op::Message as Dns;
 use hickory_proto::rr::rdata::svcb::SvcParamValue;
 use hickory_proto::rr::{DNSClass, RData, Record};
-use l7egg_ebpf_common::abi::{Address, mapped};
+use l7egg_ebpf_common::abi::{Address};
 use l7egg_ebpf_common::answer::{ANSWER_STEPS, AnswerWalk, HEADER, Message, Step};
 use l7egg_fuzz::read_name;
 use libfuzzer_sys::fuzz_target;
@@ -72,7 +72,7 @@ fn addresses_of(record: &Record) -> Vec<(Address, u32)> {
     // RFC 2181 §8: a TTL with the top bit set is 0.
     let ttl = if record.ttl >> 31 == 1 { 0 } else { record.ttl };
     let octets = |address| match address {
-        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V4(v4) => Address::mapped(v4.octets()),
         IpAddr::V6(v6) => v6.octets(),
     };
     addresses.into_iter().map(|address| (octets(address), ttl)).collect()

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use l7egg_ebpf_common::abi::{mapped, protocol};
+use l7egg_ebpf_common::abi::{Address, protocol};
 use l7egg_ebpf_common::packet::parse;
 use libfuzzer_sys::fuzz_target;
 
@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(packet) = parse(bytes) else { return };
     match bytes[0] >> 4 {
         4 => {
-            let v4 = |at: usize| mapped([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+            let v4 = |at: usize| Address::mapped([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
             assert_eq!((packet.source, packet.destination), (v4(12), v4(16)));
             assert_eq!(usize::from(packet.transport), usize::from(bytes[0] & 15) * 4);
             assert_eq!(bytes[6] & 0x1f | bytes[7], 0, "a later fragment has no ports");

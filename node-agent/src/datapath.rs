@@ -43,6 +43,8 @@ pub struct DatapathSettings {
     pub max_ttl: Duration,
     /// And so long after that.
     pub ttl_grace: Duration,
+    /// An event for every address that is learned. What cannot be learned always is one.
+    pub tell_learned: bool,
 }
 
 /// A pod whose sending the kernel shapes.

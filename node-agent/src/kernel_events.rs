@@ -1,7 +1,7 @@
 //! Reads the kernel's events: counted, recorded, and told at level debug.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
     thread,
     time::Duration,
@@ -33,7 +33,7 @@ pub fn run(
         while let Some(event) = source.next() {
             metrics.event(&event);
             let pod = outcome.borrow().pods.get(&event.subject).map(Arc::clone);
-            let names = source.names(event.subject, event.remote);
+            let names = || source.names(event.subject, event.remote);
             match Record::new(event, pod.clone(), names) {
                 Some(record) => {
                     if tracing::enabled!(tracing::Level::DEBUG) {
@@ -46,6 +46,12 @@ pub fn run(
         }
         thread::sleep(PERIOD);
     }
+}
+
+/// Whether what is learned is to be told. Every address that every pod learns is an event then.
+#[must_use]
+pub fn tells_learned() -> bool {
+    tracing::enabled!(tracing::Level::DEBUG)
 }
 
 fn tell(event: &Event, pod: Option<&Explainer>) {
@@ -76,14 +82,14 @@ fn tell_refusal(record: &Record) {
 }
 
 fn address(event: &Event) -> IpAddr {
-    Ipv6Addr::from(event.remote).to_canonical()
+    IpAddr::from(event.remote)
 }
 
 #[cfg(test)]
 mod tests {
     use std::{os::unix::net::UnixDatagram, time::Instant};
 
-    use l7egg_ebpf_common::abi::{Address, EventKind, mapped};
+    use l7egg_ebpf_common::abi::{Address, EventKind};
 
     use super::*;
     use crate::flow_log::Learned;
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn addresses_as_people_write_them() {
-        let event = Event { remote: mapped([192, 0, 2, 1]), ..Event::default() };
+        let event = Event { remote: Address::mapped([192, 0, 2, 1]), ..Event::default() };
         assert_eq!(address(&event).to_string(), "192.0.2.1");
     }
 }

@@ -87,7 +87,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     // The signals first: from here on an end is an orderly one.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let resolvers = node_resolvers(&settings)?;
-    let mut kernel = kernel::Kernel::open(&settings.datapath())?;
+    let mut kernel = kernel::Kernel::open(&settings.datapath(kernel_events::tells_learned()))?;
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let flow_log = Arc::<FlowLog>::default();

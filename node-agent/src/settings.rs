@@ -141,12 +141,13 @@ impl RunSettings {
 
     /// The kernel's part of the settings.
     #[must_use]
-    pub fn datapath(&self) -> DatapathSettings {
+    pub fn datapath(&self, tell_learned: bool) -> DatapathSettings {
         DatapathSettings {
             bpffs: self.bpffs.clone(),
             min_ttl: self.min_ttl,
             max_ttl: self.max_ttl,
             ttl_grace: self.ttl_grace,
+            tell_learned,
         }
     }
 }

@@ -43,7 +43,7 @@ pub struct LearnedName {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Learned {
-    /// The names, in no order.
+    /// The names, in no order; behind them the free slots.
     pub names: [LearnedName; LEARNED_NAMES],
 }
 

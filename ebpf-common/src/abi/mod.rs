@@ -1,10 +1,11 @@
 //! Keys and values of every map, byte for byte. All are `repr(C)` without padding, so that equal values are
-//! equal bytes; addresses are 16 bytes in network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2).
+//! equal bytes; addresses are [`Address`]es.
 //!
 //! Words used here and everywhere: a *subject* is a pod on this node, or a container of a pod that some Egg divides
 //! (`spec.containers`); a *policy* is what its Eggs together mean, and its id is the *epoch*: whatever changes for a pod gives it a new policy id, and no id is used
 //! twice. A *port group* is one distinct list of ports, and one bit of a `u64`.
 
+mod address;
 mod connection;
 mod dns;
 mod event;
@@ -12,6 +13,7 @@ mod policy;
 mod shape;
 mod subject;
 
+pub use address::Address;
 pub use connection::*;
 pub use dns::*;
 pub use event::*;
@@ -20,7 +22,7 @@ pub use shape::*;
 pub use subject::*;
 
 /// Version of this layout. Pins live below a directory of this number; a change here is a new number.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Entries of [`SubjectState`]: subject ids are below this. 0 is no pod: programs under test run for it.
 pub const SUBJECTS_MAX: u32 = 65_536;
@@ -51,27 +53,6 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
     /// SCTP.
     pub const SCTP: u8 = 132;
-}
-
-/// An address in network order, IPv4 mapped.
-pub type Address = [u8; 16];
-
-/// IPv4 as the rest of the ABI has it.
-#[inline(always)]
-pub fn mapped(v4: [u8; 4]) -> Address {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
-}
-
-/// Whether the address is an IPv4 one, mapped.
-#[inline(always)]
-pub fn is_v4(address: &Address) -> bool {
-    address[..12] == mapped([0; 4])[..12]
-}
-
-/// 127.0.0.0/8 and ::1.
-#[inline(always)]
-pub fn is_loopback(address: &Address) -> bool {
-    if is_v4(address) { address[12] == 127 } else { address[..15] == [0; 15] && address[15] == 1 }
 }
 
 #[cfg(feature = "aya")]

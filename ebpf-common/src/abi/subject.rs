@@ -18,7 +18,8 @@ pub struct Subject {
 pub struct SubjectState {
     /// Policy id, the epoch. 0: nothing is known of the pod yet, and nothing may leave it.
     pub policy: u32,
-    /// The policy's [`crate::judge::Enforcement`], [`CLASSIFIED`], [`SOCKET_BALANCER`], [`HOST_NETWORK`] and [`NODE`].
+    /// The policy's [`crate::judge::Enforcement`], [`SETTINGS`] and [`REFUSES`], and [`CLASSIFIED`], [`SOCKET_BALANCER`],
+    /// [`HOST_NETWORK`] and [`NODE`].
     pub flags: u32,
 }
 
@@ -40,6 +41,11 @@ pub const LEVELS_MAX: u32 = 32;
 /// Flag of [`SubjectState`]: it is the node itself, whose cgroup has all others below it. What is in a pod (map `PODS`) is
 /// not meant.
 pub const NODE: u32 = 1 << 12;
+
+/// Flag of [`SubjectState`]: the policy is in map `SETTINGS`. Most are not, and need not be looked for.
+pub const SETTINGS: u32 = 1 << 13;
+/// Flag of [`SubjectState`]: queries for names that no Allow rule matches are refused; the response code is in `SETTINGS`.
+pub const REFUSES: u32 = 1 << 14;
 
 /// Cgroups of which each holds pods and nothing else (`kubepods`): those of one node.
 pub const PODS_CGROUPS: u32 = 4;

@@ -27,7 +27,7 @@ fn addresses_of_both_families_behind_a_chain() {
     ]);
     let (found, complete) = addresses(&message, QNAME_END, 3);
     assert!(complete);
-    assert_eq!(found, vec![(mapped([192, 0, 2, 1]), 60), ([9; 16], 60)]);
+    assert_eq!(found, vec![(Address::mapped([192, 0, 2, 1]), 60), (Address::from_bytes([9; 16]), 60)]);
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn address_hints_of_service_bindings() {
     let message = answer(&[(&[0xc0, 12], 65, &rdata), (&[0xc0, 12], 1, &[192, 0, 2, 3])]);
     let (found, complete) = addresses(&message, QNAME_END, 2);
     assert!(complete);
-    let v4 = |host| (mapped([192, 0, 2, host]), 60);
-    assert_eq!(found, [v4(1), v4(2), ([9; 16], 60), v4(3)]);
+    let v4 = |host| (Address::mapped([192, 0, 2, host]), 60);
+    assert_eq!(found, [v4(1), v4(2), (Address::from_bytes([9; 16]), 60), v4(3)]);
     // A hint that is no whole address, and a parameter past its record.
     for bad in [&[0, 1, 0, 0, 4, 0, 3, 1, 2, 3][..], &[0, 1, 0, 0, 4, 0, 9, 1, 2, 3, 4]] {
         assert_eq!(addresses(&answer(&[(&[0xc0, 12], 65, bad)]), QNAME_END, 1), (vec![], false));
@@ -80,7 +80,7 @@ fn sixty_records() {
 #[test]
 fn more_records_promised_than_there_are() {
     let message = answer(&[(&[0xc0, 12], 1, &[192, 0, 2, 1])]);
-    assert_eq!(addresses(&message, QNAME_END, 2), (vec![(mapped([192, 0, 2, 1]), 60)], false));
+    assert_eq!(addresses(&message, QNAME_END, 2), (vec![(Address::mapped([192, 0, 2, 1]), 60)], false));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use aya_ebpf::programs::TcContext;
 use l7egg_ebpf_common::link::{ETHERNET, Quoted, ethertype};
 use l7egg_ebpf_common::packet::{self, Bytes, Malformed, Packet, TcpEnds};
 
-use super::{Skb, socket, usual_tcp};
+use super::{Skb, parse_usual, socket, usual_tcp};
 
 /// `AF_PACKET` of include/linux/socket.h.
 const AF_PACKET: u32 = 17;
@@ -169,6 +169,11 @@ impl Bytes for Frame {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         Skb { skb: self.skb }.read(ETHERNET + offset)
     }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        Skb { skb: self.skb }.words(ETHERNET + offset)
+    }
 }
 
 /// What became of reading a packet.
@@ -207,6 +212,9 @@ crate::global! {
             ethertype::IPV6 => 6,
             _ => return 0,
         };
+        if parse_usual(frame.skb, ETHERNET, packet) {
+            return 1;
+        }
         match frame.read::<1>(0) {
             Some([first]) if first >> 4 == version => result(packet::parse_into(&frame, packet)),
             _ => 0,

@@ -161,6 +161,17 @@ impl Bytes for Skb {
             if result == 0 { Some(bytes.assume_init()) } else { None }
         }
     }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        // SAFETY: as above, for four bytes each.
+        unsafe {
+            let result =
+                bpf_skb_load_bytes(self.skb.cast(), offset as u32, words.as_mut_ptr().cast(), N as u32 * 4);
+            if result == 0 { Some(words.assume_init()) } else { None }
+        }
+    }
 }
 
 /// A packet of which nothing is known yet. Word by word: the compiler would make a loop over bytes of it.
@@ -182,7 +193,7 @@ pub fn nothing(place: &mut MaybeUninit<Packet>) -> &mut Packet {
 
 crate::global! {
     fn parse_packet(skb: Skb, packet: &mut Packet) -> i32 {
-        i32::from(packet::parse_into(&skb, packet).is_ok())
+        i32::from(parse_usual(skb.skb, 0, packet) || packet::parse_into(&skb, packet).is_ok())
     }
 }
 
@@ -201,6 +212,17 @@ fn usual_tcp(skb: *mut __sk_buff, at: usize) -> Option<TcpEnds> {
         ETH_P_IP => packet::usual_v4(first(skb, at)?),
         ETH_P_IPV6 => packet::usual_v6(first(skb, at)?),
         _ => None,
+    }
+}
+
+/// Reads a usual packet where it is; false for any other.
+#[inline(always)]
+fn parse_usual(skb: *mut __sk_buff, at: usize, packet: &mut Packet) -> bool {
+    // SAFETY: as above.
+    match unsafe { (*skb).protocol } {
+        ETH_P_IP => first(skb, at).is_some_and(|first| packet::parse_usual_v4(first, packet)),
+        ETH_P_IPV6 => first(skb, at).is_some_and(|first| packet::parse_usual_v6(first, packet)),
+        _ => false,
     }
 }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 pub use denied::{DeniedFlow, DeniedVerdict, Process};
+use l7egg_ebpf_common::abi::Address;
 pub use record::{Learned, Record};
 
 /// Flows that are kept. The one that was seen longest ago gives way.
@@ -33,7 +34,7 @@ struct Flows {
 }
 
 /// What makes two refusals one flow.
-type Key = (u32, DeniedVerdict, [u8; 16], u16, u8, [u8; 16]);
+type Key = (u32, DeniedVerdict, Address, u16, u8, [u8; 16]);
 
 impl FlowLog {
     /// Takes a refusal in. One like it before makes the two one, with the newer's details.
@@ -81,20 +82,20 @@ fn key(record: &Record) -> Key {
 
 #[cfg(test)]
 mod tests {
-    use l7egg_ebpf_common::abi::{Event, EventKind, mapped, protocol};
+    use l7egg_ebpf_common::abi::{Event, EventKind, protocol};
 
     use super::*;
 
     fn record(last: u8, at_ms: u64) -> Record {
         let event = Event {
             at_ns: at_ms * 1_000_000,
-            remote: mapped([192, 0, 2, last]),
+            remote: Address::mapped([192, 0, 2, last]),
             remote_port: 443,
             protocol: protocol::TCP,
             kind: EventKind::Denied as u32,
             ..Event::default()
         };
-        Record::new(event, None, Vec::new()).unwrap()
+        Record::new(event, None, Vec::new).unwrap()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A refusal as it is kept: explained only when somebody asks.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -38,10 +38,15 @@ pub struct Record {
 }
 
 impl Record {
-    /// From an event; `None` for one that is about something else.
+    /// From an event; `None` for one that is about something else. `names` are those of its destination.
     #[must_use]
-    pub fn new(event: Event, pod: Option<Arc<Explainer>>, names: Vec<Learned>) -> Option<Self> {
-        Some(Record { verdict: verdict(&event)?, first_ns: event.at_ns, count: 1, event, pod, names })
+    pub fn new(
+        event: Event,
+        pod: Option<Arc<Explainer>>,
+        names: impl FnOnce() -> Vec<Learned>,
+    ) -> Option<Self> {
+        let verdict = verdict(&event)?;
+        Some(Record { verdict, first_ns: event.at_ns, count: 1, event, pod, names: names() })
     }
 
     /// What was to be sent.
@@ -58,7 +63,7 @@ impl Record {
     /// Where to.
     #[must_use]
     pub fn address(&self) -> IpAddr {
-        Ipv6Addr::from(self.event.remote).to_canonical()
+        IpAddr::from(self.event.remote)
     }
 
     /// What the pod's Eggs say of it.

@@ -13,6 +13,7 @@ use l7egg_ebpf_common::abi::{
 };
 use l7egg_policy::CompiledPolicy;
 
+use super::policies;
 use super::error::{insertion, kernel};
 use super::programs::Maps;
 use super::{Kernel, pods};
@@ -155,7 +156,7 @@ impl Kernel {
             self.scatter(pod, Pass::Before)?;
         }
         let level = level(cgroup) << LEVEL_SHIFT;
-        self.switch(pod, rest_id, rest.enforcement.flags(), paths | DIVIDED | level)?;
+        self.switch(pod, rest_id, policies::flags(rest), paths | DIVIDED | level)?;
         self.containers.divided.insert(pod);
         if is_new {
             self.scatter(pod, Pass::After)?;
@@ -234,7 +235,7 @@ impl Kernel {
                     self.classified.insert(subject);
                 }
                 let id = self.policies.install(&mut self.maps, policy)?;
-                self.switch(subject, id, policy.enforcement.flags(), flags)?;
+                self.switch(subject, id, policies::flags(policy), flags)?;
                 subject
             }
         };

@@ -86,7 +86,7 @@ impl Kernel {
     /// Loads the programs, takes over what an earlier agent left, and replaces its programs in place.
     pub fn open(settings: &DatapathSettings) -> Result<Self, DatapathError> {
         let directory = directory(&settings.bpffs);
-        let (programs, mut maps) = programs::load(&directory.join("maps"))?;
+        let (programs, mut maps) = programs::load(&directory.join("maps"), settings.tell_learned)?;
         let shaping = Shaping::open(&directory)?;
         let older = Older::find(&directory);
         let hash_key = configure(&mut maps, settings, older.hash_key())?;
@@ -155,7 +155,7 @@ impl Kernel {
     /// it learned before.
     pub fn enforce_test_subject(&mut self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         let id = self.policies.install(&mut self.maps, policy)?;
-        self.switch(0, id, policy.enforcement.flags(), 0)?;
+        self.switch(0, id, policies::flags(policy), 0)?;
         self.released.insert(0);
         self.collect()
     }
@@ -317,7 +317,7 @@ impl Datapath for Kernel {
 
     fn enforce(&mut self, uid: &str, cgroup: &Path, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         let id = self.policies.install(&mut self.maps, policy)?;
-        self.attach(uid, cgroup, id, policy.enforcement.flags())
+        self.attach(uid, cgroup, id, policies::flags(policy))
     }
 
     fn hold(&mut self, uid: &str, cgroup: &Path) -> Result<(), DatapathError> {

@@ -9,7 +9,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use l7egg_ebpf_common::abi::{ANY_INTERFACE, Address, AddressKey, Attached, Network, POD_INTERFACES, mapped};
+use l7egg_ebpf_common::abi::{ANY_INTERFACE, Address, AddressKey, Attached, Network, POD_INTERFACES};
 
 use super::error::{insertion, kernel};
 use super::programs::{Maps, Programs};
@@ -107,7 +107,7 @@ impl Networks {
             peers.iter().any(|peer| maps.attached.get(peer, 0).is_ok_and(|it| it.subject == subject));
         if !is_known {
             for address in addresses {
-                let key = AddressKey { subject, address: address_of(*address) };
+                let key = AddressKey { subject, address: Address::from(*address) };
                 maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
             }
         }
@@ -221,11 +221,4 @@ fn forget(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
         }
     }
     Ok(())
-}
-
-fn address_of(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(address) => mapped(address.octets()),
-        IpAddr::V6(address) => address.octets(),
-    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aya::maps::lpm_trie::Key;
 use l7egg_crds::RefusalCode;
 use l7egg_ebpf_common::abi::{
-    CidrData, NameVerdictKey, PatternKey, PolicySettings, PortData, ResolverKey, UNSET,
+    Address, CidrData, NameVerdictKey, PatternKey, PolicySettings, PortData, REFUSES, ResolverKey, SETTINGS, UNSET,
 };
 use l7egg_ebpf_common::name;
 use l7egg_policy::{CompiledPolicy, DnsSettings};
@@ -107,6 +107,13 @@ impl Policies {
     }
 }
 
+/// What of a policy is in the state of its subjects.
+pub fn flags(policy: &CompiledPolicy) -> u32 {
+    let settings = if policy.dns == DnsSettings::default() { 0 } else { SETTINGS };
+    let refuses = if policy.dns.refuse_unmatched { REFUSES } else { 0 };
+    policy.enforcement.flags() | settings | refuses
+}
+
 /// Removes the entries of every id that is not known: what an agent left that was killed while it wrote, or
 /// that another one wrote.
 pub fn sweep(maps: &mut Maps, known: &BTreeSet<u32>) -> Result<(), DatapathError> {
@@ -148,7 +155,7 @@ fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) -> R
         maps.ports.insert(&key, groups, 0).map_err(|error| insertion("PORTS", error))?;
     }
     for resolver in &policy.resolvers {
-        let key = ResolverKey { policy: id, address: resolver.to_be_bytes() };
+        let key = ResolverKey { policy: id, address: Address::from_bytes(resolver.to_be_bytes()) };
         maps.resolvers.insert(key, 1, 0).map_err(|error| insertion("RESOLVERS", error))?;
     }
     Ok(())
@@ -168,7 +175,7 @@ fn remove_entries(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32;
         let _ = maps.ports.remove(&port_key(id, prefix.protocol, prefix.port, prefix.length));
     }
     for resolver in &policy.resolvers {
-        let _ = maps.resolvers.remove(&ResolverKey { policy: id, address: resolver.to_be_bytes() });
+        let _ = maps.resolvers.remove(&ResolverKey { policy: id, address: Address::from_bytes(resolver.to_be_bytes()) });
     }
 }
 
@@ -198,7 +205,7 @@ fn pattern_key(policy: u32, wire: &[u8], key: &[u32; 2]) -> PatternKey {
 fn cidr_key(policy: u32, address: u128, length: u8) -> Key<CidrData> {
     Key::new(
         32 + u32::from(length),
-        CidrData { policy: policy.to_be_bytes(), address: address.to_be_bytes() },
+        CidrData { policy: policy.to_be_bytes(), address: Address::from_bytes(address.to_be_bytes()) },
     )
 }
 

@@ -141,8 +141,9 @@ pub struct Verified {
     pub instructions: Option<u32>,
 }
 
-/// Loads every program; the maps are those pinned below `directory`, or are made and pinned there.
-pub fn load(directory: &Path) -> Result<(Programs, Maps), DatapathError> {
+/// Loads every program; the maps are those pinned below `directory`, or are made and pinned there. `tell_learned` is of
+/// [`crate::datapath::DatapathSettings`].
+pub fn load(directory: &Path, tell_learned: bool) -> Result<(Programs, Maps), DatapathError> {
     fs::create_dir_all(directory).map_err(kernel(format!(
         "creating {}: is bpffs mounted there (mount -t bpf bpf /sys/fs/bpf)?",
         directory.display()
@@ -153,6 +154,8 @@ pub fn load(directory: &Path) -> Result<(Programs, Maps), DatapathError> {
     })? as u32;
     let mut loader = EbpfLoader::new();
     loader.map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU);
+    let tell_learned = u32::from(tell_learned);
+    loader.override_global("TELL_LEARNED", &tell_learned, true);
     for name in PINNED.into_iter().chain(PINNED_COUNTERS) {
         loader.map_pin_path(name, directory.join(name));
     }

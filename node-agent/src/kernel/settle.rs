@@ -9,8 +9,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use l7egg_ebpf_common::abi::{Connection, Direction, Flow, FlowKey, LearnedKey, protocol};
-use l7egg_policy::{CompiledPolicy, DomainName, to_number};
+use l7egg_ebpf_common::abi::{Address, Connection, Direction, Flow, FlowKey, LearnedKey, protocol};
+use l7egg_policy::{CompiledPolicy, DomainName};
 
 use super::error::kernel;
 use super::programs::Maps;
@@ -166,7 +166,7 @@ fn decide(maps: &Maps, subject: &Subject<'_>, sockets: &Sockets, found: &Found) 
 
 /// As `destination::judge` of the programs has them: those that have not run out, and the one given.
 fn names_of(maps: &Maps, subject: u32, address: IpAddr, allowed_by: u64) -> Option<Vec<DomainName>> {
-    let key = LearnedKey { subject, address: to_number(address).to_be_bytes() };
+    let key = LearnedKey { subject, address: Address::from(address) };
     let now_ns = boot_ns();
     let learned = maps.learned.get(&key, 0).unwrap_or_default();
     let live = learned.names.iter().filter(|slot| slot.name != 0 && slot.expires_ns >= now_ns);
@@ -179,7 +179,7 @@ fn names_of(maps: &Maps, subject: u32, address: IpAddr, allowed_by: u64) -> Opti
 fn inherit(maps: &mut Maps, subject: &Subject<'_>, found: &Found, direction: Direction) -> bool {
     let connection = Connection {
         name: 0,
-        remote: to_number(found.remote.ip()).to_be_bytes(),
+        remote: Address::from(found.remote.ip()),
         remote_port: found.remote.port(),
         local_port: found.local.port(),
         policy: 0,
@@ -220,7 +220,7 @@ fn opened_here(maps: &mut Maps, subject: &Subject<'_>, found: &Found) -> Result<
         subject: subject.id,
         local_port: found.local.port(),
         remote_port: found.remote.port(),
-        remote: to_number(found.remote.ip()).to_be_bytes(),
+        remote: Address::from(found.remote.ip()),
         protocol: protocol::UDP,
         reserved: [0; 3],
     };

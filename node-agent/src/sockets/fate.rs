@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use l7egg_ebpf_common::abi::{Connection, Direction, protocol};
-use l7egg_policy::{CompiledPolicy, DomainName, Flow, Verdict, lookup_compiled, to_number};
+use l7egg_ebpf_common::abi::{Address, Connection, Direction, protocol};
+use l7egg_policy::{CompiledPolicy, DomainName, Flow, Verdict, lookup_compiled};
 
 use super::sock_diag::Found;
 
@@ -72,7 +72,7 @@ pub fn fate(found: &Found, view: &View<'_>) -> Fate {
 
 /// Whether what is remembered is of the present connection: a socket can be connected again.
 fn is_of(known: &Connection, found: &Found) -> bool {
-    known.remote == to_number(found.remote.ip()).to_be_bytes()
+    known.remote == Address::from(found.remote.ip())
         && known.remote_port == found.remote.port()
         && (known.local_port == 0 || known.local_port == found.local.port())
 }
@@ -121,7 +121,7 @@ mod tests {
         let found = sock_diag::tests::found(remote, 0);
         Some(Connection {
             name,
-            remote: to_number(found.remote.ip()).to_be_bytes(),
+            remote: Address::from(found.remote.ip()),
             remote_port: found.remote.port(),
             local_port: 0,
             policy,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use aya::maps::{HashMap, Map, MapData};
-use l7egg_ebpf_common::abi::{Counter, Learned, LearnedKey, mapped};
+use l7egg_ebpf_common::abi::{Address, Counter, Learned, LearnedKey};
 use l7egg_node_agent::datapath::Datapath;
 use l7egg_policy::{CompiledPolicy, Network};
 
@@ -30,7 +30,7 @@ fn a_full_table_of_learned_addresses_keeps_the_old_and_denies_the_new() {
     assert_eq!(setup.pod.connect_one("tcp4://n1.fresh.test:80"), "ok");
     let mut map = learned(&setup);
     let (key, value) = map.iter().next().expect("an address").expect("to read it");
-    let key = |number| LearnedKey { address: mapped(address(number)), ..key };
+    let key = |number| LearnedKey { address: Address::mapped(address(number)), ..key };
     for number in 0..100_000 {
         map.insert(key(number), value, 0).expect("100,000 addresses");
     }
@@ -67,7 +67,7 @@ fn policy_of(first: u32, count: u32) -> CompiledPolicy {
 }
 
 fn number_of(number: u32) -> u128 {
-    u128::from_be_bytes(mapped(address(number)))
+    u128::from_be_bytes(Address::mapped(address(number)).bytes())
 }
 
 #[test]

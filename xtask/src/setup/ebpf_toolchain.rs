@@ -93,7 +93,7 @@ pub fn cargo(toolchain: Toolchain, subcommand: &str) -> Command {
     cargo.args(["-Z", "build-std=core", "--target", "bpfel-unknown-none", "--release"]);
     cargo.arg("--target-dir").arg(workspace::target().join("ebpf"));
     cargo.current_dir(workspace::root().join("ebpf"));
-    cargo.env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf");
+    cargo.env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order");
     cargo
 }
 

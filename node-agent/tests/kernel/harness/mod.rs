@@ -258,6 +258,7 @@ pub fn settings_in(bpffs: &Path) -> DatapathSettings {
         min_ttl: Duration::from_secs(2),
         max_ttl: Duration::from_secs(3600),
         ttl_grace: Duration::ZERO,
+        tell_learned: true,
     }
 }
 
