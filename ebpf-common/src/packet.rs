@@ -62,10 +62,14 @@ pub struct Packet {
     pub is_piece: u32,
 }
 
+/// TCP flag FIN.
+pub const TCP_FIN: u8 = 0x01;
 /// TCP flag SYN.
 pub const TCP_SYN: u8 = 0x02;
 /// TCP flag RST.
 pub const TCP_RST: u8 = 0x04;
+/// TCP flag PSH.
+pub const TCP_PSH: u8 = 0x08;
 /// TCP flag ACK.
 pub const TCP_ACK: u8 = 0x10;
 

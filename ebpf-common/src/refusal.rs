@@ -1,13 +1,15 @@
 //! The answer to a query that is refused, made of the query's own bytes: its header and question (RFC 1035 §4.1).
 //!
-//! And the reset to a DNS connection over TCP on which such a query was sent.
+//! Over TCP it ends the connection: what was sent behind such a query does not go on either.
 
 use crate::abi::Address;
 use crate::answer::{HEADER, Message};
-use crate::packet::Packet;
+use crate::packet::{Packet, TCP_ACK, TCP_FIN, TCP_PSH, TCP_RST};
 
-/// Words of a question and its header at most: 12 bytes, a name of 255, type and class.
-pub const WORDS: u32 = (12u32 + 255 + 4).div_ceil(2);
+/// Bytes of a question and its header at most, 12 bytes, a name of 255, type and class; and one to make it even.
+pub const ANSWER_MAX: usize = 12 + 255 + 4 + 1;
+/// Words of 16 bits in them.
+pub const WORDS: u32 = ANSWER_MAX as u32 / 2;
 
 /// Bytes of a TCP header without options.
 pub const TCP: usize = 20;
@@ -55,21 +57,18 @@ pub fn pseudo_header(source: &Address, destination: &Address, protocol: u8, len:
     sum
 }
 
-/// Walk over an answer for its UDP checksum over IPv6. IPv4 does without.
+/// Walk over an answer for the sum of its words.
 #[derive(Clone, Copy, Debug)]
-pub struct UdpChecksum {
+pub struct WordSum {
     sum: u32,
     len: u32,
 }
 
-impl UdpChecksum {
-    /// Of the answer to `packet` that is `len` bytes long: at most a header and a question.
+impl WordSum {
+    /// Of the first `len` bytes.
     #[inline(always)]
-    pub fn new(packet: &Packet, len: u32) -> Self {
-        let udp_len = len + 8;
-        let mut sum = pseudo_header(&packet.source, &packet.destination, crate::abi::protocol::UDP, udp_len);
-        sum += u32::from(packet.source_port) + u32::from(packet.destination_port) + udp_len;
-        Self { sum, len }
+    pub fn new(len: u32) -> Self {
+        Self { sum: 0, len }
     }
 
     /// Adds a word of the answer; false if it has no such word. Of [`WORDS`] there is one step each.
@@ -85,36 +84,85 @@ impl UdpChecksum {
         true
     }
 
-    /// The checksum when all words are added.
+    /// The sum when all words are added.
     #[inline(always)]
-    pub fn finish(&self) -> u16 {
-        match fold(self.sum) {
-            // Zero would say that there is none.
-            0 => 0xffff,
-            sum => sum,
-        }
+    pub fn finish(&self) -> u32 {
+        self.sum
     }
 }
 
-/// The TCP header of the reset that answers a segment with `len` bytes of payload (RFC 9293 §3.10.7.1).
+/// The UDP checksum of the answer to `packet`, `len` bytes with this [`WordSum`]. Needed over IPv6 only.
 #[inline(always)]
-pub fn reset(packet: &Packet, sequence: u32, acknowledged: u32, len: u32) -> [u8; TCP] {
-    const RST_ACK: u8 = 0x14;
-    let [s0, s1, s2, s3] = acknowledged.to_be_bytes();
-    let [a0, a1, a2, a3] = sequence.wrapping_add(len).to_be_bytes();
-    let [from, from_low] = packet.destination_port.to_be_bytes();
-    let [to, to_low] = packet.source_port.to_be_bytes();
-    let mut header =
-        [from, from_low, to, to_low, s0, s1, s2, s3, a0, a1, a2, a3, 5 << 4, RST_ACK, 0, 0, 0, 0, 0, 0];
-    let mut sum = pseudo_header(&packet.source, &packet.destination, crate::abi::protocol::TCP, TCP as u32);
-    let mut i = 0;
-    while i < TCP {
-        sum += u32::from(u16::from_be_bytes([header[i], header[i + 1]]));
-        i += 2;
+pub fn udp_checksum(packet: &Packet, len: u32, words: u32) -> u16 {
+    let udp_len = len + 8;
+    let pseudo = pseudo_header(&packet.source, &packet.destination, crate::abi::protocol::UDP, udp_len);
+    let ports = u32::from(packet.source_port) + u32::from(packet.destination_port);
+    match fold(pseudo + ports + udp_len + words) {
+        // Zero would say that there is none.
+        0 => 0xffff,
+        sum => sum,
     }
-    let [high, low] = fold(sum).to_be_bytes();
-    (header[16], header[17]) = (high, low);
-    header
+}
+
+/// A segment that answers another one.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply {
+    /// Its sequence number: what the other side has acknowledged.
+    pub sequence: u32,
+    /// What it acknowledges.
+    pub acknowledged: u32,
+    /// TCP flags.
+    pub flags: u8,
+    /// Bytes behind its header.
+    pub len: u32,
+    /// Sum of their words.
+    pub words: u32,
+}
+
+impl Reply {
+    /// The reset that answers a segment with `len` bytes of payload (RFC 9293 §3.10.7.1).
+    #[inline(always)]
+    pub fn reset(sequence: u32, acknowledged: u32, len: u32) -> Self {
+        let flags = TCP_RST | TCP_ACK;
+        Self { sequence: acknowledged, acknowledged: sequence.wrapping_add(len), flags, len: 0, words: 0 }
+    }
+
+    /// The answer, of `len` bytes with this [`WordSum`], to a query whose last segment had `taken` bytes of payload and these
+    /// flags. Nothing comes behind it.
+    #[inline(always)]
+    pub fn answer(sequence: u32, acknowledged: u32, taken: u32, flags: u8, len: u32, words: u32) -> Self {
+        let fin = u32::from(flags & TCP_FIN != 0);
+        Self {
+            sequence: acknowledged,
+            acknowledged: sequence.wrapping_add(taken).wrapping_add(fin),
+            flags: TCP_PSH | TCP_ACK | TCP_FIN,
+            // Each message has its length before it (RFC 1035 §4.2.2).
+            len: len + 2,
+            words: words + len,
+        }
+    }
+
+    /// Its header, without options, where `packet` is what it answers.
+    #[inline(always)]
+    pub fn header(&self, packet: &Packet) -> [u8; TCP] {
+        let [s0, s1, s2, s3] = self.sequence.to_be_bytes();
+        let [a0, a1, a2, a3] = self.acknowledged.to_be_bytes();
+        let [from, from_low] = packet.destination_port.to_be_bytes();
+        let [to, to_low] = packet.source_port.to_be_bytes();
+        // A window, so that the other side may end the connection.
+        let mut header =
+            [from, from_low, to, to_low, s0, s1, s2, s3, a0, a1, a2, a3, 5 << 4, self.flags, 1, 0, 0, 0, 0, 0];
+        let len = TCP as u32 + self.len;
+        let mut sum = pseudo_header(&packet.source, &packet.destination, crate::abi::protocol::TCP, len);
+        let mut i = 0;
+        while i < TCP {
+            sum += u32::from(u16::from_be_bytes([header[i], header[i + 1]]));
+            i += 2;
+        }
+        let [high, low] = fold(sum + self.words).to_be_bytes();
+        (header[16], header[17]) = (high, low);
+        header
+    }
 }
 
 /// RFC 1071 §1.
@@ -148,26 +196,45 @@ mod tests {
         fold(pseudo + words.sum::<u32>()) == 0
     }
 
-    #[test]
-    fn checksums_verify() {
+    fn words(message: &Message, len: u32) -> u32 {
+        let mut sum = WordSum::new(len);
+        (0..WORDS).for_each(|word| {
+            sum.step(message, word);
+        });
+        sum.finish()
+    }
+
+    fn packet() -> Packet {
         let mut packet = Packet { source_port: 40_000, destination_port: 53, ..Packet::default() };
         packet.source = Address::from_bytes([0x20; 16]);
         packet.destination = Address::from_bytes([0xfd; 16]);
+        packet
+    }
+
+    #[test]
+    fn checksums_verify() {
+        let mut packet = packet();
         let message = Message::new(QUERY).unwrap();
         for len in [12, 28, 29] {
+            let sum = words(&message, len);
             let mut udp = vec![0, 53, 0x9c, 0x40, 0, 8 + len as u8];
-            let mut checksum = UdpChecksum::new(&packet, len);
-            (0..WORDS).for_each(|word| {
-                checksum.step(&message, word);
-            });
-            udp.extend(checksum.finish().to_be_bytes());
+            udp.extend(udp_checksum(&packet, len, sum).to_be_bytes());
             udp.extend(&QUERY[..len as usize]);
             assert!(verifies(&packet, protocol::UDP, &udp), "{len} bytes");
+            let answer = Reply::answer(7, u32::MAX, 40, TCP_PSH | TCP_ACK, len, sum);
+            let tcp = [&answer.header(&packet), &[0, len as u8][..], &QUERY[..len as usize]].concat();
+            assert!(verifies(&packet, protocol::TCP, &tcp), "{len} bytes");
         }
-        assert!(verifies(&packet, protocol::TCP, &reset(&packet, 7, u32::MAX, 40)));
+        assert!(verifies(&packet, protocol::TCP, &Reply::reset(7, u32::MAX, 40).header(&packet)));
         (packet.source, packet.destination) = (Address::mapped([10, 0, 0, 7]), Address::mapped([10, 96, 0, 10]));
-        let reset = reset(&packet, u32::MAX, 9, 40);
+        let reset = Reply::reset(u32::MAX, 9, 40).header(&packet);
         assert!(verifies(&packet, protocol::TCP, &reset));
         assert_eq!(reset[..14], [0, 53, 0x9c, 0x40, 0, 0, 0, 9, 0, 0, 0, 39, 0x50, 0x14]);
+    }
+
+    #[test]
+    fn an_answer_acknowledges_the_end_of_the_other_side_too() {
+        let answer = Reply::answer(100, 900, 40, TCP_PSH | TCP_ACK | TCP_FIN, 28, 0).header(&packet());
+        assert_eq!(answer[4..14], [0, 0, 3, 0x84, 0, 0, 0, 141, 0x50, 0x19]);
     }
 }

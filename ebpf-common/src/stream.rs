@@ -68,6 +68,12 @@ impl Stream {
         }
     }
 
+    /// Whether a segment from this sequence number on has bytes that were taken.
+    #[inline(always)]
+    pub fn has_taken(&self, sequence: u32) -> bool {
+        self.next.wrapping_sub(sequence) as i32 > 0
+    }
+
     /// So many bytes have been taken.
     #[inline(always)]
     pub fn advance(&mut self, taken: u32) {

@@ -154,10 +154,11 @@ fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
         && matches!(packet.protocol, protocol::UDP | protocol::TCP)
         && subject.trusts(&to.address)
     {
-        if refuses(subject)
-            && let Said::Answer = refuse::judge(frame, subject, packet)?
-        {
-            return Ok(Said::Answer);
+        if refuses(subject) {
+            match refuse::judge(frame, subject, packet)? {
+                Said::Pass => {}
+                said => return Ok(said),
+            }
         }
     } else {
         judge_packet(frame, subject, packet, &to)?;

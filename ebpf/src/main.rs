@@ -320,6 +320,7 @@ pub fn leaving(ctx: TcContext) -> i32 {
     match backstop::leaving(frame) {
         Ok(Said::Pass) => NEXT,
         Ok(Said::Answer) => refuse::send(frame),
+        Ok(Said::Nothing) => SHOT,
         Err(refusal) => {
             event::count(refusal.counter());
             SHOT

@@ -160,7 +160,8 @@ fn each_message<M: Body>(
     let Some(half) = claim::<M>(skb)? else { return Ok(Next::Unknown) };
     let mut next = Next::Message;
     let mut i = 0;
-    while i < MESSAGES_MAX {
+    // What ended it stays in memory, to be answered.
+    while i < MESSAGES_MAX && !has_ended(half) {
         next = segment(skb, packet, half, len);
         if next != Next::Message {
             break;
@@ -168,8 +169,7 @@ fn each_message<M: Body>(
         work(half);
         i += 1;
     }
-    // SAFETY: claimed by this run.
-    if unsafe { (*half).ended } != 0 {
+    if has_ended(half) {
         release(half);
         return Ok(Next::Ended);
     }
@@ -221,6 +221,12 @@ fn claim<M: Body>(skb: Skb) -> Result<Option<*mut Half<M>>, Refusal> {
     let half = M::half(conversation);
     // SAFETY: the socket's own storage, which lives as long as the program runs.
     if swap(unsafe { &(*half).busy }, 1) != 0 { Err(Refusal::ScratchBusy) } else { Ok(Some(half)) }
+}
+
+#[inline(always)]
+fn has_ended<M>(half: *mut Half<M>) -> bool {
+    // SAFETY: claimed by this run.
+    unsafe { (*half).ended != 0 }
 }
 
 #[inline(always)]
@@ -344,11 +350,32 @@ fn with_scratch<M>(half: *mut Half<M>, work: impl FnOnce(&mut Scratch) -> i32) -
     0
 }
 
-/// Whether a query was sent on the socket's connection that must not go on, so that nothing does.
+/// A query that must not go on, so that nothing on its connection does.
+pub struct LastQuery<'a> {
+    half: &'a Half<QueryStart>,
+}
+
+/// The one that was sent on the socket's connection, if there is one.
 #[inline(always)]
-pub fn has_ended(socket: *mut bpf_sock) -> bool {
-    // SAFETY: the socket's own storage.
-    storage(socket, 0).is_some_and(|conversation| unsafe { (*conversation).sent.ended } != 0)
+pub fn last_query<'a>(socket: *mut bpf_sock) -> Option<LastQuery<'a>> {
+    let conversation = storage(socket, 0)?;
+    // SAFETY: the socket's own storage, in which nothing changes any more for as long as the connection lasts.
+    let half = unsafe { &(*conversation).sent };
+    if half.ended == 0 { None } else { Some(LastQuery { half }) }
+}
+
+impl LastQuery<'_> {
+    /// Its beginning.
+    #[inline(always)]
+    pub fn message(&self) -> &QueryStart {
+        &self.half.message
+    }
+
+    /// Whether a segment from this sequence number on has bytes of it, or of what was before it.
+    #[inline(always)]
+    pub fn is_in(&self, sequence: u32) -> bool {
+        self.half.stream.has_taken(sequence)
+    }
 }
 
 #[inline(always)]

@@ -78,6 +78,13 @@ impl Frame {
         turn_frame(*self, u32::from(transport), len) == 1
     }
 
+    /// Makes the frame so long that `len` bytes are behind an offset of the packet; whether it could be.
+    #[inline(always)]
+    pub fn set_len(&self, at: u16, len: u32) -> bool {
+        // SAFETY: the helper checks its arguments against the packet.
+        unsafe { bpf_skb_change_tail(self.skb, self.offset(at) + len, 0) == 0 }
+    }
+
     /// Writes bytes at an offset of the packet; whether they fit.
     #[inline(always)]
     pub fn write<const N: usize>(&self, at: u16, bytes: &[u8; N]) -> bool {
