@@ -24,6 +24,22 @@ spec:
     )
 }
 
+/// The same of an ephemeral container, once it has ended.
+async fn outcomes_of_debug(test: &Setting, pod: &str, container: &str) -> anyhow::Result<Vec<Outcome>> {
+    let pods = test.namespace.api::<core::Pod>();
+    eventually("the ephemeral container has ended", Duration::from_secs(60), || async {
+        let status = pods.get(pod).await?.status.unwrap_or_default();
+        let found = status.ephemeral_container_statuses.unwrap_or_default().into_iter();
+        let state = found.filter(|it| it.name == container).find_map(|it| it.state);
+        Ok(match state {
+            Some(state) if state.terminated.is_some() => Ok(()),
+            state => Err(format!("{state:?}")),
+        })
+    })
+    .await?;
+    outcomes(test, pod, container, false).await
+}
+
 /// What a container's program has printed: the outcomes of both targets.
 async fn outcomes(
     test: &Setting,
@@ -112,4 +128,65 @@ async fn an_egg_for_one_container_is_enforced_from_its_first_packet_and_for_no_o
     let report = held.finish().await?;
     ensure!(report.outcome == Outcome::Ok, "the live connection broke: {}", report.outcome);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ephemeral_containers_are_enforced_from_their_first_packet() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("ephemeral").await? else { return Ok(()) };
+    test.namespace.enforce(&egg("containers: [debug]"), 0).await?;
+    let tries = [PROBE, "connect", "--timeout-ms", "900", ALLOWED, DENIED];
+    let node = test.cluster.two_nodes()[0];
+    let divided: Pod = test.namespace.start(PodPlan::new("divided").label("app", "shop").on(node)).await?;
+    test.namespace.verify(&[(&divided, free())]).await?;
+    divided.debug("debug", &tries).await?;
+    ensure_enforced("ephemeral container debug", &outcomes_of_debug(&test, "divided", "debug").await?)?;
+    divided.debug("other", &tries).await?;
+    let other = outcomes_of_debug(&test, "divided", "other").await?;
+    println!("  ephemeral container other: {other:?}");
+    ensure!(other.iter().all(Outcome::is_reached), "an ephemeral container that no Egg is for is held back");
+
+    println!("the Egg is for all containers now");
+    test.namespace.enforce(&egg("mode: Enforce"), 1).await?;
+    divided.debug("last", &tries).await?;
+    ensure_enforced("ephemeral container last", &outcomes_of_debug(&test, "divided", "last").await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_container_of_a_pod_in_the_nodes_network_is_enforced() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("containers-host").await? else { return Ok(()) };
+    let [node1, node2] = test.cluster.two_nodes();
+    let serve = [PROBE, "serve", "--tcp", "18081", "--udp", "18081"];
+    let [of_node, allowed, denied] = test
+        .namespace
+        .start_all([
+            PodPlan::new("of-node").label("app", "shop").on(node1).host_network().sidecar("sidecar", &serve),
+            PodPlan::new("allowed").on(node2),
+            PodPlan::new("denied").on(node2),
+        ])
+        .await?;
+    let sidecar = of_node.within("sidecar");
+    let [to_allowed, to_denied] = [&allowed, &denied]
+        .map(|pod| [format!("tcp://{}:8080", pod.address4), format!("udp://[{}]:8080", pod.address6)]);
+    let free = || to_allowed.iter().chain(&to_denied).cloned().map(reached).collect::<Vec<_>>();
+    let enforced = || {
+        let denied = to_denied.iter().cloned().map(blocked);
+        to_allowed.iter().cloned().map(reached).chain(denied).collect::<Vec<_>>()
+    };
+    let egg = |container: &str| {
+        format!(
+            "apiVersion: l7egg.dev/v1alpha1
+kind: Egg
+metadata: {{name: agent}}
+spec:
+  podSelector: {{matchLabels: {{app: shop}}}}
+  containers: [{container}]
+  egress: [{{to: [{{cidr: {}/32}}, {{cidr: '{}/128'}}]}}]
+",
+            allowed.address4, allowed.address6
+        )
+    };
+    test.namespace.enforce(&egg("main"), 1).await?;
+    test.namespace.verify(&[(&of_node, enforced()), (&sidecar, free())]).await?;
+    test.namespace.enforce(&egg("sidecar"), 1).await?;
+    test.namespace.verify(&[(&of_node, free()), (&sidecar, enforced())]).await
 }

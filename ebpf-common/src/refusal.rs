@@ -150,8 +150,28 @@ impl Reply {
         let [from, from_low] = packet.destination_port.to_be_bytes();
         let [to, to_low] = packet.source_port.to_be_bytes();
         // A window, so that the other side may end the connection.
-        let mut header =
-            [from, from_low, to, to_low, s0, s1, s2, s3, a0, a1, a2, a3, 5 << 4, self.flags, 1, 0, 0, 0, 0, 0];
+        let mut header = [
+            from,
+            from_low,
+            to,
+            to_low,
+            s0,
+            s1,
+            s2,
+            s3,
+            a0,
+            a1,
+            a2,
+            a3,
+            5 << 4,
+            self.flags,
+            1,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
         let len = TCP as u32 + self.len;
         let mut sum = pseudo_header(&packet.source, &packet.destination, crate::abi::protocol::TCP, len);
         let mut i = 0;
@@ -226,7 +246,8 @@ mod tests {
             assert!(verifies(&packet, protocol::TCP, &tcp), "{len} bytes");
         }
         assert!(verifies(&packet, protocol::TCP, &Reply::reset(7, u32::MAX, 40).header(&packet)));
-        (packet.source, packet.destination) = (Address::mapped([10, 0, 0, 7]), Address::mapped([10, 96, 0, 10]));
+        (packet.source, packet.destination) =
+            (Address::mapped([10, 0, 0, 7]), Address::mapped([10, 96, 0, 10]));
         let reset = Reply::reset(u32::MAX, 9, 40).header(&packet);
         assert!(verifies(&packet, protocol::TCP, &reset));
         assert_eq!(reset[..14], [0, 53, 0x9c, 0x40, 0, 0, 0, 9, 0, 0, 0, 39, 0x50, 0x14]);

@@ -6,7 +6,9 @@
 
 use core::mem::MaybeUninit;
 
-use l7egg_ebpf_common::abi::{Address, AddressKey, Counter, DNS_PORT, EventKind, FRAGMENT_NS, FlowKey, FragmentKey, protocol};
+use l7egg_ebpf_common::abi::{
+    Address, AddressKey, Counter, DNS_PORT, EventKind, FRAGMENT_NS, FlowKey, FragmentKey, protocol,
+};
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::link::{Control, arp_sender, control, ethertype, fragment};
 use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_RST, TCP_SYN};

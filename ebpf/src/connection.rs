@@ -207,7 +207,8 @@ pub fn accepted(ctx: &SockOpsContext) {
     }
     let is_own = arriving & 1 == 1;
     let direction = if is_own { Direction::Unknown } else { Direction::Ingress };
-    let remote = if ctx.family() == AF_INET { Address::mapped(v4.to_ne_bytes()) } else { Address::from_words(v6) };
+    let remote =
+        if ctx.family() == AF_INET { Address::mapped(v4.to_ne_bytes()) } else { Address::from_words(v6) };
     let mut connection = Connection {
         name: 0,
         remote,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use hickory_proto::op::Message as Dns;
 use hickory_proto::rr::rdata::svcb::SvcParamValue;
 use hickory_proto::rr::{DNSClass, RData, Record};
-use l7egg_ebpf_common::abi::{Address};
+use l7egg_ebpf_common::abi::Address;
 use l7egg_ebpf_common::answer::{ANSWER_STEPS, AnswerWalk, HEADER, Message, Step};
 use l7egg_fuzz::read_name;
 use libfuzzer_sys::fuzz_target;

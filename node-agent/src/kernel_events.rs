@@ -1,11 +1,6 @@
 //! Reads the kernel's events: counted, recorded, and told at level debug.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
 use l7egg_ebpf_common::abi::Event;
 use tokio::sync::watch;

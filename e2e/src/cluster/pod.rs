@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::core::v1 as core;
-use kube::api::Api;
+use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -237,6 +237,14 @@ impl Pod {
     #[must_use]
     pub fn within(&self, container: &str) -> Self {
         Pod { container: container.to_string(), ..self.clone() }
+    }
+
+    /// Adds an ephemeral container, as `kubectl debug` does.
+    pub async fn debug(&self, name: &str, command: &[&str]) -> anyhow::Result<()> {
+        let patch = json!({"spec": {"ephemeralContainers": [container(name, command)]}});
+        let params = PatchParams::default();
+        self.api.patch_ephemeral_containers(&self.name, &params, &Patch::Strategic(patch)).await?;
+        Ok(())
     }
 
     /// Runs a program in it; see [`exec`].

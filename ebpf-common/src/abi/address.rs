@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv6Addr};
 /// An address in network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2). Kept in words: bytes would be copied and
 /// compared one by one in the kernel.
 #[repr(C)]
-#[derive(Clone, Copy, Default, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     words: [u32; 4],
 }
@@ -49,9 +49,7 @@ impl Address {
     pub const fn bytes(&self) -> [u8; 16] {
         let [a, b, c, d] = self.words;
         let [a, b, c, d] = [a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes(), d.to_ne_bytes()];
-        [
-            a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
-        ]
+        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
     }
 
     /// Whether it is an IPv4 one.
@@ -107,15 +105,6 @@ const fn word(bytes: [u8; 4]) -> u32 {
     u32::from_ne_bytes(bytes)
 }
 
-impl PartialEq for Address {
-    // Without branches, each of which the verifier would follow.
-    #[inline(always)]
-    fn eq(&self, other: &Self) -> bool {
-        let (a, b) = (self.words, other.words);
-        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
-    }
-}
-
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
         match address {
@@ -151,7 +140,10 @@ mod tests {
         let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
         assert_eq!(Address::from_bytes(bytes).bytes(), bytes);
         assert_eq!(address("192.0.2.1"), Address::mapped([192, 0, 2, 1]));
-        assert_eq!(format!("{:?} {:?}", address("192.0.2.1"), address("2001:db8::1")), "192.0.2.1 2001:db8::1");
+        assert_eq!(
+            format!("{:?} {:?}", address("192.0.2.1"), address("2001:db8::1")),
+            "192.0.2.1 2001:db8::1"
+        );
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! A refusal as it is kept: explained only when somebody asks.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use l7egg_ebpf_common::abi::{Direction, Event, EventKind};
 use l7egg_policy::{DomainName, Flow, Judgement};

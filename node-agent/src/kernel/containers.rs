@@ -13,8 +13,8 @@ use l7egg_ebpf_common::abi::{
 };
 use l7egg_policy::CompiledPolicy;
 
-use super::policies;
 use super::error::{insertion, kernel};
+use super::policies;
 use super::programs::Maps;
 use super::{Kernel, pods};
 use crate::datapath::{ContainerPolicy, DatapathError, EnforcedContainer, Wanted};

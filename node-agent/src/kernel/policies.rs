@@ -8,7 +8,8 @@ use std::time::Duration;
 use aya::maps::lpm_trie::Key;
 use l7egg_crds::RefusalCode;
 use l7egg_ebpf_common::abi::{
-    Address, CidrData, NameVerdictKey, PatternKey, PolicySettings, PortData, REFUSES, ResolverKey, SETTINGS, UNSET,
+    Address, CidrData, NameVerdictKey, PatternKey, PolicySettings, PortData, REFUSES, ResolverKey, SETTINGS,
+    UNSET,
 };
 use l7egg_ebpf_common::name;
 use l7egg_policy::{CompiledPolicy, DnsSettings};
@@ -175,7 +176,9 @@ fn remove_entries(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32;
         let _ = maps.ports.remove(&port_key(id, prefix.protocol, prefix.port, prefix.length));
     }
     for resolver in &policy.resolvers {
-        let _ = maps.resolvers.remove(&ResolverKey { policy: id, address: Address::from_bytes(resolver.to_be_bytes()) });
+        let _ = maps
+            .resolvers
+            .remove(&ResolverKey { policy: id, address: Address::from_bytes(resolver.to_be_bytes()) });
     }
 }
 
