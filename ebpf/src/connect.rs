@@ -47,9 +47,10 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
     let (mut name, port) = (0, packet.destination_port);
     let verdict = destination::judge(&subject, &packet.destination, kind as u8, port, &mut name);
     if verdict == Verdict::Allow {
-        if kind == IPPROTO_TCP {
+        if kind == IPPROTO_TCP && !subject.is_translated() {
             // So that its packets are not judged once more.
             connection::remember_asked(asked.socket(), &subject, &packet, name);
+            event::count(Counter::Allowed);
         }
         return Ok(());
     }

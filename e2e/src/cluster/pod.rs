@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::core::v1 as core;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, Request};
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -241,9 +241,20 @@ impl Pod {
 
     /// Adds an ephemeral container, as `kubectl debug` does.
     pub async fn debug(&self, name: &str, command: &[&str]) -> anyhow::Result<()> {
-        let patch = json!({"spec": {"ephemeralContainers": [container(name, command)]}});
+        let containers = json!({"ephemeralContainers": [container(name, command)]});
+        // Up to Kubernetes 1.21 it is the list that is patched, not the pod.
+        let of_pod = Patch::Strategic(json!({"spec": containers}));
         let params = PatchParams::default();
-        self.api.patch_ephemeral_containers(&self.name, &params, &Patch::Strategic(patch)).await?;
+        if self.api.patch_ephemeral_containers(&self.name, &params, &of_pod).await.is_ok() {
+            return Ok(());
+        }
+        let request = Request::new(self.api.resource_url()).patch_subresource(
+            "ephemeralcontainers",
+            &self.name,
+            &params,
+            &Patch::Strategic(containers),
+        )?;
+        self.api.clone().into_client().request::<serde_json::Value>(request).await?;
         Ok(())
     }
 

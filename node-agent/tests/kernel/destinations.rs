@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use l7egg_ebpf_common::abi::Counter;
 use l7egg_node_agent::datapath::Datapath;
 
 use crate::harness::Setup;
@@ -117,4 +118,14 @@ fn a_change_of_policy_is_felt_by_live_connections_and_only_by_those_it_means() {
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(kept.end()["outcome"], "ok");
     assert_eq!(cut.end()["outcome"], "timeout");
+}
+
+#[test]
+fn what_is_allowed_is_counted_once() {
+    let setup = Setup::with_policy("{egress: [{to: [{cidr: 198.18.1.0/24}, {cidr: '2001:db8:18:5::/64'}]}]}");
+    let allowed = || setup.kernel.counters().expect("the counters")[Counter::Allowed as usize];
+    let before = allowed();
+    let targets = ["tcp://198.18.1.1:80", "tcp://[2001:db8:18:5::1]:80", "udp://198.18.1.1:123"];
+    assert_eq!(setup.pod.connect(&targets), ["ok", "ok", "ok"]);
+    assert_eq!(allowed() - before, 3);
 }

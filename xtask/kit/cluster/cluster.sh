@@ -24,7 +24,7 @@ WORLD_IP=192.168.77.254  WORLD_IP6=fd00:77::fe
 POD_CIDRS=10.88.0.0/16,fd00:88::/48
 SERVICE_CIDRS=10.96.0.0/16,fd00:96::/112
 API_CLUSTER_IP=10.96.0.1  DNS_CLUSTER_IP=10.96.0.10
-GATES=IPv6DualStack=true
+GATES=IPv6DualStack=true,EphemeralContainers=true
 PAUSE_IMAGE=registry.local/pause:1
 # Where pods of dnsPolicy Default and programs on the nodes ask: the test world that e2e runs on every node.
 WORLD_DNS=198.18.0.53

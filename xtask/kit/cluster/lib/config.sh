@@ -109,7 +109,7 @@ S
   cat >"$dir/kubelet.yaml" <<S
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-featureGates: {IPv6DualStack: true}
+featureGates: {IPv6DualStack: true, EphemeralContainers: true}
 cgroupDriver: cgroupfs
 cgroupRoot: $CGROUP/node$n          # kubepods goes below it, in every cgroup hierarchy
 failSwapOn: false
