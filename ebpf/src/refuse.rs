@@ -4,7 +4,7 @@
 use aya_ebpf::helpers::bpf_loop;
 use l7egg_ebpf_common::abi::{Counter, protocol};
 use l7egg_ebpf_common::answer::{HEADER, Message};
-use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_FIN, TCP_RST, TCP_SYN};
+use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_FIN, TCP_SYN};
 use l7egg_ebpf_common::refusal::{self, ANSWER_MAX, Reply, TCP, WORDS, WordSum};
 
 use crate::query::{self, Question};
@@ -113,8 +113,8 @@ crate::global! {
             return if len == 0 { PASS } else { DROP };
         };
         let Some(query) = stream::last_query(socket) else { return PASS };
-        // It has what it was answered; the server knows of neither.
-        if len == 0 && packet.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0 {
+        // It has what it was answered, or gives up; the server knows of neither.
+        if len == 0 && packet.tcp_flags & (TCP_SYN | TCP_FIN) == 0 {
             return NOTHING;
         }
         let Some([sequence, acknowledged]) = frame.words::<2>(packet.transport as usize + SEQUENCE) else {

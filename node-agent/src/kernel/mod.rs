@@ -9,7 +9,9 @@
 //! ```
 
 mod collect;
+mod config;
 mod containers;
+mod datapath;
 mod error;
 mod events;
 mod matchers;
@@ -26,15 +28,12 @@ mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::programs::Program;
 use l7egg_ebpf_common::abi::{
-    ABI_VERSION, CLASSIFIED, COUNTERS, Config, HOST_NETWORK, NODE, SOCKET_BALANCER, SUBJECTS_MAX,
-    SubjectState,
+    ABI_VERSION, CLASSIFIED, HOST_NETWORK, NODE, SOCKET_BALANCER, SUBJECTS_MAX, SubjectState,
 };
-use l7egg_ebpf_common::name::hash_key;
 use l7egg_policy::CompiledPolicy;
 
 use self::containers::Containers;
@@ -47,12 +46,7 @@ use self::programs::{Maps, Programs};
 use self::settle::Cgroups;
 use self::shaping::Shaping;
 use self::versions::Older;
-use crate::clock::boot_ns;
-use crate::datapath::{
-    ContainerPolicy, Counters, Cover, Datapath, DatapathError, DatapathSettings, EnforcedPod, EventSource,
-    NODE_UID, Settled, ShapedCounts, ShapedPod,
-};
-use crate::shaping::Cap;
+use crate::datapath::{Datapath, DatapathError, DatapathSettings, NODE_UID, Settled};
 
 /// Policy id of a pod that has none yet: its programs let nothing leave.
 const HELD: u32 = 0;
@@ -89,7 +83,7 @@ impl Kernel {
         let (programs, mut maps) = programs::load(&directory.join("maps"), settings.tell_learned)?;
         let shaping = Shaping::open(&directory)?;
         let older = Older::find(&directory);
-        let hash_key = configure(&mut maps, settings, older.hash_key())?;
+        let hash_key = config::configure(&mut maps, settings, older.hash_key())?;
         let mut policies = Policies::open(&maps, hash_key)?;
         let pods: BTreeMap<String, Pod> =
             pods::open(&directory.join("pods"), &programs, &maps)?.into_iter().collect();
@@ -283,183 +277,6 @@ impl Kernel {
     }
 }
 
-impl Datapath for Kernel {
-    fn leave_alone(&mut self, pods: &[PathBuf]) -> Result<(), DatapathError> {
-        if self.pods_cgroups.as_deref() != Some(pods) {
-            node::tell(&mut self.maps, pods)?;
-            self.pods_cgroups = Some(pods.to_vec());
-        }
-        Ok(())
-    }
-
-    fn in_host_network(&mut self, uid: &str) {
-        if !self.host_network.contains(uid) {
-            self.host_network.insert(uid.into());
-        }
-    }
-
-    fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError> {
-        let enforced = self.pods.iter().map(|(uid, pod)| {
-            let policy = self.in_force.get(&pod.subject).copied().unwrap_or(0);
-            // A pod that is attached in part, or has no policy, is one whose policy is not the wanted one.
-            let digest = if pod.complete { self.policies.digest(policy) } else { None };
-            EnforcedPod {
-                uid: uid.clone(),
-                cgroup_id: pod.cgroup_id,
-                policy: digest.unwrap_or_default(),
-                held: pod.complete && policy == HELD,
-                subject: pod.subject,
-                containers: self.enforced_containers(pod.subject),
-            }
-        });
-        Ok(enforced.collect())
-    }
-
-    fn enforce(&mut self, uid: &str, cgroup: &Path, policy: &CompiledPolicy) -> Result<(), DatapathError> {
-        let id = self.policies.install(&mut self.maps, policy)?;
-        self.attach(uid, cgroup, id, policies::flags(policy))
-    }
-
-    fn hold(&mut self, uid: &str, cgroup: &Path) -> Result<(), DatapathError> {
-        // In force or held in this cgroup, maybe with an older version's programs: so it stays.
-        let is_here = |pod: &Pod| cgroup.metadata().is_ok_and(|it| it.ino() == pod.cgroup_id) && pod.complete;
-        if self.older.knows(uid) || self.pods.get(uid).is_some_and(is_here) {
-            return Ok(());
-        }
-        self.attach(uid, cgroup, HELD, 0)
-    }
-
-    fn is_on_host_network(&self, cgroup: &Path) -> bool {
-        self.networks.is_host(cgroup)
-    }
-
-    fn divide(
-        &mut self,
-        uid: &str,
-        cgroup: &Path,
-        rest: &CompiledPolicy,
-        containers: &[ContainerPolicy],
-    ) -> Result<(), DatapathError> {
-        self.divide_pod(uid, cgroup, rest, containers)
-    }
-
-    fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
-        // A pod that was moved has nothing there any more.
-        if self.older.pods().any(|uid| is_wanted(&uid)) { Ok(()) } else { self.older.retire() }
-    }
-
-    fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
-        let Some(pod) = self.pods.get(uid) else { return Ok(Cover::NotYet) };
-        if uid == NODE_UID || self.host_network.contains(uid) {
-            return self.networks.join_host(&mut self.maps, uid, pod.subject);
-        }
-        self.networks.cover(&self.programs, &mut self.maps, uid, cgroup, pod.subject)
-    }
-
-    fn release(&mut self, uid: &str) -> Result<(), DatapathError> {
-        let Some(pod) = self.pods.remove(uid) else { return Ok(()) };
-        self.networks.release(&mut self.maps, uid, pod.subject)?;
-        self.host_network.remove(uid);
-        // Detached first: a program without a policy drops.
-        pods::remove_pins(&self.pins(uid));
-        self.unite(pod.subject)?;
-        self.maps
-            .set_state(pod.subject, SubjectState::default())
-            .map_err(kernel(format!("clearing subject {} of pod {uid}", pod.subject)))?;
-        self.in_force.remove(&pod.subject);
-        self.classified.remove(&pod.subject);
-        self.released.insert(pod.subject);
-        Ok(())
-    }
-
-    fn settle(
-        &mut self,
-        uid: &str,
-        cgroup: &Path,
-        policy: &CompiledPolicy,
-    ) -> Result<Settled, DatapathError> {
-        let Some(pod) = self.pods.get(uid) else { return Ok(Settled::default()) };
-        let subject = pod.subject;
-        let pods = self.pods_cgroups.clone();
-        let of = match &pods {
-            _ if uid != NODE_UID => Cgroups::Below { cgroup, pod: cgroup },
-            Some(pods) => Cgroups::All { of: cgroup, but: pods },
-            // Pods' connections are not to be taken for the node's.
-            None => return Ok(Settled::default()),
-        };
-        self.settle_subject(subject, subject, &of, policy)
-    }
-
-    fn settle_container(
-        &mut self,
-        uid: &str,
-        pod: &Path,
-        container: &Path,
-        policy: &CompiledPolicy,
-    ) -> Result<Settled, DatapathError> {
-        let Some(pod_subject) = self.pods.get(uid).map(|pod| pod.subject) else {
-            return Ok(Settled::default());
-        };
-        match self.containers.at(container, pod_subject) {
-            Some(subject) => {
-                let of = Cgroups::Below { cgroup: container, pod };
-                self.settle_subject(subject, pod_subject, &of, policy)
-            }
-            None => Ok(Settled::default()),
-        }
-    }
-
-    fn shaped(&self) -> Vec<ShapedPod> {
-        self.shaping.shaped()
-    }
-
-    fn shape(&mut self, uid: &str, cgroup: &Path, caps: &[Cap]) -> Result<(), DatapathError> {
-        self.shaping.shape(uid, cgroup, caps)
-    }
-
-    fn unshape(&mut self, uid: &str, cgroup: Option<&Path>) -> Result<(), DatapathError> {
-        self.shaping.unshape(uid, cgroup)
-    }
-
-    fn shaped_counts(&self) -> Result<ShapedCounts, DatapathError> {
-        self.shaping.counts()
-    }
-
-    fn collect(&mut self) -> Result<(), DatapathError> {
-        self.shaping.collect()?;
-        let used: BTreeSet<u32> = self.in_force.values().copied().collect();
-        self.policies.retain(&mut self.maps, &used)?;
-        collect::learned(&mut self.maps, boot_ns(), &self.released)?;
-        collect::flows(&mut self.maps, &self.released)?;
-        collect::inherited(&mut self.maps, &self.released)?;
-        self.released.clear();
-        Ok(())
-    }
-
-    fn counters(&self) -> Result<Counters, DatapathError> {
-        let mut counters = [0; COUNTERS as usize];
-        for (index, counter) in counters.iter_mut().enumerate() {
-            let counts = self.maps.counts.get(&(index as u32), 0).map_err(kernel("reading map COUNTS"))?;
-            *counter = counts.iter().sum();
-        }
-        Ok(counters)
-    }
-
-    fn events(&mut self) -> Option<Box<dyn EventSource>> {
-        let ring = self.maps.events.take()?;
-        match events::Ring::open(ring, &self.directory.join("maps")) {
-            Ok(ring) => Some(Box::new(ring)),
-            Err(error) => {
-                tracing::error!(
-                    error = crate::causes::causes(&error),
-                    "events of the kernel cannot be read: denials are neither counted by kind nor recorded"
-                );
-                None
-            }
-        }
-    }
-}
-
 /// Detaches every pod, puts the interfaces of shaped pods back, and removes every pin, of every version.
 pub fn remove_everything(bpffs: &Path) -> Result<(), DatapathError> {
     let root = bpffs.join("l7egg");
@@ -475,36 +292,4 @@ pub fn remove_everything(bpffs: &Path) -> Result<(), DatapathError> {
 
 fn directory(bpffs: &Path) -> PathBuf {
     bpffs.join("l7egg").join(format!("v{ABI_VERSION}"))
-}
-
-/// Writes the settings; the secret of the name hash is made once, because the maps are full of hashes.
-fn configure(
-    maps: &mut Maps,
-    settings: &DatapathSettings,
-    before: Option<[u32; 2]>,
-) -> Result<[u32; 2], DatapathError> {
-    let known = maps.config.get(&0, 0).map_err(kernel("reading map CONFIG"))?;
-    let hash_key = match before {
-        _ if known.hash_key[0] != 0 => known.hash_key,
-        Some(before) => before,
-        None => [hash_key(random()?), hash_key(random()?)],
-    };
-    let config = Config {
-        hash_key,
-        min_ttl_ns: settings.min_ttl.as_nanos() as u64,
-        max_ttl_ns: settings.max_ttl.as_nanos() as u64,
-        ttl_grace_ns: settings.ttl_grace.as_nanos() as u64,
-    };
-    maps.config.set(0, config, 0).map_err(kernel("writing map CONFIG"))?;
-    Ok(hash_key)
-}
-
-fn random() -> Result<u32, DatapathError> {
-    let mut bytes = [0u8; 4];
-    // SAFETY: the buffer is as long as said.
-    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if read != 4 {
-        return Err(kernel("asking the kernel for random bytes")(std::io::Error::last_os_error()));
-    }
-    Ok(u32::from_ne_bytes(bytes))
 }

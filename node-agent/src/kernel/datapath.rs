@@ -1,0 +1,196 @@
+//! What the agent asks of the kernel.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use l7egg_ebpf_common::abi::{COUNTERS, SubjectState};
+use l7egg_policy::CompiledPolicy;
+
+use super::error::kernel;
+use super::pods::Pod;
+use super::settle::Cgroups;
+use super::{HELD, Kernel, collect, events, node, pods, policies};
+use crate::clock::boot_ns;
+use crate::datapath::{
+    ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, NODE_UID, Settled,
+    ShapedCounts, ShapedPod,
+};
+use crate::shaping::Cap;
+
+impl Datapath for Kernel {
+    fn leave_alone(&mut self, pods: &[PathBuf]) -> Result<(), DatapathError> {
+        if self.pods_cgroups.as_deref() != Some(pods) {
+            node::tell(&mut self.maps, pods)?;
+            self.pods_cgroups = Some(pods.to_vec());
+        }
+        Ok(())
+    }
+
+    fn in_host_network(&mut self, uid: &str) {
+        if !self.host_network.contains(uid) {
+            self.host_network.insert(uid.into());
+        }
+    }
+
+    fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError> {
+        let enforced = self.pods.iter().map(|(uid, pod)| {
+            let policy = self.in_force.get(&pod.subject).copied().unwrap_or(0);
+            // A pod that is attached in part, or has no policy, is one whose policy is not the wanted one.
+            let digest = if pod.complete { self.policies.digest(policy) } else { None };
+            EnforcedPod {
+                uid: uid.clone(),
+                cgroup_id: pod.cgroup_id,
+                policy: digest.unwrap_or_default(),
+                held: pod.complete && policy == HELD,
+                subject: pod.subject,
+                containers: self.enforced_containers(pod.subject),
+            }
+        });
+        Ok(enforced.collect())
+    }
+
+    fn enforce(&mut self, uid: &str, cgroup: &Path, policy: &CompiledPolicy) -> Result<(), DatapathError> {
+        let id = self.policies.install(&mut self.maps, policy)?;
+        self.attach(uid, cgroup, id, policies::flags(policy))
+    }
+
+    fn hold(&mut self, uid: &str, cgroup: &Path) -> Result<(), DatapathError> {
+        // In force or held in this cgroup, maybe with an older version's programs: so it stays.
+        let is_here = |pod: &Pod| cgroup.metadata().is_ok_and(|it| it.ino() == pod.cgroup_id) && pod.complete;
+        if self.older.knows(uid) || self.pods.get(uid).is_some_and(is_here) {
+            return Ok(());
+        }
+        self.attach(uid, cgroup, HELD, 0)
+    }
+
+    fn is_on_host_network(&self, cgroup: &Path) -> bool {
+        self.networks.is_host(cgroup)
+    }
+
+    fn divide(
+        &mut self,
+        uid: &str,
+        cgroup: &Path,
+        rest: &CompiledPolicy,
+        containers: &[ContainerPolicy],
+    ) -> Result<(), DatapathError> {
+        self.divide_pod(uid, cgroup, rest, containers)
+    }
+
+    fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
+        // A pod that was moved has nothing there any more.
+        if self.older.pods().any(|uid| is_wanted(&uid)) { Ok(()) } else { self.older.retire() }
+    }
+
+    fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
+        let Some(pod) = self.pods.get(uid) else { return Ok(Cover::NotYet) };
+        if uid == NODE_UID || self.host_network.contains(uid) {
+            return self.networks.join_host(&mut self.maps, uid, pod.subject);
+        }
+        self.networks.cover(&self.programs, &mut self.maps, uid, cgroup, pod.subject)
+    }
+
+    fn release(&mut self, uid: &str) -> Result<(), DatapathError> {
+        let Some(pod) = self.pods.remove(uid) else { return Ok(()) };
+        self.networks.release(&mut self.maps, uid, pod.subject)?;
+        self.host_network.remove(uid);
+        // Detached first: a program without a policy drops.
+        pods::remove_pins(&self.pins(uid));
+        self.unite(pod.subject)?;
+        self.maps
+            .set_state(pod.subject, SubjectState::default())
+            .map_err(kernel(format!("clearing subject {} of pod {uid}", pod.subject)))?;
+        self.in_force.remove(&pod.subject);
+        self.classified.remove(&pod.subject);
+        self.released.insert(pod.subject);
+        Ok(())
+    }
+
+    fn settle(
+        &mut self,
+        uid: &str,
+        cgroup: &Path,
+        policy: &CompiledPolicy,
+    ) -> Result<Settled, DatapathError> {
+        let Some(pod) = self.pods.get(uid) else { return Ok(Settled::default()) };
+        let subject = pod.subject;
+        let pods = self.pods_cgroups.clone();
+        let of = match &pods {
+            _ if uid != NODE_UID => Cgroups::Below { cgroup, pod: cgroup },
+            Some(pods) => Cgroups::All { of: cgroup, but: pods },
+            // Pods' connections are not to be taken for the node's.
+            None => return Ok(Settled::default()),
+        };
+        self.settle_subject(subject, subject, &of, policy)
+    }
+
+    fn settle_container(
+        &mut self,
+        uid: &str,
+        pod: &Path,
+        container: &Path,
+        policy: &CompiledPolicy,
+    ) -> Result<Settled, DatapathError> {
+        let Some(pod_subject) = self.pods.get(uid).map(|pod| pod.subject) else {
+            return Ok(Settled::default());
+        };
+        match self.containers.at(container, pod_subject) {
+            Some(subject) => {
+                let of = Cgroups::Below { cgroup: container, pod };
+                self.settle_subject(subject, pod_subject, &of, policy)
+            }
+            None => Ok(Settled::default()),
+        }
+    }
+
+    fn shaped(&self) -> Vec<ShapedPod> {
+        self.shaping.shaped()
+    }
+
+    fn shape(&mut self, uid: &str, cgroup: &Path, caps: &[Cap]) -> Result<(), DatapathError> {
+        self.shaping.shape(uid, cgroup, caps)
+    }
+
+    fn unshape(&mut self, uid: &str, cgroup: Option<&Path>) -> Result<(), DatapathError> {
+        self.shaping.unshape(uid, cgroup)
+    }
+
+    fn shaped_counts(&self) -> Result<ShapedCounts, DatapathError> {
+        self.shaping.counts()
+    }
+
+    fn collect(&mut self) -> Result<(), DatapathError> {
+        self.shaping.collect()?;
+        let used: BTreeSet<u32> = self.in_force.values().copied().collect();
+        self.policies.retain(&mut self.maps, &used)?;
+        collect::learned(&mut self.maps, boot_ns(), &self.released)?;
+        collect::flows(&mut self.maps, &self.released)?;
+        collect::inherited(&mut self.maps, &self.released)?;
+        self.released.clear();
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Counters, DatapathError> {
+        let mut counters = [0; COUNTERS as usize];
+        for (index, counter) in counters.iter_mut().enumerate() {
+            let counts = self.maps.counts.get(&(index as u32), 0).map_err(kernel("reading map COUNTS"))?;
+            *counter = counts.iter().sum();
+        }
+        Ok(counters)
+    }
+
+    fn events(&mut self) -> Option<Box<dyn EventSource>> {
+        let ring = self.maps.events.take()?;
+        match events::Ring::open(ring, &self.directory.join("maps")) {
+            Ok(ring) => Some(Box::new(ring)),
+            Err(error) => {
+                tracing::error!(
+                    error = crate::causes::causes(&error),
+                    "events of the kernel cannot be read: denials are neither counted by kind nor recorded"
+                );
+                None
+            }
+        }
+    }
+}
