@@ -71,9 +71,5 @@ fn addresses_of(record: &Record) -> Vec<(Address, u32)> {
     };
     // RFC 2181 §8: a TTL with the top bit set is 0.
     let ttl = if record.ttl >> 31 == 1 { 0 } else { record.ttl };
-    let octets = |address| match address {
-        IpAddr::V4(v4) => Address::mapped(v4.octets()),
-        IpAddr::V6(v6) => v6.octets(),
-    };
-    addresses.into_iter().map(|address| (octets(address), ttl)).collect()
+    addresses.into_iter().map(|address| (Address::from(address), ttl)).collect()
 }

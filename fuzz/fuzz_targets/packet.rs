@@ -1,12 +1,19 @@
-//! Any bytes as a packet: refused, or the addresses and ports are those at the places where the headers say.
+//! Any bytes as a packet: refused, or the addresses and ports are those at the places where the headers say; and what is read
+//! as a usual packet is what any other way of reading finds.
 
 #![no_main]
 
 use l7egg_ebpf_common::abi::{Address, protocol};
-use l7egg_ebpf_common::packet::parse;
+use l7egg_ebpf_common::packet::{Bytes, Packet, parse, parse_usual_v4, parse_usual_v6};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
+    let mut usual = Packet::default();
+    let is_usual = bytes.words(0).is_some_and(|first| parse_usual_v4(&first, &mut usual))
+        || bytes.words(0).is_some_and(|first| parse_usual_v6(&first, &mut usual));
+    if is_usual {
+        assert_eq!(parse(bytes), Ok(usual));
+    }
     let Ok(packet) = parse(bytes) else { return };
     match bytes[0] >> 4 {
         4 => {
@@ -38,6 +45,6 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-fn address(bytes: &[u8]) -> [u8; 16] {
-    *bytes.first_chunk().expect("a whole header")
+fn address(bytes: &[u8]) -> Address {
+    Address::from_bytes(*bytes.first_chunk().expect("a whole header"))
 }
