@@ -24,6 +24,19 @@ spec:
     )
 }
 
+/// What a container's program has printed: the outcomes of both targets.
+async fn outcomes(
+    test: &Setting,
+    pod: &str,
+    container: &str,
+    previous: bool,
+) -> anyhow::Result<Vec<Outcome>> {
+    let of = LogParams { container: Some(container.into()), previous, ..LogParams::default() };
+    let log = test.namespace.api::<core::Pod>().logs(pod, &of).await?;
+    let reports: Result<Vec<ConnectReport>, _> = log.lines().map(serde_json::from_str).collect();
+    Ok(reports.with_context(|| log.clone())?.into_iter().map(|report| report.outcome).collect())
+}
+
 /// The same of an ephemeral container, once it has ended.
 async fn outcomes_of_debug(test: &Setting, pod: &str, container: &str) -> anyhow::Result<Vec<Outcome>> {
     let pods = test.namespace.api::<core::Pod>();
@@ -38,19 +51,6 @@ async fn outcomes_of_debug(test: &Setting, pod: &str, container: &str) -> anyhow
     })
     .await?;
     outcomes(test, pod, container, false).await
-}
-
-/// What a container's program has printed: the outcomes of both targets.
-async fn outcomes(
-    test: &Setting,
-    pod: &str,
-    container: &str,
-    previous: bool,
-) -> anyhow::Result<Vec<Outcome>> {
-    let of = LogParams { container: Some(container.into()), previous, ..LogParams::default() };
-    let log = test.namespace.api::<core::Pod>().logs(pod, &of).await?;
-    let reports: Result<Vec<ConnectReport>, _> = log.lines().map(serde_json::from_str).collect();
-    Ok(reports.with_context(|| log.clone())?.into_iter().map(|report| report.outcome).collect())
 }
 
 fn ensure_enforced(who: &str, outcomes: &[Outcome]) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! connect(2): refuses at once what the packets would be dropped for, so that a program fails with EPERM
 //! rather than after its timeout. The packet programs remain the authority.
 
-use l7egg_ebpf_common::abi::{AskedBy, Counter, EventKind, protocol};
+use l7egg_ebpf_common::abi::{AskedBy, Counter, DNS_PORT, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
 
 use crate::sock_addr::SockAddr;
@@ -47,8 +47,8 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
     let (mut name, port) = (0, packet.destination_port);
     let verdict = destination::judge(&subject, &packet.destination, kind as u8, port, &mut name);
     if verdict == Verdict::Allow {
-        if kind == IPPROTO_TCP && !subject.is_translated() {
-            // So that its packets are not judged once more.
+        if kind == IPPROTO_TCP && port != DNS_PORT && !subject.is_translated() {
+            // So that its packets are not judged once more. What is said to a name server is always read.
             connection::remember_asked(asked.socket(), &subject, &packet, name);
             event::count(Counter::Allowed);
         }

@@ -1,6 +1,10 @@
 //! Queries that are refused are answered at once, on the host's side of the pod's interface.
 
+use std::process::Output;
 use std::time::{Duration, Instant};
+
+use l7egg_ebpf_common::abi::Counter;
+use l7egg_node_agent::datapath::Datapath;
 
 use crate::harness::{RESOLVERS, Setup};
 
@@ -77,9 +81,8 @@ fn a_query_over_tcp_is_answered_too() {
     }
 }
 
-/// What became of each way to say a refused query over TCP: the response code, then the end of the connection, and that before any
-/// timeout.
-const OVER_TCP: &str = r#"
+/// A DNS client over TCP.
+const CLIENT: &str = r#"
 import socket, struct, sys, time
 
 def query(ident, name):
@@ -123,6 +126,10 @@ def case(server, pieces, shut=False, each=False):
     return got
 
 server = sys.argv[1]
+"#;
+
+/// What became of each way to say a refused query: the response code, then the end of the connection, and that before any timeout.
+const CASES: &str = r#"
 refused, allowed = query(7, "a.elsewhere.test"), query(8, "n1.fresh.test")
 long = query(9, ".".join(["x" * 63] * 3 + ["y" * 61]))
 print(case(server, [refused]))
@@ -137,8 +144,7 @@ print(case(server, [refused], shut=True))
 fn a_query_over_tcp_in_pieces_and_among_others_is_answered() {
     let setup = Setup::on_node(REFUSING);
     for server in RESOLVERS {
-        let mut python = setup.pod.command("python3".as_ref(), &["-c", OVER_TCP, server]);
-        let output = python.output().expect("python3");
+        let output = python(&setup, server, CASES);
         assert_eq!(
             String::from_utf8_lossy(&output.stdout).lines().collect::<Vec<_>>(),
             [
@@ -160,6 +166,28 @@ fn nothing_is_refused_where_nothing_is_enforced() {
     let setup = Setup::on_node(&REFUSING.replacen('{', "{mode: Audit, ", 1));
     let (said, _) = ask(&setup, RESOLVERS[0], "n1.other.test", &[]);
     assert!(!said.contains("status: REFUSED") && said.contains("status:"), "{said}");
+}
+
+#[test]
+fn a_connection_goes_on_where_nothing_is_enforced_and_what_it_asks_next_is_learned() {
+    let setup = Setup::on_node(&REFUSING.replacen('{', "{mode: Audit, ", 1));
+    let learned = || setup.kernel.counters().expect("the counters")[Counter::AddressesLearned as usize];
+    let before = learned();
+    let ask = "
+connection = socket.create_connection((server, 53), timeout=3)
+for name in ['n1.other.test', 'n1.fresh.test']:
+    connection.sendall(query(7, name))
+    print(answer(connection))
+";
+    let output = python(&setup, RESOLVERS[0], ask);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2, "{output:?}");
+    assert_eq!(learned() - before, 1, "the name that a rule matches was asked for behind one that none does");
+}
+
+/// Runs what the client is to do with a server.
+fn python(setup: &Setup, server: &str, script: &str) -> Output {
+    let script = format!("{CLIENT}{script}");
+    setup.pod.command("python3".as_ref(), &["-c", &script, server]).output().expect("python3")
 }
 
 /// How long dig waited for the answer.
