@@ -1,10 +1,16 @@
 //! Programs in pods: what `kubectl exec` does.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use futures::future::join;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, AttachParams};
+use kube::api::{Api, AttachParams, AttachedProcess};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::sleep;
+
+/// How often a program is started before it counts as one that cannot be.
+const START_TRIES: u32 = 10;
 
 /// What a program wrote, and how it ended.
 pub struct Ran {
@@ -35,7 +41,7 @@ pub async fn exec(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str])
 pub async fn run(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str]) -> anyhow::Result<Ran> {
     let what = || format!("{} in pod {pod}", command.join(" "));
     let attach = AttachParams::default().container(container);
-    let mut process = pods.exec(pod, command.iter().copied(), &attach).await.with_context(what)?;
+    let mut process = start(pods, pod, command, &attach).await.with_context(what)?;
     let status = process.take_status();
     let (stdout, stderr) = join(read(process.stdout()), read(process.stderr())).await;
     let status = match status {
@@ -49,6 +55,26 @@ pub async fn run(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str]) 
         ),
     };
     Ok(Ran { stdout: stdout.with_context(what)?, stderr: stderr.with_context(what)?, failure })
+}
+
+/// Starts it. A kubelet asks the API server whether it may, and says no where that takes long, as it does in emulated machines:
+/// nothing has been started then.
+async fn start(
+    pods: &Api<Pod>,
+    pod: &str,
+    command: &[&str],
+    attach: &AttachParams,
+) -> Result<AttachedProcess, kube::Error> {
+    let mut tries = 1..START_TRIES;
+    loop {
+        match pods.exec(pod, command.iter().copied(), attach).await {
+            Err(error) if error.to_string().contains("Authorization error") && tries.next().is_some() => {
+                eprintln!("the kubelet of pod {pod} did not learn in time whether it may run a program: once more");
+                sleep(Duration::from_secs(2)).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<String> {
