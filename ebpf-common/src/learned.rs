@@ -3,6 +3,7 @@
 use core::sync::atomic::AtomicU64;
 
 use crate::abi::{Config, LEARNED_NAMES, Learned, LearnedName, PolicySettings, UNSET};
+use crate::atomics::Atomics;
 
 /// A [`LearnedName`] in map memory, which several CPUs may change at once.
 #[repr(C)]
@@ -12,17 +13,6 @@ pub struct Slot {
     pub name: AtomicU64,
     /// [`LearnedName::expires_ns`].
     pub expires_ns: AtomicU64,
-}
-
-/// Access to a cell of map memory. The kernel's target has the instructions, but Rust's own atomics do not
-/// offer them there.
-pub trait Atomics {
-    /// The value.
-    fn load(cell: &AtomicU64) -> u64;
-    /// Sets the value.
-    fn store(cell: &AtomicU64, value: u64);
-    /// Sets the value to `to` if it is `from`; whether it was.
-    fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool;
 }
 
 /// How long answers are believed, in ns.
@@ -108,23 +98,8 @@ pub unsafe fn slots<'a>(learned: *mut Learned) -> &'a [Slot; LEARNED_NAMES] {
 
 #[cfg(test)]
 mod tests {
-    use core::sync::atomic::Ordering;
-
     use super::*;
-
-    struct Std;
-
-    impl Atomics for Std {
-        fn load(cell: &AtomicU64) -> u64 {
-            cell.load(Ordering::Relaxed)
-        }
-        fn store(cell: &AtomicU64, value: u64) {
-            cell.store(value, Ordering::Relaxed);
-        }
-        fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool {
-            cell.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        }
-    }
+    use crate::atomics::Std;
 
     fn first(name: u64, expires_ns: u64) -> Learned {
         let mut learned = Learned::default();

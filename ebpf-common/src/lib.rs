@@ -6,6 +6,7 @@
 
 pub mod abi;
 pub mod answer;
+pub mod atomics;
 pub mod automaton;
 pub mod chain;
 pub mod judge;
@@ -14,6 +15,7 @@ pub mod link;
 pub mod matcher;
 pub mod name;
 pub mod packet;
+pub mod queries;
 pub mod refusal;
 pub mod shape;
 pub mod stream;

@@ -14,7 +14,7 @@ use core::hint::black_box;
 use core::sync::atomic::AtomicU64;
 
 use crate::abi::{CAPS_PER_POD, Cap, CapClock, FlowClock};
-use crate::learned::Atomics;
+use crate::atomics::Atomics;
 
 /// A flow is sparse while it sends less than one part in so many of the strictest rate.
 pub const SPARSE_SHARE: u64 = 16;

@@ -1,18 +1,18 @@
 //! DNS answers that arrive.
 
 use aya_ebpf::helpers::bpf_loop;
-use l7egg_ebpf_common::abi::{Address, Counter, EventKind, LearnedKey, PolicySettings, QueryKey};
+use l7egg_ebpf_common::abi::{Address, Counter, EventKind, LearnedKey, PolicySettings};
 use l7egg_ebpf_common::answer::{ANSWER_STEPS, HEADER, MESSAGE_MAX, Message, Step};
 use l7egg_ebpf_common::chain::Chain;
 use l7egg_ebpf_common::learned::{self, Belief};
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::atomic::Bpf;
-use crate::maps::{CONFIG, LEARNED, OTHER_QUERIES, QUERIES, SETTINGS};
+use crate::maps::{CONFIG, LEARNED, SETTINGS};
 use crate::scratch::Scratch;
 use crate::skb::Skb;
 use crate::subject::Current;
-use crate::{Refusal, event, name, scratch};
+use crate::{Refusal, event, name, queries, scratch};
 
 /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
 const NO_EXIST: u64 = 1;
@@ -81,40 +81,31 @@ crate::global! {
                 return UNREADABLE;
             }
         }
-        forget_query(subject.id, who, resolver);
+        forget_query(subject.id, who, resolver, &scratch.learning);
         1
     }
 }
 
-/// 1 if there is a query from this port with this ID. Functions of their own, so that the keys leave the stack. What was
-/// asked goes to map memory: on the stack the verifier would know it, and follow all that comes for either case.
+/// 1 if there is a query from this port with this ID. What was asked goes to map memory: on the stack the verifier would know
+/// it, and follow all that comes for either case.
 #[inline(never)]
 fn find_query(subject: u32, port_and_id: u32, resolver: &Address, learning: &mut Learning) -> i32 {
-    let key = query_key(subject, port_and_id, resolver);
-    // SAFETY: the values are read at once.
-    if let Some(name) = unsafe { QUERIES.get(&key) } {
-        learning.asked = *name;
+    let Some(query) = queries::of(subject, port_and_id, resolver) else { return 0 };
+    learning.asked = queries::find(&query, true);
+    if learning.asked != 0 {
         learning.matched = 1;
         return 1;
     }
-    // SAFETY: as above.
-    if let Some(name) = unsafe { OTHER_QUERIES.get(&key) } {
-        learning.asked = *name;
-        learning.matched = 0;
-        return 1;
-    }
-    0
+    learning.asked = queries::find(&query, false);
+    learning.matched = 0;
+    i32::from(learning.asked != 0)
 }
 
 #[inline(never)]
-fn forget_query(subject: u32, port_and_id: u32, resolver: &Address) -> i32 {
-    let key = query_key(subject, port_and_id, resolver);
-    i32::from(QUERIES.remove(&key).is_ok() || OTHER_QUERIES.remove(&key).is_ok())
-}
-
-#[inline(always)]
-fn query_key(subject: u32, port_and_id: u32, resolver: &Address) -> QueryKey {
-    QueryKey { subject, local_port: (port_and_id >> 16) as u16, id: port_and_id as u16, resolver: *resolver }
+fn forget_query(subject: u32, port_and_id: u32, resolver: &Address, learning: &Learning) -> i32 {
+    let Some(query) = queries::of(subject, port_and_id, resolver) else { return 0 };
+    queries::forget(&query, learning.matched == 1);
+    1
 }
 
 /// Learns every address up to the first record that is wrong; whether there was none.

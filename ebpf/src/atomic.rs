@@ -4,7 +4,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xchg};
 use core::sync::atomic::AtomicU64;
 
-use l7egg_ebpf_common::learned::Atomics;
+use l7egg_ebpf_common::atomics::Atomics;
 
 /// The kernel's.
 pub struct Bpf;

@@ -7,8 +7,9 @@ use aya_ebpf::maps::lpm_trie::Key;
 use l7egg_ebpf_common::abi::{
     Address, CidrData, DNS_PORT, LEARNED_NAMES, Learned, LearnedKey, Masks, PortData, protocol,
 };
+use l7egg_ebpf_common::atomics::Atomics;
 use l7egg_ebpf_common::judge::{Verdict, combine};
-use l7egg_ebpf_common::learned::{self, Atomics};
+use l7egg_ebpf_common::learned;
 
 use crate::atomic::Bpf;
 use crate::maps::{CIDRS, LEARNED, PORTS};

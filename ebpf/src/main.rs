@@ -39,6 +39,7 @@ mod maps;
 mod name;
 mod network;
 mod node;
+mod queries;
 mod query;
 mod refuse;
 mod scratch;

@@ -12,11 +12,12 @@ use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuA
 use l7egg_ebpf_common::abi::{
     AddressKey, Asked, Attached, COUNTERS, CidrData, Config, Connection, Container, Flow, FlowKey,
     FragmentKey, Learned, LearnedKey, Masks, Name, NameMasks, NameTail, NameVerdictKey, Network,
-    PODS_CGROUPS, PatternKey, PodsCgroup, PolicySettings, PortData, QueryKey, ResolverKey, SUBJECTS_MAX,
-    Subject, SubjectState,
+    PODS_CGROUPS, PatternKey, PodsCgroup, PolicySettings, PortData, ResolverKey, SUBJECTS_MAX, Subject,
+    SubjectState,
 };
 use l7egg_ebpf_common::automaton::State;
 use l7egg_ebpf_common::matcher::Matcher;
+use l7egg_ebpf_common::queries::QueryBucket;
 
 use crate::scratch::Scratch;
 use crate::stream::Conversation;
@@ -64,12 +65,15 @@ pub static PORTS: LpmTrie<PortData, u64> = LpmTrie::with_max_entries(65_536, BPF
 #[map]
 pub static RESOLVERS: HashMap<ResolverKey, u8> = HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
 
-// The oldest query gives way when there are too many: it has been waiting for its answer longest.
+/// Entries of `QUERIES`, a power of two.
+pub const QUERY_BUCKETS: u32 = 16_384;
 #[map]
-pub static QUERIES: LruHashMap<QueryKey, u64> = LruHashMap::with_max_entries(32_768, 0);
+pub static QUERIES: Array<QueryBucket> = Array::with_max_entries(QUERY_BUCKETS, 0);
 
+/// Entries of `OTHER_QUERIES`, a power of two.
+pub const OTHER_QUERY_BUCKETS: u32 = 4_096;
 #[map]
-pub static OTHER_QUERIES: LruHashMap<QueryKey, u64> = LruHashMap::with_max_entries(16_384, 0);
+pub static OTHER_QUERIES: Array<QueryBucket> = Array::with_max_entries(OTHER_QUERY_BUCKETS, 0);
 
 #[map]
 pub static LEARNED: HashMap<LearnedKey, Learned> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);

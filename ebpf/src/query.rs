@@ -1,14 +1,14 @@
 //! DNS queries that leave.
 
-use l7egg_ebpf_common::abi::{Address, Counter, NAME_MAX, QueryKey};
+use l7egg_ebpf_common::abi::{Address, Counter, NAME_MAX};
 use l7egg_ebpf_common::answer::HEADER;
 use l7egg_ebpf_common::packet::Packet;
 
-use crate::maps::{OTHER_QUERIES, QUERIES, SETTINGS};
+use crate::maps::SETTINGS;
 use crate::scratch::{SHORT, Scratch};
 use crate::skb::Skb;
 use crate::subject::Current;
-use crate::{Refusal, event, name, scratch};
+use crate::{Refusal, event, name, queries, scratch};
 
 /// As much of a message as its question's name can take.
 const QNAME_MAX: u32 = HEADER + NAME_MAX as u32 + 1;
@@ -69,8 +69,8 @@ crate::global! {
         if subject.refuses() && !may_be_asked(scratch, subject.policy) {
             return REFUSED;
         }
-        let key = QueryKey { subject: subject.id, local_port: local_port as u16, id: header.id, resolver: *resolver };
-        let _ = if matched { QUERIES.insert(&key, &name, 0) } else { OTHER_QUERIES.insert(&key, &name, 0) };
+        let Some(query) = queries::of(subject.id, local_port << 16 | u32::from(header.id), resolver) else { return 0 };
+        queries::note(&query, name, matched);
         event::count(Counter::QueriesNoted);
         1
     }

@@ -9,7 +9,7 @@ use core::sync::atomic::AtomicU64;
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use l7egg_ebpf_common::abi::{Counter, Learned, LearnedKey, Name, NameTail, SCRATCH_PER_CPU};
 use l7egg_ebpf_common::answer::{AnswerWalk, Message, QUERY_MAX, QueryStart};
-use l7egg_ebpf_common::learned::Atomics;
+use l7egg_ebpf_common::atomics::Atomics;
 use l7egg_ebpf_common::name::NameWalk;
 
 use crate::answer::Learning;

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use core::sync::atomic::AtomicU64;
 use l7egg_ebpf_common::abi::Counter;
 use l7egg_ebpf_common::answer::{MESSAGE_MAX, Message, QUERY_MAX, QueryStart};
-use l7egg_ebpf_common::learned::Atomics;
+use l7egg_ebpf_common::atomics::Atomics;
 use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_SYN};
 use l7egg_ebpf_common::stream::{PIECES_MAX, Piece, Segment, Stream};
 

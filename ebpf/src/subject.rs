@@ -6,8 +6,8 @@ use l7egg_ebpf_common::abi::{
     Address, CLASSIFIED, DIVIDED, HOST_NETWORK, LEVEL_SHIFT, NODE, REFUSES, ResolverKey, SETTINGS,
     SOCKET_BALANCER, SUBJECTS_MAX, SubjectState,
 };
+use l7egg_ebpf_common::atomics::Atomics;
 use l7egg_ebpf_common::judge::Enforcement;
-use l7egg_ebpf_common::learned::Atomics;
 
 use crate::atomic::Bpf;
 use crate::container;

@@ -2,23 +2,6 @@
 
 use super::{Address, LEARNED_NAMES, Masks, PatternKey};
 
-/// Key of `QUERIES` and `OTHER_QUERIES`: one DNS query under way. The value is the hash of its qname. Those
-/// that a rule of the subject's policy matches are in `QUERIES`; of the answers to the others, only the
-/// addresses of an alias that a rule matches are learned. Two maps, so that a pod that asks for all the names
-/// in the world makes nobody's matched query forgotten.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct QueryKey {
-    /// Who asked.
-    pub subject: u32,
-    /// UDP port that asked.
-    pub local_port: u16,
-    /// ID of the message (RFC 1035 §4.1.1).
-    pub id: u16,
-    /// Who was asked.
-    pub resolver: Address,
-}
-
 /// Key of `LEARNED`: an address that a pod was given for a name.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

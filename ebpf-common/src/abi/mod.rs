@@ -31,6 +31,8 @@ pub const SUBJECTS_MAX: u32 = 65_536;
 pub const SCRATCH_PER_CPU: u32 = 4;
 /// Port groups of one policy.
 pub const PORT_GROUPS_MAX: usize = 64;
+/// Queries under way that are noted in one place, a power of two.
+pub const QUERY_SLOTS: usize = 4;
 /// Names that one address can have been learned by at the same time.
 pub const LEARNED_NAMES: usize = 8;
 /// Longest DNS name in wire form without the root label (RFC 1035 §2.3.4 counts 255 with it).
@@ -83,8 +85,8 @@ mod pod {
     pod!(ShapedPod, Cap, CapClock, FlowClockKey, FlowClock, ShapeCounts);
     pod!(SavedInterfaceKey, SavedInterface);
     pod!(
-        QueryKey, LearnedKey, Learned, Name, NameTail, FlowKey, Flow, Connection, Event, Network, Attached,
-        PodsCgroup, Container
+        LearnedKey, Learned, Name, NameTail, FlowKey, Flow, Connection, Event, Network, Attached, PodsCgroup,
+        Container
     );
 }
 
@@ -99,7 +101,7 @@ mod tests {
         assert_eq!(size_of::<CidrData>(), 20);
         assert_eq!(size_of::<PortData>(), 8);
         assert_eq!(size_of::<ResolverKey>(), 20);
-        assert_eq!(size_of::<QueryKey>(), 24);
+        assert_eq!(size_of::<crate::queries::QueryBucket>(), 16 * QUERY_SLOTS);
         assert_eq!(size_of::<LearnedKey>(), 20);
         assert_eq!(size_of::<Learned>(), 16 * LEARNED_NAMES);
         assert_eq!(size_of::<Name>(), 8 + 16 + 8 + NAME_HEAD);

@@ -1,0 +1,220 @@
+//! DNS queries under way, in a table of buckets: of whom an answer is believed.
+//!
+//! Not a hash map of the kernel: every name that a pod looks up for the first time is two notes and two removals, and those are the
+//! dearest thing that the kernel's maps do. A bucket is one line of the CPU's cache, and nothing in it is locked. What is lost when
+//! CPUs race for a slot is a note, and the pod asks again; a note that has half been written believes nothing, because an answer
+//! must hold the very name that is noted.
+
+use core::sync::atomic::AtomicU64;
+
+use crate::abi::{Address, QUERY_SLOTS};
+use crate::atomics::Atomics;
+
+/// A query that is waiting for its answer, in map memory.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct QuerySlot {
+    /// The [`Noted::tag`] of who asks whom, and when it was asked. 0 where the slot is free.
+    tag: AtomicU64,
+    /// Hash of its qname.
+    name: AtomicU64,
+}
+
+/// Value of `QUERIES` and `OTHER_QUERIES`: the queries whose [`Noted::place`] is here.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct QueryBucket([QuerySlot; QUERY_SLOTS]);
+
+/// Who asks whom, as the table knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    place: u32,
+    tag: u64,
+}
+
+/// The lower bits of a tag are the time, in units of 67 ms: they go round in 73 minutes.
+const TIME_BITS: u32 = 16;
+const TIME_SHIFT: u32 = 26;
+const TIME: u64 = (1 << TIME_BITS) - 1;
+/// Odd constants that mix well: those of MurmurHash3's 64-bit finalizer (Austin Appleby, public domain).
+const MIX: [u64; 2] = [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53];
+
+impl Noted {
+    /// The query with an ID (RFC 1035 §4.1.1) that a subject sends from a port to a resolver. `secret` keeps pods from choosing
+    /// whose queries theirs push out: with it, two queries are taken for one with a chance of 2^-47.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(subject: u32, local_port: u16, id: u16, resolver: &Address, secret: &[u32; 2]) -> Self {
+        let [a, b, c, d] = resolver.words();
+        let mut hash =
+            mix(join(secret[0], secret[1]), join(subject, u32::from(local_port) << 16 | u32::from(id)));
+        hash = mix(hash, join(a, b));
+        hash = mix(hash, join(c, d));
+        hash = (hash ^ hash >> 29).wrapping_mul(MIX[1]);
+        hash ^= hash >> 32;
+        // Never 0 in the tag's own bits, which is a free slot.
+        Self { place: (hash >> 48) as u32, tag: (hash | 1) << TIME_BITS }
+    }
+
+    /// Which of so many buckets, a power of two of at most 65,536, it belongs in.
+    #[inline(always)]
+    #[must_use]
+    pub fn place(&self, buckets: u32) -> u32 {
+        self.place & (buckets - 1)
+    }
+}
+
+impl QueryBucket {
+    /// Notes a query; the oldest gives way where there is no room. It has been waiting longest.
+    #[inline(always)]
+    pub fn note<A: Atomics>(&self, query: &Noted, name: u64, now_ns: u64) {
+        let now = now_ns >> TIME_SHIFT & TIME;
+        let mut oldest = 0;
+        let mut oldest_age = 0;
+        let mut oldest_tag = 0;
+        for (index, slot) in self.0.iter().enumerate() {
+            let known = A::load(&slot.tag);
+            // Asked again before the answer came.
+            let is_same = known & !TIME == query.tag;
+            let age = if known == 0 || is_same { TIME + 1 } else { now.wrapping_sub(known) & TIME };
+            if index == 0 || age > oldest_age || is_same {
+                (oldest, oldest_age, oldest_tag) = (index, age, known);
+            }
+            if is_same {
+                break;
+            }
+        }
+        let slot = &self.0[oldest & (QUERY_SLOTS - 1)];
+        // Another CPU may have been faster: two queries at one time are of different slots, unless the bucket is full of old ones.
+        let slot = if A::compare_and_swap(&slot.tag, oldest_tag, query.tag | now) {
+            slot
+        } else {
+            let next = &self.0[(oldest + 1) & (QUERY_SLOTS - 1)];
+            A::store(&next.tag, query.tag | now);
+            next
+        };
+        A::store(&slot.name, name);
+    }
+
+    /// Hash of the name that is noted, or 0 if the query is not.
+    #[inline(always)]
+    #[must_use]
+    pub fn find<A: Atomics>(&self, query: &Noted) -> u64 {
+        for slot in &self.0 {
+            if A::load(&slot.tag) & !TIME == query.tag {
+                return A::load(&slot.name);
+            }
+        }
+        0
+    }
+
+    /// Forgets a query, if it is noted.
+    #[inline(always)]
+    pub fn forget<A: Atomics>(&self, query: &Noted) {
+        for slot in &self.0 {
+            let known = A::load(&slot.tag);
+            if known & !TIME == query.tag {
+                A::compare_and_swap(&slot.tag, known, 0);
+                return;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn join(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+#[inline(always)]
+fn mix(hash: u64, word: u64) -> u64 {
+    let hash = (hash ^ word).wrapping_mul(MIX[0]);
+    hash ^ hash >> 32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::atomics::Std;
+
+    const SECRET: [u32; 2] = [0x1234_5678, 0x0bcd_ef01];
+    /// A unit of a tag's time, in ns.
+    const UNIT: u64 = 1 << TIME_SHIFT;
+
+    fn query(subject: u32, port: u16, id: u16, resolver: &str) -> Noted {
+        let std::net::IpAddr::V4(v4) = resolver.parse().unwrap() else { unreachable!() };
+        Noted::of(subject, port, id, &Address::mapped(v4.octets()), &SECRET)
+    }
+
+    /// Of one bucket.
+    fn queries(count: u16) -> Vec<Noted> {
+        (0..count).map(|id| query(1, 40_000, id, "10.0.0.10")).collect()
+    }
+
+    #[test]
+    fn a_query_is_found_until_it_is_forgotten_and_no_other_is() {
+        let bucket = QueryBucket::default();
+        let asked = query(1, 40_000, 7, "10.0.0.10");
+        bucket.note::<Std>(&asked, 99, 0);
+        for other in [
+            query(2, 40_000, 7, "10.0.0.10"),
+            query(1, 40_001, 7, "10.0.0.10"),
+            query(1, 40_000, 8, "10.0.0.10"),
+            query(1, 40_000, 7, "10.0.0.11"),
+        ] {
+            assert_eq!(bucket.find::<Std>(&other), 0);
+            bucket.forget::<Std>(&other);
+        }
+        assert_eq!(bucket.find::<Std>(&asked), 99);
+        bucket.forget::<Std>(&asked);
+        assert_eq!(bucket.find::<Std>(&asked), 0);
+    }
+
+    #[test]
+    fn one_that_is_asked_again_takes_no_second_slot() {
+        let bucket = QueryBucket::default();
+        let all = queries(QUERY_SLOTS as u16);
+        for (name, asked) in (1..).zip(&all) {
+            bucket.note::<Std>(asked, name, 0);
+        }
+        bucket.note::<Std>(&all[1], 50, 9 * UNIT);
+        let names: Vec<u64> = all.iter().map(|asked| bucket.find::<Std>(asked)).collect();
+        assert_eq!(names, [1, 50, 3, 4]);
+    }
+
+    #[test]
+    fn the_oldest_gives_way_also_when_the_time_has_gone_round() {
+        let bucket = QueryBucket::default();
+        let all = queries(QUERY_SLOTS as u16 + 1);
+        let start = (TIME - 1) * UNIT;
+        for (age, asked) in (0..).zip(&all) {
+            bucket.note::<Std>(asked, 1 + age, start + age * UNIT);
+        }
+        let names: Vec<u64> = all.iter().map(|asked| bucket.find::<Std>(asked)).collect();
+        assert_eq!(names, [0, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn queries_spread_over_the_buckets() {
+        const BUCKETS: u32 = 1024;
+        let all = (0..BUCKETS as u16).map(|id| query(7, 33_333, id, "10.96.0.10").place(BUCKETS));
+        let places: HashSet<u32> = all.collect();
+        // Of as many balls as bins, 1 - 1/e of the bins get one.
+        assert!((600..700).contains(&places.len()), "{} of {BUCKETS}", places.len());
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_is_taken_for_another(a: (u32, u16, u16, [u32; 4]), b: (u32, u16, u16, [u32; 4])) {
+            let noted = |(subject, port, id, words): (u32, u16, u16, [u32; 4])| {
+                Noted::of(subject, port, id, &Address::from_words(words), &SECRET)
+            };
+            prop_assert_eq!(a == b, noted(a) == noted(b));
+            prop_assert_ne!(noted(a).tag, 0);
+        }
+    }
+}
