@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use futures::future::{join_all, try_join_all};
 use l7egg_crds::SYSTEM_NAMESPACE;
 use l7egg_e2e::cluster::{
-    API_SERVER, Node, OPERATOR, PodPlan, Setting, Signal, Watched, eventually, reached, signal_all,
+    AGENT, API_SERVER, Node, OPERATOR, PodPlan, Setting, Signal, Watched, eventually, reached, signal_all,
 };
 
 const EGG: &str = "apiVersion: l7egg.dev/v1alpha1
@@ -149,6 +149,45 @@ async fn strict(test: &Setting, nodes: &[Node]) -> anyhow::Result<()> {
     let watched = test.namespace.until_denied("shop", LIMIT).await?;
     println!("  all {deleted} pods of {SYSTEM_NAMESPACE} were replaced; {} packets left", watched.reached);
     ensure!(watched.reached == 0, "{watched:?}");
+    gate(test, nodes).await
+}
+
+/// Pods that start while no agent answers.
+async fn gate(test: &Setting, nodes: &[Node]) -> anyhow::Result<()> {
+    let node = test.cluster.two_nodes()[0];
+    signal_all(nodes, Signal::Stop, AGENT).await?;
+    let started = start_without_agents(test, node).await;
+    signal_all(nodes, Signal::Continue, AGENT).await?;
+    started?;
+    let watched = test.namespace.until_denied("late", LIMIT).await?;
+    ensure!(watched.reached == 0, "{watched:?}");
+    let free = test.namespace.running("late-free").await?;
+    eventually("the pod that no Egg selects works", LIMIT, || async {
+        let changes = free.changes().await?;
+        Ok(changes
+            .iter()
+            .any(|change| change.outcome.is_reached())
+            .then_some(())
+            .ok_or(format!("{changes:?}")))
+    })
+    .await?;
+    println!("  two pods that started while the agents were stopped waited for them");
+    Ok(())
+}
+
+async fn start_without_agents(test: &Setting, node: &str) -> anyhow::Result<()> {
+    let free = PodPlan::new("late-free").on(node).command(&["/probe", "watch", TARGET]);
+    try_join_all([watcher("late", node), free].iter().map(|plan| test.namespace.create(plan))).await?;
+    for name in ["late", "late-free"] {
+        let pod = eventually("the pod tries", LIMIT, || async {
+            let pod = test.namespace.running(name).await?;
+            Ok(if pod.changes().await?.is_empty() { Err("nothing yet".to_owned()) } else { Ok(pod) })
+        })
+        .await?;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let changes = pod.changes().await?;
+        ensure!(changes.iter().all(|change| !change.outcome.is_reached()), "{name}: {changes:?}");
+    }
     Ok(())
 }
 

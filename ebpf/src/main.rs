@@ -10,6 +10,13 @@
 //! | `connect4`, `connect6` | connect hooks | refuse at once what the packets would be dropped for |
 //! | `sendmsg4`, `sendmsg6` | sendmsg hooks | the same for UDP sockets that are not connected |
 //!
+//! And on the cgroups that hold all pods, where new pods are held however long that takes:
+//!
+//! | program | attached as | what it does |
+//! |---|---|---|
+//! | `gate_created` | sock_create | marks sockets of pods that the agent has not decided about |
+//! | `gate_egress` | cgroup_skb egress | loses what leaves by them |
+//!
 //! And on the host's side of the pod's interfaces, for what the cgroup does not see:
 //!
 //! | program | attached as | what it does |
@@ -33,6 +40,7 @@ mod container;
 mod destination;
 mod event;
 mod flow;
+mod gate;
 mod global;
 mod listener;
 mod maps;
@@ -313,6 +321,20 @@ fn try_ingress(skb: Skb) -> Result<(), Refusal> {
 pub fn created(ctx: SockContext) -> i32 {
     network::created(&ctx);
     PASS
+}
+
+#[cgroup_sock(sock_create)]
+pub fn gate_created(ctx: SockContext) -> i32 {
+    if gate::created(&ctx) { PASS } else { DROP }
+}
+
+#[cgroup_skb(egress)]
+pub fn gate_egress(ctx: SkBuffContext) -> i32 {
+    if gate::passes(Skb::new(&ctx)) {
+        return PASS;
+    }
+    event::count(Counter::Unconfigured);
+    LOSE
 }
 
 #[classifier]

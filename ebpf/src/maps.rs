@@ -141,3 +141,12 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 // The agent makes it as large as the machine has CPUs, times `SCRATCH_PER_CPU`.
 #[map]
 pub static SCRATCH: Array<Scratch> = Array::with_max_entries(8, 0);
+
+// By the ids of their cgroups: the pods that the agent has decided about. The value is 1; that of `HOST_NETNS` is the cookie of
+// the node's network namespace.
+#[map]
+pub static ADMITTED: HashMap<u64, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+// Sockets of a pod that was not admitted when it made them.
+#[btf_map]
+pub static WAITING: SkStorage<u8> = SkStorage::new();

@@ -177,7 +177,37 @@ pub trait Datapath: Send {
         false
     }
 
-    /// The same for a pod whose containers have policies of their own. What is in none of these containers, a new one too, may
+    /// Lets nothing leave pods that have not been admitted, also while no agent runs. `parents` are the cgroups that hold all pods,
+    /// `running` the ids of the cgroups of those that run when this is done for the first time: they are admitted. Repeated
+    /// whenever the cgroups were read.
+    fn close_gate(&mut self, parents: &[PathBuf], running: &[u64]) -> Result<(), DatapathError> {
+        let _ = (parents, running);
+        Ok(())
+    }
+
+    /// Takes away what [`Datapath::close_gate`] has put up, in this agent's time or before.
+    fn open_gate(&mut self) -> Result<(), DatapathError> {
+        Ok(())
+    }
+
+    /// Whether the pod with this cgroup has not been admitted where it would have to be.
+    fn waits_at_gate(&self, cgroup_id: u64) -> bool {
+        let _ = cgroup_id;
+        false
+    }
+
+    /// Admits the pod with this cgroup: something of its own decides what may leave it, or nothing does.
+    fn admit(&mut self, cgroup_id: u64) -> Result<(), DatapathError> {
+        let _ = cgroup_id;
+        Ok(())
+    }
+
+    /// Forgets the admitted pods that are no more.
+    fn retain_admitted(&mut self, is_there: &dyn Fn(u64) -> bool) {
+        let _ = is_there;
+    }
+
+    /// The same as [`Datapath::enforce`] for a pod whose containers have policies of their own. What is in none of these containers, a new one too, may
     /// send nothing but replies (`rest`). What the pod has learned as a whole its containers know when it becomes divided, and the
     /// other way round when [`Datapath::enforce`] unites it again: nothing that goes on and is allowed is cut, and nothing opens in between.
     fn divide(

@@ -125,12 +125,18 @@ impl Holds {
         self.see(uid, cgroup_id, false, now);
     }
 
-    /// These are all cgroups. Pods that only the first look finds ran before.
-    pub fn scanned(&mut self, cgroups: &PodCgroups, now: Instant) {
+    /// How pods are held.
+    #[must_use]
+    pub fn settings(&self) -> HoldSettings {
+        self.settings
+    }
+
+    /// These are all cgroups. Pods that only the first look finds ran before, unless something has held them so far.
+    pub fn scanned(&mut self, cgroups: &PodCgroups, waits: &dyn Fn(u64) -> bool, now: Instant) {
         let is_first = !std::mem::replace(&mut self.has_scanned, true);
         self.seen.retain(|uid, _| !cgroups.complete || cgroups.pods.contains_key(uid));
         for (uid, cgroup) in &cgroups.pods {
-            self.see(uid, cgroup.id, is_first, now);
+            self.see(uid, cgroup.id, is_first && !waits(cgroup.id), now);
         }
     }
 
@@ -296,7 +302,7 @@ fn is_static(uid: &str) -> bool {
 }
 
 /// Digest of a pod that has no policy.
-const NO_POLICY: Digest = [0; 32];
+pub const NO_POLICY: Digest = [0; 32];
 
 #[cfg(test)]
 mod tests;

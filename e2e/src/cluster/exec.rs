@@ -69,7 +69,9 @@ async fn start(
     loop {
         match pods.exec(pod, command.iter().copied(), attach).await {
             Err(error) if error.to_string().contains("Authorization error") && tries.next().is_some() => {
-                eprintln!("the kubelet of pod {pod} did not learn in time whether it may run a program: once more");
+                eprintln!(
+                    "the kubelet of pod {pod} did not learn in time whether it may run a program: once more"
+                );
                 sleep(Duration::from_secs(2)).await;
             }
             other => return other,

@@ -62,6 +62,9 @@ pub struct PodsCgroup {
     pub reserved: u32,
 }
 
+/// Key of `ADMITTED`, which is no cgroup's id: its value is the cookie of the node's network namespace.
+pub const HOST_NETNS: u64 = u64::MAX;
+
 impl SubjectState {
     /// From the eight bytes as a number of this machine.
     #[inline(always)]

@@ -27,7 +27,7 @@ impl World {
         let start = Instant::now();
         let cgroups = cgroups_of(before);
         let mut holds = Holds::new(settings);
-        holds.scanned(&cgroups, start);
+        holds.scanned(&cgroups, &|_| false, start);
         World {
             holds,
             desired: desired_of(&[]),
@@ -110,11 +110,11 @@ fn a_selected_pod_is_held_for_so_long_and_then_let_go_once() {
     assert!(world.held(10).is_empty());
     assert!(world.holds.let_go()["pod-new"].message.contains("held for 10 s"));
     // The next look at all cgroups finds nothing new.
-    world.holds.scanned(&world.cgroups.clone(), world.start);
+    world.holds.scanned(&world.cgroups.clone(), &|_| false, world.start);
     assert!(world.held(11).is_empty());
     // A cgroup of the same name that is another one is a new pod.
     world.cgroups.pods.get_mut("pod-new").unwrap().id += 1;
-    world.holds.scanned(&world.cgroups.clone(), world.start);
+    world.holds.scanned(&world.cgroups.clone(), &|_| false, world.start);
     assert_eq!(world.held(12), ["pod-new"]);
 }
 
@@ -197,7 +197,7 @@ fn what_an_agent_before_held_stays_held_until_it_is_decided() {
     world.appear("pod-a", 0);
     let cgroup = world.cgroups.pods["pod-a"].id;
     world.enforced = vec![EnforcedPod { held: true, ..enforced_pod("pod-a", cgroup, NO_POLICY) }];
-    world.holds.scanned(&world.cgroups.clone(), world.start);
+    world.holds.scanned(&world.cgroups.clone(), &|_| false, world.start);
     assert_eq!(world.held(1), ["pod-a"], "nothing is known of it");
     assert_eq!(world.held(10), ["pod-a"]);
     assert!(world.held(11).is_empty());

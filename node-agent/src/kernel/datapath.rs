@@ -68,6 +68,36 @@ impl Datapath for Kernel {
         self.networks.is_host(cgroup)
     }
 
+    fn close_gate(&mut self, parents: &[PathBuf], running: &[u64]) -> Result<(), DatapathError> {
+        self.leave_alone(parents)?;
+        if !self.gate.stands() {
+            let before = self.older.admitted();
+            for id in running.iter().filter(|id| before.as_ref().is_none_or(|it| it.contains(id))) {
+                self.gate.admit(*id, &mut self.maps)?;
+            }
+        }
+        let netns = self.networks.host_netns().map_err(kernel("finding the host's network namespace"))?;
+        self.gate.close(parents, netns, &self.programs, &mut self.maps)?;
+        self.older.remove_gates()
+    }
+
+    fn open_gate(&mut self) -> Result<(), DatapathError> {
+        self.older.remove_gates()?;
+        self.gate.remove(&mut self.maps)
+    }
+
+    fn waits_at_gate(&self, cgroup_id: u64) -> bool {
+        self.gate.is_closed_to(cgroup_id)
+    }
+
+    fn admit(&mut self, cgroup_id: u64) -> Result<(), DatapathError> {
+        if self.gate.stands() { self.gate.admit(cgroup_id, &mut self.maps) } else { Ok(()) }
+    }
+
+    fn retain_admitted(&mut self, is_there: &dyn Fn(u64) -> bool) {
+        self.gate.retain(&mut self.maps, is_there);
+    }
+
     fn divide(
         &mut self,
         uid: &str,

@@ -6,6 +6,7 @@
 //! pods/<uid>/<hook>     a link for every hook of a pod
 //! shaped/<slot>-<uid>/  links on the interfaces of a pod with bandwidth limits
 //! interfaces/<uid>/…    its interfaces' host side
+//! gate/<cgroup>/<hook>  links on the cgroups that hold all pods
 //! ```
 
 mod collect;
@@ -14,6 +15,7 @@ mod containers;
 mod datapath;
 mod error;
 mod events;
+mod gate;
 mod matchers;
 mod names;
 mod network;
@@ -38,6 +40,7 @@ use l7egg_policy::CompiledPolicy;
 
 use self::containers::Containers;
 use self::error::kernel;
+use self::gate::Gate;
 use self::network::Networks;
 use self::pods::Pod;
 use self::policies::Policies;
@@ -62,6 +65,7 @@ pub struct Kernel {
     older: Older,
     pods: BTreeMap<String, Pod>,
     networks: Networks,
+    gate: Gate,
     /// Uids of pods in the host's network.
     host_network: BTreeSet<String>,
     containers: Containers,
@@ -112,6 +116,7 @@ impl Kernel {
         maps.begin_generation().map_err(kernel("writing map GENERATION"))?;
         network::forget_unknown(&mut maps, |subject| in_force.contains_key(&subject))?;
         let networks = Networks::open(directory.join("interfaces"))?;
+        let gate = Gate::open(directory.join("gate"), &programs, &maps)?;
         let mut kernel = Self {
             directory,
             programs,
@@ -121,6 +126,7 @@ impl Kernel {
             older,
             pods,
             networks,
+            gate,
             host_network: BTreeSet::new(),
             containers,
             pods_cgroups: None,

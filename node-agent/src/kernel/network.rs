@@ -15,7 +15,7 @@ use super::error::{insertion, kernel};
 use super::programs::{Maps, Programs};
 use crate::datapath::{Cover, DatapathError};
 use crate::netns::tc::{Direction, Method, Program};
-use crate::netns::{self, Interface, Netns, PodNetwork, peers};
+use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, peers};
 
 /// The programs and where they are attached. What may be replied to is remembered before anything is judged.
 const BACKSTOP: [(&str, Direction); 2] = [("entering", Direction::Egress), ("leaving", Direction::Ingress)];
@@ -73,11 +73,16 @@ impl Networks {
             return Ok(cover.clone());
         }
         let what = || format!("telling that pod {uid} is in the host's network");
-        let netns = self.host.run(netns::cookie).and_then(|cookie| cookie).map_err(kernel(what()))?;
+        let netns = self.host_netns().map_err(kernel(what()))?;
         let network = Network { netns, flags: ANY_INTERFACE, ..Network::default() };
         maps.networks.set(subject, network, 0).map_err(kernel(what()))?;
         self.covers.insert(uid.into(), Cover::Host);
         Ok(Cover::Host)
+    }
+
+    /// Cookie of the host's network namespace.
+    pub fn host_netns(&self) -> Result<u64, NetnsError> {
+        self.host.run(netns::cookie)?
     }
 
     /// Whether the pod's processes are in the host's network, or its first one is just being started.

@@ -155,7 +155,8 @@ fn attached_to(pin: &Path) -> Result<Option<u64>, DatapathError> {
     Ok(open_link(pin)?.map(|(_, cgroup_id)| cgroup_id))
 }
 
-fn open_link(pin: &Path) -> Result<Option<(OwnedFd, u64)>, DatapathError> {
+/// The link that is pinned here, and the id of its cgroup; none if there is no pin.
+pub fn open_link(pin: &Path) -> Result<Option<(OwnedFd, u64)>, DatapathError> {
     let link = match sys::open_pinned(pin) {
         Ok(link) => link,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -17,6 +17,7 @@ use l7egg_ebpf_common::automaton::State;
 use l7egg_ebpf_common::matcher::Matcher;
 
 use super::error::kernel;
+use super::gate::GATE;
 use super::names::Names;
 use crate::datapath::DatapathError;
 
@@ -57,7 +58,7 @@ impl Hook {
 pub const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 31] = [
+const PINNED: [&str; 33] = [
     "CONTAINERS",
     "CONFIG",
     "SUBJECT",
@@ -89,6 +90,8 @@ const PINNED: [&str; 31] = [
     "INBOUND",
     "FRAGMENTS",
     "DNS_STREAMS",
+    "ADMITTED",
+    "WAITING",
 ];
 /// Programs on interfaces.
 const CLASSIFIERS: [&str; 2] = ["entering", "leaving"];
@@ -117,6 +120,7 @@ pub struct Maps {
     pub networks: Array<MapData, Network>,
     pub attached: HashMap<MapData, u32, Attached>,
     pub addresses: HashMap<MapData, AddressKey, u8>,
+    pub admitted: HashMap<MapData, u64, u64>,
     pub counts: PerCpuArray<MapData, u64>,
     pub events: Option<RingBuf<MapData>>,
     /// `SUBJECT`: cgroup storage, by cgroup and attach type.
@@ -232,7 +236,7 @@ impl Programs {
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
-    HOOKS.iter().map(|hook| hook.name).chain(CLASSIFIERS)
+    HOOKS.iter().chain(&GATE).map(|hook| hook.name).chain(CLASSIFIERS)
 }
 
 fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), DatapathError> {
@@ -313,6 +317,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         networks: take!("NETWORKS"),
         attached: take!("ATTACHED"),
         addresses: take!("ADDRESSES"),
+        admitted: take!("ADMITTED"),
         counts: take!("COUNTS"),
         events: Some(take!("EVENTS")),
         subject: take!("SUBJECT"),

@@ -3,6 +3,7 @@
 //! Its programs go on enforcing what they know. A pod gets the present ones beside them, then what it had learned by
 //! then is taken over, and its old ones go; so nothing opens meanwhile. When every pod has them, the rest goes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use l7egg_ebpf_common::abi::{Config, Direction, Flow, FlowKey, Learned, LearnedK
 use super::error::kernel;
 use super::names::Names;
 use super::programs::{HOOKS, Maps, SubjectStorage};
-use super::{network, pods};
+use super::{gate, network, pods};
 use crate::datapath::DatapathError;
 
 /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
@@ -70,6 +71,16 @@ impl Older {
                 ),
             }
         }
+    }
+
+    /// Ids of the cgroups that its gate lets through, if one of them has a gate.
+    pub fn admitted(&self) -> Option<BTreeSet<u64>> {
+        self.0.iter().find_map(|version| gate::admitted_by(version))
+    }
+
+    /// Takes their gates away.
+    pub fn remove_gates(&self) -> Result<(), DatapathError> {
+        self.0.iter().try_for_each(|version| gate::remove(&version.join("gate")))
     }
 
     /// Detaches the old programs from a pod.

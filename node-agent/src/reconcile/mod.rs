@@ -10,6 +10,7 @@ use std::{
 use kube::{api::DynamicObject, runtime::watcher};
 use tokio::sync::watch;
 
+mod gate;
 mod perform;
 mod settle;
 mod tell;
@@ -115,6 +116,8 @@ pub struct Reconciler<D> {
     told_uncovered: BTreeSet<String>,
     /// Pods that could not be held that were told.
     told_unheld: BTreeSet<String>,
+    /// What was said of the gate.
+    told_gate: Option<String>,
 }
 
 impl<D: Datapath> Reconciler<D> {
@@ -135,7 +138,7 @@ impl<D: Datapath> Reconciler<D> {
             .for_each(|pod| holds.appeared(&pod.uid, pod.cgroup_id, Instant::now()));
         // The agent before may have ended between the change of a policy and this.
         let unsettled = before.into_iter().map(|pod| pod.uid).collect();
-        Reconciler {
+        let mut reconciler = Reconciler {
             datapath,
             node,
             metrics,
@@ -159,7 +162,10 @@ impl<D: Datapath> Reconciler<D> {
             told_unknown: false,
             told_uncovered: BTreeSet::new(),
             told_unheld: BTreeSet::new(),
-        }
+            told_gate: None,
+        };
+        reconciler.open_gate();
+        reconciler
     }
 
     /// Is told at once of what comes and goes in divided pods; without it, once a second.
@@ -237,7 +243,11 @@ impl<D: Datapath> Reconciler<D> {
                         self.timeline.cgroup(uid);
                         self.holds.appeared(uid, cgroup.id, Instant::now());
                     }
-                    CgroupEvent::Scanned(cgroups) => self.holds.scanned(cgroups, Instant::now()),
+                    CgroupEvent::Scanned(cgroups) => {
+                        self.close_gate(cgroups);
+                        let datapath = &self.datapath;
+                        self.holds.scanned(cgroups, &|id| datapath.waits_at_gate(id), Instant::now());
+                    }
                     CgroupEvent::Vanished { .. } | CgroupEvent::Changed => {}
                 }
                 self.cgroups.apply(event);
@@ -321,6 +331,7 @@ impl<D: Datapath> Reconciler<D> {
             self.enforced()?
         };
         enforced.iter().for_each(|pod| self.cover(&pod.uid));
+        self.admit(&enforced);
         self.retire_older();
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));

@@ -4,19 +4,19 @@ use kube::runtime::watcher::Event;
 use l7egg_crds::PodState;
 
 mod annotated;
+mod gate;
 
 use super::*;
 use crate::selected::{NamedEgg, NodePod};
 use crate::testing::{AssignmentBuilder, FakeDatapath, assignment, cgroups_of, node_resolvers};
 
 fn agent(datapath: FakeDatapath) -> Reconciler<FakeDatapath> {
-    Reconciler::new(
-        datapath,
-        Inventory::default(),
-        node_resolvers(),
-        HoldSettings::AtMost(Duration::from_secs(10)),
-        Arc::new(Metrics::new(&mut Default::default())),
-    )
+    holding(datapath, HoldSettings::AtMost(Duration::from_secs(10)))
+}
+
+fn holding(datapath: FakeDatapath, hold: HoldSettings) -> Reconciler<FakeDatapath> {
+    let metrics = Arc::new(Metrics::new(&mut Default::default()));
+    Reconciler::new(datapath, Inventory::default(), node_resolvers(), hold, metrics)
 }
 
 fn list(agent: &mut Reconciler<FakeDatapath>, assignments: &[AssignmentBuilder]) {

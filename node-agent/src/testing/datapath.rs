@@ -40,6 +40,8 @@ pub struct FakeDatapath {
     pub on_host_network: BTreeSet<PathBuf>,
     /// The directories of pods that the node leaves alone.
     pub left_alone: Vec<PathBuf>,
+    /// Ids of the cgroups that the gate lets through, where it is closed.
+    pub gate: Option<BTreeSet<u64>>,
     /// Whether nothing at all can be read.
     pub broken: bool,
     ids: BTreeMap<PathBuf, u64>,
@@ -132,6 +134,29 @@ impl Datapath for FakeDatapath {
     fn leave_alone(&mut self, pods: &[PathBuf]) -> Result<(), DatapathError> {
         self.left_alone = pods.to_vec();
         Ok(())
+    }
+
+    fn close_gate(&mut self, _parents: &[PathBuf], running: &[u64]) -> Result<(), DatapathError> {
+        self.gate.get_or_insert_with(|| running.iter().copied().collect());
+        Ok(())
+    }
+
+    fn open_gate(&mut self) -> Result<(), DatapathError> {
+        self.gate = None;
+        Ok(())
+    }
+
+    fn waits_at_gate(&self, cgroup_id: u64) -> bool {
+        self.gate.as_ref().is_some_and(|admitted| !admitted.contains(&cgroup_id))
+    }
+
+    fn admit(&mut self, cgroup_id: u64) -> Result<(), DatapathError> {
+        self.gate.iter_mut().for_each(|admitted| _ = admitted.insert(cgroup_id));
+        Ok(())
+    }
+
+    fn retain_admitted(&mut self, is_there: &dyn Fn(u64) -> bool) {
+        self.gate.iter_mut().for_each(|admitted| admitted.retain(|id| is_there(*id)));
     }
 
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {

@@ -9,6 +9,7 @@ mod containers;
 mod datagrams;
 mod destinations;
 mod forged;
+mod gate;
 #[allow(dead_code)] // The other suites use all of it.
 mod harness;
 mod held;

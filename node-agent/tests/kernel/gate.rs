@@ -1,0 +1,210 @@
+//! The gate: nothing leaves a pod that no agent has decided about yet, also while there is none.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use l7egg_ebpf_common::abi::Counter;
+use l7egg_node_agent::datapath::Datapath;
+
+use crate::harness::{Link, POD4, Setup, binary};
+
+const OUTSIDE: &str = "tcp://198.18.0.80:80";
+
+fn id(cgroup: &Path) -> u64 {
+    fs::metadata(cgroup).expect("a cgroup").ino()
+}
+
+/// The cgroup that holds all pods.
+fn parent(setup: &Setup) -> PathBuf {
+    setup.pod.cgroup().parent().expect("a parent").to_owned()
+}
+
+/// A node whose gate was closed when these pods ran.
+fn close(setup: &mut Setup, running: &[u64]) {
+    let parent = parent(setup);
+    setup.kernel.close_gate(&[parent], running).expect("the gate");
+}
+
+fn admit(setup: &mut Setup) {
+    let pod = id(setup.pod.cgroup());
+    setup.kernel.admit(pod).expect("to admit the pod");
+}
+
+fn lost(setup: &Setup) -> u64 {
+    setup.kernel.counters().expect("the counters")[Counter::Unconfigured as usize]
+}
+
+#[test]
+fn nothing_leaves_a_pod_that_is_not_admitted_and_nobody_is_refused() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    let targets = [
+        OUTSIDE,
+        "tcp://[2001:db8:18::80]:80",
+        "udp://198.18.0.80:123",
+        "udp://198.18.0.53:53",
+        "tcp4://n1.fresh.test:80",
+    ];
+    for _agent in 0..2 {
+        let outcomes = setup.pod.connect(&targets);
+        assert!(outcomes.iter().all(|outcome| outcome != "ok" && outcome != "denied"), "{outcomes:?}");
+        assert!(lost(&setup) >= 4, "{}", lost(&setup));
+        // Who comes back finds the pod waiting.
+        setup.restart_agent();
+        let pod = id(setup.pod.cgroup());
+        assert!(setup.kernel.waits_at_gate(pod));
+        close(&mut setup, &[pod]);
+    }
+    admit(&mut setup);
+    assert_eq!(setup.pod.connect(&targets[..3]), ["ok"; 3]);
+    setup.restart_agent();
+    assert!(!setup.kernel.waits_at_gate(id(setup.pod.cgroup())));
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
+}
+
+#[test]
+fn sockets_of_every_kind_wait() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    let script = "
+import errno, socket
+def udp():
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'leak', ('198.18.0.80', 123))
+def raw():
+    socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).sendto(b'\\x08\\0\\xf7\\xff\\0\\0\\0\\0', ('198.18.0.80', 0))
+def multipath():
+    socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262).connect(('198.18.0.80', 80))
+for way in udp, raw, multipath:
+    try:
+        way()
+        print(way.__name__, 'sent')
+    except OSError as error:
+        print(way.__name__, errno.errorcode[error.errno])
+";
+    let before = lost(&setup);
+    let output = setup.pod.command("python3".as_ref(), &["-c", script]).output().expect("python3");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    // A kernel without MPTCP makes no such socket for anybody.
+    let multipath = said.lines().find(|line| line.starts_with("multipath")).unwrap_or_default();
+    assert!(
+        ["multipath EPERM", "multipath EPROTONOSUPPORT", "multipath ENOPROTOOPT"].contains(&multipath),
+        "{said}"
+    );
+    assert!(lost(&setup) >= before + 2, "{said}{} packets", lost(&setup) - before);
+}
+
+#[test]
+fn a_connection_that_waits_is_made_when_the_pod_is_admitted() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    let mut probe = setup.pod.command(&binary("probe"), &["connect", "--timeout-ms", "20000", OUTSIDE]);
+    let asking = std::thread::spawn(move || probe.output().expect("the probe"));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lost(&setup) < 2 {
+        assert!(Instant::now() < deadline, "tried only {} times", lost(&setup));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let admitted = Instant::now();
+    admit(&mut setup);
+    let output = asking.join().expect("the probe");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
+    assert_eq!(report["outcome"], "ok", "{report}");
+    println!("connected {:?} after the pod was admitted", admitted.elapsed());
+}
+
+#[test]
+fn who_is_held_or_enforced_is_held_by_that_alone() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    setup.hold();
+    admit(&mut setup);
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    setup.enforce("{egress: [{to: [{cidr: 198.18.0.80/32}]}]}");
+    assert_eq!(setup.pod.connect(&[OUTSIDE, "tcp://198.18.0.81:80"]), ["ok", "denied"]);
+}
+
+#[test]
+fn who_ran_before_goes_on_and_what_stays_in_a_pod_is_free() {
+    let mut setup = Setup::new();
+    let live = setup.pod.hold(OUTSIDE);
+    let pod = id(setup.pod.cgroup());
+    close(&mut setup, &[pod]);
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
+    // A new one beside it, in a class as kubelets have them.
+    let new = parent(&setup).join("burstable/pod-new");
+    let container = new.join("container");
+    fs::create_dir_all(&container).expect("a cgroup");
+    let own = "tcp://127.0.0.1:8080";
+    let _server = setup.pod.serve(8080, 8080);
+    assert_eq!(setup.pod.connect_in(&container, &[OUTSIDE, own]), ["timeout", "ok"]);
+    setup.kernel.admit(id(&new)).expect("to admit it");
+    assert_eq!(setup.pod.connect_in(&container, &[OUTSIDE, own]), ["ok", "ok"]);
+    // Ended, and another one's id is another.
+    setup.kernel.retain_admitted(&|id| id == pod);
+    assert!(setup.kernel.waits_at_gate(id(&new)));
+    assert_eq!(setup.pod.connect_in(&container, &[OUTSIDE]), ["timeout"]);
+    assert_eq!(live.end()["outcome"], "ok");
+    for cgroup in [container, new.clone(), new.parent().expect("a class").to_owned()] {
+        let _ = fs::remove_dir(cgroup);
+    }
+}
+
+#[test]
+fn answers_to_others_wait_too() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    let pod = &setup.pod;
+    let mut server = pod.command(&binary("probe"), &["serve", "--tcp", "8080", "--udp", "8080"]);
+    let mut server = server.spawn().expect("the probe");
+    let own = format!("tcp://{POD4}:8080");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(setup.pod.world_connect(&[&own]), ["timeout"]);
+    admit(&mut setup);
+    assert_eq!(setup.pod.world_connect(&[&own]), ["ok"]);
+    let _ = server.kill();
+    let _ = server.wait();
+}
+
+#[test]
+fn pods_in_the_nodes_network_do_not_wait() {
+    let mut setup = Setup::with_link(Link::IsNode);
+    close(&mut setup, &[]);
+    assert_eq!(setup.pod.connect(&[OUTSIDE, "udp://198.18.0.80:123"]), ["ok", "ok"]);
+}
+
+#[test]
+fn an_open_gate_leaves_nothing() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    setup.restart_agent();
+    setup.kernel.open_gate().expect("to open it");
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
+    assert!(!setup.pins("gate").exists());
+    // And so does the end of all.
+    close(&mut setup, &[]);
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    setup.remove_everything();
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
+}
+
+#[test]
+fn another_versions_gate_is_taken_over() {
+    for admitted in [false, true] {
+        let mut setup = Setup::new();
+        close(&mut setup, &[]);
+        if admitted {
+            admit(&mut setup);
+        }
+        setup.become_another_version();
+        setup.restart_agent();
+        let pod = id(setup.pod.cgroup());
+        close(&mut setup, &[pod]);
+        assert_eq!(setup.kernel.waits_at_gate(pod), !admitted);
+        assert_eq!(setup.pod.connect_one(OUTSIDE), if admitted { "ok" } else { "timeout" });
+        admit(&mut setup);
+        assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
+    }
+}
