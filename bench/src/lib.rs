@@ -13,4 +13,5 @@ mod protect;
 pub mod report;
 pub mod sample;
 pub mod shaping;
+pub mod subjects;
 pub mod traffic;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,11 @@ pub struct Pod {
     /// Name of the namespace with the other end of its interface: the router's, or the world's.
     host: String,
     cgroup: PathBuf,
+    container: Option<PathBuf>,
 }
+
+/// Name of the cgroup that holds a node's pods, as kubelets have it.
+const PODS: &str = "kubepods";
 
 /// A client in a pod.
 pub struct Talker {
@@ -78,10 +83,10 @@ impl World {
         };
         ns.ip(&format!("route add default via {gateway}"))?;
         let uid = format!("{}-{name}", std::process::id());
-        let cgroup = cgroup2_root()?.join(format!("l7egg-bench-{uid}"));
-        fs::create_dir(&cgroup).with_context(|| format!("cannot make cgroup {}", cgroup.display()))?;
+        let cgroup = cgroup2_root()?.join(format!("l7egg-bench-{uid}/{PODS}/pod"));
+        fs::create_dir_all(&cgroup).with_context(|| format!("cannot make cgroup {}", cgroup.display()))?;
         let host = node.as_ref().unwrap_or(&self.ns).name().to_owned();
-        Ok(Pod { uid, ns, node, host, cgroup })
+        Ok(Pod { uid, ns, node, host, cgroup, container: None })
     }
 }
 
@@ -101,6 +106,29 @@ impl Pod {
     /// Directory of its cgroup.
     pub fn cgroup(&self) -> &Path {
         &self.cgroup
+    }
+
+    /// The cgroup of its node's pods.
+    pub fn pods_cgroup(&self) -> &Path {
+        self.cgroup.parent().unwrap_or(&self.cgroup)
+    }
+
+    /// The cgroup of its node.
+    pub fn node_cgroup(&self) -> &Path {
+        self.pods_cgroup().parent().unwrap_or(&self.cgroup)
+    }
+
+    /// Has it run its processes in a container from now on, whose cgroup this makes.
+    pub fn enter(&mut self, container: &str) -> Result<&Path> {
+        self.container = Some(self.cgroup.join(container));
+        let cgroup = self.inside();
+        fs::create_dir(cgroup).with_context(|| format!("cannot make cgroup {}", cgroup.display()))?;
+        Ok(cgroup)
+    }
+
+    /// Where its processes run.
+    fn inside(&self) -> &Path {
+        self.container.as_deref().unwrap_or(&self.cgroup)
     }
 
     /// Its network namespace.
@@ -128,7 +156,7 @@ impl Pod {
     pub fn idle(&self) -> Result<Idle> {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ >\"$0\" && exec ip netns exec \"$@\""]);
-        command.arg(self.cgroup.join("cgroup.procs")).arg(self.ns.name()).args(["sleep", "infinity"]);
+        command.arg(self.inside().join("cgroup.procs")).arg(self.ns.name()).args(["sleep", "infinity"]);
         let child = command.spawn().context("a process in the pod")?;
         let comm = format!("/proc/{}/comm", child.id());
         // First the shell, then ip, which enters the namespace and becomes sleep.
@@ -142,7 +170,7 @@ impl Pod {
     pub fn talker(&self, resolver: Ipv4Addr, server: Ipv4Addr) -> Result<Talker> {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ >\"$0\" && exec ip netns exec \"$@\""]);
-        command.arg(self.cgroup.join("cgroup.procs")).arg(self.ns.name()).arg(load()?);
+        command.arg(self.inside().join("cgroup.procs")).arg(self.ns.name()).arg(load()?);
         command.args(["client", "--resolver", &resolver.to_string(), "--server", &server.to_string()]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("a client")?;
         let input = child.stdin.take().context("no input")?;
@@ -155,8 +183,11 @@ impl Drop for Pod {
     fn drop(&mut self) {
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
         let deadline = Instant::now() + Duration::from_secs(5);
-        while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(20));
+        let below = self.inside().ancestors().take_while(|path| path.starts_with(self.node_cgroup()));
+        for cgroup in below {
+            while fs::remove_dir(cgroup).is_err() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 }
@@ -215,7 +246,9 @@ pub struct Bpffs(PathBuf);
 impl Bpffs {
     /// Mounts one.
     pub fn mount() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("l7egg-bench-{}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("l7egg-bench-{}-{number}", std::process::id()));
         fs::create_dir_all(&path)?;
         run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&path))?;
         Ok(Self(path))

@@ -21,7 +21,7 @@ const MILLISECONDS: u64 = 300;
 /// Networks that are allowed.
 const NETWORKS: u32 = 1000;
 /// The servers' address, in the last of them.
-const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 80);
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 80);
 
 const METHOD: &str = "One open connection for each variant and kind, in turns of 0.3 s and in every order. A round trip is one byte \
 there and back. The ratios are medians over the turns, so that what else the machine does falls out.";
@@ -85,17 +85,18 @@ pub fn run() -> Result<Report> {
 }
 
 /// So many a second.
-fn measure(talker: &mut Talker, kind: &str, milliseconds: u64) -> Result<f64> {
+pub fn measure(talker: &mut Talker, kind: &str, milliseconds: u64) -> Result<f64> {
     let count: u64 = talker.ask(&format!("{kind} {milliseconds}"))?.parse().context("the client's count")?;
     Ok(count as f64 * 1e3 / milliseconds as f64)
 }
 
 /// The middle of the ratios of every turn.
-fn ratio(ones: &[f64], others: &[f64]) -> f64 {
+pub fn ratio(ones: &[f64], others: &[f64]) -> f64 {
     median(&ones.iter().zip(others).map(|(one, other)| one / other).collect::<Vec<_>>())
 }
 
-fn thousandths(value: f64) -> f64 {
+/// Rounded.
+pub fn thousandths(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
 
@@ -106,7 +107,8 @@ fn networks() -> impl Iterator<Item = String> {
     others.chain([Ipv4Addr::new(198, 18, 0, 0)]).map(|address| format!("{address}/24"))
 }
 
-fn egg() -> Result<PolicySpec> {
+/// An Egg with all those networks and two ports.
+pub fn egg() -> Result<PolicySpec> {
     let to = networks().map(|network| format!("{{cidr: {network}}}")).collect::<Vec<_>>().join(", ");
     let yaml = format!(
         "egress: [{{to: [{to}], ports: [{{protocol: TCP, port: {ECHO_PORT}, endPort: {SINK_PORT}}}]}}]"

@@ -10,12 +10,16 @@ use crate::setup::{self, Part};
 use crate::{build, vm, workspace};
 
 /// The benches by name, and what each measures.
-const BENCHES: [(&str, &str); 4] = [
+const BENCHES: [(&str, &str); 5] = [
     ("dns", "from a name to a connection: unfiltered, l7egg, and dnsmasq with a set of nftables"),
     ("packet", "nanoseconds of the egress program for a packet, with 10, 1,000 and 100,000 rules"),
     (
         "shaping",
         "bandwidth limits, in a VM with Linux 6.1: l7egg, plain departure times, tbf, htb (some 12 minutes)",
+    ),
+    (
+        "subjects",
+        "the same as traffic for containers of divided pods, and beside a node's firewall and a strict agent",
     ),
     ("traffic", "round trips and Gbit/s over veth: unfiltered, l7egg, and a set of nftables"),
 ];

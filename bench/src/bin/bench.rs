@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use l7egg_bench::report::Report;
-use l7egg_bench::{dns, packet, shaping, traffic};
+use l7egg_bench::{dns, packet, shaping, subjects, traffic};
 
 /// Measures what l7egg costs. Needs root; `cargo xtask bench` builds and installs all that it needs.
 #[derive(Parser)]
@@ -28,6 +28,7 @@ enum Bench {
     Dns,
     Packet,
     Shaping,
+    Subjects,
     Traffic,
 }
 
@@ -37,6 +38,7 @@ fn main() -> Result<ExitCode> {
         Bench::Dns => dns::run()?,
         Bench::Packet => packet::run()?,
         Bench::Shaping => shaping::run(arguments.only.as_deref())?,
+        Bench::Subjects => subjects::run()?,
         Bench::Traffic => traffic::run()?,
     };
     if arguments.json {

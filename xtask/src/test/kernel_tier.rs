@@ -14,7 +14,7 @@ use crate::{process, vm};
 const TRIED: [&str; 3] = ["5.10", "6.18", "7.x"];
 /// Seconds for the tests on this machine, and in a VM, whose processor is emulated.
 const HERE: u64 = 600;
-const IN_VM: u64 = 1800;
+const IN_VM: u64 = 3000;
 /// Packets that the kernel and the oracle both judge there. The whole number runs on this machine; a VM is to
 /// show that its kernel runs the same programs, at a fifteenth of the speed.
 const ORACLE_CASES_IN_VM: &str = "10000";
