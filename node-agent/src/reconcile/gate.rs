@@ -31,7 +31,7 @@ impl<D: Datapath> Reconciler<D> {
         self.datapath.retain_admitted(&|id| there.contains(&id));
     }
 
-    /// Who is held is held by its own programs; who is not may pass.
+    /// Who is held or enforced is so by its own programs; whom nothing is for may pass.
     pub(super) fn admit(&mut self, enforced: &[EnforcedPod]) {
         if !self.is_strict() {
             return;
@@ -40,11 +40,14 @@ impl<D: Datapath> Reconciler<D> {
         let attached: BTreeSet<u64> = enforced.iter().filter(is_whole).map(|pod| pod.cgroup_id).collect();
         let mut admitted = Ok(());
         for (uid, cgroup) in self.cgroups.pods.iter().filter(|(uid, _)| *uid != NODE_UID) {
-            if attached.contains(&cgroup.id) || !self.held.contains_key(uid) {
+            let has_policy = self.desired.pods.get(uid).is_some_and(|pod| pod.in_force_policy().is_some());
+            if attached.contains(&cgroup.id) || !(has_policy || self.held.contains_key(uid)) {
                 admitted = admitted.and(self.datapath.admit(cgroup.id));
             }
         }
-        self.tell_gate(admitted);
+        if admitted.is_err() {
+            self.tell_gate(admitted);
+        }
     }
 
     fn is_strict(&self) -> bool {

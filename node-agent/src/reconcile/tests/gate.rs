@@ -48,6 +48,19 @@ fn a_pod_that_started_while_the_agent_was_away_is_held_and_not_taken_for_one_tha
 }
 
 #[test]
+fn a_pod_whose_policy_cannot_be_put_in_force_waits() {
+    let mut before = strict(FakeDatapath::default());
+    cgroups(&mut before, &["pod-1"]);
+    pass(&mut before);
+    before.datapath.refuse.insert("pod-new".into());
+    list(&mut before, &[assignment("a").pod("pod-new")]);
+    // Nor can it be held: its cgroup is not known to the datapath.
+    before.take(Input::Cgroup(CgroupEvent::Scanned(cgroups_of(&["pod-1", "pod-new"]))));
+    pass(&mut before);
+    assert_eq!(passes(&before, &["pod-1", "pod-new"]), [true, false]);
+}
+
+#[test]
 fn an_agent_that_is_not_strict_opens_the_gate() {
     let mut before = strict(FakeDatapath::default());
     cgroups(&mut before, &["pod-1"]);
