@@ -116,7 +116,8 @@ pub struct RunSettings {
     /// Hold new pods until it is known what is to be in force for them, however long that takes; those as well that the API
     /// server has not told this agent about yet, and those that run already when it starts. Never held are pods in
     /// the node's network, static pods, and l7egg's own. Other pods that Eggs select cannot start working while the
-    /// operator is away.
+    /// operator is away, and no other pod at all can while this agent is: programs stay behind that keep new ones waiting
+    /// for it, until an agent without this runs, or `detach`.
     #[arg(long, env = "L7EGG_STRICT")]
     pub strict: bool,
     /// Whether a pod's annotation kubernetes.io/egress-bandwidth limits it, where no Egg selects it: `false` leaves that to CNI
