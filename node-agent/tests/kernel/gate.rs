@@ -159,7 +159,11 @@ fn answers_to_others_wait_too() {
     let mut server = pod.command(&binary("probe"), &["serve", "--tcp", "8080", "--udp", "8080"]);
     let mut server = server.spawn().expect("the probe");
     let own = format!("tcp://{POD4}:8080");
-    std::thread::sleep(Duration::from_millis(500));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while setup.pod.connect_one("tcp://127.0.0.1:8080") != "ok" {
+        assert!(Instant::now() < deadline, "the pod's server does not answer");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     assert_eq!(setup.pod.world_connect(&[&own]), ["timeout"]);
     admit(&mut setup);
     assert_eq!(setup.pod.world_connect(&[&own]), ["ok"]);
