@@ -106,9 +106,21 @@ def other_port():
     use()
 
 
-@way(helper=lambda: [time.sleep(0.7), forged_all_along(answer(7, EVIL4))])
+def hear(ident):
+    """Waits until the question has come to the server: how long an attacker takes to begin is not known."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+    s.settimeout(20)
+    while True:
+        packet = s.recv(2000)
+        data = packet[(packet[0] & 15) * 4:]
+        if data[:4] == struct.pack("!HH", PORT, 53) and data[8:10] == struct.pack("!H", ident):
+            return
+
+
+@way(helper=lambda: [hear(7), time.sleep(0.7), forged_all_along(answer(7, EVIL4))])
 def late_duplicate():
     """A second answer to a question that was answered."""
+    time.sleep(0.3)
     s = ask()
     time.sleep(1.0)
     attempt(lambda: s.recv(1000))
