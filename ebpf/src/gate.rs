@@ -15,7 +15,7 @@ use l7egg_ebpf_common::abi::{HOST_NETNS, PODS_CGROUPS};
 use crate::maps::{ADMITTED, PODS, WAITING};
 use crate::skb::Skb;
 
-/// Include/uapi/linux/in.h.
+/// Of include/uapi/linux/in.h.
 const IPPROTO_MPTCP: u32 = 262;
 
 /// Marks a socket that a pod makes which is not admitted; whether it may be made at all. Those of pods in the node's network get

@@ -196,7 +196,8 @@ pub trait Datapath: Send {
         false
     }
 
-    /// Admits the pod with this cgroup: something of its own decides what may leave it, or nothing does.
+    /// Admits the pod with this cgroup: something of its own decides what may leave it, or nothing does. Called when all pods
+    /// that are to be held are.
     fn admit(&mut self, cgroup_id: u64) -> Result<(), DatapathError> {
         let _ = cgroup_id;
         Ok(())

@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering;
 use proptest::prelude::*;
 
 use super::*;
+use crate::atomics::Std;
 
 const SECOND: u64 = 1_000_000_000;
 /// 10 Mbit/s.
@@ -12,20 +13,6 @@ static NO_CLOCK: Clock =
     Clock { all_ns: AtomicU64::new(0), sparse_ns: AtomicU64::new(0), bytes_per_second: AtomicU64::new(0) };
 static NO_CAP: Cap = Cap { bytes_per_second: 0, burst_ns: 0, horizon_ns: 0, mark_ns: 0, sparse_burst_ns: 0 };
 const NO_LEVEL: Level<'static> = Level { cap: &NO_CAP, clock: &NO_CLOCK };
-
-struct Std;
-
-impl Atomics for Std {
-    fn load(cell: &AtomicU64) -> u64 {
-        cell.load(Ordering::Relaxed)
-    }
-    fn store(cell: &AtomicU64, value: u64) {
-        cell.store(value, Ordering::Relaxed);
-    }
-    fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool {
-        cell.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-}
 
 fn cap(bytes_per_second: u64) -> Cap {
     Cap {

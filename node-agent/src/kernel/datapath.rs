@@ -77,8 +77,7 @@ impl Datapath for Kernel {
             }
         }
         let netns = self.networks.host_netns().map_err(kernel("finding the host's network namespace"))?;
-        self.gate.close(parents, netns, &self.programs, &mut self.maps)?;
-        self.older.remove_gates()
+        self.gate.close(parents, netns, &self.programs, &mut self.maps)
     }
 
     fn open_gate(&mut self) -> Result<(), DatapathError> {
@@ -91,7 +90,12 @@ impl Datapath for Kernel {
     }
 
     fn admit(&mut self, cgroup_id: u64) -> Result<(), DatapathError> {
-        if self.gate.stands() { self.gate.admit(cgroup_id, &mut self.maps) } else { Ok(()) }
+        if !self.gate.stands() {
+            return Ok(());
+        }
+        // Only now: the marks of sockets that wait are in its own map, and until here it alone held them.
+        self.older.remove_gates()?;
+        self.gate.admit(cgroup_id, &mut self.maps)
     }
 
     fn retain_admitted(&mut self, is_there: &dyn Fn(u64) -> bool) {

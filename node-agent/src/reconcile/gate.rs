@@ -63,7 +63,7 @@ impl<D: Datapath> Reconciler<D> {
                 if self.told_gate.as_ref() != Some(&error) {
                     tracing::error!(
                         error,
-                        "pods that start while no agent runs are held, or let go, as before"
+                        "the gate (--strict) is not as it should be, tried again: pods that start while no agent runs may be free, or wait on"
                     );
                 }
                 self.told_gate = Some(error);

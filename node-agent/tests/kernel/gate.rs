@@ -212,3 +212,27 @@ fn another_versions_gate_is_taken_over() {
         assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
     }
 }
+
+#[test]
+fn a_socket_waits_through_a_change_of_version() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    let mut probe = setup.pod.command(&binary("probe"), &["connect", "--timeout-ms", "30000", OUTSIDE]);
+    let asking = std::thread::spawn(move || probe.output().expect("the probe"));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while lost(&setup) < 1 {
+        assert!(Instant::now() < deadline, "nothing is tried");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    setup.become_another_version();
+    setup.restart_agent();
+    let pod = id(setup.pod.cgroup());
+    close(&mut setup, &[pod]);
+    // TCP tries twice a second.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(!asking.is_finished(), "connected before the pod was admitted");
+    admit(&mut setup);
+    let output = asking.join().expect("the probe");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
+    assert_eq!(report["outcome"], "ok", "{report}");
+}
