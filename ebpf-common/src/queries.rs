@@ -108,14 +108,13 @@ impl QueryBucket {
         0
     }
 
-    /// Forgets a query, if it is noted.
+    /// Forgets a query, if it is noted; wherever it is, as CPUs that note the same at one time can use two slots.
     #[inline(always)]
     pub fn forget<A: Atomics>(&self, query: &Noted) {
         for slot in &self.0 {
             let known = A::load(&slot.tag);
             if known & !TIME == query.tag {
                 A::compare_and_swap(&slot.tag, known, 0);
-                return;
             }
         }
     }
