@@ -4,10 +4,12 @@
 //! others, which are told over their standard input what to do, so that the variants can take turns.
 
 pub mod dns;
+pub mod leftovers;
 pub mod load;
 mod netns;
 pub mod packet;
 mod peer;
+mod place;
 mod pod;
 mod protect;
 pub mod report;

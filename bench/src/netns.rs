@@ -8,10 +8,13 @@ use anyhow::{Context, Result, bail};
 /// A network namespace; it goes when this is dropped.
 pub struct Netns(String);
 
+/// Begins their names; the number of the process follows, and `-`.
+pub const NAME: &str = "l7b-";
+
 impl Netns {
     /// Makes one, named after this process.
     pub fn new(label: &str) -> Result<Self> {
-        let name = format!("l7b-{}-{label}", std::process::id());
+        let name = format!("{NAME}{}-{label}", std::process::id());
         run(Command::new("ip").args(["netns", "add", &name]))?;
         let ns = Self(name);
         ns.ip("link set lo up")?;

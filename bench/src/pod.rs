@@ -5,14 +5,14 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::load::UNNAMED;
-use crate::netns::{Netns, run};
+use crate::netns::Netns;
+use crate::place;
 
 /// The servers, in a network namespace of their own.
 pub struct World {
@@ -83,7 +83,7 @@ impl World {
         };
         ns.ip(&format!("route add default via {gateway}"))?;
         let uid = format!("{}-{name}", std::process::id());
-        let cgroup = cgroup2_root()?.join(format!("l7egg-bench-{uid}/{PODS}/pod"));
+        let cgroup = place::cgroup2_root()?.join(format!("{}{uid}/{PODS}/pod", place::NAME));
         fs::create_dir_all(&cgroup).with_context(|| format!("cannot make cgroup {}", cgroup.display()))?;
         let host = node.as_ref().unwrap_or(&self.ns).name().to_owned();
         Ok(Pod { uid, ns, node, host, cgroup, container: None })
@@ -181,14 +181,7 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let below = self.inside().ancestors().take_while(|path| path.starts_with(self.node_cgroup()));
-        for cgroup in below {
-            while fs::remove_dir(cgroup).is_err() && Instant::now() < deadline {
-                thread::sleep(Duration::from_millis(20));
-            }
-        }
+        place::remove_cgroup(self.node_cgroup());
     }
 }
 
@@ -232,37 +225,4 @@ fn load() -> Result<PathBuf> {
         bail!("{} is missing; run: cargo xtask bench", path.display());
     }
     Ok(path)
-}
-
-fn cgroup2_root() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let mount = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
-    mount.and_then(|line| line.split(' ').nth(1)).map(PathBuf::from).context("no cgroup2 is mounted")
-}
-
-/// A bpffs of its own; unmounted when dropped, and with it go its programs, links and maps.
-pub struct Bpffs(PathBuf);
-
-impl Bpffs {
-    /// Mounts one.
-    pub fn mount() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("l7egg-bench-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path)?;
-        run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&path))?;
-        Ok(Self(path))
-    }
-
-    /// Where it is mounted.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-        let _ = fs::remove_dir(&self.0);
-    }
 }

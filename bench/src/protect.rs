@@ -17,7 +17,8 @@ use l7egg_node_agent::kernel::Kernel;
 use l7egg_node_agent::kernel_events::PERIOD;
 use l7egg_policy::{CompiledPolicy, ResolvConf, Source, compile};
 
-use crate::pod::{Bpffs, Pod};
+use crate::place::Bpffs;
+use crate::pod::Pod;
 
 /// Programs and maps of their own.
 pub struct Protection {

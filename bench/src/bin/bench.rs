@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use l7egg_bench::report::Report;
-use l7egg_bench::{dns, packet, shaping, subjects, traffic};
+use l7egg_bench::{dns, leftovers, packet, shaping, subjects, traffic};
 
 /// Measures what l7egg costs. Needs root; `cargo xtask bench` builds and installs all that it needs.
 #[derive(Parser)]
@@ -34,6 +34,7 @@ enum Bench {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    leftovers::remove();
     let report: Report = match arguments.bench {
         Bench::Dns => dns::run()?,
         Bench::Packet => packet::run()?,

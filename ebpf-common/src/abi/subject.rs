@@ -47,8 +47,9 @@ pub const SETTINGS: u32 = 1 << 13;
 /// Flag of [`SubjectState`]: queries for names that no Allow rule matches are refused; the response code is in `SETTINGS`.
 pub const REFUSES: u32 = 1 << 14;
 
-/// Cgroups of which each holds pods and nothing else (`kubepods`): those of one node.
-pub const PODS_CGROUPS: u32 = 4;
+/// Cgroups of which each holds pods and nothing else (`kubepods`): those of one node. A machine has one for each kubelet, and
+/// what ended kubelets left behind; programs look at as many as there are.
+pub const PODS_CGROUPS: u32 = 16;
 
 /// Value of `PODS`: a cgroup that holds pods. Unused entries are zero.
 #[repr(C)]

@@ -26,8 +26,9 @@ pub fn tell(maps: &mut Maps, directories: &[PathBuf]) -> Result<(), DatapathErro
         return Err(DatapathError::MapFull {
             map: "PODS",
             advice: format!(
-                "{PODS_CGROUPS} directories with pods are the most for one node, and here are {}: name the one to look in with --cgroup-root",
-                known.len()
+                "{PODS_CGROUPS} directories with pods are the most for one node, and here are {}: name the one to look in with --cgroup-root (the first: {})",
+                known.len(),
+                directories[0].display()
             ),
         });
     }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use aya::sys::{Stats, enable_stats};
 use l7egg_crds::{PolicySpec, Port, Protocol};
+use l7egg_ebpf_common::abi::PODS_CGROUPS;
+use l7egg_node_agent::datapath::Datapath;
 use l7egg_policy::{Guard, Guarded};
 
-use crate::harness::{Link, POD4, POD6, Setup, policy};
+use crate::harness::{Link, POD4, POD6, Setup, policy, remove_within};
 
 const DENIED: &str = "tcp://198.18.0.80:80";
 
@@ -79,6 +81,27 @@ fn the_nodes_processes_are_judged_and_its_pods_are_not() {
     // Audit denies nothing.
     node.enforce("{mode: Audit, egress: []}");
     assert_eq!(node.connect(&targets), ["ok"; 4]);
+}
+
+/// As where kubelets, or what used them, have ended and left their directories.
+#[test]
+fn a_node_has_more_than_one_directory_with_pods() {
+    let mut node = Node::new();
+    let own = node.setup.pod.cgroup().parent().expect("a parent").to_owned();
+    let ended = node.root.join("ended");
+    let mut all: Vec<_> = (1..PODS_CGROUPS).map(|number| ended.join(format!("{number}/kubepods"))).collect();
+    all.iter().for_each(|directory| std::fs::create_dir_all(directory).expect("a cgroup"));
+    all.push(own);
+    node.enforce("{egress: []}");
+    node.setup.kernel.leave_alone(&all).expect("to leave them alone");
+    assert_eq!(node.connect(&[DENIED]), ["denied"]);
+    assert_eq!(node.setup.pod.connect(&[DENIED, "udp://198.18.0.80:123"]), ["ok", "ok"]);
+    // One more is too many: what was there stays left alone.
+    all.push(ended.clone());
+    let error = node.setup.kernel.leave_alone(&all).expect_err("too many").to_string();
+    assert!(error.contains("PODS is full") && error.contains("--cgroup-root"), "{error}");
+    assert_eq!(node.setup.pod.connect(&[DENIED]), ["ok"]);
+    assert!(remove_within(&ended, Duration::from_secs(2)));
 }
 
 #[test]

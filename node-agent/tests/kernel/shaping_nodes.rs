@@ -26,7 +26,7 @@ use l7egg_operator::{read, write};
 use serde_json::json;
 
 use crate::harness::traffic::{self, FRAME, PAYLOAD};
-use crate::harness::{Bpffs, cgroup2_root, fail, run, settings, unique};
+use crate::harness::{Bpffs, cgroup2_root, fail, remove_within, run, settings, unique};
 
 const RATE: f64 = 50e6;
 /// Pods of each node.
@@ -206,9 +206,7 @@ impl Drop for NodePod {
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
-        for directory in self.cgroup.ancestors().take(3) {
-            let _ = fs::remove_dir(directory);
-        }
+        remove_within(self.cgroup.ancestors().nth(2).expect("the node's cgroup"), Duration::from_secs(30));
     }
 }
 

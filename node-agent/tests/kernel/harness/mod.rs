@@ -23,7 +23,7 @@ use l7egg_node_agent::datapath::{
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
 #[allow(unused_imports)] // Held: for the chaos tests.
-pub use pod::{Held, Link, POD4, POD6, Pod, cgroup2_root};
+pub use pod::{Held, Link, POD4, POD6, Pod, cgroup2_root, remove_within};
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
 

@@ -302,13 +302,11 @@ impl Drop for Pod {
             let _ = sandbox.kill();
             let _ = sandbox.wait();
         }
-        let deadline = Instant::now() + Duration::from_secs(5);
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
-        while !remove(&self.cgroup) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        for parent in self.cgroup.ancestors().skip(1).take(2) {
-            let _ = fs::remove_dir(parent);
+        let node = self.cgroup.ancestors().nth(2).expect("the node's cgroup");
+        // A directory that stays is one with pods for every agent on this machine.
+        if !remove_within(node, Duration::from_secs(30)) {
+            eprintln!("cgroup {} cannot be removed", node.display());
         }
         let namespaces: &[&str] = if self.link == Link::ByNode { &["p", "n", "w"] } else { &["p", "w"] };
         for ns in namespaces {
@@ -318,7 +316,19 @@ impl Drop for Pod {
     }
 }
 
-/// Removes a cgroup and those below it; whether it could.
+/// Removes a cgroup and those below it, as soon as their processes have ended; whether it could.
+pub fn remove_within(cgroup: &Path, time: Duration) -> bool {
+    let deadline = Instant::now() + time;
+    while !remove(cgroup) {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// Whether it could.
 fn remove(cgroup: &Path) -> bool {
     let below = fs::read_dir(cgroup).into_iter().flatten().flatten().map(|entry| entry.path());
     below.filter(|path| path.is_dir()).for_each(|path| {
