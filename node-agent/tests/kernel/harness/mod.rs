@@ -1,6 +1,7 @@
 //! What every test needs: a pod and a world in network namespaces of their own, with real cgroups.
 
 mod bpffs;
+mod ip;
 mod pod;
 mod socket_balancer;
 pub mod traffic;

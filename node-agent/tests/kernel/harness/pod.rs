@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use l7egg_node_agent::netns::Netns;
 use serde_json::Value;
 
-use super::{RESOLVERS, binary, run, unique};
+use super::{RESOLVERS, binary, ip, run, unique};
 
 /// Address of the pod.
 pub const POD4: &str = "10.77.0.2";
@@ -51,21 +51,24 @@ impl Pod {
     pub fn with_link(link: Link) -> Self {
         let name = format!("l7k-{}", unique());
         let (pod, world) = (format!("{name}p"), format!("{name}w"));
-        run("ip", &["netns", "add", &pod]);
-        run("ip", &["netns", "add", &world]);
+        ip::host(&[&format!("netns add {pod}"), &format!("netns add {world}")]);
         match link {
-            Link::Direct | Link::IsNode => veth(&pod, "eth0", &world, "eth0"),
+            Link::Direct | Link::IsNode => ip::inside(&pod, &[&veth("eth0", &world, "eth0")]),
             Link::ByNode => by_node(&pod, &format!("{name}n"), &world),
         }
         for (ns, four, six) in [(&pod, "10.77.0.2/24", "fd77::2/64"), (&world, "10.77.0.1/24", "fd77::1/64")]
         {
-            run("ip", &["-n", ns, "link", "set", "lo", "up"]);
-            run("ip", &["-n", ns, "addr", "add", four, "dev", "eth0"]);
-            run("ip", &["-n", ns, "addr", "add", six, "dev", "eth0", "nodad"]);
-            run("ip", &["-n", ns, "link", "set", "eth0", "up"]);
+            ip::inside(
+                ns,
+                &[
+                    "link set lo up",
+                    &format!("addr add {four} dev eth0"),
+                    &format!("addr add {six} dev eth0 nodad"),
+                    "link set eth0 up",
+                ],
+            );
         }
-        run("ip", &["-n", &pod, "route", "add", "default", "via", "10.77.0.1"]);
-        run("ip", &["-n", &pod, "-6", "route", "add", "default", "via", "fd77::1"]);
+        ip::inside(&pod, &["route add default via 10.77.0.1", "route add default via fd77::1"]);
         fs::create_dir_all(PathBuf::from("/etc/netns").join(&pod)).expect("/etc/netns");
         let cgroup = cgroup2_root().join(format!("{name}/kubepods/pod{name}"));
         fs::create_dir_all(&cgroup).expect("a cgroup");
@@ -309,9 +312,7 @@ impl Drop for Pod {
             eprintln!("cgroup {} cannot be removed", node.display());
         }
         let namespaces: &[&str] = if self.link == Link::ByNode { &["p", "n", "w"] } else { &["p", "w"] };
-        for ns in namespaces {
-            let _ = Command::new("ip").args(["netns", "del", &format!("{}{ns}", self.name)]).status();
-        }
+        ip::remove_netns(&namespaces.iter().map(|ns| format!("{}{ns}", self.name)).collect::<Vec<_>>());
         let _ = fs::remove_dir_all(PathBuf::from("/etc/netns").join(format!("{}p", self.name)));
     }
 }
@@ -337,21 +338,18 @@ fn remove(cgroup: &Path) -> bool {
     fs::remove_dir(cgroup).is_ok()
 }
 
-fn veth(one: &str, name: &str, other: &str, other_name: &str) {
-    run("ip", &["-n", one, "link", "add", name, "type", "veth", "peer", "name", other_name, "netns", other]);
+fn veth(name: &str, other: &str, other_name: &str) -> String {
+    format!("link add {name} type veth peer name {other_name} netns {other}")
 }
 
 fn by_node(pod: &str, node: &str, world: &str) {
-    run("ip", &["netns", "add", node]);
-    veth(pod, "eth0", node, "pod");
-    veth(world, "eth0", node, "world");
-    run("ip", &["-n", node, "link", "add", "bridge", "type", "bridge", "mcast_snooping", "0"]);
-    for port in ["pod", "world"] {
-        run("ip", &["-n", node, "link", "set", port, "master", "bridge"]);
-    }
-    for device in ["lo", "bridge", "pod", "world"] {
-        run("ip", &["-n", node, "link", "set", device, "up"]);
-    }
+    ip::host(&[&format!("netns add {node}")]);
+    ip::inside(pod, &[&veth("eth0", node, "pod")]);
+    ip::inside(world, &[&veth("eth0", node, "world")]);
+    let mut lines = vec!["link add bridge type bridge mcast_snooping 0".to_owned()];
+    lines.extend(["pod", "world"].map(|port| format!("link set {port} master bridge")));
+    lines.extend(["lo", "bridge", "pod", "world"].map(|device| format!("link set {device} up")));
+    ip::inside(node, &lines.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 /// A server in the pod.
