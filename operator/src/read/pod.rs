@@ -8,8 +8,6 @@ use serde::Deserialize;
 
 use crate::index::Pod;
 
-/// Annotation of the pod object of a static pod: the uid that its kubelet knows it by.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// Most of a bandwidth annotation that is passed on: no rate is as long, and what is cut stays one that means
 /// nothing.
 const MAX_BANDWIDTH: usize = 40;
@@ -83,9 +81,7 @@ pub fn pod(object: PodObject, annotated: bool) -> Option<Pod> {
     if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;
     }
-    // The cgroup of a static pod has the uid that kubelet gave it, not the one of its mirror in the API.
     let mut annotations = metadata.annotations.unwrap_or_default();
-    let mirrored = annotations.remove(MIRROR_ANNOTATION);
     let bandwidth = annotations.remove(EGRESS_BANDWIDTH_ANNOTATION).filter(|_| annotated);
     let dns_config = spec.dns_config.unwrap_or_default();
     let containers = [spec.init_containers, spec.containers, spec.ephemeral_containers];
@@ -95,7 +91,9 @@ pub fn pod(object: PodObject, annotated: bool) -> Option<Pod> {
         assigned: AssignedPod {
             namespace: metadata.namespace?,
             name: metadata.name?,
-            uid: mirrored.or(metadata.uid)?,
+            // Never the one in the annotation of a static pod's object (kubernetes.io/config.mirror): whoever may create pods can
+            // write any pod's there, and an Egg of theirs would be enforced for somebody else's.
+            uid: metadata.uid?,
             host_network: spec.host_network.unwrap_or(false),
             dns: PodDns {
                 policy: spec.dns_policy.unwrap_or_else(|| "ClusterFirst".to_owned()),
@@ -176,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn a_static_pod_has_the_uid_of_its_kubelet() {
+    fn nobody_says_by_an_annotation_that_a_pod_is_another() {
         let object = json!({
-            "metadata": {"namespace": "kube-system", "name": "a", "uid": "api",
-                         "annotations": {"kubernetes.io/config.mirror": "kubelet"}},
+            "metadata": {"namespace": "shop", "name": "a", "uid": "own",
+                         "annotations": {"kubernetes.io/config.mirror": "0f3a2b1c-1111-2222-3333-444455556666"}},
             "spec": {"nodeName": "n"},
         });
-        assert_eq!(pod(serde_json::from_value(object).unwrap(), true).unwrap().assigned.uid, "kubelet");
+        assert_eq!(pod(serde_json::from_value(object).unwrap(), true).unwrap().assigned.uid, "own");
     }
 }
