@@ -17,10 +17,17 @@ pub enum RefusalCode {
 }
 
 /// DNS settings of an Egg. Where several Eggs select a pod, the strictest refusal holds (NXDOMAIN before
-/// REFUSED), and of the times the longest `minTTL` and `ttlGrace` and the shortest `maxTTL`.
+/// REFUSED), only DNS servers that all of them believe are believed, and of the times the longest `minTTL` and `ttlGrace` and
+/// the shortest `maxTTL` hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dns {
+    /// Networks of the DNS servers that are believed: of the pod's own, those in none of these are judged as any other
+    /// destination is, and teach no names. Not written: all of the pod's own, also those that its `dnsConfig` names. Of
+    /// several Eggs each that has a list has to have the server in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 43)))]
+    pub servers: Vec<String>,
     /// Queries to the pod's own DNS servers for names that no Allow rule matches do not leave, so that DNS itself is
     /// no way out. They are answered at once. Names that would match without one of the pod's search domains behind
     /// them are still asked for.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use l7egg_e2e::cluster::{Expectation, Pod, PodPlan, Setting, blocked, eventually, reached};
 use l7egg_e2e::probe::Outcome;
-use l7egg_e2e::world::{RESOLVER6, fresh_address4, fresh_address6};
+use l7egg_e2e::world::{RESOLVER4, RESOLVER6, fresh_address4, fresh_address6};
 
 /// A zone in which every name has its own address of each family.
 fn zone(names: &[&str]) -> String {
@@ -246,6 +246,26 @@ async fn only_the_pods_own_resolvers_are_believed() -> anyhow::Result<()> {
         println!("  not tried: answers of the cluster's DNS, which does not know the test world's names");
     }
     Ok(())
+}
+
+/// The pod's author names a DNS server in its `dnsConfig`; whoever writes the Egg may not trust it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_egg_says_which_dns_servers_are_believed() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("dns-servers").await? else { return Ok(()) };
+    let pod = test.namespace.start(PodPlan::new("shop").label("app", "shop")).await?;
+    let yaml = |servers: &str| {
+        egg("shop", "shop", "[{to: [{domainNames: ['*.fresh.test']}], ports: [{port: 80}]}]")
+            .replace("spec:\n", &format!("spec:\n  dns: {{servers: [{servers}]}}\n"))
+    };
+    let by_name = |number: u32| format!("tcp4://n{number}.fresh.test:80");
+    test.namespace.enforce(&yaml("10.96.0.10/32"), 1).await?;
+    let report = pod.connect(&[&by_name(650)]).await?.remove(0);
+    println!("  another server is believed: {:?} after {} µs", report.outcome, report.micros);
+    anyhow::ensure!(!report.outcome.is_reached(), "{report:?}");
+    // It is a destination as others are, and no way out.
+    test.namespace.verify(&[(&pod, vec![blocked(format!("udp://{RESOLVER4}:53"))])]).await?;
+    test.namespace.enforce(&yaml(&format!("10.96.0.10/32, {RESOLVER4}/32")), 1).await?;
+    test.namespace.verify(&[(&pod, vec![reached(by_name(651))])]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EgressLimit, PolicySpec};
-use l7egg_policy::{CompiledPolicy, ResolvConf};
+use l7egg_policy::{CompiledPolicy, ResolvConf, believed};
 
 use crate::{
     annotated::AnnotatedPod,
@@ -11,7 +11,7 @@ use crate::{
     division::{self, Division},
     explain::{ExplainedEgg, Explainer},
     inventory::{Entry, Inventory},
-    policies::{PolicyCache, PolicySource},
+    policies::{PolicyCache, PolicySource, as_sources},
     resolvers::{NodeResolvers, resolv_conf},
     shaping::{Cap, cap_of, cap_of_annotation, nest},
 };
@@ -237,7 +237,12 @@ impl<'a> Selection<'a> {
         }
         let (revision, spec) = division::rest(sources);
         let rest = PolicySource { revision, name: "l7egg".into(), spec: &spec };
-        Ok((cache.compile(&[rest], &self.resolv_conf)?, division))
+        // It says nothing of servers itself.
+        let resolv_conf = ResolvConf {
+            servers: believed(&as_sources(sources), &self.resolv_conf.servers),
+            search: self.resolv_conf.search.clone(),
+        };
+        Ok((cache.compile(&[rest], &resolv_conf)?, division))
     }
 
     fn compile_what_can_be(&self, cache: &mut PolicyCache) -> Option<(Fallback, Option<Division>)> {

@@ -1,9 +1,11 @@
 //! Why a flow of a pod is denied: asked of the oracle, from the Eggs as they are written.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use l7egg_crds::PolicySpec;
-use l7egg_policy::{DomainName, Flow, Judgement, ResolvConf, Sender, Source, judge_sender};
+use l7egg_policy::{DomainName, Flow, Judgement, ResolvConf, Sender, Source, believed, judge_sender};
 
 /// A pod and its Eggs.
 #[derive(Clone, Debug)]
@@ -35,10 +37,19 @@ impl Explainer {
     /// What the Eggs say of a flow to an address that the pod learned by these names.
     #[must_use]
     pub fn judge(&self, learned: &[DomainName], flow: Flow) -> Judgement {
-        let sources: Vec<Source<'_>> =
-            self.eggs.iter().map(|egg| Source { name: egg.name.clone(), spec: &egg.spec }).collect();
+        let sources = self.sources();
         let sender = self.container.as_deref().map_or(Sender::Nobody, Sender::Container);
         judge_sender(&sources, sender, &self.resolv_conf.servers, learned, flow)
+    }
+
+    /// Those of its DNS servers that all its Eggs believe.
+    #[must_use]
+    pub fn believed(&self) -> BTreeSet<IpAddr> {
+        believed(&self.sources(), &self.resolv_conf.servers)
+    }
+
+    fn sources(&self) -> Vec<Source<'_>> {
+        self.eggs.iter().map(|egg| Source { name: egg.name.clone(), spec: &egg.spec }).collect()
     }
 }
 

@@ -55,13 +55,16 @@ impl PolicyCache {
     }
 }
 
+/// As the policy crate has them.
+pub fn as_sources<'a>(sources: &'a [PolicySource<'_>]) -> Vec<Source<'a>> {
+    sources.iter().map(|source| Source { name: source.name.clone(), spec: source.spec }).collect()
+}
+
 fn compile_now(
     sources: &[PolicySource<'_>],
     resolv_conf: &ResolvConf,
 ) -> Result<Arc<CompiledPolicy>, Failure> {
-    let sources: Vec<Source<'_>> =
-        sources.iter().map(|source| Source { name: source.name.clone(), spec: source.spec }).collect();
-    compile(&sources, resolv_conf).map(Arc::new).map_err(|error| Failure {
+    compile(&as_sources(sources), resolv_conf).map(Arc::new).map_err(|error| Failure {
         reason: match error {
             CompileError::Invalid { .. } => "PolicyInvalid",
             CompileError::PortLists { .. } | CompileError::Automaton { .. } => "PolicyTooLarge",

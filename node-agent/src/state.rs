@@ -62,7 +62,7 @@ pub struct PodStatus {
     pub name: String,
     /// The Eggs that select it.
     pub eggs: Vec<String>,
-    /// Its DNS servers.
+    /// Its DNS servers that are believed.
     pub resolvers: Vec<String>,
     /// Directory of its cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,7 +147,7 @@ fn pods(findings: Findings<'_>) -> Vec<PodStatus> {
             uid: uid.clone(),
             name: crate::assignment::subject_name(&pod.namespace, &pod.name),
             eggs: pod.eggs.clone(),
-            resolvers: pod.resolv_conf.servers.iter().map(ToString::to_string).collect(),
+            resolvers: pod.explainer.believed().iter().map(ToString::to_string).collect(),
             cgroup: cgroup(uid),
             subject: findings.in_force(uid).map(|pod| pod.subject),
             policy: findings.in_force(uid).filter(|pod| !pod.held).map(in_force),

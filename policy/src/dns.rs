@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use l7egg_crds::{Dns, Mode, RefusalCode};
 
-use crate::{DomainName, Problem, Source};
+use crate::{DomainName, Network, Problem, Source, to_number};
 
 /// Longest time that can be set: 30 days.
 pub const MAX_TTL_SETTING: Duration = Duration::from_secs(30 * 86_400);
 
+/// Entries of `dns.servers`.
+const MAX_SERVERS: usize = 64;
+
 /// A pod's `resolv.conf` (`man 5 resolv.conf`), as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResolvConf {
-    /// `nameserver`: only their answers are believed.
+    /// `nameserver`: only their answers are believed, and of these only what all Eggs believe ([`believed`]).
     pub servers: BTreeSet<IpAddr>,
     /// `search`: a program that asks for a name may ask for it with one of these behind it.
     pub search: BTreeSet<DomainName>,
@@ -25,6 +28,31 @@ impl ResolvConf {
     pub fn of_servers(servers: impl IntoIterator<Item = IpAddr>) -> Self {
         Self { servers: servers.into_iter().collect(), search: BTreeSet::new() }
     }
+}
+
+/// Those of a pod's DNS servers that are in the `dns.servers` of every Egg that has such a list. Eggs in mode Audit count only
+/// where no other does.
+pub fn believed(sources: &[Source<'_>], servers: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    let lists: Vec<&[String]> =
+        decisive(sources).map(|dns| &*dns.servers).filter(|list| !list.is_empty()).collect();
+    let is_in = |list: &&[String], server: IpAddr| {
+        let server = Network::around(to_number(server), 128);
+        // `::/0` holds no IPv4, whose numbers are among those of IPv6.
+        let holds = |network: Network| network.is_ipv4() == server.is_ipv4() && network.contains(server);
+        list.iter().filter_map(|text| Network::parse(text).ok()).any(holds)
+    };
+    servers.iter().copied().filter(|server| lists.iter().all(|list| is_in(list, *server))).collect()
+}
+
+/// What is written about DNS by the Eggs that decide.
+fn decisive<'a>(sources: &'a [Source<'a>]) -> impl Iterator<Item = &'a Dns> + Clone {
+    let any_enforced = sources.iter().any(is_enforced);
+    let decisive = sources.iter().filter(move |source| !any_enforced || is_enforced(source));
+    decisive.filter_map(|source| source.spec.dns.as_ref())
+}
+
+fn is_enforced(source: &Source<'_>) -> bool {
+    source.spec.mode == Mode::Enforce
 }
 
 /// The DNS settings of all Eggs of a pod together. `None`: the agent's own.
@@ -45,10 +73,8 @@ pub struct DnsSettings {
 impl DnsSettings {
     /// One that refuses is enough; the longest `minTTL` and `ttlGrace` hold, and the shortest `maxTTL`. Eggs in mode Audit count only where no other does, and refuse nothing.
     pub fn of(sources: &[Source<'_>]) -> Self {
-        let is_enforced = |source: &Source<'_>| source.spec.mode == Mode::Enforce;
         let any_enforced = sources.iter().any(is_enforced);
-        let decisive = || sources.iter().filter(move |source| !any_enforced || is_enforced(source));
-        let written = || decisive().filter_map(|source| source.spec.dns.as_ref());
+        let written = || decisive(sources);
         let times =
             |time: fn(&Dns) -> Option<l7egg_crds::Duration>| written().filter_map(time).map(Duration::from);
         Self {
@@ -63,6 +89,20 @@ impl DnsSettings {
 
 /// Adds what is wrong with an Egg's DNS settings.
 pub(crate) fn check(dns: &Dns, problems: &mut Vec<Problem>) {
+    if dns.servers.len() > MAX_SERVERS {
+        problems.push(Problem::invalid(
+            "spec.dns.servers",
+            format!(
+                "{} networks are too many: {MAX_SERVERS} are the most, so write larger ones",
+                dns.servers.len()
+            ),
+        ));
+    }
+    for (index, text) in dns.servers.iter().enumerate().take(MAX_SERVERS) {
+        if let Err(error) = Network::parse(text) {
+            problems.push(Problem::invalid(format!("spec.dns.servers[{index}]"), error));
+        }
+    }
     let mut times = [
         ("minTTL", dns.min_ttl, Duration::ZERO),
         ("maxTTL", dns.max_ttl, Duration::ZERO),

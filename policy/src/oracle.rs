@@ -87,7 +87,10 @@ pub fn judge(
     if flow.direction == Direction::Ingress {
         return allow(Why::Reply);
     }
-    if flow.is_dns() && resolvers.iter().any(|resolver| resolver.to_canonical() == flow.address) {
+    if flow.is_dns()
+        && resolvers.iter().any(|resolver| resolver.to_canonical() == flow.address)
+        && is_believed(sources, flow.address)
+    {
         return allow(Why::OwnResolver);
     }
     let all = decide(rules(sources), learned, flow);
@@ -122,13 +125,26 @@ pub fn judge_sender(
                 ..PolicySpec::default()
             };
             let source = Source { name: String::new(), spec: &closed };
-            let judgement = judge(&[source], resolvers, learned, flow);
+            let believed = resolvers.iter().copied().filter(|resolver| is_believed(sources, *resolver));
+            let judgement = judge(&[source], &believed.collect(), learned, flow);
             match judgement.why {
                 Why::NoRule(_) => Judgement { why: Why::Nobody, ..judgement },
                 _ => judgement,
             }
         }
     }
+}
+
+/// Whether every Egg that has a list of DNS servers has this one in it. Eggs in mode Audit count only where no other does.
+fn is_believed(sources: &[Source<'_>], resolver: IpAddr) -> bool {
+    let strictest = sources.iter().map(|source| source.spec.mode).min();
+    let deciding = sources.iter().filter(|source| Some(source.spec.mode) == strictest);
+    let mut lists = deciding.filter_map(|source| source.spec.dns.as_ref()).map(|dns| &dns.servers);
+    lists.all(|list| list.is_empty() || list.iter().any(|network| is_in(network, resolver)))
+}
+
+fn is_in(network: &str, address: IpAddr) -> bool {
+    network.parse::<IpNetwork>().is_ok_and(|network| network.contains(address.to_canonical()))
 }
 
 /// What these rules together say.

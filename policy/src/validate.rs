@@ -60,6 +60,12 @@ fn check_for_nodes(policy: &PolicySpec, problems: &mut Vec<Problem>) {
             "a node must be able to ask for the names that it needs to stay in the cluster: leave it out",
         );
     }
+    if policy.dns.as_ref().is_some_and(|dns| !dns.servers.is_empty()) {
+        refuse(
+            "spec.dns.servers".into(),
+            "a node must be able to ask its DNS servers for the names that it needs to stay in the cluster: leave it out",
+        );
+    }
     let denies = policy.egress.iter().enumerate().filter(|(_, rule)| rule.action == Action::Deny);
     for (rule, deny) in denies.clone() {
         for (index, _) in deny.to.iter().enumerate().filter(|(_, to)| to.cidr.is_none()) {

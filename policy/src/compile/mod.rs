@@ -22,8 +22,8 @@ pub use automaton::AutomatonError;
 pub use port_groups::PortPrefix;
 
 use crate::{
-    DnsSettings, DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, ResolvConf, Rule, Source, to_number,
-    validate,
+    DnsSettings, DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, ResolvConf, Rule, Source, believed,
+    to_number, validate,
 };
 
 /// What all Eggs of a pod mean together, as map entries without ids. Equal policies have equal digests.
@@ -112,7 +112,7 @@ pub fn compile(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<Compi
         ports: port_groups::compile(&port_groups),
         port_groups,
         enforcement,
-        resolvers: resolv_conf.servers.iter().copied().map(to_number).collect(),
+        resolvers: believed(sources, &resolv_conf.servers).into_iter().map(to_number).collect(),
         dns,
         digest: [0; 32],
     };

@@ -51,9 +51,13 @@ pub fn world() -> impl Strategy<Value = World> {
 }
 
 fn spec() -> impl Strategy<Value = PolicySpec> {
-    let dns = proptest::option::of(
-        any::<bool>().prop_map(|refuse_unmatched| Dns { refuse_unmatched, ..Dns::default() }),
-    );
+    let servers =
+        prop_oneof![2 => Just(vec![]), 1 => vec(network().prop_map(|network| network.to_string()), 1..3)];
+    let dns = proptest::option::of((any::<bool>(), servers).prop_map(|(refuse_unmatched, servers)| Dns {
+        refuse_unmatched,
+        servers,
+        ..Dns::default()
+    }));
     let mode = prop_oneof![2 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
     (mode, vec(rule(), 0..5), dns).prop_map(|(mode, egress, dns)| PolicySpec {
         mode,

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::{DomainName, Flow, Sender, Source, is_divided, judge, judge_sender};
-use l7egg_crds::{Mode, PolicySpec};
+use crate::{DomainName, Flow, Sender, Source, Why, believed, is_divided, judge, judge_sender};
+use l7egg_crds::{Dns, Mode, PolicySpec};
 use l7egg_ebpf_common::abi::Direction;
 
 const CHECKOUT: &str = "
@@ -192,4 +192,44 @@ fn an_egg_for_certain_containers_counts_for_these() {
     let all = [spec(&[], "10.0.0.0/8", Mode::Enforce)];
     assert_eq!(said(&all, Sender::Nobody, "10.1.2.3"), allowed);
     assert!(!is_divided(&[Source { name: String::new(), spec: &all[0] }]));
+}
+
+#[test]
+fn an_egg_says_which_of_the_pods_dns_servers_are_believed() {
+    let spec = |servers: &[&str], mode| PolicySpec {
+        mode,
+        dns: Some(Dns { servers: servers.iter().map(|text| (*text).into()).collect(), ..Dns::default() }),
+        ..PolicySpec::default()
+    };
+    let believed_by = |specs: &[PolicySpec]| {
+        let sources: Vec<Source<'_>> =
+            specs.iter().map(|spec| Source { name: "Egg shop/a".into(), spec }).collect();
+        let servers =
+            ["10.1.0.10", "fd00::a", "192.0.2.53"].map(|text| text.parse::<IpAddr>().unwrap()).into();
+        let believed = believed(&sources, &servers);
+        for server in &servers {
+            // The oracle and what is compiled say the same, also of what belongs to no container.
+            let free = |sender| {
+                let judged = judge_sender(&sources, sender, &servers, &[], flow(17, &server.to_string(), 53));
+                judged.why == Why::OwnResolver
+            };
+            assert_eq!(free(Sender::Container("app")), believed.contains(server), "{server}");
+            assert_eq!(free(Sender::Nobody), believed.contains(server), "{server}");
+        }
+        believed.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let (enforce, audit) = (Mode::Enforce, Mode::Audit);
+    let all = ["10.1.0.10", "192.0.2.53", "fd00::a"];
+    assert_eq!(believed_by(&[spec(&[], enforce)]), all);
+    assert_eq!(believed_by(&[spec(&["10.0.0.0/8", "fd00::/16"], enforce)]), ["10.1.0.10", "fd00::a"]);
+    // Each has to believe it.
+    let two =
+        [spec(&["10.0.0.0/8", "fd00::/16"], enforce), spec(&["10.1.0.10/32"], enforce), spec(&[], enforce)];
+    assert_eq!(believed_by(&two), ["10.1.0.10"]);
+    assert!(believed_by(&[spec(&["10.0.0.0/8"], enforce), spec(&["192.0.2.53/32"], enforce)]).is_empty());
+    // Eggs in mode Audit count where there are no others.
+    assert_eq!(believed_by(&[spec(&["10.0.0.0/8"], audit), spec(&[], enforce)]), all);
+    assert_eq!(believed_by(&[spec(&["10.0.0.0/8"], audit)]), ["10.1.0.10"]);
+    // What cannot be read holds nobody.
+    assert!(believed_by(&[spec(&["10.0.0.0"], enforce)]).is_empty());
 }
