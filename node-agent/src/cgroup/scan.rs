@@ -1,10 +1,13 @@
 //! A walk over the cgroup tree.
 
 use std::{
+    fs::DirEntry,
     io,
     os::unix::fs::{DirEntryExt, MetadataExt},
     path::{Path, PathBuf},
 };
+
+use nix::unistd::geteuid;
 
 use super::{Place, PodCgroup, PodCgroups, classify};
 
@@ -57,7 +60,13 @@ fn walk(directory: &Path, depth: usize, found: &mut Scan) -> io::Result<()> {
             continue;
         }
         let path = entry.path();
-        match classify(&path) {
+        let kind = classify(&path);
+        // Users who have a tree of their own (systemd's user slices) can call a cgroup of theirs what they like.
+        if kind != Place::Other && place == Place::Other && !is_of_kubelet(&entry) {
+            tracing::debug!(directory = %path.display(), "named as a kubelet's cgroup, but not root's: left alone");
+            continue;
+        }
+        match kind {
             Place::Pod { uid } => {
                 found.cgroups.pods.insert(uid, PodCgroup { id: entry.ino(), path });
             }
@@ -70,10 +79,15 @@ fn walk(directory: &Path, depth: usize, found: &mut Scan) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether root has made it, or whoever the agent runs as.
+fn is_of_kubelet(entry: &DirEntry) -> bool {
+    entry.metadata().is_ok_and(|found| found.uid() == 0 || found.uid() == geteuid().as_raw())
+}
+
 /// Directories end while they are read.
 fn gone_is_empty(
     read: io::Result<std::fs::ReadDir>,
-) -> io::Result<impl Iterator<Item = io::Result<std::fs::DirEntry>>> {
+) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
     match read {
         Ok(entries) => Ok(Some(entries).into_iter().flatten()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None.into_iter().flatten()),
@@ -89,6 +103,28 @@ mod tests {
 
     const A: &str = "0f3a2b1c-1111-2222-3333-444455556666";
     const B: &str = "aaaaaaaa-1111-2222-3333-444455556666";
+
+    #[test]
+    fn what_is_not_roots_is_no_kubelets() {
+        if !geteuid().is_root() {
+            println!("skipped: only root can give a directory to somebody else");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let own = root.path().join(format!("kubepods/pod{A}"));
+        let users = root.path().join("user.slice/kubepods");
+        let slice = root.path().join("user.slice/kubepods-podaaaaaaaa_1111_2222_3333_444455556666.slice");
+        for directory in [&own, &users.join(format!("pod{A}")), &slice] {
+            create_dir_all(directory).unwrap();
+        }
+        for directory in [&users, &slice] {
+            std::os::unix::fs::chown(directory, Some(1000), Some(1000)).unwrap();
+        }
+        let found = scan(&[root.path().to_owned()]);
+        assert_eq!(found.parents, [root.path().join("kubepods")]);
+        assert_eq!(found.cgroups.pods.len(), 1);
+        assert_eq!(found.cgroups.pods[A].path, own);
+    }
 
     #[test]
     fn finds_pods_of_all_classes_and_the_places_to_watch() {
