@@ -24,7 +24,8 @@ pub enum RefusalCode {
 pub struct Dns {
     /// Networks of the DNS servers that are believed: of the pod's own, those in none of these are judged as any other
     /// destination is, and teach no names. Not written: all of the pod's own, also those that its `dnsConfig` names. Of
-    /// several Eggs each that has a list has to have the server in it.
+    /// several Eggs each that has a list has to have the server in it. The search domains of the `dnsConfig` do not count for
+    /// `refuseUnmatched`, then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 43)))]
     pub servers: Vec<String>,

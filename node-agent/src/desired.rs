@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EgressLimit, PolicySpec};
-use l7egg_policy::{CompiledPolicy, ResolvConf, believed};
+use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
     annotated::AnnotatedPod,
@@ -125,9 +125,10 @@ pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCa
         }
         for pod in pods {
             let selection = selections.entry(&pod.uid).or_insert_with(|| Selection::new(pod));
-            let ResolvConf { servers, search } = resolv_conf(pod, node);
+            let ResolvConf { servers, search, own_search } = resolv_conf(pod, node);
             selection.resolv_conf.servers.extend(servers);
             selection.resolv_conf.search.extend(search);
+            selection.resolv_conf.own_search.extend(own_search);
             selection.sources.push((entry, source.clone()));
         }
     }
@@ -238,10 +239,7 @@ impl<'a> Selection<'a> {
         let (revision, spec) = division::rest(sources);
         let rest = PolicySource { revision, name: "l7egg".into(), spec: &spec };
         // It says nothing of servers itself.
-        let resolv_conf = ResolvConf {
-            servers: believed(&as_sources(sources), &self.resolv_conf.servers),
-            search: self.resolv_conf.search.clone(),
-        };
+        let resolv_conf = self.resolv_conf.believed(&as_sources(sources));
         Ok((cache.compile(&[rest], &resolv_conf)?, division))
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use l7egg_crds::PolicySpec;
-use l7egg_policy::{DomainName, Flow, Judgement, ResolvConf, Sender, Source, believed, judge_sender};
+use l7egg_policy::{DomainName, Flow, Judgement, ResolvConf, Sender, Source, judge_sender};
 
 /// A pod and its Eggs.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl Explainer {
     /// Those of its DNS servers that all its Eggs believe.
     #[must_use]
     pub fn believed(&self) -> BTreeSet<IpAddr> {
-        believed(&self.sources(), &self.resolv_conf.servers)
+        self.resolv_conf.believed(&self.sources()).servers
     }
 
     fn sources(&self) -> Vec<Source<'_>> {

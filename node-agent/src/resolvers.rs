@@ -22,7 +22,12 @@ pub struct NodeResolvers {
 /// What matters of the pod's `/etc/resolv.conf`.
 #[must_use]
 pub fn resolv_conf(pod: &AssignedPod, node: &NodeResolvers) -> ResolvConf {
-    ResolvConf { servers: servers(pod, node).collect(), search: search(pod, node).collect() }
+    let own = pod.dns.searches.iter().filter_map(|domain| DomainName::parse(domain).ok());
+    ResolvConf {
+        servers: servers(pod, node).collect(),
+        search: search(pod, node).collect(),
+        own_search: own.collect(),
+    }
 }
 
 fn servers<'a>(pod: &'a AssignedPod, node: &'a NodeResolvers) -> impl Iterator<Item = IpAddr> + 'a {
@@ -40,6 +45,7 @@ fn servers<'a>(pod: &'a AssignedPod, node: &'a NodeResolvers) -> impl Iterator<I
     given.iter().copied().chain(own)
 }
 
+/// All but the pod's own.
 fn search<'a>(pod: &'a AssignedPod, node: &'a NodeResolvers) -> impl Iterator<Item = DomainName> + 'a {
     let is_cluster_first = match pod.dns.policy.as_str() {
         "None" | "Default" => false,
@@ -51,8 +57,7 @@ fn search<'a>(pod: &'a AssignedPod, node: &'a NodeResolvers) -> impl Iterator<It
         [format!("{}.svc.{domain}", pod.namespace), format!("svc.{domain}"), domain.to_string()]
     });
     let of_node = node.node_search.iter().filter(|_| pod.dns.policy != "None").cloned();
-    let own = pod.dns.searches.iter().cloned();
-    services.chain(own).filter_map(|domain| DomainName::parse(&domain).ok()).chain(of_node)
+    services.filter_map(|domain| DomainName::parse(&domain).ok()).chain(of_node)
 }
 
 /// The search domains of a `resolv.conf`: those of its last `search` or `domain` line. The root, and what is no name, is
@@ -146,7 +151,8 @@ mod tests {
             let searches = searches.iter().map(ToString::to_string).collect();
             let dns = PodDns { policy: policy.into(), nameservers: Vec::new(), searches };
             let pod = AssignedPod { namespace: "shop".into(), dns, ..AssignedPod::default() };
-            let found = resolv_conf(&pod, &node).search.into_iter().map(|domain| domain.to_string());
+            let ResolvConf { search, own_search, .. } = resolv_conf(&pod, &node);
+            let found = search.into_iter().chain(own_search).map(|domain| domain.to_string());
             found.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
         };
         assert_eq!(

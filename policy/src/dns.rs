@@ -17,31 +17,43 @@ const MAX_SERVERS: usize = 64;
 /// A pod's `resolv.conf` (`man 5 resolv.conf`), as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResolvConf {
-    /// `nameserver`: only their answers are believed, and of these only what all Eggs believe ([`believed`]).
+    /// `nameserver`: only their answers are believed.
     pub servers: BTreeSet<IpAddr>,
     /// `search`: a program that asks for a name may ask for it with one of these behind it.
     pub search: BTreeSet<DomainName>,
+    /// Those of its search domains that the pod's own `dnsConfig` names.
+    pub own_search: BTreeSet<DomainName>,
 }
 
 impl ResolvConf {
     /// One with these servers and no search domains.
     pub fn of_servers(servers: impl IntoIterator<Item = IpAddr>) -> Self {
-        Self { servers: servers.into_iter().collect(), search: BTreeSet::new() }
+        Self { servers: servers.into_iter().collect(), ..Self::default() }
+    }
+
+    /// What counts of it for these Eggs: the servers that are in the `dns.servers` of every Egg that has such a list, and all search
+    /// domains, but the pod's own only where there is no list: who wrote the pod is not trusted, then. Eggs in mode Audit count only
+    /// where no other does.
+    #[must_use]
+    pub fn believed(&self, sources: &[Source<'_>]) -> Self {
+        let lists: Vec<&[String]> =
+            decisive(sources).map(|dns| &*dns.servers).filter(|list| !list.is_empty()).collect();
+        let is_believed = |server: &IpAddr| lists.iter().all(|list| is_in(list, *server));
+        let own = self.own_search.iter().filter(|_| lists.is_empty());
+        Self {
+            servers: self.servers.iter().copied().filter(is_believed).collect(),
+            search: self.search.iter().chain(own).cloned().collect(),
+            own_search: BTreeSet::new(),
+        }
     }
 }
 
-/// Those of a pod's DNS servers that are in the `dns.servers` of every Egg that has such a list. Eggs in mode Audit count only
-/// where no other does.
-pub fn believed(sources: &[Source<'_>], servers: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
-    let lists: Vec<&[String]> =
-        decisive(sources).map(|dns| &*dns.servers).filter(|list| !list.is_empty()).collect();
-    let is_in = |list: &&[String], server: IpAddr| {
-        let server = Network::around(to_number(server), 128);
-        // `::/0` holds no IPv4, whose numbers are among those of IPv6.
-        let holds = |network: Network| network.is_ipv4() == server.is_ipv4() && network.contains(server);
-        list.iter().filter_map(|text| Network::parse(text).ok()).any(holds)
-    };
-    servers.iter().copied().filter(|server| lists.iter().all(|list| is_in(list, *server))).collect()
+/// Whether one of the networks holds a server.
+fn is_in(networks: &[String], server: IpAddr) -> bool {
+    let server = Network::around(to_number(server), 128);
+    // `::/0` holds no IPv4, whose numbers are among those of IPv6.
+    let holds = |network: Network| network.is_ipv4() == server.is_ipv4() && network.contains(server);
+    networks.iter().filter_map(|text| Network::parse(text).ok()).any(holds)
 }
 
 /// What is written about DNS by the Eggs that decide.

@@ -25,7 +25,7 @@ mod source;
 mod validate;
 
 pub use compile::{AutomatonError, CompileError, CompiledPolicy, PortPrefix, compile};
-pub use dns::{DnsSettings, MAX_TTL_SETTING, ResolvConf, believed};
+pub use dns::{DnsSettings, MAX_TTL_SETTING, ResolvConf};
 pub use flow::Flow;
 pub use guard::{Guard, Guarded};
 pub use l7egg_ebpf_common::judge::Verdict;

@@ -135,12 +135,26 @@ pub fn judge_sender(
     }
 }
 
-/// Whether every Egg that has a list of DNS servers has this one in it. Eggs in mode Audit count only where no other does.
+/// Whether every Egg that has a list of DNS servers has this one in it.
 fn is_believed(sources: &[Source<'_>], resolver: IpAddr) -> bool {
+    server_lists(sources).all(|list| list.iter().any(|network| is_in(network, resolver)))
+}
+
+/// The search domains that count: those that the pod itself names only if no Egg has a list of DNS servers.
+fn searched<'a>(
+    sources: &[Source<'_>],
+    resolv_conf: &'a ResolvConf,
+) -> impl Iterator<Item = &'a DomainName> + use<'a> {
+    let own_count = server_lists(sources).next().is_none();
+    resolv_conf.search.iter().chain(resolv_conf.own_search.iter().filter(move |_| own_count))
+}
+
+/// The lists of DNS servers. Eggs in mode Audit count only where no other does.
+fn server_lists<'a>(sources: &'a [Source<'a>]) -> impl Iterator<Item = &'a [String]> {
     let strictest = sources.iter().map(|source| source.spec.mode).min();
-    let deciding = sources.iter().filter(|source| Some(source.spec.mode) == strictest);
-    let mut lists = deciding.filter_map(|source| source.spec.dns.as_ref()).map(|dns| &dns.servers);
-    lists.all(|list| list.is_empty() || list.iter().any(|network| is_in(network, resolver)))
+    let deciding = sources.iter().filter(move |source| Some(source.spec.mode) == strictest);
+    let lists = deciding.filter_map(|source| Some(&*source.spec.dns.as_ref()?.servers));
+    lists.filter(|list| !list.is_empty())
 }
 
 fn is_in(network: &str, address: IpAddr) -> bool {
@@ -187,7 +201,7 @@ pub fn judge_query(sources: &[Source<'_>], resolv_conf: &ResolvConf, name: Optio
             .and_then(|name| DomainName::from_wire(&name.wire()[..name.wire().len() - domain.wire().len()]))
     };
     let asked: Vec<DomainName> =
-        name.cloned().into_iter().chain(resolv_conf.search.iter().filter_map(without)).collect();
+        name.cloned().into_iter().chain(searched(sources, resolv_conf).filter_map(without)).collect();
     let allowed = rules(sources).any(|(_, rule)| {
         rule.action == Action::Allow && rule.to.iter().any(|to| name_match(to, &asked).is_some())
     });

@@ -22,8 +22,8 @@ pub use automaton::AutomatonError;
 pub use port_groups::PortPrefix;
 
 use crate::{
-    DnsSettings, DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, ResolvConf, Rule, Source, believed,
-    to_number, validate,
+    DnsSettings, DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, ResolvConf, Rule, Source, to_number,
+    validate,
 };
 
 /// What all Eggs of a pod mean together, as map entries without ids. Equal policies have equal digests.
@@ -102,6 +102,7 @@ pub fn compile(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<Compi
     let rules = with_groups(&groups, &rules);
     let port_groups: Vec<PortSet> = groups.into_iter().map(|(_, ports)| ports).collect();
     let dns = DnsSettings::of(sources);
+    let resolv_conf = resolv_conf.believed(sources);
     // Search domains matter for refusals only: without those, pods of all namespaces share one policy.
     let search = resolv_conf.search.iter().filter(|_| dns.refuse_unmatched);
     let mut compiled = CompiledPolicy {
@@ -112,7 +113,7 @@ pub fn compile(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<Compi
         ports: port_groups::compile(&port_groups),
         port_groups,
         enforcement,
-        resolvers: believed(sources, &resolv_conf.servers).into_iter().map(to_number).collect(),
+        resolvers: resolv_conf.servers.into_iter().map(to_number).collect(),
         dns,
         digest: [0; 32],
     };

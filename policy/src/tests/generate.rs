@@ -26,11 +26,13 @@ pub struct World {
 }
 
 /// Search domains, one of them below another.
-const SEARCH: [&str; 3] = ["shop.svc.k8s.test", "svc.k8s.test", "corp"];
+const SEARCH: [&str; 2] = ["shop.svc.k8s.test", "svc.k8s.test"];
+const OWN_SEARCH: &str = "corp";
 
 /// A name as programs ask for it: as it is, and with each search domain behind it.
 pub fn with_search(name: &DomainName, resolv_conf: &ResolvConf) -> Vec<DomainName> {
-    let searched = resolv_conf.search.iter().map(|domain| [name.wire(), domain.wire()].concat());
+    let domains = resolv_conf.search.iter().chain(&resolv_conf.own_search);
+    let searched = domains.map(|domain| [name.wire(), domain.wire()].concat());
     let searched = searched.filter_map(|wire| DomainName::from_wire(&wire));
     std::iter::once(name.clone()).chain(searched).collect()
 }
@@ -45,6 +47,7 @@ pub fn world() -> impl Strategy<Value = World> {
         let resolv_conf = ResolvConf {
             servers: resolvers.into_iter().map(|text| text.parse().unwrap()).collect(),
             search: SEARCH.iter().map(|domain| DomainName::parse(domain).unwrap()).collect(),
+            own_search: [DomainName::parse(OWN_SEARCH).unwrap()].into(),
         };
         World { specs, resolv_conf, flows }
     })

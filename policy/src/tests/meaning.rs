@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::{DomainName, Flow, Sender, Source, Why, believed, is_divided, judge, judge_sender};
+use crate::{DomainName, Flow, ResolvConf, Sender, Source, Why, is_divided, judge, judge_sender};
 use l7egg_crds::{Dns, Mode, PolicySpec};
 use l7egg_ebpf_common::abi::Direction;
 
@@ -204,9 +204,13 @@ fn an_egg_says_which_of_the_pods_dns_servers_are_believed() {
     let believed_by = |specs: &[PolicySpec]| {
         let sources: Vec<Source<'_>> =
             specs.iter().map(|spec| Source { name: "Egg shop/a".into(), spec }).collect();
-        let servers =
-            ["10.1.0.10", "fd00::a", "192.0.2.53"].map(|text| text.parse::<IpAddr>().unwrap()).into();
-        let believed = believed(&sources, &servers);
+        let resolv_conf = ResolvConf {
+            own_search: [DomainName::parse("own.test").unwrap()].into(),
+            ..ResolvConf::of_servers(["10.1.0.10", "fd00::a", "192.0.2.53"].map(|text| text.parse().unwrap()))
+        };
+        let ResolvConf { servers: believed, search, .. } = resolv_conf.believed(&sources);
+        let servers = resolv_conf.servers;
+        assert_eq!(search.is_empty(), believed.len() < servers.len(), "the pod's own search domains");
         for server in &servers {
             // The oracle and what is compiled say the same, also of what belongs to no container.
             let free = |sender| {

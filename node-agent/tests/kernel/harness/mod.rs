@@ -244,6 +244,7 @@ pub fn resolv_conf() -> ResolvConf {
     ResolvConf {
         servers: RESOLVERS.iter().map(|address| address.parse().expect("an address")).collect(),
         search: search.iter().map(|domain| DomainName::parse(domain).expect("a name")).collect(),
+        own_search: Default::default(),
     }
 }
 
