@@ -15,10 +15,13 @@ pub fn kernel<E: Into<Box<dyn Error + Send + Sync>>>(
 /// The same for an insertion into a map, where the likely reason is that the map is full.
 pub fn insertion(map: &'static str, error: aya::maps::MapError) -> DatapathError {
     if os_error(&error) == Some(libc::E2BIG) || os_error(&error) == Some(libc::ENOSPC) {
-        return DatapathError::MapFull {
-            map,
-            advice: "what is enforced stays so; use fewer or larger CIDRs and patterns on this node".into(),
+        let advice = match map {
+            "ADMITTED" | "CONTAINERS" | "ATTACHED" | "ADDRESSES" => {
+                "what is enforced stays so; this node has more pods than can be enforced: have some on other nodes"
+            }
+            _ => "what is enforced stays so; use fewer or larger CIDRs and patterns on this node",
         };
+        return DatapathError::MapFull { map, advice: advice.into() };
     }
     DatapathError::Kernel { what: format!("writing to map {map}"), source: error.into() }
 }
