@@ -7,6 +7,7 @@ pub mod dns;
 pub mod leftovers;
 pub mod load;
 mod netns;
+mod nothing;
 pub mod packet;
 mod peer;
 mod place;

@@ -9,6 +9,7 @@ use l7egg_crds::{Destination, EgressRule, PolicySpec, Port, Protocol};
 use l7egg_node_agent::kernel::Kernel;
 
 use crate::netns::run as run_command;
+use crate::nothing::Nothing;
 use crate::protect::{Protection, policy};
 use crate::report::Report;
 use crate::sample::percentile;
@@ -25,7 +26,7 @@ const IFINDEX: usize = 40;
 const PORT: u16 = 443;
 
 const METHOD: &str = "BPF_PROG_TEST_RUN on the loaded egress program, whose packets have a socket (the kernel makes one for each run) with \
-storage. established: 500,000 TCP packets of one connection in a run, the fastest of 20 runs, which others disturb least. udp: the same for a flow. least: the same for a packet that the program lets through at once, as over loopback. new: a SYN that is judged, \
+storage. established: 500,000 TCP packets of one connection in a run, the fastest of 20 runs, which others disturb least. udp: the same for a flow. least: the same for a packet that the program lets through at once, as over loopback. nothing: a program of two instructions, so what the test run itself takes. new: a SYN that is judged, \
 allowed and remembered, one to a run, median of 20,000; the kernel's reading of its clock and cold caches are in it, and timer is what the \
 least takes in such a run.";
 
@@ -34,12 +35,13 @@ pub fn run() -> Result<Report> {
     let mut report = Report::new("packet", METHOD);
     let context = context()?;
     let mut protection = Protection::load()?;
+    let nothing = Nothing::load()?;
     let mut established = Vec::new();
     for rules in RULES {
         eprintln!("bench: packet: {rules} rules");
         let policy = policy(&eggs(rules), &[])?;
         protection.kernel.enforce_test_subject(&policy).context("enforcing the policy")?;
-        let mut bench = Bench { kernel: &mut protection.kernel, context: &context };
+        let mut bench = Bench { kernel: &mut protection.kernel, nothing: &nothing, context: &context };
         for (family, to) in [
             ("ipv4", IpAddr::from(Ipv4Addr::new(20, 0, 0, 7))),
             ("ipv6", IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7))),
@@ -74,6 +76,7 @@ pub fn run() -> Result<Report> {
 
 struct Bench<'a> {
     kernel: &'a mut Kernel,
+    nothing: &'a Nothing,
     context: &'a [u8],
 }
 
@@ -88,6 +91,7 @@ impl Bench<'_> {
             ("udp_ns", self.many(&udp, self.context)?),
             // As if over loopback: let through at once.
             ("least_ns", self.many(&data, &no_context)?),
+            ("nothing_ns", self.nothing(&data)?),
             ("new_ns", self.firsts(&syn, self.context)?),
             ("timer_ns", self.firsts(&syn, &no_context)?),
         ])
@@ -105,6 +109,11 @@ impl Bench<'_> {
             "{elsewhere} is allowed"
         );
         Ok(())
+    }
+
+    fn nothing(&self, frame: &[u8]) -> Result<f64> {
+        let runs = (0..RUNS).map(|_| self.nothing.run(frame, self.context, REPEAT));
+        Ok(runs.collect::<Result<Vec<_>>>()?.into_iter().min().unwrap_or(0) as f64)
     }
 
     fn many(&mut self, frame: &[u8], context: &[u8]) -> Result<f64> {
