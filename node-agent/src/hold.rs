@@ -297,7 +297,7 @@ fn bounded(
 
 /// The kubelet knows a static pod by 32 hexadecimal digits, which the API server's object has in an annotation only, and that
 /// whoever may create pods can write. Most static pods are what a node needs to work at all.
-fn is_static(uid: &str) -> bool {
+pub fn is_static(uid: &str) -> bool {
     !uid.contains('-')
 }
 

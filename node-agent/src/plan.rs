@@ -73,7 +73,7 @@ pub enum ReleaseReason {
 }
 
 /// What has to be done, most urgent first: pods that nothing is in force for, those to be `held`, changed policies, caps,
-/// pods to let go of. Empty if everything is as it should be.
+/// pods to let go of, unless that is to wait for their end (`until_end`). Empty if everything is as it should be.
 #[must_use]
 pub fn plan(
     desired: &Desired,
@@ -81,6 +81,7 @@ pub fn plan(
     enforced: &[EnforcedPod],
     shaped: &[ShapedPod],
     cgroups: &PodCgroups,
+    until_end: &dyn Fn(&str) -> bool,
 ) -> Vec<Operation> {
     let enforced: BTreeMap<&str, &EnforcedPod> = enforced.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
     let mut first = Vec::new();
@@ -134,7 +135,7 @@ pub fn plan(
             return None;
         } else if now.held && !has_policy() && cgroups.pods.contains_key(*uid) {
             ReleaseReason::NotHeld
-        } else if desired.knows_all_pods && !desired.pods.contains_key(*uid) {
+        } else if desired.knows_all_pods && !desired.pods.contains_key(*uid) && !until_end(uid) {
             ReleaseReason::NoEgg
         } else {
             return None;
@@ -206,13 +207,17 @@ mod tests {
         operations.iter().map(one).collect()
     }
 
+    fn never(_: &str) -> bool {
+        false
+    }
+
     #[test]
     fn nothing_to_do_when_nothing_differs() {
         let desired = desired_of(&[assignment("a").allow("10.0.0.0/8").pod("p1")]);
         let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
         let cgroups = cgroups_of(&["p1", "other"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, digest)];
-        assert!(plan(&desired, &none(), &enforced, &[], &cgroups).is_empty());
+        assert!(plan(&desired, &none(), &enforced, &[], &cgroups, &never).is_empty());
     }
 
     #[test]
@@ -223,7 +228,7 @@ mod tests {
             enforced_pod("p0", cgroups.pods["p0"].id, [1; 32]),
             enforced_pod("p1", cgroups.pods["p1"].id, [1; 32]),
         ];
-        let operations = plan(&desired, &none(), &enforced, &[], &cgroups);
+        let operations = plan(&desired, &none(), &enforced, &[], &cgroups, &never);
         // p3 has no cgroup yet: nothing can be done.
         assert_eq!(summary(&operations), ["first p2", "change p1", "release p0 NoEgg"]);
     }
@@ -235,14 +240,14 @@ mod tests {
         let pod = |uid: &str, id| EnforcedPod { held: true, ..enforced_pod(uid, id, [0; 32]) };
         let here = |uid: &str| pod(uid, cgroups.pods[uid].id);
         let enforced = [here("assigned"), here("held"), here("unheld"), pod("again", 7)];
-        let operations = plan(&desired, &held(&["new", "held", "again"]), &enforced, &[], &cgroups);
+        let operations = plan(&desired, &held(&["new", "held", "again"]), &enforced, &[], &cgroups, &never);
         assert_eq!(
             summary(&operations),
             ["first assigned", "hold again", "hold new", "release unheld NotHeld"]
         );
         // Also where the view is incomplete: that a pod is held was the agent's own doing.
         let unsure = Desired { knows_all_pods: false, ..Desired::default() };
-        let operations = plan(&unsure, &held(&["held"]), &enforced[1..3], &[], &cgroups);
+        let operations = plan(&unsure, &held(&["held"]), &enforced[1..3], &[], &cgroups, &never);
         assert_eq!(summary(&operations), ["release unheld NotHeld"]);
     }
 
@@ -251,7 +256,7 @@ mod tests {
         let desired = desired_of(&[assignment("a").pod("p1")]);
         let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
         let operations =
-            plan(&desired, &none(), &[enforced_pod("p1", 99_999, digest)], &[], &cgroups_of(&["p1"]));
+            plan(&desired, &none(), &[enforced_pod("p1", 99_999, digest)], &[], &cgroups_of(&["p1"]), &never);
         assert_eq!(summary(&operations), ["first p1"]);
     }
 
@@ -259,7 +264,10 @@ mod tests {
     fn an_ended_pod_is_let_go_even_if_assignments_still_name_it() {
         let desired = desired_of(&[assignment("a").pod("p1")]);
         let enforced = [enforced_pod("p1", 7, [1; 32])];
-        assert_eq!(summary(&plan(&desired, &none(), &enforced, &[], &cgroups_of(&[]))), ["release p1 Ended"]);
+        assert_eq!(
+            summary(&plan(&desired, &none(), &enforced, &[], &cgroups_of(&[]), &never)),
+            ["release p1 Ended"]
+        );
     }
 
     #[test]
@@ -267,10 +275,23 @@ mod tests {
         let cgroups = cgroups_of(&["p1"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
         let unsure = Desired { knows_all_pods: false, ..Desired::default() };
-        assert!(plan(&unsure, &none(), &enforced, &[], &cgroups).is_empty());
+        assert!(plan(&unsure, &none(), &enforced, &[], &cgroups, &never).is_empty());
         let blind = PodCgroups { complete: false, ..cgroups_of(&[]) };
         let desired = desired_of(&[assignment("a").pod("p1")]);
-        assert!(plan(&desired, &none(), &enforced, &[], &blind).is_empty());
+        assert!(plan(&desired, &none(), &enforced, &[], &blind, &never).is_empty());
+    }
+
+    #[test]
+    fn who_is_to_keep_it_until_its_end_does() {
+        let enforced = |cgroups: &PodCgroups| enforced_pod("p1", cgroups.pods["p1"].id, [1; 32]);
+        let (desired, cgroups) = (desired_of(&[]), cgroups_of(&["p1"]));
+        let enforced = [enforced(&cgroups)];
+        let planned = |cgroups, until_end: &dyn Fn(&str) -> bool| {
+            summary(&plan(&desired, &none(), &enforced, &[], cgroups, until_end))
+        };
+        assert_eq!(planned(&cgroups, &never), ["release p1 NoEgg"]);
+        assert!(planned(&cgroups, &|uid| uid == "p1").is_empty());
+        assert_eq!(planned(&cgroups_of(&[]), &|_| true), ["release p1 Ended"]);
     }
 
     #[test]
@@ -281,7 +302,7 @@ mod tests {
         ]);
         let cgroups = cgroups_of(&["p1", "p2"]);
         let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
-        assert_eq!(summary(&plan(&desired, &none(), &enforced, &[], &cgroups)), ["first p2"]);
+        assert_eq!(summary(&plan(&desired, &none(), &enforced, &[], &cgroups, &never)), ["first p2"]);
     }
 
     fn with_containers(mut cgroups: PodCgroups, uid: &str, names: &[Option<&str>]) -> PodCgroups {
@@ -314,24 +335,27 @@ mod tests {
         let id = cgroups.pods["p1"].id;
         // The sandbox has no name.
         let there = with_containers(cgroups.clone(), "p1", &[Some("app"), Some("free"), None]);
-        assert_eq!(summary(&plan(&desired, &none(), &[], &[], &there)), ["divide p1: app 2, free free"]);
+        assert_eq!(
+            summary(&plan(&desired, &none(), &[], &[], &there, &never)),
+            ["divide p1: app 2, free free"]
+        );
         let undivided = enforced_pod("p1", id, desired.pods["p1"].policy.as_ref().unwrap().digest);
         assert_eq!(
-            summary(&plan(&desired, &none(), &[undivided], &[], &there)),
+            summary(&plan(&desired, &none(), &[undivided], &[], &there, &never)),
             ["divide p1: app 2, free free"]
         );
         let now = [divided("p1", id, &desired, &["app", "free"])];
-        assert!(plan(&desired, &none(), &now, &[], &there).is_empty());
+        assert!(plan(&desired, &none(), &now, &[], &there, &never).is_empty());
         let more = with_containers(cgroups.clone(), "p1", &[Some("app"), Some("free"), Some("init")]);
         assert_eq!(
-            summary(&plan(&desired, &none(), &now, &[], &more)),
+            summary(&plan(&desired, &none(), &now, &[], &more, &never)),
             ["divide p1: app 2, free free, init 1"]
         );
         let fewer = with_containers(cgroups.clone(), "p1", &[Some("app")]);
-        assert_eq!(summary(&plan(&desired, &none(), &now, &[], &fewer)), ["divide p1: app 2"]);
+        assert_eq!(summary(&plan(&desired, &none(), &now, &[], &fewer, &never)), ["divide p1: app 2"]);
         // No Egg is for certain containers any more.
         let united = desired_of(&[assignment("a").allow("10.0.0.0/8").pod("p1")]);
-        assert_eq!(summary(&plan(&united, &none(), &now, &[], &cgroups)), ["change p1"]);
+        assert_eq!(summary(&plan(&united, &none(), &now, &[], &cgroups, &never)), ["change p1"]);
     }
 
     #[test]
@@ -342,9 +366,12 @@ mod tests {
         let cgroups = cgroups_of(&["p1"]);
         let now = [divided("p1", cgroups.pods["p1"].id, &before, &["app"])];
         let same = with_containers(cgroups.clone(), "p1", &[Some("app")]);
-        assert!(plan(&desired, &none(), &now, &[], &same).is_empty());
+        assert!(plan(&desired, &none(), &now, &[], &same, &never).is_empty());
         let more = with_containers(cgroups, "p1", &[Some("app"), Some("app")]);
-        assert_eq!(summary(&plan(&desired, &none(), &now, &[], &more)), ["divide p1: app as before, app 1"]);
+        assert_eq!(
+            summary(&plan(&desired, &none(), &now, &[], &more, &never)),
+            ["divide p1: app as before, app 1"]
+        );
     }
 
     #[test]

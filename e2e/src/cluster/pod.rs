@@ -35,6 +35,7 @@ pub struct PodPlan {
     sidecars: Vec<serde_json::Value>,
     privileged: bool,
     host_network: bool,
+    grace_seconds: u32,
 }
 
 impl PodPlan {
@@ -53,6 +54,7 @@ impl PodPlan {
             sidecars: Vec::new(),
             privileged: false,
             host_network: false,
+            grace_seconds: 0,
         }
     }
 
@@ -134,6 +136,13 @@ impl PodPlan {
         self
     }
 
+    /// Its processes have so many seconds to end when it is deleted.
+    #[must_use]
+    pub fn grace(mut self, seconds: u32) -> Self {
+        self.grace_seconds = seconds;
+        self
+    }
+
     /// The pod's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -142,7 +151,7 @@ impl PodPlan {
     /// The object to create.
     pub fn object(&self) -> anyhow::Result<core::Pod> {
         let mut spec = json!({
-            "terminationGracePeriodSeconds": 0,
+            "terminationGracePeriodSeconds": self.grace_seconds,
             "enableServiceLinks": false,
             "automountServiceAccountToken": false,
             "nodeName": self.node,

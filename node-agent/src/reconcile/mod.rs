@@ -244,7 +244,10 @@ impl<D: Datapath> Reconciler<D> {
             true => annotated(&self.selected, &self.desired),
             false => Some(BTreeMap::new()),
         };
-        let operations = plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups);
+        let operations =
+            plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups, &|uid| {
+                self.selected.until_end(uid)
+            });
         let enforced = if operations.is_empty() {
             enforced
         } else {

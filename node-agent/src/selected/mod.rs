@@ -12,6 +12,8 @@ use l7egg_crds::{Labels, SYSTEM_NAMESPACE, Selection};
 
 use self::listed::Listed;
 pub use self::read::{PodObject, cluster_egg, egg, namespace, pod};
+use crate::datapath::NODE_UID;
+use crate::hold::is_static;
 
 /// A pod of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,19 @@ pub struct NodePod {
     pub egress_bandwidth: Option<String>,
     /// Whether its containers have ended for good.
     pub finished: bool,
+    /// Whether it is being deleted: its containers are told to end, and may take their time.
+    pub is_ending: bool,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedNamespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Whether it is being deleted, with all that is in it, in whatever order.
+    pub is_ending: bool,
 }
 
 /// An Egg or ClusterEgg, as far as it can be a reason to hold a pod.
@@ -52,8 +67,8 @@ pub enum News {
     Egg(Event<NamedEgg>),
     /// A ClusterEgg.
     ClusterEgg(Event<NamedEgg>),
-    /// A namespace's name and labels.
-    Namespace(Event<(String, Labels)>),
+    /// A namespace.
+    Namespace(Event<NamedNamespace>),
 }
 
 /// What is known of a pod.
@@ -78,7 +93,7 @@ pub struct Selected {
     pods: Listed<NodePod>,
     eggs: Listed<Held>,
     cluster_eggs: Listed<Held>,
-    namespaces: Listed<Labels>,
+    namespaces: Listed<NamedNamespace>,
     /// Answers that were given since anything but pods changed.
     verdicts: RefCell<HashMap<String, Verdict>>,
 }
@@ -104,9 +119,7 @@ impl Selected {
             }
             News::Egg(event) => self.eggs.apply(event, |egg| egg.name.clone(), Held::new),
             News::ClusterEgg(event) => self.cluster_eggs.apply(event, |egg| egg.name.clone(), Held::new),
-            News::Namespace(event) => {
-                self.namespaces.apply(event, |(name, _)| name.clone(), |(_, labels), _| labels)
-            }
+            News::Namespace(event) => self.namespaces.apply(event, |it| it.name.clone(), |it, _| it),
         };
         if changed {
             self.verdicts.get_mut().clear();
@@ -135,6 +148,22 @@ impl Selected {
         verdict
     }
 
+    /// Whether a pod that is assigned no more is to keep what is in force for it until its processes have ended. Its object may be
+    /// gone or going before them, and with a namespace its Eggs go before its pods (CVE-2024-7598 is that of NetworkPolicies);
+    /// or Eggs still select it, as far as is known here, and the rest of the news is on its way.
+    #[must_use]
+    pub fn until_end(&self, uid: &str) -> bool {
+        if !self.pods.complete || uid == NODE_UID || is_static(uid) {
+            return false;
+        }
+        let Some(pod) = self.pods.items.get(uid) else { return true };
+        let namespace = self.namespaces.items.get(&pod.namespace);
+        pod.finished
+            || pod.is_ending
+            || namespace.is_some_and(|namespace| namespace.is_ending)
+            || matches!(self.verdict(uid), Verdict::Selected { .. })
+    }
+
     /// Forgets the answers for pods that are not `wanted` any more.
     pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         self.verdicts.get_mut().retain(|uid, _| wanted(uid));
@@ -149,7 +178,7 @@ impl Selected {
         if pod.host_network || pod.finished || pod.namespace == SYSTEM_NAMESPACE {
             return Verdict::Free;
         }
-        let labels = self.namespaces.items.get(&pod.namespace);
+        let labels = self.namespaces.items.get(&pod.namespace).map(|namespace| &namespace.labels);
         let prefix = read::egg_prefix(&pod.namespace);
         let own = self.eggs.items.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
         let all = own.chain(&self.cluster_eggs.items);

@@ -9,13 +9,13 @@ use kube::{
     api::{DynamicObject, ObjectMeta, PartialObjectMeta},
 };
 use l7egg_crds::{
-    CONDITION_ACCEPTED, ConditionStatus, EGRESS_BANDWIDTH_ANNOTATION, EggStatus, Labels, Namespaces,
-    Selection, selector_at,
+    CONDITION_ACCEPTED, ConditionStatus, EGRESS_BANDWIDTH_ANNOTATION, EggStatus, Namespaces, Selection,
+    selector_at,
 };
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{NamedEgg, NodePod};
+use super::{NamedEgg, NamedNamespace, NodePod};
 
 /// Those fields of a pod that are used: the others are not even decoded.
 #[derive(Resource, Clone, Debug, Default, Deserialize)]
@@ -53,14 +53,19 @@ pub fn pod(object: PodObject) -> NodePod {
         labels: object.metadata.labels.unwrap_or_default(),
         host_network: object.spec.host_network.unwrap_or(false),
         egress_bandwidth: annotations.get(EGRESS_BANDWIDTH_ANNOTATION).cloned(),
+        is_ending: object.metadata.deletion_timestamp.is_some(),
         finished: matches!(object.status.phase.as_deref(), Some("Succeeded" | "Failed")),
     }
 }
 
 /// A namespace.
 #[must_use]
-pub fn namespace(object: PartialObjectMeta<Namespace>) -> (String, Labels) {
-    (object.metadata.name.unwrap_or_default(), object.metadata.labels.unwrap_or_default())
+pub fn namespace(object: PartialObjectMeta<Namespace>) -> NamedNamespace {
+    NamedNamespace {
+        name: object.metadata.name.unwrap_or_default(),
+        labels: object.metadata.labels.unwrap_or_default(),
+        is_ending: object.metadata.deletion_timestamp.is_some(),
+    }
 }
 
 /// An Egg.

@@ -124,7 +124,11 @@ fn cluster_eggs_select_by_the_labels_of_namespaces_but_never_l7egg_itself() {
     selected.apply(News::ClusterEgg(Event::Apply(cluster(json!({"matchLabels": {"team": "x"}})))));
     assert_eq!(selected.verdict("a"), Verdict::Free);
     let labels: Labels = [("team".to_owned(), "x".to_owned())].into();
-    selected.apply(News::Namespace(Event::Apply(("shop".into(), labels))));
+    selected.apply(News::Namespace(Event::Apply(NamedNamespace {
+        name: "shop".into(),
+        labels,
+        is_ending: false,
+    })));
     assert_eq!(eggs_of(&selected, "a"), ["ClusterEgg all"]);
     selected.apply(News::ClusterEgg(Event::Delete(cluster(Value::Null))));
     assert_eq!(selected.verdict("a"), Verdict::Free);
@@ -161,4 +165,43 @@ fn what_cannot_be_read_selects_nothing() {
     worse.metadata.name = Some("worse".into());
     let selected = world(&[node_pod("a", "shop", "web")], &[bad, worse]);
     assert_eq!(selected.verdict("a"), Verdict::Free);
+}
+
+#[test]
+fn who_ends_keeps_what_is_in_force_until_its_end() {
+    let pods = [
+        node_pod("pod-free", "shop", "free"),
+        node_pod("pod-selected", "shop", "web"),
+        NodePod { is_ending: true, ..node_pod("pod-ending", "shop", "free") },
+        NodePod { finished: true, ..node_pod("pod-finished", "shop", "free") },
+        node_pod("pod-of-ending", "other", "free"),
+    ];
+    let mut selected = world(&pods, &[egg_object("web", "Enforce", 1, Some((1, "True")))]);
+    let ending = NamedNamespace { name: "other".into(), is_ending: true, ..NamedNamespace::default() };
+    selected.apply(News::Namespace(Event::Apply(ending)));
+    let keep = ["pod-selected", "pod-ending", "pod-finished", "pod-of-ending", "pod-whose-object-is-gone"];
+    for uid in keep {
+        assert!(selected.until_end(uid), "{uid}");
+    }
+    for uid in ["pod-free", NODE_UID, "0123456789abcdef0123456789abcdef"] {
+        assert!(!selected.until_end(uid), "{uid}");
+    }
+    // Where pods are not watched, nothing is known of any.
+    assert!(!Selected::default().until_end("pod-ending"));
+}
+
+#[test]
+fn what_is_being_deleted_is_read() {
+    let ending = json!({"name": "a", "namespace": "shop", "uid": "pod-a",
+                        "deletionTimestamp": "2024-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30});
+    let read = |metadata: &Value| pod(serde_json::from_value(json!({"metadata": metadata})).unwrap());
+    assert!(read(&ending).is_ending);
+    assert!(!read(&json!({"name": "a", "uid": "pod-a"})).is_ending);
+    let read = |metadata: Value| {
+        let object =
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata});
+        namespace(serde_json::from_value(object).unwrap())
+    };
+    assert!(read(json!({"name": "shop", "deletionTimestamp": "2024-01-01T00:00:00Z"})).is_ending);
+    assert!(!read(json!({"name": "shop"})).is_ending);
 }
