@@ -126,6 +126,9 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
         Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, settings.hold(), metrics)
             .with_follower(follower)
             .with_node(node_cgroup(&settings, &node)?);
+    if holds {
+        reconciler = reconciler.with_pods();
+    }
     if settings.egress_bandwidth_annotation {
         reconciler = reconciler.with_annotations();
     }

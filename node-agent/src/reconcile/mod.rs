@@ -23,7 +23,7 @@ use crate::{
     assignment::AssignmentKey,
     causes::causes,
     cgroup::{CgroupEvent, Follower, PodCgroup, PodCgroups},
-    datapath::{Datapath, EnforcedPod},
+    datapath::{Datapath, EnforcedPod, NODE_UID},
     desired::{Desired, Failure},
     explain::Explainer,
     guard::ApiServers,
@@ -93,6 +93,8 @@ pub struct Reconciler<D> {
     inventory: Inventory,
     cgroups: PodCgroups,
     selected: Selected,
+    /// Whether all that `selected` can know is going to be told.
+    is_told_of_pods: bool,
     /// Whether annotations limit pods that no Egg selects.
     heeds_annotations: bool,
     holds: Holds,
@@ -146,6 +148,7 @@ impl<D: Datapath> Reconciler<D> {
             inventory,
             cgroups: PodCgroups::default(),
             selected: Selected::default(),
+            is_told_of_pods: false,
             heeds_annotations: false,
             holds,
             held: BTreeMap::new(),
@@ -173,6 +176,12 @@ impl<D: Datapath> Reconciler<D> {
     #[must_use]
     pub fn with_follower(self, follower: Follower) -> Self {
         Reconciler { follower: Some(follower), ..self }
+    }
+
+    /// Is told of pods, namespaces and Eggs. Until all of them are listed, no pod is free because no Egg selects it.
+    #[must_use]
+    pub fn with_pods(self) -> Self {
+        Reconciler { is_told_of_pods: true, ..self }
     }
 
     /// With bandwidth limits for pods that no Egg selects, by their annotations.
@@ -246,7 +255,7 @@ impl<D: Datapath> Reconciler<D> {
         };
         let operations =
             plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups, &|uid| {
-                self.selected.until_end(uid)
+                self.until_end(uid)
             });
         let enforced = if operations.is_empty() {
             enforced
@@ -291,6 +300,12 @@ impl<D: Datapath> Reconciler<D> {
             reports: reports(&self.inventory, findings),
             notices: notices(findings),
         })
+    }
+
+    /// Whether a pod that is assigned no more is to keep what is in force for it.
+    fn until_end(&self, uid: &str) -> bool {
+        let is_to_be_told = self.is_told_of_pods && !self.selected.is_complete() && uid != NODE_UID;
+        is_to_be_told || self.selected.until_end(uid)
     }
 
     /// Which new pods are to be held.
