@@ -39,3 +39,9 @@ def neighbour_questions():
                   "has no such connections")
 def connections_from_the_port_of_a_listener():
     """Connections that were opened before the first Egg, from a port on which the pod listens."""
+
+
+@way(out_of_scope="it leaves by no interface of the pod's network, and no program on cgroups or interfaces sees it. Seccomp's "
+                  "RuntimeDefault refuses AF_VSOCK since containerd 1.7 and Docker 23; devices are the cluster's to give")
+def other_families():
+    """AF_VSOCK to the machine that the node runs on, Bluetooth, RDMA devices."""
