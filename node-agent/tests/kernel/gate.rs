@@ -99,6 +99,7 @@ for way in udp, raw, multipath:
 fn a_connection_that_waits_is_made_when_the_pod_is_admitted() {
     let mut setup = Setup::new();
     close(&mut setup, &[]);
+    setup.pod.be_patient();
     let mut probe = setup.pod.command(&binary("probe"), &["connect", "--timeout-ms", "20000", OUTSIDE]);
     let asking = std::thread::spawn(move || probe.output().expect("the probe"));
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -217,6 +218,7 @@ fn another_versions_gate_is_taken_over() {
 fn a_socket_waits_through_a_change_of_version() {
     let mut setup = Setup::new();
     close(&mut setup, &[]);
+    setup.pod.be_patient();
     let mut probe = setup.pod.command(&binary("probe"), &["connect", "--timeout-ms", "30000", OUTSIDE]);
     let asking = std::thread::spawn(move || probe.output().expect("the probe"));
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -44,6 +44,7 @@ fn nothing_leaves_a_held_pod_and_nobody_is_refused() {
 fn a_connection_of_a_held_pod_is_made_soon_after_it_has_its_policy() {
     let mut setup = Setup::new();
     setup.hold();
+    setup.pod.be_patient();
     let probe =
         setup.pod.command(&binary("probe"), &["connect", "--timeout-ms", "20000", "tcp://198.18.0.80:80"]);
     let asking = std::thread::spawn(move || {

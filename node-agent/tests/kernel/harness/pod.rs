@@ -269,6 +269,12 @@ impl Pod {
         run("ip", &["netns", "exec", &format!("{}p", self.name), "sysctl", "-qw", setting]);
     }
 
+    /// Has TCP go on trying to connect: it gives up at `tcp_syn_retries` tries (6), which are half a second apart where they are
+    /// lost on the way out, however patient the program is.
+    pub fn be_patient(&self) {
+        self.sysctl("net.ipv4.tcp_syn_retries=60");
+    }
+
     /// Makes the world send packets of one segment only, as they come over a real network.
     pub fn without_offload(&self) {
         run("ip", &["-n", &format!("{}w", self.name), "link", "set", "eth0", "gso_max_segs", "1"]);
