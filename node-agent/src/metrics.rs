@@ -57,6 +57,7 @@ const COUNTER_NAMES: [&str; COUNTERS as usize] = [
 pub struct Metrics {
     waited: Histogram,
     enforce: Histogram,
+    turn: Histogram,
     failures: Counter,
     resets: Counter,
     held: Counter,
@@ -80,6 +81,7 @@ impl Metrics {
         let metrics = Metrics {
             waited: times(),
             enforce: times(),
+            turn: times(),
             failures: Counter::default(),
             resets: Counter::default(),
             held: Counter::default(),
@@ -99,6 +101,11 @@ impl Metrics {
             "l7egg_agent_enforce_seconds",
             "Time that the kernel took to put one policy in force for one pod",
             metrics.enforce.clone(),
+        );
+        registry.register(
+            "l7egg_agent_turn_seconds",
+            "Time that one turn of the loop that enforces took; new pods and containers wait for it",
+            metrics.turn.clone(),
         );
         registry.register(
             "l7egg_agent_failures",
@@ -144,6 +151,11 @@ impl Metrics {
     /// A policy was put in force within this time.
     pub fn enforced(&self, time: Duration) {
         self.enforce.observe(time.as_secs_f64());
+    }
+
+    /// A turn of the loop took this time.
+    pub fn turned(&self, time: Duration) {
+        self.turn.observe(time.as_secs_f64());
     }
 
     /// The kernel refused something.

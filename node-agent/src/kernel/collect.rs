@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use aya::maps::IterableMap;
 use l7egg_ebpf_common::abi::{Learned, LearnedKey};
 
+use super::entries;
 use super::error::kernel;
 use super::programs::Maps;
 use super::sys;
@@ -22,21 +23,22 @@ const NAMES_KEPT: usize = 65_536;
 pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
     let mut live = BTreeSet::new();
     let mut expired = Vec::new();
-    for entry in maps.learned.iter() {
-        let (key, value) = entry.map_err(kernel("reading map LEARNED"))?;
+    let known = maps.names.asked()?;
+    let surplus = known.len().saturating_sub(NAMES_KEPT);
+    entries::each(&maps.learned, "LEARNED", |key, value| {
         if released.contains(&key.subject) || is_over(&value, now_ns) {
             expired.push(key);
-        } else {
+        } else if surplus > 0 {
             live.extend(value.names.iter().map(|slot| slot.name));
         }
-    }
+    })?;
     for key in expired {
         let map = maps.learned.map();
         let taken: Option<Learned> =
             sys::map_take(map.fd().as_fd(), &key).map_err(kernel("removing an address from map LEARNED"))?;
         put_back_if_renewed(maps, key, taken, now_ns, released);
     }
-    names(maps, &live)
+    names(maps, known, surplus, &live)
 }
 
 /// Removes the flows of subjects that are no more; the others make room for each other.
@@ -44,11 +46,14 @@ pub fn flows(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathEr
     if released.is_empty() {
         return Ok(());
     }
-    let keys: Result<Vec<_>, _> = maps.flows.keys().collect();
-    for key in keys.map_err(kernel("reading map FLOWS"))? {
+    let mut over = Vec::new();
+    entries::each(&maps.flows, "FLOWS", |key, _| {
         if released.contains(&key.subject) {
-            let _ = maps.flows.remove(&key);
+            over.push(key);
         }
+    })?;
+    for key in over {
+        let _ = maps.flows.remove(&key);
     }
     Ok(())
 }
@@ -59,12 +64,11 @@ pub fn inherited(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), Datapa
         return Ok(());
     }
     let mut over = Vec::new();
-    for entry in maps.inherited.iter() {
-        let (cookie, connection) = entry.map_err(kernel("reading map INHERITED"))?;
+    entries::each(&maps.inherited, "INHERITED", |cookie, connection| {
         if released.contains(&connection.subject) {
             over.push(cookie);
         }
-    }
+    })?;
     for cookie in over {
         let _ = maps.inherited.remove(&cookie);
     }
@@ -89,15 +93,19 @@ fn is_over(value: &Learned, now_ns: u64) -> bool {
     value.names.iter().all(|slot| slot.name == 0 || slot.expires_ns + KEEP_NS < now_ns)
 }
 
-fn names(maps: &mut Maps, live: &BTreeSet<u64>) -> Result<(), DatapathError> {
-    let mut known = maps.names.asked().map_err(kernel("reading map NAMES"))?;
-    if known.len() <= NAMES_KEPT {
+/// Removes that many names, those first that nobody has asked for longest; not those of live addresses.
+fn names(
+    maps: &mut Maps,
+    mut known: Vec<(u64, u64)>,
+    surplus: usize,
+    live: &BTreeSet<u64>,
+) -> Result<(), DatapathError> {
+    if surplus == 0 {
         return Ok(());
     }
     known.sort_unstable();
-    let surplus = known.len() - NAMES_KEPT;
     for (_, name) in known.into_iter().filter(|(_, name)| !live.contains(name)).take(surplus) {
         maps.names.remove(name);
     }
-    maps.names.remove_lone_tails().map_err(kernel("reading map NAME_TAILS"))
+    maps.names.remove_lone_tails()
 }

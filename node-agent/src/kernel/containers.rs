@@ -13,6 +13,7 @@ use l7egg_ebpf_common::abi::{
 };
 use l7egg_policy::CompiledPolicy;
 
+use super::entries;
 use super::error::{insertion, kernel};
 use super::policies;
 use super::programs::Maps;
@@ -308,12 +309,11 @@ fn give(maps: &mut Maps, from: &BTreeSet<u32>, to: &BTreeSet<u32>, pass: Pass) -
         return Ok(());
     }
     let mut learned = Vec::new();
-    for entry in maps.learned.iter() {
-        let (key, value) = entry.map_err(kernel("reading map LEARNED"))?;
+    entries::each(&maps.learned, "LEARNED", |key, value| {
         if from.contains(&key.subject) {
             learned.push((key, value));
         }
-    }
+    })?;
     for (key, value) in learned {
         for subject in to {
             let key = LearnedKey { subject: *subject, ..key };
@@ -324,12 +324,11 @@ fn give(maps: &mut Maps, from: &BTreeSet<u32>, to: &BTreeSet<u32>, pass: Pass) -
         }
     }
     let mut flows = Vec::new();
-    for entry in maps.flows.iter() {
-        let (key, flow) = entry.map_err(kernel("reading map FLOWS"))?;
+    entries::each(&maps.flows, "FLOWS", |key, flow| {
         if from.contains(&key.subject) {
             flows.push((key, flow));
         }
-    }
+    })?;
     for (key, flow) in flows {
         for subject in to {
             let key = FlowKey { subject: *subject, ..key };

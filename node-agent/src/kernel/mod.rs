@@ -13,6 +13,7 @@ mod collect;
 mod config;
 mod containers;
 mod datapath;
+mod entries;
 mod error;
 mod events;
 mod gate;
@@ -266,18 +267,13 @@ impl Kernel {
     /// Addresses that pods learned which are no more, from the time of another agent.
     fn forget_unknown_subjects(&mut self) -> Result<(), DatapathError> {
         let mut unknown = BTreeSet::new();
-        for key in self.maps.learned.keys() {
-            let key = key.map_err(kernel("reading map LEARNED"))?;
-            if !self.in_force.contains_key(&key.subject) {
-                unknown.insert(key.subject);
+        let mut see = |subject| {
+            if !self.in_force.contains_key(&subject) {
+                unknown.insert(subject);
             }
-        }
-        for key in self.maps.flows.keys() {
-            let key = key.map_err(kernel("reading map FLOWS"))?;
-            if !self.in_force.contains_key(&key.subject) {
-                unknown.insert(key.subject);
-            }
-        }
+        };
+        entries::each(&self.maps.learned, "LEARNED", |key, _| see(key.subject))?;
+        entries::each(&self.maps.flows, "FLOWS", |key, _| see(key.subject))?;
         self.released = unknown;
         self.collect()
     }

@@ -4,6 +4,9 @@ use aya::maps::{HashMap, MapData, MapError};
 use l7egg_ebpf_common::abi::{NAME_HEAD, Name, NameTail};
 use l7egg_policy::DomainName;
 
+use super::entries;
+use crate::datapath::DatapathError;
+
 /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
 const NO_EXIST: u64 = 1;
 
@@ -27,8 +30,10 @@ impl Names {
     }
 
     /// When each was asked for last, in ns since boot.
-    pub fn asked(&self) -> Result<Vec<(u64, u64)>, MapError> {
-        self.heads.iter().map(|entry| entry.map(|(hash, name)| (name.asked_ns, hash))).collect()
+    pub fn asked(&self) -> Result<Vec<(u64, u64)>, DatapathError> {
+        let mut asked = Vec::new();
+        entries::each(&self.heads, "NAMES", |hash, name| asked.push((name.asked_ns, hash)))?;
+        Ok(asked)
     }
 
     /// Forgets one.
@@ -39,9 +44,10 @@ impl Names {
     }
 
     /// Removes the tails of names that the programs could not write because the map of the heads was full.
-    pub fn remove_lone_tails(&mut self) -> Result<(), MapError> {
+    pub fn remove_lone_tails(&mut self) -> Result<(), DatapathError> {
         // All of them before the first look for a head: a program writes its tail a moment before.
-        let tails: Vec<u64> = self.tails.keys().collect::<Result<_, _>>()?;
+        let mut tails = Vec::new();
+        entries::each(&self.tails, "NAME_TAILS", |hash, _| tails.push(hash))?;
         for hash in tails {
             if matches!(self.heads.get(&hash, 0), Err(MapError::KeyNotFound)) {
                 let _ = self.tails.remove(&hash);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use l7egg_ebpf_common::abi::{Address, Connection, Direction, Flow, FlowKey, LearnedKey, protocol};
 use l7egg_policy::{CompiledPolicy, DomainName};
 
+use super::entries;
 use super::error::kernel;
 use super::programs::Maps;
 use super::sys;
@@ -199,13 +200,12 @@ fn doubt_flows(
     chosen: &RangeInclusive<u16>,
 ) -> Result<(), DatapathError> {
     let mut doubted = Vec::new();
-    for entry in maps.flows.iter() {
-        let (key, flow) = entry.map_err(kernel("reading map FLOWS"))?;
+    entries::each(&maps.flows, "FLOWS", |key, flow| {
         let came_in = key.subject == subject.id && flow.direction == Direction::Ingress as u32;
         if came_in && chosen.contains(&key.local_port) && !chosen.contains(&key.remote_port) {
             doubted.push((key, flow));
         }
-    }
+    })?;
     for (key, flow) in doubted {
         let flow = Flow { policy: 0, direction: Direction::Egress as u32, ..flow };
         maps.flows.insert(key, flow, 0).map_err(kernel("writing to map FLOWS"))?;

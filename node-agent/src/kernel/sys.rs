@@ -12,6 +12,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
@@ -187,6 +188,47 @@ pub fn map_take<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::R
         // SAFETY: the kernel has written a whole value, and any bytes are one.
         Ok(_) => Ok(Some(unsafe { value.assume_init() })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where a look at a hash map goes on: a bucket.
+#[derive(Clone, Copy, Debug)]
+pub struct Position(u32);
+
+/// Fills `keys` and `values`, of the same length, with entries of a hash map from a position on, bucket by bucket. How many it
+/// were, and where to go on if there are more. `ENOSPC` where a bucket has more than there is room for. Since Linux 5.6.
+pub fn map_batch<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    from: Option<Position>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<(usize, Option<Position>)> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        from: u64,
+        next: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map: u32,
+        element_flags: u64,
+        flags: u64,
+    }
+    let mut next = Position(0);
+    let mut attr = Attr {
+        from: from.as_ref().map_or(0, |from| (&raw const from.0) as u64),
+        next: (&raw mut next.0) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: keys.len().min(values.len()).try_into().unwrap_or(u32::MAX),
+        map: map.as_raw_fd() as u32,
+        ..Attr::default()
+    };
+    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        Ok(_) => Ok((attr.count as usize, Some(next))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((attr.count as usize, None)),
         Err(error) => Err(error),
     }
 }

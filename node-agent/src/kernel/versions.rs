@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use l7egg_ebpf_common::abi::{Config, Direction, Flow, FlowKey, Learned, LearnedKey, SubjectState, protocol};
 
+use super::entries;
 use super::error::kernel;
 use super::names::Names;
 use super::programs::{HOOKS, Maps, SubjectStorage};
 use super::{gate, network, pods};
+use crate::causes::causes;
 use crate::datapath::DatapathError;
 
 /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
@@ -66,7 +68,7 @@ impl Older {
                 ),
                 Err(error) => tracing::warn!(
                     uid,
-                    error = %error,
+                    error = causes(&error),
                     "what the pod has learned could not be taken over from another version of l7egg: it asks again"
                 ),
             }
@@ -106,15 +108,16 @@ impl Older {
     }
 }
 
-fn open<M>(version: &Path, name: &str) -> Result<M, MapError>
+fn open<M>(version: &Path, name: &str) -> Result<M, DatapathError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
-    Map::from_map_data(MapData::from_pin(version.join("maps").join(name))?)?.try_into()
+    let pinned = || Map::from_map_data(MapData::from_pin(version.join("maps").join(name))?)?.try_into();
+    pinned().map_err(kernel(format!("opening map {name} of {}", version.display())))
 }
 
 /// How many addresses were taken over.
-fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> Result<usize, MapError> {
+fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> Result<usize, DatapathError> {
     let subjects: SubjectStorage = open(version, "SUBJECT")?;
     let states: Array<MapData, SubjectState> = open(version, "SUBJECTS")?;
     let was = HOOKS.iter().find_map(|hook| {
@@ -127,23 +130,21 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
     let names = Names { heads: open(version, "NAMES")?, tails: open(version, "NAME_TAILS")? };
     let learned: HashMap<MapData, LearnedKey, Learned> = open(version, "LEARNED")?;
     let mut taken = 0;
-    for entry in learned.iter() {
-        let (key, value) = entry?;
+    entries::each(&learned, "LEARNED", |key, value| {
         if key.subject != was {
-            continue;
+            return;
         }
         for slot in value.names.iter().filter(|slot| slot.name != 0) {
             maps.names.take_over(&names, slot.name);
         }
         taken += usize::from(maps.learned.insert(LearnedKey { subject, ..key }, value, NO_EXIST).is_ok());
-    }
+    })?;
     let flows: HashMap<MapData, FlowKey, Flow> = open(version, "FLOWS")?;
-    for entry in flows.iter() {
-        let (key, flow) = entry?;
+    entries::each(&flows, "FLOWS", |key, flow| {
         let came_in = flow.direction == Direction::Ingress as u32 && key.protocol != protocol::TCP;
         if key.subject == was && came_in {
             let _ = maps.flows.insert(FlowKey { subject, ..key }, flow, NO_EXIST);
         }
-    }
+    })?;
     Ok(taken)
 }
