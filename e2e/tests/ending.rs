@@ -61,3 +61,31 @@ async fn a_namespace_that_ends_frees_none_of_its_pods() -> anyhow::Result<()> {
     namespaces.delete(&test.namespace.name, &DeleteParams::background()).await?;
     expect_denied(&pod, since).await
 }
+
+/// As a cluster may have for every pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_egg_denied_no_other_egg_frees_when_the_namespace_ends() -> anyhow::Result<()> {
+    let Some(test) = Setting::new("ending-baseline").await? else { return Ok(()) };
+    let name = &test.namespace.name;
+    let baseline = format!(
+        "apiVersion: l7egg.dev/v1alpha1
+kind: ClusterEgg
+metadata: {{name: {name}}}
+spec:
+  namespaceSelector: {{matchLabels: {{l7egg.dev/e2e: {name}}}}}
+  podSelector: {{}}
+  egress: [{{to: [{{cidr: 0.0.0.0/0}}, {{cidr: '::/0'}}]}}]
+"
+    );
+    let plan = PodPlan::new("shop").label("app", "shop").grace(GRACE);
+    test.namespace.create(&plan.command(&["/probe", "watch", TARGET])).await?;
+    let pod = test.namespace.running("shop").await?;
+    test.namespace.enforce(&baseline, 1).await?;
+    let denying = EGG.replace("cidr: 203.0.113.0/24}]}", "cidr: 198.18.0.0/15}], action: Deny}");
+    test.namespace.enforce(&denying, 1).await?;
+    test.namespace.until_denied("shop", LIMIT).await?;
+    let since = now_micros();
+    let namespaces: Api<core::Namespace> = Api::all(test.cluster.client().clone());
+    namespaces.delete(name, &DeleteParams::background()).await?;
+    expect_denied(&pod, since).await
+}

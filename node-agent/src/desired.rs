@@ -115,15 +115,15 @@ pub struct Failure {
 pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCache) -> Desired {
     let mut selections: BTreeMap<&str, Selection<'_>> = BTreeMap::new();
     let mut knows_all_pods = inventory.is_complete();
-    for entry in inventory.entries() {
-        let (pods, source) = match &entry.good {
-            Some(good) => (good.pods.as_slice(), Ok(good.policy.as_ref())),
-            None => (entry.object.pods(), Err(unreadable(entry))),
+    for entry in inventory.entries().chain(inventory.departed()) {
+        let source = match &entry.good {
+            Some(good) => Ok(good.policy.as_ref()),
+            None => Err(unreadable(entry)),
         };
         if matches!(&entry.object.content, Err(unreadable) if unreadable.pods.is_none()) {
             knows_all_pods = false;
         }
-        for pod in pods {
+        for pod in entry.pods() {
             let selection = selections.entry(&pod.uid).or_insert_with(|| Selection::new(pod));
             let ResolvConf { servers, search, own_search } = resolv_conf(pod, node);
             selection.resolv_conf.servers.extend(servers);
@@ -156,7 +156,9 @@ impl<'a> Selection<'a> {
         Selection { pod, resolv_conf: ResolvConf::default(), sources: Vec::new() }
     }
 
-    fn pod(self, cache: &mut PolicyCache) -> DesiredPod {
+    fn pod(mut self, cache: &mut PolicyCache) -> DesiredPod {
+        // The same policy for the same Eggs, whether or not the pod has departed from some.
+        self.sources.sort_by_key(|(entry, _)| &entry.object.key);
         let (policy, fallback, division) = match self.compile(cache) {
             Ok((policy, division)) => (Ok(policy), None, division),
             Err(failure) => {

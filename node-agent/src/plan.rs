@@ -72,8 +72,17 @@ pub enum ReleaseReason {
     Ended,
 }
 
+/// What is known of pods that may be ending, by uid.
+#[derive(Clone, Copy)]
+pub struct Ending<'a> {
+    /// One that is assigned no more keeps what is in force for it.
+    pub until_end: &'a dyn Fn(&str) -> bool,
+    /// So does one whatever is assigned to it.
+    pub is_left_alone: &'a dyn Fn(&str) -> bool,
+}
+
 /// What has to be done, most urgent first: pods that nothing is in force for, those to be `held`, changed policies, caps,
-/// pods to let go of, unless that is to wait for their end (`until_end`). Empty if everything is as it should be.
+/// pods to let go of, unless that is to wait for their end. Empty if everything is as it should be.
 #[must_use]
 pub fn plan(
     desired: &Desired,
@@ -81,7 +90,7 @@ pub fn plan(
     enforced: &[EnforcedPod],
     shaped: &[ShapedPod],
     cgroups: &PodCgroups,
-    until_end: &dyn Fn(&str) -> bool,
+    ending: Ending<'_>,
 ) -> Vec<Operation> {
     let enforced: BTreeMap<&str, &EnforcedPod> = enforced.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
     let mut first = Vec::new();
@@ -119,6 +128,7 @@ pub fn plan(
         match now {
             None => first.push(operation(true)),
             Some(now) if now.held => first.push(operation(true)),
+            Some(_) if (ending.is_left_alone)(uid) => {}
             Some(_) => changes.push(operation(false)),
         }
     }
@@ -135,7 +145,7 @@ pub fn plan(
             return None;
         } else if now.held && !has_policy() && cgroups.pods.contains_key(*uid) {
             ReleaseReason::NotHeld
-        } else if desired.knows_all_pods && !desired.pods.contains_key(*uid) && !until_end(uid) {
+        } else if desired.knows_all_pods && !desired.pods.contains_key(*uid) && !(ending.until_end)(uid) {
             ReleaseReason::NoEgg
         } else {
             return None;

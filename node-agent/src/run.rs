@@ -33,6 +33,7 @@ use crate::{
     reconcile::{Input, NodeCgroup, Outcome, Reconciler},
     reporter,
     resolvers::{NodeResolvers, cluster_domain, nameservers, search_domains},
+    selected::Selected,
     settings::{Cli, Command, DetachSettings, LogFormat, OnExit, RunSettings},
     status, watch,
 };
@@ -110,11 +111,10 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     tokio::spawn(api_servers::watch(client.clone(), known, inputs.clone()));
     watch::assignments(&client, &settings.node_name, &inputs);
     let holds = settings.hold() != HoldSettings::Never;
-    if holds || settings.egress_bandwidth_annotation {
-        watch::pods(&client, &settings.node_name, &inputs);
-    }
+    watch::pods(&client, &settings.node_name, &inputs);
+    watch::namespaces(&client, &inputs);
     if holds {
-        watch::selected(&client, &inputs);
+        watch::eggs(&client, &inputs);
     }
     tokio::spawn(reporter::run(client.clone(), outcome.clone(), Notices::new(client, &settings.node_name)));
     let admin = Admin { registry: Arc::new(registry), metrics: Arc::clone(&metrics), outcome, flow_log };
@@ -125,10 +125,8 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let mut reconciler =
         Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, settings.hold(), metrics)
             .with_follower(follower)
-            .with_node(node_cgroup(&settings, &node)?);
-    if holds {
-        reconciler = reconciler.with_pods();
-    }
+            .with_node(node_cgroup(&settings, &node)?)
+            .with_pods(if holds { Selected::default() } else { Selected::without_eggs() });
     if settings.egress_bandwidth_annotation {
         reconciler = reconciler.with_annotations();
     }

@@ -39,17 +39,22 @@ pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
     }));
 }
 
-/// Watches what decides, besides pods, which of them Eggs select: all Eggs and ClusterEggs, and all namespaces' labels.
-pub fn selected(client: &Client, inputs: &mpsc::Sender<Input>) {
+/// Watches all Eggs and ClusterEggs.
+pub fn eggs(client: &Client, inputs: &mpsc::Sender<Input>) {
     let all = watcher::Config::default();
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Egg>(&()));
     tokio::spawn(follow("eggs", watcher(api, all.clone()), inputs.clone(), |event| {
         Input::Selected(News::Egg(map(event, selected::egg)))
     }));
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<ClusterEgg>(&()));
-    tokio::spawn(follow("clustereggs", watcher(api, all.clone()), inputs.clone(), |event| {
+    tokio::spawn(follow("clustereggs", watcher(api, all), inputs.clone(), |event| {
         Input::Selected(News::ClusterEgg(map(event, selected::cluster_egg)))
     }));
+}
+
+/// Watches all namespaces: their labels, and whether they are ending.
+pub fn namespaces(client: &Client, inputs: &mpsc::Sender<Input>) {
+    let all = watcher::Config::default();
     let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all);
     tokio::spawn(follow("namespaces", stream, inputs.clone(), |event| {
         Input::Selected(News::Namespace(map(event, selected::namespace)))

@@ -37,9 +37,7 @@ fn summary(operations: &[Operation]) -> Vec<String> {
     operations.iter().map(one).collect()
 }
 
-fn never(_: &str) -> bool {
-    false
-}
+const NEVER: Ending<'_> = Ending { until_end: &|_| false, is_left_alone: &|_| false };
 
 #[test]
 fn nothing_to_do_when_nothing_differs() {
@@ -47,7 +45,7 @@ fn nothing_to_do_when_nothing_differs() {
     let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
     let cgroups = cgroups_of(&["p1", "other"]);
     let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, digest)];
-    assert!(plan(&desired, &none(), &enforced, &[], &cgroups, &never).is_empty());
+    assert!(plan(&desired, &none(), &enforced, &[], &cgroups, NEVER).is_empty());
 }
 
 #[test]
@@ -58,7 +56,7 @@ fn uncovered_pods_come_first_and_releases_last() {
         enforced_pod("p0", cgroups.pods["p0"].id, [1; 32]),
         enforced_pod("p1", cgroups.pods["p1"].id, [1; 32]),
     ];
-    let operations = plan(&desired, &none(), &enforced, &[], &cgroups, &never);
+    let operations = plan(&desired, &none(), &enforced, &[], &cgroups, NEVER);
     // p3 has no cgroup yet: nothing can be done.
     assert_eq!(summary(&operations), ["first p2", "change p1", "release p0 NoEgg"]);
 }
@@ -70,11 +68,11 @@ fn pods_are_held_until_they_have_a_policy_or_are_not_to_be() {
     let pod = |uid: &str, id| EnforcedPod { held: true, ..enforced_pod(uid, id, [0; 32]) };
     let here = |uid: &str| pod(uid, cgroups.pods[uid].id);
     let enforced = [here("assigned"), here("held"), here("unheld"), pod("again", 7)];
-    let operations = plan(&desired, &held(&["new", "held", "again"]), &enforced, &[], &cgroups, &never);
+    let operations = plan(&desired, &held(&["new", "held", "again"]), &enforced, &[], &cgroups, NEVER);
     assert_eq!(summary(&operations), ["first assigned", "hold again", "hold new", "release unheld NotHeld"]);
     // Also where the view is incomplete: that a pod is held was the agent's own doing.
     let unsure = Desired { knows_all_pods: false, ..Desired::default() };
-    let operations = plan(&unsure, &held(&["held"]), &enforced[1..3], &[], &cgroups, &never);
+    let operations = plan(&unsure, &held(&["held"]), &enforced[1..3], &[], &cgroups, NEVER);
     assert_eq!(summary(&operations), ["release unheld NotHeld"]);
 }
 
@@ -83,7 +81,7 @@ fn a_cgroup_made_anew_is_enforced_anew() {
     let desired = desired_of(&[assignment("a").pod("p1")]);
     let digest = desired.pods["p1"].policy.as_ref().unwrap().digest;
     let operations =
-        plan(&desired, &none(), &[enforced_pod("p1", 99_999, digest)], &[], &cgroups_of(&["p1"]), &never);
+        plan(&desired, &none(), &[enforced_pod("p1", 99_999, digest)], &[], &cgroups_of(&["p1"]), NEVER);
     assert_eq!(summary(&operations), ["first p1"]);
 }
 
@@ -92,7 +90,7 @@ fn an_ended_pod_is_let_go_even_if_assignments_still_name_it() {
     let desired = desired_of(&[assignment("a").pod("p1")]);
     let enforced = [enforced_pod("p1", 7, [1; 32])];
     assert_eq!(
-        summary(&plan(&desired, &none(), &enforced, &[], &cgroups_of(&[]), &never)),
+        summary(&plan(&desired, &none(), &enforced, &[], &cgroups_of(&[]), NEVER)),
         ["release p1 Ended"]
     );
 }
@@ -102,10 +100,10 @@ fn absence_proves_nothing_while_the_view_is_incomplete() {
     let cgroups = cgroups_of(&["p1"]);
     let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
     let unsure = Desired { knows_all_pods: false, ..Desired::default() };
-    assert!(plan(&unsure, &none(), &enforced, &[], &cgroups, &never).is_empty());
+    assert!(plan(&unsure, &none(), &enforced, &[], &cgroups, NEVER).is_empty());
     let blind = PodCgroups { complete: false, ..cgroups_of(&[]) };
     let desired = desired_of(&[assignment("a").pod("p1")]);
-    assert!(plan(&desired, &none(), &enforced, &[], &blind, &never).is_empty());
+    assert!(plan(&desired, &none(), &enforced, &[], &blind, NEVER).is_empty());
 }
 
 #[test]
@@ -114,9 +112,9 @@ fn who_is_to_keep_it_until_its_end_does() {
     let (desired, cgroups) = (desired_of(&[]), cgroups_of(&["p1"]));
     let enforced = [enforced(&cgroups)];
     let planned = |cgroups, until_end: &dyn Fn(&str) -> bool| {
-        summary(&plan(&desired, &none(), &enforced, &[], cgroups, until_end))
+        summary(&plan(&desired, &none(), &enforced, &[], cgroups, Ending { until_end, ..NEVER }))
     };
-    assert_eq!(planned(&cgroups, &never), ["release p1 NoEgg"]);
+    assert_eq!(planned(&cgroups, &|_| false), ["release p1 NoEgg"]);
     assert!(planned(&cgroups, &|uid| uid == "p1").is_empty());
     assert_eq!(planned(&cgroups_of(&[]), &|_| true), ["release p1 Ended"]);
 }
@@ -129,7 +127,7 @@ fn a_failure_keeps_what_is_in_force_and_falls_back_only_where_nothing_is() {
     ]);
     let cgroups = cgroups_of(&["p1", "p2"]);
     let enforced = [enforced_pod("p1", cgroups.pods["p1"].id, [1; 32])];
-    assert_eq!(summary(&plan(&desired, &none(), &enforced, &[], &cgroups, &never)), ["first p2"]);
+    assert_eq!(summary(&plan(&desired, &none(), &enforced, &[], &cgroups, NEVER)), ["first p2"]);
 }
 
 fn with_containers(mut cgroups: PodCgroups, uid: &str, names: &[Option<&str>]) -> PodCgroups {
@@ -162,24 +160,24 @@ fn a_divided_pod_follows_its_containers() {
     let id = cgroups.pods["p1"].id;
     // The sandbox has no name.
     let there = with_containers(cgroups.clone(), "p1", &[Some("app"), Some("free"), None]);
-    assert_eq!(summary(&plan(&desired, &none(), &[], &[], &there, &never)), ["divide p1: app 2, free free"]);
+    assert_eq!(summary(&plan(&desired, &none(), &[], &[], &there, NEVER)), ["divide p1: app 2, free free"]);
     let undivided = enforced_pod("p1", id, desired.pods["p1"].policy.as_ref().unwrap().digest);
     assert_eq!(
-        summary(&plan(&desired, &none(), &[undivided], &[], &there, &never)),
+        summary(&plan(&desired, &none(), &[undivided], &[], &there, NEVER)),
         ["divide p1: app 2, free free"]
     );
     let now = [divided("p1", id, &desired, &["app", "free"])];
-    assert!(plan(&desired, &none(), &now, &[], &there, &never).is_empty());
+    assert!(plan(&desired, &none(), &now, &[], &there, NEVER).is_empty());
     let more = with_containers(cgroups.clone(), "p1", &[Some("app"), Some("free"), Some("init")]);
     assert_eq!(
-        summary(&plan(&desired, &none(), &now, &[], &more, &never)),
+        summary(&plan(&desired, &none(), &now, &[], &more, NEVER)),
         ["divide p1: app 2, free free, init 1"]
     );
     let fewer = with_containers(cgroups.clone(), "p1", &[Some("app")]);
-    assert_eq!(summary(&plan(&desired, &none(), &now, &[], &fewer, &never)), ["divide p1: app 2"]);
+    assert_eq!(summary(&plan(&desired, &none(), &now, &[], &fewer, NEVER)), ["divide p1: app 2"]);
     // No Egg is for certain containers any more.
     let united = desired_of(&[assignment("a").allow("10.0.0.0/8").pod("p1")]);
-    assert_eq!(summary(&plan(&united, &none(), &now, &[], &cgroups, &never)), ["change p1"]);
+    assert_eq!(summary(&plan(&united, &none(), &now, &[], &cgroups, NEVER)), ["change p1"]);
 }
 
 #[test]
@@ -190,10 +188,10 @@ fn a_failure_leaves_containers_as_they_are_and_covers_new_ones() {
     let cgroups = cgroups_of(&["p1"]);
     let now = [divided("p1", cgroups.pods["p1"].id, &before, &["app"])];
     let same = with_containers(cgroups.clone(), "p1", &[Some("app")]);
-    assert!(plan(&desired, &none(), &now, &[], &same, &never).is_empty());
+    assert!(plan(&desired, &none(), &now, &[], &same, NEVER).is_empty());
     let more = with_containers(cgroups, "p1", &[Some("app"), Some("app")]);
     assert_eq!(
-        summary(&plan(&desired, &none(), &now, &[], &more, &never)),
+        summary(&plan(&desired, &none(), &now, &[], &more, NEVER)),
         ["divide p1: app as before, app 1"]
     );
 }

@@ -10,6 +10,7 @@ use std::{
 use kube::{api::DynamicObject, runtime::watcher};
 use tokio::sync::watch;
 
+mod ending;
 mod gate;
 mod perform;
 mod settle;
@@ -17,13 +18,13 @@ mod take;
 mod tell;
 mod timeline;
 
-use self::timeline::Timeline;
+use self::{ending::Found, timeline::Timeline};
 use crate::{
     annotated::annotated,
     assignment::AssignmentKey,
     causes::causes,
     cgroup::{CgroupEvent, Follower, PodCgroup, PodCgroups},
-    datapath::{Datapath, EnforcedPod, NODE_UID},
+    datapath::{Datapath, EnforcedPod},
     desired::{Desired, Failure},
     explain::Explainer,
     guard::ApiServers,
@@ -32,7 +33,7 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     notice::{Notice, notices},
-    plan::plan,
+    plan::{Ending, plan},
     policies::PolicyCache,
     report::{Findings, Report, reports},
     resolvers::NodeResolvers,
@@ -95,6 +96,7 @@ pub struct Reconciler<D> {
     selected: Selected,
     /// Whether all that `selected` can know is going to be told.
     is_told_of_pods: bool,
+    found: Found,
     /// Whether annotations limit pods that no Egg selects.
     heeds_annotations: bool,
     holds: Holds,
@@ -140,7 +142,7 @@ impl<D: Datapath> Reconciler<D> {
             .filter(|pod| pod.held)
             .for_each(|pod| holds.appeared(&pod.uid, pod.cgroup_id, Instant::now()));
         // The agent before may have ended between the change of a policy and this.
-        let unsettled = before.into_iter().map(|pod| pod.uid).collect();
+        let unsettled: BTreeSet<String> = before.into_iter().map(|pod| pod.uid).collect();
         let mut reconciler = Reconciler {
             datapath,
             node,
@@ -149,6 +151,7 @@ impl<D: Datapath> Reconciler<D> {
             cgroups: PodCgroups::default(),
             selected: Selected::default(),
             is_told_of_pods: false,
+            found: Found::new(unsettled.iter().cloned()),
             heeds_annotations: false,
             holds,
             held: BTreeMap::new(),
@@ -178,10 +181,11 @@ impl<D: Datapath> Reconciler<D> {
         Reconciler { follower: Some(follower), ..self }
     }
 
-    /// Is told of pods, namespaces and Eggs. Until all of them are listed, no pod is free because no Egg selects it.
+    /// Is told of pods, namespaces and, unless it is `without_eggs`, Eggs. Until all of them are listed, no pod is free because no Egg
+    /// selects it.
     #[must_use]
-    pub fn with_pods(self) -> Self {
-        Reconciler { is_told_of_pods: true, ..self }
+    pub fn with_pods(self, selected: Selected) -> Self {
+        Reconciler { is_told_of_pods: true, selected, ..self }
     }
 
     /// With bandwidth limits for pods that no Egg selects, by their annotations.
@@ -225,7 +229,8 @@ impl<D: Datapath> Reconciler<D> {
             if stop {
                 return;
             }
-            tick_at = Instant::now() + TICK;
+            let start = Instant::now();
+            tick_at = start + TICK;
             if let Some(new) = self.pass() {
                 outcome.send_if_modified(|old| {
                     let changed = **old != new;
@@ -239,6 +244,7 @@ impl<D: Datapath> Reconciler<D> {
                 self.collect();
                 collect_at = Instant::now() + COLLECT_EVERY;
             }
+            self.metrics.turned(start.elapsed());
             self.metrics.alive();
         }
     }
@@ -247,16 +253,17 @@ impl<D: Datapath> Reconciler<D> {
     /// be asked.
     pub fn pass(&mut self) -> Option<Outcome> {
         let enforced = self.enforced()?;
+        self.heed_endings();
         self.look_into_pods();
         self.decide_holds(&enforced);
         self.desired.annotated = match self.heeds_annotations {
             true => annotated(&self.selected, &self.desired),
             false => Some(BTreeMap::new()),
         };
+        let ending =
+            Ending { until_end: &|uid| self.until_end(uid), is_left_alone: &|uid| self.is_left_alone(uid) };
         let operations =
-            plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups, &|uid| {
-                self.until_end(uid)
-            });
+            plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups, ending);
         let enforced = if operations.is_empty() {
             enforced
         } else {
@@ -300,12 +307,6 @@ impl<D: Datapath> Reconciler<D> {
             reports: reports(&self.inventory, findings),
             notices: notices(findings),
         })
-    }
-
-    /// Whether a pod that is assigned no more is to keep what is in force for it.
-    fn until_end(&self, uid: &str) -> bool {
-        let is_to_be_told = self.is_told_of_pods && !self.selected.is_complete() && uid != NODE_UID;
-        is_to_be_told || self.selected.until_end(uid)
     }
 
     /// Which new pods are to be held.

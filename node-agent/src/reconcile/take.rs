@@ -55,7 +55,7 @@ impl<D: Datapath> Reconciler<D> {
         false
     }
 
-    fn desire(&mut self) {
+    pub(super) fn desire(&mut self) {
         let before = std::mem::take(&mut self.desired);
         self.desired = desired(&self.inventory, &self.node, &mut self.policies);
         let in_host_network = self.desired.pods.iter().filter(|(_, pod)| pod.host_network);

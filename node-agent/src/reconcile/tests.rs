@@ -4,6 +4,7 @@ use kube::runtime::watcher::Event;
 use l7egg_crds::PodState;
 
 mod annotated;
+mod ending;
 mod gate;
 mod hold;
 mod node;

@@ -96,6 +96,8 @@ pub struct Selected {
     namespaces: Listed<NamedNamespace>,
     /// Answers that were given since anything but pods changed.
     verdicts: RefCell<HashMap<String, Verdict>>,
+    /// Eggs are not told.
+    without_eggs: bool,
 }
 
 /// An Egg with what it asked for before: that stays in force while an edit is not judged yet, or was not accepted.
@@ -107,6 +109,12 @@ struct Held {
 }
 
 impl Selected {
+    /// Is going to be told of pods and namespaces only: as if there were no Eggs.
+    #[must_use]
+    pub fn without_eggs() -> Self {
+        Selected { without_eggs: true, ..Selected::default() }
+    }
+
     /// Takes in what the API server says.
     pub fn apply(&mut self, news: News) {
         let changed = match news {
@@ -148,20 +156,36 @@ impl Selected {
         verdict
     }
 
-    /// Whether a pod that is assigned no more is to keep what is in force for it until its processes have ended. Its object may be
-    /// gone or going before them, and with a namespace its Eggs go before its pods (CVE-2024-7598 is that of NetworkPolicies);
-    /// or Eggs still select it, as far as is known here, and the rest of the news is on its way.
+    /// Whether a pod is ending, with its namespace or alone. Its object may be gone before its processes, and with a namespace its
+    /// Eggs go before its pods (CVE-2024-7598 is that of NetworkPolicies). Of none before all pods and namespaces are listed.
     #[must_use]
-    pub fn until_end(&self, uid: &str) -> bool {
-        if !self.pods.complete || uid == NODE_UID || is_static(uid) {
+    pub fn is_ending(&self, uid: &str) -> bool {
+        if !self.knows_endings() || uid == NODE_UID || is_static(uid) {
             return false;
         }
         let Some(pod) = self.pods.items.get(uid) else { return true };
         let namespace = self.namespaces.items.get(&pod.namespace);
-        pod.finished
-            || pod.is_ending
-            || namespace.is_some_and(|namespace| namespace.is_ending)
-            || matches!(self.verdict(uid), Verdict::Selected { .. })
+        pod.finished || pod.is_ending || namespace.is_some_and(|namespace| namespace.is_ending)
+    }
+
+    /// Whether full lists of pods and namespaces have come.
+    #[must_use]
+    pub fn knows_endings(&self) -> bool {
+        self.pods.complete && self.namespaces.complete
+    }
+
+    /// Whether an Egg, of this name for people, still selects a pod, as far as is known here: if no assignment says so any more, the
+    /// rest of the news is on its way.
+    #[must_use]
+    pub fn selects(&self, uid: &str, egg: &str) -> bool {
+        matches!(self.verdict(uid), Verdict::Selected { eggs, .. } if eggs.iter().any(|name| name == egg))
+    }
+
+    /// Whether a pod that is assigned no more is to keep what is in force for it until its processes have ended: it is ending, or some
+    /// Egg still selects it.
+    #[must_use]
+    pub fn until_end(&self, uid: &str) -> bool {
+        self.is_ending(uid) || self.pods.complete && matches!(self.verdict(uid), Verdict::Selected { .. })
     }
 
     /// Forgets the answers for pods that are not `wanted` any more.
@@ -170,7 +194,8 @@ impl Selected {
     }
 
     fn has_eggs(&self) -> bool {
-        self.eggs.complete && self.cluster_eggs.complete && self.namespaces.complete
+        self.without_eggs && self.namespaces.complete
+            || self.eggs.complete && self.cluster_eggs.complete && self.namespaces.complete
     }
 
     fn look_up(&self, uid: &str) -> Verdict {

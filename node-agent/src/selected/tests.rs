@@ -186,6 +186,12 @@ fn who_ends_keeps_what_is_in_force_until_its_end() {
     for uid in ["pod-free", NODE_UID, "0123456789abcdef0123456789abcdef"] {
         assert!(!selected.until_end(uid), "{uid}");
     }
+    let ending: Vec<&str> = keep.into_iter().filter(|uid| selected.is_ending(uid)).collect();
+    assert_eq!(ending, keep[1..]);
+    assert!(
+        selected.selects("pod-selected", "Egg shop/web")
+            && !selected.selects("pod-selected", "Egg shop/other")
+    );
     // Where pods are not watched, nothing is known of any.
     assert!(!Selected::default().until_end("pod-ending"));
 }

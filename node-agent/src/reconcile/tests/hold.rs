@@ -122,32 +122,3 @@ fn strict_holds_what_nobody_has_told_of_yet_and_lets_go_when_no_egg_selects_it()
     agent.take(Input::Selected(News::Pod(Event::Apply(NodePod { host_network: true, ..pod }))));
     assert!(pass(&mut agent).is_empty());
 }
-
-/// One that starts while a namespace is being deleted, say.
-#[test]
-fn an_agent_that_does_not_know_the_pods_yet_frees_none() {
-    let mut before = agent(FakeDatapath::default());
-    cgroups(&mut before, &["pod-a"]);
-    list(&mut before, &[assignment("a").pod("pod-a")]);
-    before.pass();
-    assert_eq!(before.datapath.enforced().unwrap().len(), 1);
-    let mut agent = agent(before.datapath).with_pods();
-    cgroups(&mut agent, &["pod-a"]);
-    list(&mut agent, &[]);
-    agent.pass();
-    assert_eq!(agent.datapath.enforced().unwrap().len(), 1);
-    // Its object is gone.
-    for news in [
-        News::Pod(Event::InitDone),
-        News::Egg(Event::InitDone),
-        News::ClusterEgg(Event::InitDone),
-        News::Namespace(Event::InitDone),
-    ] {
-        agent.take(Input::Selected(news));
-    }
-    agent.pass();
-    assert_eq!(agent.datapath.enforced().unwrap().len(), 1);
-    cgroups(&mut agent, &[]);
-    agent.pass();
-    assert!(agent.datapath.enforced().unwrap().is_empty());
-}

@@ -1,10 +1,13 @@
 //! What the API server last said: the assignments of this node.
 
+mod departed;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{api::DynamicObject, runtime::watcher::Event};
-use l7egg_crds::Mode;
+use l7egg_crds::{AssignedPod, Mode};
 
+use self::departed::Departed;
 use crate::{
     assignment::{Assignment, AssignmentKey, AssignmentObject},
     guard::{ApiServers, guard},
@@ -14,6 +17,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Inventory {
     entries: BTreeMap<AssignmentKey, Entry>,
+    departed: Departed,
     /// Objects of a list that is still coming.
     listing: Option<Vec<DynamicObject>>,
     complete: bool,
@@ -37,6 +41,14 @@ pub struct Entry {
     pub guard: Vec<String>,
 }
 
+impl Entry {
+    /// The pods that its policy is for: those of its newest readable content, or what can be read of them.
+    #[must_use]
+    pub fn pods(&self) -> &[AssignedPod] {
+        self.good.as_ref().map_or_else(|| self.object.pods(), |good| &good.pods)
+    }
+}
+
 impl Inventory {
     /// An empty one; `audit` takes every Egg as one in mode Audit.
     #[must_use]
@@ -58,7 +70,8 @@ impl Inventory {
             Event::InitDone => self.replace(),
             Event::Apply(object) => self.insert(&object),
             Event::Delete(object) => {
-                self.entries.remove(&AssignmentKey::of(&object));
+                let before = self.entries.remove(&AssignmentKey::of(&object));
+                self.departed.changed(before.as_ref(), None);
             }
         }
         true
@@ -89,10 +102,24 @@ impl Inventory {
         self.entries.values()
     }
 
+    /// What was said last of pods that their assignments name no more, unless it is forgotten: an entry for each, with that pod
+    /// alone.
+    pub fn departed(&self) -> impl Iterator<Item = &Entry> {
+        self.departed.entries()
+    }
+
+    /// Forgets what was said last of pods but what is to be kept, by the pod's uid and the name of the Egg for people. True if that
+    /// changes anything.
+    pub fn keep_departed(&mut self, keep: impl Fn(&str, &str) -> bool) -> bool {
+        self.departed.keep(keep)
+    }
+
     fn replace(&mut self) {
         let objects = self.listing.take().unwrap_or_default();
         let listed: Vec<AssignmentKey> = objects.iter().map(AssignmentKey::of).collect();
-        self.entries.retain(|key, _| listed.contains(key));
+        for (_, gone) in self.entries.extract_if(.., |key, _| !listed.contains(key)) {
+            self.departed.changed(Some(&gone), None);
+        }
         for object in &objects {
             self.insert(object);
         }
@@ -109,9 +136,12 @@ impl Inventory {
 
     fn put(&mut self, object: AssignmentObject) {
         // An object of the same name but another uid is another one.
-        let before = self.entries.remove(&object.key).filter(|entry| entry.object.uid == object.uid);
+        let before = self.entries.remove(&object.key);
         let (good_before, revision_before, guard_before) =
-            before.map_or((None, None, Vec::new()), |entry| (entry.good, Some(entry.revision), entry.guard));
+            match before.clone().filter(|entry| entry.object.uid == object.uid) {
+                Some(entry) => (entry.good, Some(entry.revision), entry.guard),
+                None => (None, None, Vec::new()),
+            };
         let (good, guard) = match object.content.as_ref().ok().and_then(|content| self.guarded(content)) {
             Some((good, guard)) => (Some(good), guard),
             None => (good_before.clone(), guard_before),
@@ -121,7 +151,9 @@ impl Inventory {
             self.last_revision += 1;
             self.last_revision
         });
-        self.entries.insert(object.key.clone(), Entry { object, good, revision, guard });
+        let entry = Entry { object, good, revision, guard };
+        self.departed.changed(before.as_ref(), Some(&entry));
+        self.entries.insert(entry.object.key.clone(), entry);
     }
 
     /// What is to be enforced; of the node itself with what it keeps reachable. Nothing while that is not known.

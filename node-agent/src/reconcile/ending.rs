@@ -1,0 +1,61 @@
+//! What pods keep that are ending.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::Reconciler;
+use crate::datapath::{Datapath, NODE_UID};
+
+/// For how long an agent that has just started leaves pods as they are because it does not know which are ending. Pods are listed in
+/// a fraction of a second.
+const LISTED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Pods that an agent before has left under a policy, of which it is not known that they are not ending.
+#[derive(Debug)]
+pub(super) struct Found {
+    since: Instant,
+    uids: BTreeSet<String>,
+}
+
+impl Found {
+    /// All of these, now.
+    pub(super) fn new(uids: impl Iterator<Item = String>) -> Self {
+        Found { since: Instant::now(), uids: uids.collect() }
+    }
+}
+
+impl<D: Datapath> Reconciler<D> {
+    /// Whether a pod that is assigned no more is to keep what is in force for it.
+    pub(super) fn until_end(&self, uid: &str) -> bool {
+        let is_to_be_told = self.is_told_of_pods && !self.selected.is_complete() && uid != NODE_UID;
+        is_to_be_told || self.selected.until_end(uid)
+    }
+
+    /// Whether what is in force for a pod stays, whatever its assignments say: it is ending since before this agent, which does not
+    /// know which of the pod's Eggs went before it.
+    pub(super) fn is_left_alone(&self, uid: &str) -> bool {
+        let may_be_ending = self.selected.knows_endings() || self.found.since.elapsed() < LISTED_WITHIN;
+        self.is_told_of_pods && may_be_ending && self.found.uids.contains(uid)
+    }
+
+    /// Forgets what Eggs said of pods that they select no more, unless it is to stay in force until the pod's end.
+    pub(super) fn heed_endings(&mut self) {
+        if self.selected.knows_endings() {
+            let Reconciler { found, selected, .. } = self;
+            found.uids.retain(|uid| selected.is_ending(uid));
+        }
+        let Reconciler { inventory, selected, cgroups, .. } = self;
+        let lists_come = self.is_told_of_pods && !selected.knows_endings();
+        let is_changed = inventory.keep_departed(|uid, egg| {
+            let is_over = cgroups.complete && !cgroups.pods.contains_key(uid);
+            !is_over
+                && uid != NODE_UID
+                && (lists_come || selected.is_ending(uid) || selected.selects(uid, egg))
+        });
+        if is_changed {
+            self.desire();
+        }
+    }
+}
