@@ -10,6 +10,9 @@ use l7egg_e2e::probe::{ConnectReport, Outcome};
 
 const ALLOWED: &str = "tcp://198.18.1.1:80";
 const DENIED: &str = "tcp://198.18.2.1:80";
+/// What a container does. A connection that waits for the container's policy is tried again every half second only: the time is for
+/// a machine that is busy.
+const TRIES: [&str; 6] = [PROBE, "connect", "--timeout-ms", "5000", ALLOWED, DENIED];
 
 fn egg(containers: &str) -> String {
     format!(
@@ -78,17 +81,16 @@ fn free() -> Vec<Expectation> {
 async fn an_egg_for_one_container_is_enforced_from_its_first_packet_and_for_no_other() -> anyhow::Result<()> {
     let Some(test) = Setting::new("containers").await? else { return Ok(()) };
     test.namespace.enforce(&egg("containers: [main, first]"), 0).await?;
-    let tries = [PROBE, "connect", "--timeout-ms", "900", ALLOWED, DENIED];
     let serve = [PROBE, "serve", "--tcp", "8081", "--udp", "8081"];
     let node = test.cluster.two_nodes()[0];
     let plan = PodPlan::new("shop")
         .label("app", "shop")
         .on(node)
-        .init("free-first", &tries)
-        .init("first", &tries)
+        .init("free-first", &TRIES)
+        .init("first", &TRIES)
         .sidecar("sidecar", &serve);
     // Its one container ends at once, and is started again.
-    let again = PodPlan::new("again").label("app", "shop").on(node).command(&tries);
+    let again = PodPlan::new("again").label("app", "shop").on(node).command(&TRIES);
     test.namespace.create(&again).await?;
     let shop: Pod = test.namespace.start(plan).await?;
     let sidecar = shop.within("sidecar");
@@ -134,20 +136,19 @@ async fn an_egg_for_one_container_is_enforced_from_its_first_packet_and_for_no_o
 async fn ephemeral_containers_are_enforced_from_their_first_packet() -> anyhow::Result<()> {
     let Some(test) = Setting::new("ephemeral").await? else { return Ok(()) };
     test.namespace.enforce(&egg("containers: [debug]"), 0).await?;
-    let tries = [PROBE, "connect", "--timeout-ms", "900", ALLOWED, DENIED];
     let node = test.cluster.two_nodes()[0];
     let divided: Pod = test.namespace.start(PodPlan::new("divided").label("app", "shop").on(node)).await?;
     test.namespace.verify(&[(&divided, free())]).await?;
-    divided.debug("debug", &tries).await?;
+    divided.debug("debug", &TRIES).await?;
     ensure_enforced("ephemeral container debug", &outcomes_of_debug(&test, "divided", "debug").await?)?;
-    divided.debug("other", &tries).await?;
+    divided.debug("other", &TRIES).await?;
     let other = outcomes_of_debug(&test, "divided", "other").await?;
     println!("  ephemeral container other: {other:?}");
     ensure!(other.iter().all(Outcome::is_reached), "an ephemeral container that no Egg is for is held back");
 
     println!("the Egg is for all containers now");
     test.namespace.enforce(&egg("mode: Enforce"), 1).await?;
-    divided.debug("last", &tries).await?;
+    divided.debug("last", &TRIES).await?;
     ensure_enforced("ephemeral container last", &outcomes_of_debug(&test, "divided", "last").await?)
 }
 

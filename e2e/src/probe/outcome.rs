@@ -13,7 +13,8 @@ pub enum Outcome {
     Ok,
     /// The host was reached, and nobody listens there.
     Refused,
-    /// This host refused to send (EPERM, EACCES): what a policy does.
+    /// This host refused to send (EPERM, EACCES): what a policy does. Or it took a connection back that had not been made yet
+    /// (ECONNABORTED), because the policy that came in force meanwhile does not allow it.
     Denied,
     /// No answer came in time: packets were dropped.
     Timeout,
@@ -40,7 +41,7 @@ impl Outcome {
 impl From<io::Error> for Outcome {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::PermissionDenied => Outcome::Denied,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ConnectionAborted => Outcome::Denied,
             io::ErrorKind::ConnectionRefused => Outcome::Refused,
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Outcome::Timeout,
             io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => Outcome::Unreachable,
