@@ -45,6 +45,21 @@ pub struct DatapathSettings {
     pub tell_learned: bool,
 }
 
+impl DatapathSettings {
+    /// For as long as no agent has said what it wants.
+    #[must_use]
+    pub fn at_boot(bpffs: &Path) -> Self {
+        let second = Duration::from_secs(1);
+        DatapathSettings {
+            bpffs: bpffs.to_owned(),
+            min_ttl: Duration::ZERO,
+            max_ttl: second,
+            ttl_grace: second,
+            tell_learned: false,
+        }
+    }
+}
+
 /// A pod whose sending the kernel shapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShapedPod {

@@ -15,6 +15,7 @@ pub mod admin;
 pub mod annotated;
 pub mod api_servers;
 pub mod assignment;
+pub mod boot;
 pub mod causes;
 pub mod cgroup;
 pub mod clock;

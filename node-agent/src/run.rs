@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin},
-    api_servers,
+    api_servers, boot,
     cgroup::{CgroupWatch, Follower, PodCgroup},
     datapath::Datapath,
     flow_log::{self, FlowLog},
@@ -50,6 +50,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         (Some(Command::Status(settings)), _) => status::run(&settings).await,
         (Some(Command::Denied(settings)), _) => flow_log::show::run(&settings).await,
         (Some(Command::Detach(settings)), _) => detach(&settings),
+        (Some(Command::Gate(settings)), _) => boot::run(&settings).await.map(|()| ExitCode::SUCCESS),
         (Some(Command::Run(settings)), _) => {
             log(cli.log_format);
             agent(*settings).await

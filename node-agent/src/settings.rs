@@ -30,7 +30,8 @@ Examples:
   l7egg-node-agent status --json | jq '.pods[] | select(.state != \"Enforced\")'
   l7egg-node-agent denied -f                               what is denied, and what would be in mode Audit, as it comes
   l7egg-node-agent denied --json --pod shop/checkout-1 | jq -r .why
-  l7egg-node-agent detach                                  take everything off this node"
+  l7egg-node-agent detach                                  take everything off this node
+  l7egg-node-agent gate install                            have pods wait for the agent from the moment the node boots"
 )]
 pub struct Cli {
     /// What to do; run if nothing is said.
@@ -56,6 +57,9 @@ pub enum Command {
     Denied(DeniedSettings),
     /// Stop enforcing on this node and remove every trace from the kernel. Stop the agent first, or it starts anew.
     Detach(DetachSettings),
+    /// For a node that boots, before its kubelet starts: have new pods wait until an agent with --strict has decided about them. Ends
+    /// when there is a cgroup of pods. Does nothing where an agent has run since the node booted.
+    Gate(GateSettings),
 }
 
 /// Settings of `run`.
@@ -193,6 +197,43 @@ pub struct DetachSettings {
     /// Where bpffs is mounted.
     #[arg(long, default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
+}
+
+/// Settings of `gate`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  l7egg-node-agent gate                          as the unit does that is installed
+  l7egg-node-agent gate install                  from the next boot on, on this node
+  l7egg-node-agent gate install --root /mnt      in an image for nodes
+  l7egg-node-agent gate remove                   not any more")]
+pub struct GateSettings {
+    /// What to do; close the gate if nothing is said.
+    #[command(subcommand)]
+    pub command: Option<GateCommand>,
+    /// Where bpffs is mounted.
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+    /// A cgroup2 directory to find pods in. Not given: every mount of cgroup2. Can be repeated.
+    #[arg(long)]
+    pub cgroup_root: Vec<PathBuf>,
+}
+
+/// What `gate` can do besides.
+#[derive(Clone, Debug, Subcommand)]
+pub enum GateCommand {
+    /// Install a unit of systemd that closes the gate when the node boots, before the kubelet.
+    Install {
+        /// The root of the node, or of an image for nodes.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+    },
+    /// Take the unit away.
+    Remove {
+        /// The root of the node, or of an image for nodes.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+    },
 }
 
 /// What becomes of enforcement when the agent is told to stop.

@@ -5,6 +5,7 @@
 mod aliases;
 mod audit;
 mod backstop;
+mod boot;
 mod containers;
 mod datagrams;
 mod destinations;
