@@ -22,6 +22,7 @@ pub mod clock;
 pub mod datapath;
 pub mod desired;
 pub mod division;
+pub mod engine;
 pub mod explain;
 pub mod flow_log;
 pub mod guard;

@@ -1,40 +1,26 @@
 //! Wires the parts together.
 
-use std::{
-    io::IsTerminal,
-    process::ExitCode,
-    sync::{Arc, mpsc},
-    thread,
-    time::Duration,
-};
+use std::{io::IsTerminal, process::ExitCode, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context, bail};
 use kube::Client;
 use l7egg_policy::DomainName;
-use prometheus_client::registry::Registry;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::watch::channel,
-};
 
 use crate::{
-    admin::{self, Admin},
     api_servers, boot,
     cgroup::{CgroupWatch, Follower, PodCgroup},
-    datapath::Datapath,
-    flow_log::{self, FlowLog},
+    engine::{self, End, Engine, Signals},
+    flow_log,
     hold::HoldSettings,
     inventory::Inventory,
     kernel, kernel_events,
-    metrics::{Metrics, OutcomeCollector},
     notice::Notices,
-    preflight::{Node, bandwidth_limits},
-    reconcile::{Input, NodeCgroup, Outcome, Reconciler},
+    preflight::Node,
+    reconcile::{Input, NodeCgroup},
     reporter,
     resolvers::{NodeResolvers, cluster_domain, nameservers, search_domains},
     selected::Selected,
-    settings::{Cli, Command, DetachSettings, LogFormat, OnExit, RunSettings},
+    settings::{Cli, Command, DetachSettings, LogFormat, RunSettings},
     status, watch,
 };
 
@@ -65,7 +51,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn detach(settings: &DetachSettings) -> anyhow::Result<ExitCode> {
+/// Does what `detach` says.
+///
+/// # Errors
+/// Something could not be removed.
+pub fn detach(settings: &DetachSettings) -> anyhow::Result<ExitCode> {
     kernel::remove_everything(&settings.bpffs)?;
     println!("nothing of l7egg is left below {}", settings.bpffs.display());
     Ok(ExitCode::SUCCESS)
@@ -74,34 +64,11 @@ fn detach(settings: &DetachSettings) -> anyhow::Result<ExitCode> {
 async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let node =
         Node { root: "/".into(), bpffs: settings.bpffs.clone(), cgroup_roots: settings.cgroup_root.clone() };
-    let missing = node.missing();
-    missing.iter().for_each(|missing| tracing::error!("{missing}"));
-    if !missing.is_empty() {
-        bail!(
-            "this node cannot enforce Eggs: {}",
-            missing.iter().map(|m| m.what.as_str()).collect::<Vec<_>>().join("; ")
-        );
-    }
-    match bandwidth_limits() {
-        Ok(means) => tracing::info!("bandwidth limits: {means}"),
-        Err(missing) => tracing::warn!("{missing}"),
-    }
-    // The signals first: from here on an end is an orderly one.
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    engine::preflight(&node)?;
+    let signals = Signals::new()?;
     let resolvers = node_resolvers(&settings)?;
-    let mut kernel = kernel::Kernel::open(&settings.datapath(kernel_events::tells_learned()))?;
-    let mut registry = Registry::default();
-    let metrics = Arc::new(Metrics::new(&mut registry));
-    let flow_log = Arc::<FlowLog>::default();
-    let (publish, outcome) = channel(Arc::<Outcome>::default());
-    registry.register_collector(Box::new(OutcomeCollector(outcome.clone())));
-    if let Some(events) = kernel.events() {
-        let (metrics, flow_log, outcome) = (Arc::clone(&metrics), Arc::clone(&flow_log), outcome.clone());
-        thread::Builder::new()
-            .name("events".into())
-            .spawn(move || kernel_events::run(events, &metrics, &flow_log, &outcome))?;
-    }
-
+    let datapath = settings.datapath(kernel_events::tells_learned());
+    let (engine, kernel) = Engine::open(&datapath, &settings.admin_address).await?;
     let (inputs, received) = mpsc::channel();
     let follower = watch_cgroups(node.cgroup2_roots(), inputs.clone())?;
     let no_access = "no access to the API server: run in a pod with a service account, or set KUBECONFIG";
@@ -117,45 +84,22 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     if holds {
         watch::eggs(&client, &inputs);
     }
-    tokio::spawn(reporter::run(client.clone(), outcome.clone(), Notices::new(client, &settings.node_name)));
-    let admin = Admin { registry: Arc::new(registry), metrics: Arc::clone(&metrics), outcome, flow_log };
-    let listener = TcpListener::bind(&settings.admin_address).await.with_context(|| {
-        format!("--admin-address {}: is another agent running on this node?", settings.admin_address)
-    })?;
-    tokio::spawn(async move { axum::serve(listener, admin::router(admin)).await });
-    let mut reconciler =
-        Reconciler::new(kernel, Inventory::new(settings.audit), resolvers, settings.hold(), metrics)
-            .with_follower(follower)
-            .with_node(node_cgroup(&settings, &node)?)
-            .with_pods(if holds { Selected::default() } else { Selected::without_eggs() });
+    let notices = Notices::new(client.clone(), &settings.node_name);
+    tokio::spawn(reporter::run(client, engine.outcome(), notices));
+    let mut reconciler = engine
+        .reconciler(kernel, Inventory::new(settings.audit), resolvers, settings.hold())
+        .with_follower(follower)
+        .with_node(node_cgroup(&settings, &node)?)
+        .with_pods(if holds { Selected::default() } else { Selected::without_eggs() });
     if settings.egress_bandwidth_annotation {
         reconciler = reconciler.with_annotations();
     }
-    let (ended, end) = tokio::sync::oneshot::channel();
-    thread::Builder::new().name("reconciler".into()).spawn(move || {
-        reconciler.run(&received, &publish);
-        let _ = ended.send(());
-    })?;
     if settings.audit {
         tracing::warn!("--audit: no Egg is enforced on this node; what would be denied is recorded");
     }
     tracing::info!(node = settings.node_name, "agent runs");
-
-    tokio::pin!(end);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = &mut end => bail!("the reconciler ended: this is a bug; what is enforced stays"),
-    }
-    // The pass under way is finished, so that no pod is left half changed.
-    let _ = inputs.send(Input::Stop);
-    let _ = end.await;
-    if settings.on_exit == OnExit::Detach {
-        kernel::remove_everything(&settings.bpffs)?;
-        tracing::info!("told to stop: nothing is enforced any more");
-    } else {
-        tracing::info!("told to stop: what is enforced stays");
-    }
+    let end = End { on_exit: settings.on_exit, bpffs: &settings.bpffs };
+    engine.run(reconciler, (inputs, received), signals, &end).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -229,7 +173,8 @@ fn log_filter(asked: Option<String>) -> String {
     }
 }
 
-fn log(format: LogFormat) {
+/// Logs to standard error from now on.
+pub fn log(format: LogFormat) {
     use tracing_subscriber::{EnvFilter, fmt};
     let filter = EnvFilter::new(log_filter(std::env::var("RUST_LOG").ok()));
     let ansi = std::io::stderr().is_terminal();

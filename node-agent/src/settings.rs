@@ -254,7 +254,11 @@ pub enum LogFormat {
     Json,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// A number of seconds: `30` or `30s`.
+///
+/// # Errors
+/// It is none.
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text).parse();
     number.map(Duration::from_secs).map_err(|_| "write a number of seconds, such as 30".to_owned())
 }

@@ -2,7 +2,7 @@
 //! a unit of systemd closes the gate before the kubelet starts, for an agent with `--strict` to find.
 
 mod install;
-mod notify;
+pub mod notify;
 
 use std::{fs, thread, time::Duration};
 

@@ -23,6 +23,6 @@ pub fn ready() {
         sender.send_to_addr(b"READY=1", &address)
     });
     if let Err(error) = sent {
-        eprintln!("{} could not be told that the gate is ready: {error}", socket.display());
+        eprintln!("{} could not be told that this is ready: {error}", socket.display());
     }
 }

@@ -20,9 +20,13 @@ use crate::shaping::Cap;
 
 impl Datapath for Kernel {
     fn leave_alone(&mut self, pods: &[PathBuf]) -> Result<(), DatapathError> {
-        if self.pods_cgroups.as_deref() != Some(pods) {
+        // One that was made anew under the same name is another.
+        let ids = node::ids(pods);
+        let is_told = self.pods_cgroups.as_deref() == Some(pods) && self.pods_cgroup_ids == ids;
+        if !is_told {
             node::tell(&mut self.maps, pods)?;
             self.pods_cgroups = Some(pods.to_vec());
+            self.pods_cgroup_ids = ids;
         }
         Ok(())
     }

@@ -72,6 +72,7 @@ pub struct Kernel {
     containers: Containers,
     /// What the node's own programs leave alone, once they have been told.
     pods_cgroups: Option<Vec<PathBuf>>,
+    pods_cgroup_ids: Vec<Option<u64>>,
     /// Policy id in force, by subject.
     in_force: BTreeMap<u32, u32>,
     /// Subjects whose connections from before the programs were attached are known.
@@ -131,6 +132,7 @@ impl Kernel {
             host_network: BTreeSet::new(),
             containers,
             pods_cgroups: None,
+            pods_cgroup_ids: Vec::new(),
             in_force,
             classified,
             released: BTreeSet::new(),

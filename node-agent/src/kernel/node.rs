@@ -11,6 +11,11 @@ use super::error::kernel;
 use super::programs::Maps;
 use crate::datapath::DatapathError;
 
+/// The ids of these cgroups, of those that are there.
+pub fn ids(directories: &[PathBuf]) -> Vec<Option<u64>> {
+    directories.iter().map(|directory| Some(fs::metadata(directory).ok()?.ino())).collect()
+}
+
 /// Tells the programs. Before they are attached to the node; a directory that is gone is left out.
 pub fn tell(maps: &mut Maps, directories: &[PathBuf]) -> Result<(), DatapathError> {
     let mut known = Vec::new();

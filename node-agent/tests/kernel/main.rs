@@ -14,6 +14,7 @@ mod gate;
 #[allow(dead_code)] // The other suites use all of it.
 mod harness;
 mod held;
+mod host;
 mod host_network;
 mod inbound;
 mod limits;

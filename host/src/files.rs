@@ -1,0 +1,270 @@
+//! Files with Eggs. One that cannot be read as it is now keeps what it said before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use kube::api::DynamicObject;
+use l7egg_crds::GROUP;
+use l7egg_operator::{
+    index::{Egg, EggKey},
+    read,
+};
+use serde::Deserialize;
+
+/// The namespace of an Egg that names none: that of the host's services.
+pub const NAMESPACE: &str = "system";
+
+/// What is written in the files.
+#[derive(Debug, Default)]
+pub struct Files {
+    paths: Vec<PathBuf>,
+    known: BTreeMap<PathBuf, Known>,
+    /// The Eggs that were accepted last, which stay while their newest form is not.
+    accepted: BTreeMap<EggKey, Egg>,
+    /// What could not be read at the last look.
+    unreadable: BTreeSet<String>,
+}
+
+/// A file.
+#[derive(Debug, Default)]
+struct Known {
+    text: String,
+    eggs: Vec<Egg>,
+}
+
+/// What a look at the files showed.
+#[derive(Debug, Default, PartialEq)]
+pub struct Look {
+    /// Whether anything is another than at the last look.
+    pub changed: bool,
+    /// What is wrong, for people; only what is new.
+    pub problems: Vec<String>,
+    /// What is left aside, for people; only what is new.
+    pub ignored: Vec<String>,
+}
+
+impl Files {
+    /// These files, and those of these directories. Nothing is read yet.
+    #[must_use]
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Files { paths, ..Files::default() }
+    }
+
+    /// Reads what is another than at the last look.
+    pub fn look(&mut self) -> Look {
+        let mut look = Look::default();
+        let mut found = Vec::new();
+        let mut unreadable = BTreeSet::new();
+        for path in &self.paths {
+            match listed(path) {
+                Ok(files) => found.extend(files),
+                Err(error) => {
+                    // What was read of it stays.
+                    found.extend(self.known.keys().filter(|file| file.starts_with(path)).cloned());
+                    unreadable.insert(format!("{}: {error}", path.display()));
+                }
+            }
+        }
+        let before = self.known.len();
+        self.known.retain(|file, _| found.contains(file));
+        look.changed |= self.known.len() != before;
+        for file in found {
+            let text = match fs::read_to_string(&file) {
+                Ok(text) => text,
+                Err(error) => {
+                    unreadable.insert(format!("{}: {error}", file.display()));
+                    continue;
+                }
+            };
+            let known = self.known.entry(file.clone()).or_default();
+            if known.text == text {
+                continue;
+            }
+            known.text = text;
+            match eggs(&known.text) {
+                Ok((eggs, ignored)) => {
+                    let told = ignored.into_iter().map(|what| format!("{}: {what}", file.display()));
+                    look.ignored.extend(told);
+                    known.eggs = eggs;
+                    look.changed = true;
+                }
+                Err(error) => look
+                    .problems
+                    .push(format!("{}: {error}; what the file said before stays in force", file.display())),
+            }
+        }
+        look.problems.extend(unreadable.difference(&self.unreadable).cloned());
+        self.unreadable = unreadable;
+        if look.changed {
+            self.accept(&mut look);
+        }
+        look
+    }
+
+    /// The Eggs to be enforced: each as it was accepted last.
+    pub fn accepted(&self) -> impl Iterator<Item = &Egg> {
+        self.accepted.values()
+    }
+
+    fn accept(&mut self, look: &mut Look) {
+        let mut accepted = BTreeMap::new();
+        for (file, egg) in
+            self.known.iter().flat_map(|(file, known)| known.eggs.iter().map(move |egg| (file, egg)))
+        {
+            match &egg.spec {
+                Ok(_) if accepted.contains_key(&egg.key) => {
+                    look.problems.push(format!(
+                        "{}: {} is in another file as well, which counts",
+                        file.display(),
+                        egg.key
+                    ));
+                }
+                Ok(_) => {
+                    accepted.insert(egg.key.clone(), egg.clone());
+                }
+                Err(rejection) => {
+                    look.problems.push(format!("{}: {}: {}", file.display(), egg.key, rejection.message));
+                    if let Some(before) = self.accepted.remove(&egg.key) {
+                        accepted.entry(egg.key.clone()).or_insert(before);
+                    }
+                }
+            }
+        }
+        self.accepted = accepted;
+    }
+}
+
+/// A file, or those of a directory that are YAML, in order of their names.
+fn listed(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries: Result<Vec<_>, _> =
+        fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect();
+    let is_yaml = |path: &PathBuf| path.extension().is_some_and(|it| it == "yaml" || it == "yml");
+    let mut files: Vec<PathBuf> = entries?.into_iter().filter(is_yaml).collect();
+    files.sort();
+    Ok(files)
+}
+
+/// The Eggs of a text, and what else is in it.
+fn eggs(text: &str) -> Result<(Vec<Egg>, Vec<String>), String> {
+    let (mut eggs, mut ignored) = (Vec::new(), Vec::new());
+    for (number, document) in (1..).zip(serde_yaml::Deserializer::from_str(text)) {
+        let value = serde_json::Value::deserialize(document).map_err(|error| error.to_string())?;
+        if value.is_null() {
+            continue;
+        }
+        let of = |what: String| format!("document {number}: {what}");
+        let mut object: DynamicObject =
+            serde_json::from_value(value).map_err(|error| of(format!("is no object: {error}")))?;
+        let (api_version, kind) = object.types.take().map(|it| (it.api_version, it.kind)).unwrap_or_default();
+        if !api_version.starts_with(&format!("{GROUP}/")) || !["Egg", "ClusterEgg"].contains(&kind.as_str()) {
+            ignored.push(of(format!("a {kind} of {api_version} is nothing to a host without Kubernetes")));
+            continue;
+        }
+        let name = object.metadata.name.clone();
+        let egg = if kind == "Egg" {
+            object.metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
+            read::egg(&object)
+        } else {
+            object.metadata.namespace = None;
+            read::cluster_egg(&object)
+        };
+        eggs.push(
+            egg.filter(|_| name.is_some_and(|it| !it.is_empty()))
+                .ok_or_else(|| of("metadata.name: is missing".into()))?,
+        );
+    }
+    Ok((eggs, ignored))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: &str = "apiVersion: l7egg.dev/v1alpha1
+kind: Egg
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {l7egg.dev/unit: web.service}}
+  egress: [{to: [{cidr: 192.0.2.0/24}]}]
+";
+
+    fn names(files: &Files) -> Vec<String> {
+        files.accepted().map(|egg| egg.key.to_string()).collect()
+    }
+
+    #[test]
+    fn a_directory_is_followed_and_what_is_wrong_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("web.yaml");
+        fs::write(&file, WEB).unwrap();
+        fs::write(directory.path().join("notes.txt"), "no Egg").unwrap();
+        let mut files = Files::new(vec![directory.path().into()]);
+        assert_eq!(files.look(), Look { changed: true, ..Look::default() });
+        assert_eq!(files.look(), Look::default());
+        assert_eq!(names(&files), ["Egg system/web"]);
+
+        for wrong in ["{", "apiVersion: l7egg.dev/v1alpha1\nkind: Egg\nmetadata: {}\n"] {
+            fs::write(&file, wrong).unwrap();
+            let look = files.look();
+            assert!(
+                !look.changed && look.problems.len() == 1 && look.problems[0].contains("web.yaml"),
+                "{look:?}"
+            );
+            assert_eq!(names(&files), ["Egg system/web"]);
+            assert_eq!(files.look(), Look::default(), "told once");
+        }
+        // Read, and not accepted.
+        fs::write(&file, WEB.replace("192.0.2.0/24", "192.0.2.0/99")).unwrap();
+        let look = files.look();
+        assert!(
+            look.problems[0].contains("Egg system/web") && look.problems[0].contains("192.0.2.0/99"),
+            "{look:?}"
+        );
+        assert!(files.accepted().next().unwrap().spec.is_ok());
+
+        fs::remove_file(&file).unwrap();
+        assert!(files.look().changed);
+        assert!(names(&files).is_empty());
+    }
+
+    #[test]
+    fn the_examples_are_accepted() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/host");
+        let mut files = Files::new(vec![examples]);
+        assert_eq!(files.look(), Look { changed: true, ..Look::default() });
+        assert_eq!(names(&files), ["Egg system/web", "ClusterEgg host"]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = Files::new(vec![directory.path().join("eggs")]);
+        assert!(files.look().problems[0].contains("eggs: No such file"));
+        assert_eq!(files.look(), Look::default());
+        fs::write(directory.path().join("eggs"), WEB).unwrap();
+        assert!(files.look().changed);
+        fs::remove_file(directory.path().join("eggs")).unwrap();
+        let look = files.look();
+        assert!(!look.changed && look.problems.len() == 1, "{look:?}");
+        assert_eq!(names(&files).len(), 1);
+    }
+
+    #[test]
+    fn other_objects_are_left_aside_and_the_same_egg_counts_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n";
+        fs::write(directory.path().join("a.yaml"), format!("{other}---\n{WEB}---\n")).unwrap();
+        fs::write(directory.path().join("b.yml"), WEB).unwrap();
+        let mut files = Files::new(vec![directory.path().into()]);
+        let look = files.look();
+        assert!(look.ignored[0].contains("document 1: a Deployment"), "{look:?}");
+        assert!(look.problems[0].contains("b.yml: Egg system/web is in another file"), "{look:?}");
+        assert_eq!(names(&files).len(), 1);
+    }
+}

@@ -1,0 +1,15 @@
+//! `l7egg`, see `--help`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use l7egg_host::{run, settings::Cli};
+use l7egg_node_agent::causes::causes;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    run::run(Cli::parse()).await.unwrap_or_else(|error| {
+        eprintln!("error: {}", causes(error.as_ref()));
+        ExitCode::from(2)
+    })
+}

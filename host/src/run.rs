@@ -1,0 +1,135 @@
+//! Wires the parts together.
+
+use std::{fs, path::PathBuf, process::ExitCode, sync::mpsc, thread};
+
+use anyhow::{Context, bail};
+use l7egg_node_agent::{
+    boot::notify,
+    cgroup::PodCgroup,
+    engine::{self, End, Engine, Signals},
+    flow_log,
+    hold::HoldSettings,
+    inventory::Inventory,
+    kernel_events,
+    preflight::Node,
+    reconcile::{Input, NodeCgroup},
+    resolvers::{NodeResolvers, nameservers, search_domains},
+    run::{detach, log},
+    status,
+};
+
+use crate::{
+    files::Files,
+    follow::{self, Follow},
+    settings::{CheckSettings, Cli, Command, RunSettings, UnitsSettings, on_loopback},
+    units::{self, UnitWatch},
+    wanted::Host,
+};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What the user has to know, in one line.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(settings) => {
+            log(cli.log_format);
+            enforce(*settings).await
+        }
+        Command::Check(settings) => Ok(check(settings)),
+        Command::Units(settings) => show_units(&settings),
+        Command::Status(settings) => status::run(&settings).await,
+        Command::Denied(settings) => flow_log::show::run(&settings).await,
+        Command::Detach(settings) => detach(&settings),
+    }
+}
+
+async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
+    let roots = settings.cgroup_root.iter().cloned().collect();
+    let node = Node { root: "/".into(), bpffs: settings.bpffs.clone(), cgroup_roots: roots };
+    engine::preflight(&node)?;
+    let signals = Signals::new()?;
+    let root = root_of(&node)?;
+    let resolvers = resolvers(&settings)?;
+    let host = host(&settings)?;
+    let datapath = settings.datapath(kernel_events::tells_learned());
+    let (engine, kernel) = Engine::open(&datapath, &settings.admin_address).await?;
+    let (inputs, received) = mpsc::channel();
+    // There is no API server that the host must not be cut off from.
+    inputs.send(Input::ApiServers(Default::default()))?;
+    let watch = UnitWatch::new(&root)
+        .context("no inotify instance can be had: raise fs.inotify.max_user_instances")?;
+    let id = fs::metadata(&root).map(|found| std::os::unix::fs::MetadataExt::ino(&found));
+    let id = id.with_context(|| format!("--cgroup-root {} cannot be read", root.display()))?;
+    let reconciler = engine
+        .reconciler(kernel, Inventory::new(settings.audit), resolvers, HoldSettings::Never)
+        .with_node(NodeCgroup { cgroup: PodCgroup { path: root.clone(), id }, is_given: true });
+    if settings.audit {
+        tracing::warn!("--audit: no Egg is enforced on this host; what would be denied is recorded");
+    }
+    tracing::info!(host = host.name, eggs = ?settings.eggs, "l7egg runs");
+    let follow = Follow {
+        files: Files::new(settings.eggs.clone()),
+        root,
+        host,
+        watch,
+        inputs: inputs.clone(),
+        outcome: engine.outcome(),
+    };
+    thread::Builder::new().name("units".into()).spawn(move || follow::follow(follow))?;
+    let mut outcome = engine.outcome();
+    tokio::spawn(async move {
+        if outcome.wait_for(|outcome| outcome.state.synced).await.is_ok() {
+            notify::ready();
+        }
+    });
+    let end = End { on_exit: settings.on_exit, bpffs: &settings.bpffs };
+    engine.run(reconciler, (inputs, received), signals, &end).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(settings: CheckSettings) -> ExitCode {
+    let mut files = Files::new(settings.eggs);
+    let look = files.look();
+    files.accepted().for_each(|egg| println!("{}: can be enforced", egg.key));
+    look.ignored.iter().for_each(|ignored| eprintln!("{ignored}"));
+    look.problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+    if look.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn show_units(settings: &UnitsSettings) -> anyhow::Result<ExitCode> {
+    let roots = settings.cgroup_root.iter().cloned().collect();
+    let root = root_of(&Node { root: "/".into(), bpffs: PathBuf::new(), cgroup_roots: roots })?;
+    let units = units::scan(&root).with_context(|| format!("{} cannot be read", root.display()))?;
+    match settings.json {
+        true => println!("{}", serde_json::to_string_pretty(&units)?),
+        false => print!("{}", units::table(&units)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn root_of(node: &Node) -> anyhow::Result<PathBuf> {
+    node.cgroup2_roots().into_iter().next().context("no cgroup2 is mounted: mount it, or give --cgroup-root")
+}
+
+fn host(settings: &RunSettings) -> anyhow::Result<Host> {
+    let name = nix::unistd::gethostname().context("the host's name cannot be read")?;
+    let name = name.to_string_lossy().into_owned();
+    Ok(Host { labels: settings.labels(&name), name })
+}
+
+fn resolvers(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {
+    let path = &settings.resolv_conf;
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("--resolv-conf {} cannot be read", path.display()))?;
+    let node = nameservers(&text);
+    let stubs = on_loopback(&node);
+    if !stubs.is_empty() && stubs.len() == node.len() {
+        bail!(
+            "{} names DNS servers on this host only ({stubs:?}), whose answers come over loopback and teach nothing: give the file with the servers that these ask as --resolv-conf, for systemd-resolved /run/systemd/resolve/resolv.conf",
+            path.display()
+        );
+    }
+    tracing::info!(servers = ?node, "DNS servers whose answers are believed");
+    Ok(NodeResolvers { cluster: Vec::new(), cluster_domain: None, node, node_search: search_domains(&text) })
+}

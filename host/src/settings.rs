@@ -1,0 +1,176 @@
+//! The command line.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use l7egg_node_agent::{
+    datapath::DatapathSettings,
+    settings::{ADMIN_ADDRESS, DeniedSettings, DetachSettings, LogFormat, OnExit, StatusSettings, seconds},
+};
+
+/// Where Eggs are unless told otherwise.
+pub const EGGS: &str = "/etc/l7egg";
+
+/// Enforces Eggs on this host: what the host itself, and its systemd units, may reach.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "l7egg",
+    version,
+    after_help = "\
+A ClusterEgg with a nodeSelector is for the host; other Eggs are for systemd units, by the labels that `l7egg units` shows.
+
+Examples:
+  l7egg check /etc/l7egg                        whether the Eggs there can be enforced
+  l7egg units                                   the units of this host, with their labels
+  l7egg run                                     enforce what is in /etc/l7egg, and follow changes
+  l7egg run --eggs web.yaml --eggs common/      the same of these
+  l7egg status                                  what is enforced for which unit
+  l7egg denied -f                               what is denied, as it comes
+  l7egg detach                                  take everything off this host"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Text for people, or JSON for programs that collect logs. What is logged: RUST_LOG, such as `debug`.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "L7EGG_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// What the program can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Enforce, until told to stop by SIGTERM or SIGINT.
+    Run(Box<RunSettings>),
+    /// Say of each Egg in these files whether it can be enforced. Exit code 1 if one cannot.
+    Check(CheckSettings),
+    /// Show the units of this host, with the labels that Eggs select them by.
+    Units(UnitsSettings),
+    /// Show what is enforced. Exit code 1 if something failed, 2 if nobody can be asked.
+    Status(StatusSettings),
+    /// Show what was denied, or would have been in mode Audit: the last 4,096 flows. Exit code 0 if there is
+    /// nothing, 1 if there is something, 2 if nobody can be asked.
+    Denied(DeniedSettings),
+    /// Stop enforcing on this host and remove every trace from the kernel. Stop `l7egg run` first, or it starts anew.
+    Detach(DetachSettings),
+}
+
+/// Settings of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunSettings {
+    /// A file with Eggs, or a directory with such files (*.yaml, *.yml). Can be repeated. Changes are followed.
+    #[arg(long, default_value = EGGS)]
+    pub eggs: Vec<PathBuf>,
+    /// Labels of this host, for nodeSelectors: KEY=VALUE. `kubernetes.io/hostname` it has anyway.
+    #[arg(long, value_parser = label, value_delimiter = ',')]
+    pub label: Vec<(String, String)>,
+    /// The file that names the DNS servers whose answers are believed. With systemd-resolved,
+    /// /run/systemd/resolve/resolv.conf.
+    #[arg(long, default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+    /// The cgroup2 directory of the host. Not given: where cgroup2 is mounted.
+    #[arg(long)]
+    pub cgroup_root: Option<PathBuf>,
+    /// Where bpffs is mounted.
+    #[arg(long, default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+    /// Where /healthz, /readyz, /metrics, /state and /denied are served.
+    #[arg(long, default_value = ADMIN_ADDRESS)]
+    pub admin_address: String,
+    /// A DNS answer is believed at least so long, in seconds, whatever its TTL. An Egg's dns.minTTL comes before it.
+    #[arg(long, default_value = "0", value_parser = seconds)]
+    pub min_ttl: Duration,
+    /// A DNS answer is believed at most so long, in seconds. An Egg's dns.maxTTL comes before it.
+    #[arg(long, default_value = "86400", value_parser = seconds)]
+    pub max_ttl: Duration,
+    /// New connections may be opened so long after the TTL, in seconds: programs use addresses a little longer. An
+    /// Egg's dns.ttlGrace comes before it.
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub ttl_grace: Duration,
+    /// Take every Egg as one in mode Audit: nothing is denied, and what would be denied is recorded.
+    #[arg(long)]
+    pub audit: bool,
+    /// Whether enforcement stays when the program is told to stop. keep is for restarts and upgrades.
+    #[arg(long, value_enum, default_value_t = OnExit::Keep)]
+    pub on_exit: OnExit,
+}
+
+impl RunSettings {
+    /// The kernel's part of the settings.
+    #[must_use]
+    pub fn datapath(&self, tell_learned: bool) -> DatapathSettings {
+        DatapathSettings {
+            bpffs: self.bpffs.clone(),
+            min_ttl: self.min_ttl,
+            max_ttl: self.max_ttl,
+            ttl_grace: self.ttl_grace,
+            tell_learned,
+        }
+    }
+
+    /// The host's labels.
+    #[must_use]
+    pub fn labels(&self, host: &str) -> BTreeMap<String, String> {
+        let mut labels: BTreeMap<String, String> = self.label.iter().cloned().collect();
+        labels.entry("kubernetes.io/hostname".into()).or_insert_with(|| host.to_owned());
+        labels
+    }
+}
+
+/// Settings of `check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckSettings {
+    /// Files with Eggs, or directories with such files.
+    #[arg(default_value = EGGS)]
+    pub eggs: Vec<PathBuf>,
+}
+
+/// Settings of `units`.
+#[derive(Clone, Debug, Args)]
+pub struct UnitsSettings {
+    /// The cgroup2 directory of the host. Not given: where cgroup2 is mounted.
+    #[arg(long)]
+    pub cgroup_root: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The servers of a resolv.conf that are on this host itself: what they answer comes over loopback, and teaches nothing.
+#[must_use]
+pub fn on_loopback(servers: &[IpAddr]) -> Vec<IpAddr> {
+    servers.iter().copied().filter(|server| server.to_canonical().is_loopback()).collect()
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, such as role=edge")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn eggs_and_labels() {
+        let line = ["l7egg", "run", "--eggs", "a.yaml", "--eggs", "b", "--label", "role=edge,zone=a"];
+        let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { panic!("not run") };
+        assert_eq!(run.eggs.len(), 2);
+        let labels = run.labels("web1");
+        assert_eq!((labels["role"].as_str(), labels["kubernetes.io/hostname"].as_str()), ("edge", "web1"));
+        assert!(Cli::try_parse_from(["l7egg", "run", "--label", "role"]).is_err());
+    }
+
+    #[test]
+    fn stubs_are_on_loopback() {
+        let servers = ["127.0.0.53", "192.0.2.53", "::1"].map(|server| server.parse().unwrap());
+        assert_eq!(on_loopback(&servers), [servers[0], servers[2]]);
+    }
+}

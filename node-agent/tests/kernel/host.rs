@@ -1,0 +1,168 @@
+//! `l7egg` on a host without Kubernetes: Eggs from files, for the host itself and for its units.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Link, RESOLVERS, Setup, binary};
+
+const WEB: &str = "apiVersion: l7egg.dev/v1alpha1
+kind: Egg
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {l7egg.dev/unit: web.service}}
+  egress: [{to: [{domainNames: ['*.fresh.test']}]}]
+";
+const HOST: &str = "apiVersion: l7egg.dev/v1alpha1
+kind: ClusterEgg
+metadata: {name: host}
+spec:
+  nodeSelector: {matchLabels: {role: edge}}
+  egress: [{to: [{cidr: 198.18.0.81/32}, {cidr: '2001:db8:18::80/128'}]}]
+";
+/// By name, and two addresses.
+const TARGETS: [&str; 4] =
+    ["tcp4://n1.fresh.test:80", "tcp://198.18.0.80:80", "tcp://198.18.0.81:80", "tcp://[2001:db8:18::80]:80"];
+const FREE: [&str; 4] = ["ok", "ok", "ok", "ok"];
+const OF_WEB: [&str; 4] = ["ok", "denied", "denied", "denied"];
+const OF_HOST: [&str; 4] = ["denied", "denied", "ok", "ok"];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A host with two services.
+struct Host {
+    setup: Setup,
+    root: PathBuf,
+    files: tempfile::TempDir,
+    l7egg: Option<Child>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let setup = Setup::with_link(Link::IsNode);
+        setup.remove_everything();
+        let root = setup.pod.cgroup().ancestors().nth(2).expect("the node's cgroup").join("host");
+        let files = tempfile::tempdir().expect("a directory");
+        let servers: String = RESOLVERS.iter().map(|server| format!("nameserver {server}\n")).collect();
+        fs::write(files.path().join("resolv.conf"), servers).expect("a file");
+        let host = Self { setup, root, files, l7egg: None };
+        for unit in ["web", "other"] {
+            host.start_unit(unit);
+        }
+        host
+    }
+
+    fn unit(&self, name: &str) -> PathBuf {
+        self.root.join(format!("system.slice/{name}.service"))
+    }
+
+    fn start_unit(&self, name: &str) {
+        fs::create_dir_all(self.unit(name)).expect("a cgroup");
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::create_dir_all(self.files.path().join("eggs")).expect("a directory");
+        fs::write(self.files.path().join("eggs").join(file), text).expect("a file");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("l7egg"));
+        command.args(arguments);
+        command
+    }
+
+    /// Starts it, in the host's network.
+    fn start(&mut self) {
+        let mut l7egg = self.command(&["run", "--label", "role=edge"]);
+        l7egg.arg("--eggs").arg(self.files.path().join("eggs")).arg("--cgroup-root").arg(&self.root);
+        l7egg.arg("--resolv-conf").arg(self.files.path().join("resolv.conf"));
+        l7egg.arg("--bpffs").arg(self.setup.bpffs()).stderr(Stdio::null());
+        let started = self.setup.pod.netns().run(|| l7egg.spawn()).expect("to work in the host's network");
+        self.l7egg = Some(started.expect("l7egg"));
+    }
+
+    /// Ends it as systemd does.
+    fn stop(&mut self) {
+        let Some(mut l7egg) = self.l7egg.take() else { return };
+        let _ = Command::new("kill").arg(l7egg.id().to_string()).status();
+        assert!(l7egg.wait().expect("l7egg").success());
+    }
+
+    fn outcomes(&self, cgroup: &Path) -> Vec<String> {
+        self.setup.pod.connect_in(cgroup, &TARGETS)
+    }
+
+    fn becomes(&self, unit: &str, expected: [&str; 4]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let outcomes = self.outcomes(&self.unit(unit));
+            if outcomes == expected {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{unit}: {outcomes:?} and not {expected:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut l7egg) = self.l7egg.take() {
+            let _ = l7egg.kill();
+            let _ = l7egg.wait();
+        }
+        self.setup.remove_everything();
+    }
+}
+
+#[test]
+fn a_unit_has_its_egg_and_all_else_is_the_hosts() {
+    let mut host = Host::new();
+    host.write("web.yaml", WEB);
+    host.start();
+    host.becomes("web", OF_WEB);
+    host.becomes("other", FREE);
+    host.write("host.yaml", HOST);
+    host.becomes("other", OF_HOST);
+    host.becomes("web", OF_WEB);
+    // A process of no unit.
+    assert_eq!(host.outcomes(&host.root), OF_HOST);
+
+    // It starts again: another cgroup, and the same Egg.
+    fs::remove_dir(host.unit("web")).expect("to end the unit");
+    host.start_unit("web");
+    host.becomes("web", OF_WEB);
+
+    let status = host.command(&["status", "--json"]);
+    let said = host.setup.pod.netns().run(move || {
+        let mut status = status;
+        status.output()
+    });
+    let said = said.expect("the host's network").expect("l7egg status");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("system/web.service") && said.contains("Egg system/web"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_changes_nothing_and_what_goes_is_free() {
+    let mut host = Host::new();
+    host.write("web.yaml", WEB);
+    host.start();
+    host.becomes("web", OF_WEB);
+    for wrong in ["{", &WEB.replace("'*.fresh.test'", "'*.*.*'")] {
+        host.write("web.yaml", wrong);
+        std::thread::sleep(Duration::from_millis(2500));
+        assert_eq!(host.outcomes(&host.unit("web")), OF_WEB, "{wrong}");
+        assert!(
+            !host.command(&["check"]).arg(host.files.path().join("eggs")).status().expect("check").success()
+        );
+    }
+    // What is enforced outlives the program, and another one takes over.
+    host.stop();
+    assert_eq!(host.outcomes(&host.unit("web")), OF_WEB);
+    host.write("web.yaml", &WEB.replace("domainNames: ['*.fresh.test']", "cidr: 198.18.0.80/32"));
+    host.start();
+    host.becomes("web", ["denied", "ok", "denied", "denied"]);
+    fs::remove_file(host.files.path().join("eggs/web.yaml")).expect("to remove it");
+    host.becomes("web", FREE);
+}
