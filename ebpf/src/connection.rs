@@ -1,8 +1,7 @@
 //! TCP: the verdict is on the connection, and stays in its socket.
 
 use aya_ebpf::bindings::{
-    BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TIMEOUT_INIT, bpf_sock,
-    bpf_sock_ops,
+    BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock, bpf_sock_ops,
 };
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
@@ -18,9 +17,6 @@ use crate::{EARLIER, JUDGED, NEW, Recalled, listener, network, subject};
 /// `BPF_TCP_LISTEN` of include/uapi/linux/bpf.h.
 const LISTEN: u32 = 10;
 const AF_INET: u32 = 2;
-/// When a SYN or SYN-ACK of a held pod is sent again, in ticks: 50 to 500 ms by CONFIG_HZ, where TCP waits for a second
-/// (RFC 6298 §2.1). Held pods seldom wait that long for their policy.
-const HELD_TIMEOUT: u32 = 50;
 
 /// Whether a packet is one of a connection that the policy in force has allowed or the other side opened. What
 /// [`recall`] finds too, with no more reading than this needs: no other packet is as frequent.
@@ -170,10 +166,6 @@ pub fn arriving_elsewhere(subject: &Current) {
 /// Marks a connection that the other side opened.
 #[inline(always)]
 pub fn accepted(ctx: &SockOpsContext) {
-    if ctx.op() == BPF_SOCK_OPS_TIMEOUT_INIT && matches!(subject::pod(), Known::Unconfigured { .. }) {
-        ctx.set_reply(HELD_TIMEOUT);
-        return;
-    }
     if ctx.op() != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
         return;
     }

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `egress` | cgroup_skb egress | judges every packet that leaves, notes DNS queries |
 //! | `ingress` | cgroup_skb ingress | learns from DNS answers, remembers who opened a flow |
-//! | `accepted` | sock_ops | marks accepted TCP connections, and has those of held pods tried again soon |
+//! | `accepted` | sock_ops | marks accepted TCP connections, and has those of held pods tried again soon, and for long |
 //! | `created` | sock_create | marks sockets with their network namespace |
 //! | `connect4`, `connect6` | connect hooks | refuse at once what the packets would be dropped for |
 //! | `sendmsg4`, `sendmsg6` | sendmsg hooks | the same for UDP sockets that are not connected |
@@ -47,6 +47,7 @@ mod maps;
 mod name;
 mod network;
 mod node;
+mod patience;
 mod queries;
 mod query;
 mod refuse;
@@ -359,7 +360,9 @@ pub fn entering(ctx: TcContext) -> i32 {
 
 #[sock_ops]
 pub fn accepted(ctx: SockOpsContext) -> u32 {
-    connection::accepted(&ctx);
+    if !patience::heed(&ctx) {
+        connection::accepted(&ctx);
+    }
     PASS as u32
 }
 

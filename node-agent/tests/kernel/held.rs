@@ -67,6 +67,33 @@ fn a_connection_of_a_held_pod_is_made_soon_after_it_has_its_policy() {
     assert!(waited < Duration::from_secs(4), "{waited:?}");
 }
 
+/// The kernel gives up after some tries, and these are half a second apart where a pod is held.
+#[test]
+fn tries_while_a_pod_is_held_do_not_count() {
+    let mut setup = Setup::new();
+    setup.hold();
+    setup.pod.try_tcp(2);
+    let asks = |target: &str| {
+        let mut probe = setup.pod.command(&binary("probe"), &["connect", "--timeout-ms", "90000", target]);
+        std::thread::spawn(move || probe.output().expect("the probe"))
+    };
+    let (answered, unanswered) = (asks("tcp://198.18.0.80:80"), asks("tcp://192.0.2.1:80"));
+    // Else it were over after three seconds on newer kernels (`tcp_syn_linear_timeouts`), and after one on others.
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(!answered.is_finished() && !unanswered.is_finished(), "given up while the pod is held");
+    setup.enforce("{egress: [{to: [{cidr: 198.18.0.80/32}, {cidr: 192.0.2.1/32}]}]}");
+    let freed = Instant::now();
+    let outcome = |asking: std::thread::JoinHandle<std::process::Output>| {
+        let output = asking.join().expect("the probe");
+        serde_json::from_slice::<Value>(&output.stdout).expect("a line of JSON")["outcome"].clone()
+    };
+    assert_eq!(outcome(answered), "ok");
+    // And where nobody answers it ends as soon as ever.
+    assert_ne!(outcome(unanswered), "ok");
+    println!("nobody answers: given up {:?} after the policy was in force", freed.elapsed());
+    assert!(freed.elapsed() < Duration::from_secs(60), "{:?}", freed.elapsed());
+}
+
 #[test]
 fn what_stays_in_a_held_pod_is_free() {
     let mut setup = Setup::new();

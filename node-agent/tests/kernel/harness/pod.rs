@@ -272,7 +272,12 @@ impl Pod {
     /// Has TCP go on trying to connect: it gives up at `tcp_syn_retries` tries (6), which are half a second apart where they are
     /// lost on the way out, however patient the program is.
     pub fn be_patient(&self) {
-        self.sysctl("net.ipv4.tcp_syn_retries=60");
+        self.try_tcp(60);
+    }
+
+    /// Has TCP give up connecting after so many tries more than the first.
+    pub fn try_tcp(&self, times: u32) {
+        self.sysctl(&format!("net.ipv4.tcp_syn_retries={times}"));
     }
 
     /// Makes the world send packets of one segment only, as they come over a real network.
