@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{PatternError, PatternKind, is_stars};
+use super::{DOTS, PatternError, PatternKind, is_stars};
 use crate::{DomainName, MAX_WIRE, NameError};
 
 /// `api-*.example.com`, `www.*.com`, `**.*-eu.example.com`: a star beside other characters of a label is any
@@ -15,9 +15,6 @@ pub struct Glob {
     /// The labels, in lower case and A-labels, with their stars.
     pub(crate) labels: Vec<String>,
 }
-
-/// What UTS 46 takes for a dot.
-const DOTS: [char; 4] = ['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'];
 
 impl Glob {
     /// Reads `rest`, which stands behind the stars of `kind` in `text`.

@@ -14,6 +14,9 @@ pub use suffix::{NameSuffix, SuffixError};
 
 use crate::{DomainName, NameError};
 
+/// What UTS 46 takes for a dot.
+const DOTS: [char; 4] = ['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'];
+
 /// What an Egg may write for names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NamePattern {
@@ -54,7 +57,7 @@ impl NamePattern {
     /// # Errors
     /// [`PatternError`] says what is wrong and what to write.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
-        let (stars, rest) = match text.split_once('.') {
+        let (stars, rest) = match text.split_once(DOTS) {
             Some((first, rest)) if is_stars(first) => (first, rest),
             None if is_stars(text) => (text, ""),
             _ => ("", text),
@@ -65,7 +68,7 @@ impl NamePattern {
             "**" => PatternKind::AnyLabels,
             _ => return Err(PatternError::Stars(text.to_owned())),
         };
-        if kind != PatternKind::Exact && rest.bytes().all(|octet| matches!(octet, b'*' | b'.')) {
+        if kind != PatternKind::Exact && rest.chars().all(|it| it == '*' || DOTS.contains(&it)) {
             return Err(PatternError::StarAlone(text.to_owned()));
         }
         if rest.contains('*') {
@@ -165,6 +168,7 @@ mod tests {
             ("*.", "every name"),
             ("*.*", "every name"),
             ("**.*.", "every name"),
+            ("*。*", "every name"),
             ("***.example.com", "** in front for one or more"),
             ("a**b.example.com", "** in front for one or more"),
             ("www.**.com", "** in front for one or more"),
@@ -176,6 +180,16 @@ mod tests {
         ] {
             let error = NamePattern::parse(text).expect_err(text).to_string();
             assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
+
+    /// Found by fuzzing: with another dot behind the star it was a pattern of another kind, and `**` was refused.
+    #[test]
+    fn every_dot_is_one() {
+        for (text, ascii) in
+            [("*。m", "*.m"), ("**．a.example", "**.a.example"), ("a*｡example", "a*.example")]
+        {
+            assert_eq!(NamePattern::parse(text).unwrap(), NamePattern::parse(ascii).unwrap(), "{text}");
         }
     }
 
