@@ -12,7 +12,7 @@ use l7egg_node_agent::{
     inventory::Inventory,
     kernel_events,
     preflight::Node,
-    reconcile::{Input, NodeCgroup},
+    reconcile::{Apart, Input, NodeCgroup},
     resolvers::{NodeResolvers, nameservers, search_domains},
     run::{detach, log},
     status,
@@ -63,19 +63,17 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let id = id.with_context(|| format!("--cgroup-root {} cannot be read", root.display()))?;
     let reconciler = engine
         .reconciler(kernel, Inventory::new(settings.audit), resolvers, HoldSettings::Never)
-        .with_node(NodeCgroup { cgroup: PodCgroup { path: root.clone(), id }, is_given: true });
+        .with_node(NodeCgroup {
+            cgroup: PodCgroup { path: root.clone(), id },
+            is_given: true,
+            apart: Apart::EnforcedPods,
+        });
     if settings.audit {
         tracing::warn!("--audit: no Egg is enforced on this host; what would be denied is recorded");
     }
     tracing::info!(host = host.name, eggs = ?settings.eggs, "l7egg runs");
-    let follow = Follow {
-        files: Files::new(settings.eggs.clone()),
-        root,
-        host,
-        watch,
-        inputs: inputs.clone(),
-        outcome: engine.outcome(),
-    };
+    let follow =
+        Follow { files: Files::new(settings.eggs.clone()), root, host, watch, inputs: inputs.clone() };
     thread::Builder::new().name("units".into()).spawn(move || follow::follow(follow))?;
     let mut outcome = engine.outcome();
     tokio::spawn(async move {

@@ -23,16 +23,7 @@ pub struct Host {
     pub labels: Labels,
 }
 
-/// What is to be enforced.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wanted {
-    /// One for each Egg that selects anything here.
-    pub assignments: Vec<DynamicObject>,
-    /// The uids of the units that some Egg selects.
-    pub selected: BTreeSet<String>,
-}
-
-/// What these Eggs say of these units, and of the host.
+/// What these Eggs say of these units, and of the host: an assignment for each Egg that selects anything here.
 ///
 /// # Errors
 /// An assignment that is no object, which would be a bug.
@@ -40,7 +31,7 @@ pub fn wanted<'a>(
     eggs: impl Iterator<Item = &'a Egg>,
     units: &[Unit],
     host: &Host,
-) -> Result<Wanted, serde_json::Error> {
+) -> Result<Vec<DynamicObject>, serde_json::Error> {
     let mut index = Index::default();
     index.apply_node(Node {
         name: host.name.clone(),
@@ -54,13 +45,12 @@ pub fn wanted<'a>(
     units.iter().for_each(|unit| index.apply_pod(pod(unit, &host.name)));
     eggs.for_each(|egg| index.apply_egg(egg.clone()));
     index.settle();
-    let mut wanted = Wanted::default();
+    let mut wanted = Vec::new();
     for key in index.take_changes().desired.into_keys() {
         let Some(assignment) = index.desired(&key) else { continue };
-        wanted.selected.extend(assignment.pods.iter().map(|pod| pod.uid.clone()));
         let mut object: DynamicObject = serde_json::from_value(write::object(&key, &assignment))?;
         object.metadata.uid = Some(UID.to_owned());
-        wanted.assignments.push(object);
+        wanted.push(object);
     }
     Ok(wanted)
 }
@@ -121,14 +111,13 @@ mod tests {
         let units = [unit("web.service"), unit("other.service")];
 
         let both = wanted([&web, &edge].into_iter(), &units, &host("edge")).unwrap();
-        assert_eq!(both.selected, ["unit-web.service".to_owned()].into());
-        let of_host = |wanted: &Wanted| {
-            wanted.assignments.iter().filter(|it| it.data["spec"]["host"].is_object()).count()
-        };
-        assert_eq!((both.assignments.len(), of_host(&both)), (2, 1));
+        let of_host =
+            |wanted: &[DynamicObject]| wanted.iter().filter(|it| it.data["spec"]["host"].is_object()).count();
+        assert_eq!((both.len(), of_host(&both)), (2, 1));
+        let uids = |it: &DynamicObject| it.data["spec"]["pods"][0]["uid"].as_str().map(str::to_owned);
+        assert_eq!(both.iter().filter_map(uids).collect::<Vec<_>>(), ["unit-web.service"]);
         let one = wanted([&web, &edge].into_iter(), &units, &host("core")).unwrap();
-        assert_eq!((one.assignments.len(), of_host(&one)), (1, 0));
-        let none = wanted([&web].into_iter(), &units[1..], &host("edge")).unwrap();
-        assert_eq!(none, Wanted::default());
+        assert_eq!((one.len(), of_host(&one)), (1, 0));
+        assert!(wanted([&web].into_iter(), &units[1..], &host("edge")).unwrap().is_empty());
     }
 }

@@ -119,7 +119,8 @@ impl Engine {
         Reconciler::new(kernel, inventory, resolvers, hold, Arc::clone(&self.metrics))
     }
 
-    /// Answers at the admin address, and enforces what comes in, until a signal says to stop. The pass under way is finished, so that no pod is left half changed.
+    /// Answers at the admin address, and enforces what comes in, until a signal says to stop. The pass under way is finished, so that
+    /// no pod is left half changed.
     ///
     /// # Errors
     /// The reconciler ended by itself, or what is to be detached cannot be.

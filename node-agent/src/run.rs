@@ -16,7 +16,7 @@ use crate::{
     kernel, kernel_events,
     notice::Notices,
     preflight::Node,
-    reconcile::{Input, NodeCgroup},
+    reconcile::{Apart, Input, NodeCgroup},
     reporter,
     resolvers::{NodeResolvers, cluster_domain, nameservers, search_domains},
     selected::Selected,
@@ -110,7 +110,7 @@ fn node_cgroup(settings: &RunSettings, node: &Node) -> anyhow::Result<NodeCgroup
     let metadata = std::fs::metadata(&path)
         .with_context(|| format!("--host-cgroup {} cannot be read", path.display()))?;
     let cgroup = PodCgroup { id: std::os::unix::fs::MetadataExt::ino(&metadata), path };
-    Ok(NodeCgroup { cgroup, is_given: settings.host_cgroup.is_some() })
+    Ok(NodeCgroup { cgroup, is_given: settings.host_cgroup.is_some(), apart: Apart::AllPods })
 }
 
 fn node_resolvers(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {

@@ -71,6 +71,17 @@ pub struct NodeCgroup {
     pub cgroup: PodCgroup,
     /// Somebody has said so. Otherwise it is the machine's, which may be that of several nodes.
     pub is_given: bool,
+    /// What in it is not the node's concern.
+    pub apart: Apart,
+}
+
+/// What a node's own Eggs leave alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Apart {
+    /// All pods, whether or not something is in force for them: what is in the kubelet's directories.
+    AllPods,
+    /// Those that something is in force for, [`PODS_CGROUPS`](l7egg_ebpf_common::abi::PODS_CGROUPS) at most.
+    EnforcedPods,
 }
 
 /// What is known after a pass.
@@ -119,6 +130,8 @@ pub struct Reconciler<D> {
     told_unknown: bool,
     /// Pods without a backstop that were told.
     told_uncovered: BTreeSet<String>,
+    /// Whether it was told that more pods have Eggs than the node's own can leave alone.
+    told_crowd: bool,
     /// Pods that could not be held that were told.
     told_unheld: BTreeSet<String>,
     /// What was said of the gate.
@@ -168,6 +181,7 @@ impl<D: Datapath> Reconciler<D> {
             told_unreadable: BTreeMap::new(),
             told_unknown: false,
             told_uncovered: BTreeSet::new(),
+            told_crowd: false,
             told_unheld: BTreeSet::new(),
             told_gate: None,
         };
@@ -267,7 +281,10 @@ impl<D: Datapath> Reconciler<D> {
         let enforced = if operations.is_empty() {
             enforced
         } else {
+            // Who is let go of is the node's before, and who is new after.
+            self.part(&operations);
             operations.iter().for_each(|operation| self.perform(operation));
+            self.part(&[]);
             self.enforced()?
         };
         enforced.iter().for_each(|pod| self.cover(&pod.uid));

@@ -1,12 +1,15 @@
 //! What the API server and the cgroup tree say, taken in.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
-use super::{Input, NodeCgroup, Reconciler};
+use l7egg_ebpf_common::abi::PODS_CGROUPS;
+
+use super::{Apart, Input, NodeCgroup, Reconciler};
 use crate::{
     cgroup::CgroupEvent,
     datapath::{Datapath, DatapathError, NODE_UID},
     desired::desired,
+    plan::Operation,
 };
 
 impl<D: Datapath> Reconciler<D> {
@@ -68,7 +71,7 @@ impl<D: Datapath> Reconciler<D> {
     /// The node has its cgroup when it is known which are its pods'; before, they would be judged as the node itself.
     /// What is in force stays, also if that is not known any more.
     fn place_node(&mut self) {
-        let Some(NodeCgroup { cgroup, is_given }) = self.node_cgroup.clone() else { return };
+        let Some(NodeCgroup { cgroup, is_given, .. }) = self.node_cgroup.clone() else { return };
         let is_enforced = self.is_node_enforced();
         if !self.desired.pods.contains_key(NODE_UID) && !is_enforced || !self.cgroups.complete {
             return;
@@ -76,7 +79,7 @@ impl<D: Datapath> Reconciler<D> {
         let told = if !is_given && self.cgroups.parents.len() > 1 {
             Err(DatapathError::several_kubelets(&self.cgroups.parents))
         } else {
-            self.datapath.leave_alone(&self.cgroups.parents)
+            self.leave_apart(&[])
         };
         if let Err(error) = &told {
             self.fail(NODE_UID, error);
@@ -84,6 +87,43 @@ impl<D: Datapath> Reconciler<D> {
         if told.is_ok() || is_enforced {
             self.cgroups.pods.insert(NODE_UID.to_owned(), cgroup);
         }
+    }
+
+    /// What the node's own Eggs leave alone may change with what is in force.
+    pub(super) fn part(&mut self, operations: &[Operation]) {
+        let changes = self.node_cgroup.as_ref().is_some_and(|node| node.apart == Apart::EnforcedPods);
+        if changes
+            && self.cgroups.complete
+            && let Err(error) = self.leave_apart(operations)
+        {
+            self.fail(NODE_UID, &error);
+        }
+    }
+
+    /// Tells the programs, as it is to be before these operations.
+    fn leave_apart(&mut self, operations: &[Operation]) -> Result<(), DatapathError> {
+        if self.node_cgroup.as_ref().is_none_or(|node| node.apart == Apart::AllPods) {
+            return self.datapath.leave_alone(&self.cgroups.parents);
+        }
+        let is_let_go = |uid: &str| {
+            operations
+                .iter()
+                .any(|it| matches!(it, Operation::Release { uid: released, .. } if released == uid))
+        };
+        let enforced = self.datapath.enforced()?;
+        let own = enforced.iter().filter(|pod| pod.uid != NODE_UID && !pod.held && !is_let_go(&pod.uid));
+        let here = own.filter_map(|pod| self.cgroups.pods.get(&pod.uid).filter(|it| it.id == pod.cgroup_id));
+        let mut apart: Vec<PathBuf> = here.map(|cgroup| cgroup.path.clone()).collect();
+        apart.sort();
+        let crowd = apart.len() > PODS_CGROUPS as usize;
+        if crowd && !std::mem::replace(&mut self.told_crowd, crowd) {
+            tracing::warn!(
+                with_eggs = apart.len(),
+                "more than {PODS_CGROUPS} have Eggs of their own: what the others send has to be allowed by the node's Eggs too, if there are any"
+            );
+        }
+        apart.truncate(PODS_CGROUPS as usize);
+        self.datapath.leave_alone(&apart)
     }
 
     fn is_node_enforced(&self) -> bool {

@@ -128,6 +128,15 @@ fn a_unit_has_its_egg_and_all_else_is_the_hosts() {
     // A process of no unit.
     assert_eq!(host.outcomes(&host.root), OF_HOST);
 
+    // Another program takes over: what only the unit's Egg allows is not the host's to cut.
+    let live = host.setup.pod.hold_in(&host.unit("web"), TARGETS[0]);
+    host.stop();
+    host.start();
+    host.becomes("other", OF_HOST);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(live.end()["outcome"], "ok");
+    assert_eq!(host.outcomes(&host.unit("web")), OF_WEB);
+
     // It starts again: another cgroup, and the same Egg.
     fs::remove_dir(host.unit("web")).expect("to end the unit");
     host.start_unit("web");

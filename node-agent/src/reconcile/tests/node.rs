@@ -1,15 +1,20 @@
 //! The node itself.
 
 use super::*;
+use crate::datapath::NODE_UID;
 
 /// An agent whose node shares its machine with others or not.
 fn of_node(is_given: bool) -> Reconciler<FakeDatapath> {
+    apart(is_given, Apart::AllPods)
+}
+
+fn apart(is_given: bool, apart: Apart) -> Reconciler<FakeDatapath> {
     let cgroup = PodCgroup { path: "/sys/fs/cgroup".into(), id: 1 };
     let mut datapath = FakeDatapath::default();
     let mut known = PodCgroups::default();
     known.pods.insert("the root".into(), cgroup.clone());
     datapath.know(&known);
-    agent(datapath).with_node(NodeCgroup { cgroup, is_given })
+    agent(datapath).with_node(NodeCgroup { cgroup, is_given, apart })
 }
 
 fn of_host(agent: &mut Reconciler<FakeDatapath>) -> l7egg_crds::HostReport {
@@ -39,6 +44,33 @@ fn a_node_is_enforced_when_its_guard_and_its_pods_are_known() {
     assert_eq!(pass(&mut agent), ["enforce node"]);
     list(&mut agent, &[]);
     assert_eq!(pass(&mut agent), ["release node"]);
+}
+
+/// As on a host without Kubernetes.
+#[test]
+fn only_what_something_is_in_force_for_is_not_the_nodes() {
+    let left_alone = |agent: &Reconciler<FakeDatapath>| agent.datapath.left_alone.clone();
+    let mut before = apart(true, Apart::EnforcedPods);
+    before.take(Input::ApiServers(Default::default()));
+    let host = assignment("host").allow("10.0.0.0/8").host();
+    list(&mut before, &[assignment("a").pod("p1"), host.clone()]);
+    cgroups(&mut before, &["p1", "p2"]);
+    before.pass();
+    let own = [before.cgroups.pods["p1"].path.clone()];
+    assert_eq!(left_alone(&before), own);
+
+    // An agent that takes over leaves it alone before it knows anything of Eggs.
+    let cgroup = before.cgroups.pods[NODE_UID].clone();
+    let node = NodeCgroup { cgroup, is_given: true, apart: Apart::EnforcedPods };
+    let mut restarted = agent(before.datapath).with_node(node);
+    restarted.datapath.left_alone.clear();
+    restarted.take(Input::Cgroup(CgroupEvent::Scanned(cgroups_of(&["p1", "p2"]))));
+    assert_eq!(left_alone(&restarted), own);
+
+    // Its Egg is gone.
+    list(&mut restarted, &[host]);
+    restarted.pass();
+    assert!(left_alone(&restarted).is_empty());
 }
 
 #[test]
