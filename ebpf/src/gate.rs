@@ -61,8 +61,9 @@ pub fn passes(skb: Skb) -> bool {
     is_admitted
 }
 
+/// Whether a socket, which is not null, has the mark of a pod that was not admitted when it made it.
 #[inline(always)]
-fn is_marked(socket: *mut bpf_sock) -> bool {
+pub fn is_marked(socket: *mut bpf_sock) -> bool {
     // SAFETY: `socket` was tested for null, and the helper finds nothing for one that is not a full socket.
     let mark = unsafe {
         bpf_sk_storage_get((&raw const WAITING).cast_mut().cast(), socket.cast(), core::ptr::null_mut(), 0)

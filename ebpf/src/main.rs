@@ -15,6 +15,7 @@
 //! | program | attached as | what it does |
 //! |---|---|---|
 //! | `gate_created` | sock_create | marks sockets of pods that the agent has not decided about |
+//! | `gate_patience` | sock_ops | has their TCP connections tried again soon, and for long |
 //! | `gate_egress` | cgroup_skb egress | loses what leaves by them |
 //!
 //! And on the host's side of the pod's interfaces, for what the cgroup does not see:
@@ -327,6 +328,12 @@ pub fn created(ctx: SockContext) -> i32 {
 #[cgroup_sock(sock_create)]
 pub fn gate_created(ctx: SockContext) -> i32 {
     if gate::created(&ctx) { PASS } else { DROP }
+}
+
+#[sock_ops]
+pub fn gate_patience(ctx: SockOpsContext) -> u32 {
+    patience::heed_at_gate(&ctx);
+    PASS as u32
 }
 
 #[cgroup_skb(egress)]

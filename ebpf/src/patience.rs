@@ -1,9 +1,10 @@
-//! TCP of held pods: it is tried again soon, and for as long as the pod is held.
+//! TCP of held pods, and of those that wait at the gate: it is tried again soon, and for as long as that lasts.
 
 use aya_ebpf::bindings::{BPF_SOCK_OPS_RTO_CB, BPF_SOCK_OPS_RTO_CB_FLAG, BPF_SOCK_OPS_TIMEOUT_INIT};
 use aya_ebpf::helpers::generated::{bpf_getsockopt, bpf_setsockopt};
 use aya_ebpf::programs::SockOpsContext;
 
+use crate::gate;
 use crate::subject::{self, Known};
 
 /// When a SYN or SYN-ACK of a held pod is sent again, in ticks: 50 to 500 ms by CONFIG_HZ, where TCP waits for a second
@@ -21,9 +22,7 @@ pub fn heed(ctx: &SockOpsContext) -> bool {
     match ctx.op() {
         BPF_SOCK_OPS_TIMEOUT_INIT => {
             if is_held() {
-                // Refused for a SYN-ACK, which has no socket of its own yet.
-                let _ = ctx.set_cb_flags(flags(ctx) | BPF_SOCK_OPS_RTO_CB_FLAG as i32);
-                ctx.set_reply(HELD_TIMEOUT);
+                try_soon(ctx);
             }
             true
         }
@@ -39,6 +38,24 @@ pub fn heed(ctx: &SockOpsContext) -> bool {
     }
 }
 
+/// The same where all pods pass: of one that is not admitted, connections have the gate's mark, until their first packet leaves. It
+/// does not say that it need not be called any more: the pod's own program may still want to be.
+#[inline(always)]
+pub fn heed_at_gate(ctx: &SockOpsContext) {
+    match ctx.op() {
+        BPF_SOCK_OPS_TIMEOUT_INIT if is_at_gate(ctx) => try_soon(ctx),
+        BPF_SOCK_OPS_RTO_CB if is_at_gate(ctx) => try_once_more(ctx),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn is_at_gate(ctx: &SockOpsContext) -> bool {
+    // SAFETY: the context is valid.
+    let socket = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    !socket.is_null() && gate::is_marked(socket)
+}
+
 #[inline(always)]
 fn is_held() -> bool {
     matches!(subject::pod(), Known::Unconfigured { .. })
@@ -49,6 +66,13 @@ fn is_held() -> bool {
 fn flags(ctx: &SockOpsContext) -> i32 {
     // SAFETY: the context is valid.
     unsafe { (*ctx.ops).bpf_sock_ops_cb_flags as i32 }
+}
+
+#[inline(always)]
+fn try_soon(ctx: &SockOpsContext) {
+    // Refused for a SYN-ACK, which has no socket of its own yet.
+    let _ = ctx.set_cb_flags(flags(ctx) | BPF_SOCK_OPS_RTO_CB_FLAG as i32);
+    ctx.set_reply(HELD_TIMEOUT);
 }
 
 /// The kernel counts tries that did not leave the pod as any others, and gives up after `net.ipv4.tcp_syn_retries` of them: after a few

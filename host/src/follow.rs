@@ -1,4 +1,4 @@
-//! The loop that looks at files and units, and tells the reconciler what is other than before.
+//! The loop that looks at files, resolv.conf and units, and tells the reconciler what is other than before.
 
 use std::{path::PathBuf, sync::mpsc, time::Duration};
 
@@ -10,6 +10,7 @@ use l7egg_node_agent::{
 
 use crate::{
     files::Files,
+    resolvers::Resolvers,
     units::{self, Unit, UnitWatch},
     wanted::{Host, wanted},
 };
@@ -22,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Follow {
     /// Files with Eggs.
     pub files: Files,
+    /// The DNS servers whose answers are believed.
+    pub resolvers: Resolvers,
     /// The cgroup2 directory of the host.
     pub root: PathBuf,
     /// The host, as nodeSelectors see it.
@@ -49,6 +52,11 @@ pub fn follow(mut follow: Follow) {
         let look = follow.files.look();
         look.ignored.iter().for_each(|ignored| tracing::info!("{ignored}"));
         look.problems.iter().for_each(|problem| tracing::error!("{problem}"));
+        if let Some(resolvers) = follow.resolvers.look()
+            && follow.send(Input::Resolvers(resolvers)).is_err()
+        {
+            return;
+        }
         match units::scan(&follow.root) {
             Ok(units) => {
                 if told.tell(&follow, &units).is_err() {

@@ -5,6 +5,7 @@
 
 pub mod files;
 pub mod follow;
+pub mod resolvers;
 pub mod run;
 pub mod settings;
 pub mod units;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::ExitCode, sync::mpsc, thread};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use l7egg_node_agent::{
     boot::notify,
     cgroup::PodCgroup,
@@ -13,7 +13,6 @@ use l7egg_node_agent::{
     kernel_events,
     preflight::Node,
     reconcile::{Apart, Input, NodeCgroup},
-    resolvers::{NodeResolvers, nameservers, search_domains},
     run::{detach, log},
     status,
 };
@@ -21,7 +20,8 @@ use l7egg_node_agent::{
 use crate::{
     files::Files,
     follow::{self, Follow},
-    settings::{CheckSettings, Cli, Command, RunSettings, UnitsSettings, on_loopback},
+    resolvers::Resolvers,
+    settings::{CheckSettings, Cli, Command, RunSettings, UnitsSettings},
     units::{self, UnitWatch},
     wanted::Host,
 };
@@ -50,7 +50,7 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     engine::preflight(&node)?;
     let signals = Signals::new()?;
     let root = root_of(&node)?;
-    let resolvers = resolvers(&settings)?;
+    let resolvers = Resolvers::read(settings.resolv_conf.clone())?;
     let host = host(&settings)?;
     let datapath = settings.datapath(kernel_events::tells_learned());
     let (engine, kernel) = Engine::open(&datapath, &settings.admin_address).await?;
@@ -62,7 +62,7 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let id = fs::metadata(&root).map(|found| std::os::unix::fs::MetadataExt::ino(&found));
     let id = id.with_context(|| format!("--cgroup-root {} cannot be read", root.display()))?;
     let reconciler = engine
-        .reconciler(kernel, Inventory::new(settings.audit), resolvers, HoldSettings::Never)
+        .reconciler(kernel, Inventory::new(settings.audit), resolvers.known().clone(), HoldSettings::Never)
         .with_node(NodeCgroup {
             cgroup: PodCgroup { path: root.clone(), id },
             is_given: true,
@@ -72,8 +72,8 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
         tracing::warn!("--audit: no Egg is enforced on this host; what would be denied is recorded");
     }
     tracing::info!(host = host.name, eggs = ?settings.eggs, "l7egg runs");
-    let follow =
-        Follow { files: Files::new(settings.eggs.clone()), root, host, watch, inputs: inputs.clone() };
+    let files = Files::new(settings.eggs.clone());
+    let follow = Follow { files, resolvers, root, host, watch, inputs: inputs.clone() };
     thread::Builder::new().name("units".into()).spawn(move || follow::follow(follow))?;
     let mut outcome = engine.outcome();
     tokio::spawn(async move {
@@ -114,20 +114,4 @@ fn host(settings: &RunSettings) -> anyhow::Result<Host> {
     let name = nix::unistd::gethostname().context("the host's name cannot be read")?;
     let name = name.to_string_lossy().into_owned();
     Ok(Host { labels: settings.labels(&name), name })
-}
-
-fn resolvers(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {
-    let path = &settings.resolv_conf;
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("--resolv-conf {} cannot be read", path.display()))?;
-    let node = nameservers(&text);
-    let stubs = on_loopback(&node);
-    if !stubs.is_empty() && stubs.len() == node.len() {
-        bail!(
-            "{} names DNS servers on this host only ({stubs:?}), whose answers come over loopback and teach nothing: give the file with the servers that these ask as --resolv-conf, for systemd-resolved /run/systemd/resolve/resolv.conf",
-            path.display()
-        );
-    }
-    tracing::info!(servers = ?node, "DNS servers whose answers are believed");
-    Ok(NodeResolvers { cluster: Vec::new(), cluster_domain: None, node, node_search: search_domains(&text) })
 }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use l7egg_node_agent::{
@@ -65,7 +65,7 @@ pub struct RunSettings {
     #[arg(long, value_parser = label, value_delimiter = ',')]
     pub label: Vec<(String, String)>,
     /// The file that names the DNS servers whose answers are believed. With systemd-resolved,
-    /// /run/systemd/resolve/resolv.conf.
+    /// /run/systemd/resolve/resolv.conf. Changes are followed; it need not be there yet.
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
     /// The cgroup2 directory of the host. Not given: where cgroup2 is mounted.
@@ -136,12 +136,6 @@ pub struct UnitsSettings {
     pub json: bool,
 }
 
-/// The servers of a resolv.conf that are on this host itself: what they answer comes over loopback, and teaches nothing.
-#[must_use]
-pub fn on_loopback(servers: &[IpAddr]) -> Vec<IpAddr> {
-    servers.iter().copied().filter(|server| server.to_canonical().is_loopback()).collect()
-}
-
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE, such as role=edge")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -166,11 +160,5 @@ mod tests {
         let labels = run.labels("web1");
         assert_eq!((labels["role"].as_str(), labels["kubernetes.io/hostname"].as_str()), ("edge", "web1"));
         assert!(Cli::try_parse_from(["l7egg", "run", "--label", "role"]).is_err());
-    }
-
-    #[test]
-    fn stubs_are_on_loopback() {
-        let servers = ["127.0.0.53", "192.0.2.53", "::1"].map(|server| server.parse().unwrap());
-        assert_eq!(on_loopback(&servers), [servers[0], servers[2]]);
     }
 }

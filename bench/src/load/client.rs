@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{A, AAAA, CONNECT_PORT, ECHO_PORT, MESSAGE_MAX, SINK_PORT, address_of, query, stay_on};
+use super::{A, AAAA, CONNECT_PORT, ECHO_PORT, MESSAGE_MAX, SINK_PORT, address_of, connect, query, stay_on};
 
 /// Longer than the first retransmission of a SYN (1 s).
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -121,10 +121,7 @@ fn cycle(resolver: Ipv4Addr, index: u32) -> io::Result<(Duration, u32)> {
 
 fn connected(known: &mut Option<TcpStream>, server: Ipv4Addr, port: u16) -> Result<&mut TcpStream> {
     if known.is_none() {
-        let stream =
-            TcpStream::connect((server, port)).with_context(|| format!("connecting to {server}:{port}"))?;
-        stream.set_nodelay(true)?;
-        *known = Some(stream);
+        *known = Some(connect((server, port).into())?);
     }
     known.as_mut().context("it was just set")
 }

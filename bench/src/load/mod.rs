@@ -8,11 +8,12 @@ pub use client::{Answer, Client, run};
 pub use message::{A, AAAA, MESSAGE_MAX, address_of, answer, query};
 pub use serve::serve;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// Where the DNS server answers. All of 198.18.0.0/15 (RFC 2544) is at home in the world.
 pub const DNS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 53);
@@ -38,4 +39,19 @@ pub fn stay_on(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu % cpus)?;
     sched_setaffinity(Pid::from_raw(0), &set).context("choosing a processor")
+}
+
+/// Connects for a measurement that lasts.
+pub fn connect(to: SocketAddr) -> Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    steady(&SockRef::from(&socket))?;
+    socket.connect(&to.into()).with_context(|| format!("connecting to {to}"))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket.into())
+}
+
+/// Has the connections of a socket that is not connected yet sent by the kernel's own congestion control, whatever the machine's:
+/// some (bbr) send at a rate that they estimate, and what is measured then is their estimate.
+pub fn steady(socket: &SockRef<'_>) -> Result<()> {
+    socket.set_tcp_congestion(b"cubic").context("the congestion control cubic")
 }

@@ -5,15 +5,19 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
 use anyhow::{Context, Result};
+use socket2::SockRef;
 
-use super::{CONNECT_PORT, DNS, ECHO_PORT, MESSAGE_MAX, SINK_PORT, answer, stay_on};
+use super::{CONNECT_PORT, DNS, ECHO_PORT, MESSAGE_MAX, SINK_PORT, answer, stay_on, steady};
 
 /// Serves until the process is ended. Prints a line when all is ready.
 pub fn serve() -> Result<()> {
     stay_on(1)?;
     let dns = UdpSocket::bind((DNS, 53)).context("the DNS server")?;
     let listen = |port| {
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).with_context(|| format!("the server of port {port}"))
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+            .with_context(|| format!("the server of port {port}"))?;
+        steady(&SockRef::from(&listener))?;
+        Ok::<_, anyhow::Error>(listener)
     };
     let (connect, echo, sink) = (listen(CONNECT_PORT)?, listen(ECHO_PORT)?, listen(SINK_PORT)?);
     thread::spawn(move || each(&connect, drop));

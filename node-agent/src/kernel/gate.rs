@@ -19,8 +19,11 @@ use super::{pods, sys};
 use crate::datapath::DatapathError;
 
 /// Marks before there is anything to be marked for.
-pub const GATE: [Hook; 2] =
-    [Hook { name: "gate_created", attach_type: 2 }, Hook { name: "gate_egress", attach_type: 1 }];
+pub const GATE: [Hook; 3] = [
+    Hook { name: "gate_created", attach_type: 2 },
+    Hook { name: "gate_patience", attach_type: 3 },
+    Hook { name: "gate_egress", attach_type: 1 },
+];
 
 /// What the agent knows of the gate.
 #[derive(Debug, Default)]

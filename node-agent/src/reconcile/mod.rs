@@ -60,6 +60,8 @@ pub enum Input {
     Cgroup(CgroupEvent),
     /// Where the API server is.
     ApiServers(ApiServers),
+    /// Which DNS servers are believed, where that changes.
+    Resolvers(NodeResolvers),
     /// The agent ends.
     Stop,
 }

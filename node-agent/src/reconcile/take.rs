@@ -38,6 +38,10 @@ impl<D: Datapath> Reconciler<D> {
                     self.desire();
                 }
             }
+            Input::Resolvers(resolvers) => {
+                self.node = resolvers;
+                self.desire();
+            }
             Input::Selected(news) => self.selected.apply(news),
             Input::Assignments(event) => {
                 let first = !self.inventory.is_complete();

@@ -270,6 +270,15 @@ fn an_audited_node_enforces_nothing_and_says_so() {
 }
 
 #[test]
+fn a_change_of_resolvers_is_a_change_of_policy() {
+    let mut agent = settled();
+    let resolvers = NodeResolvers { node: vec!["192.0.2.53".parse().unwrap()], ..NodeResolvers::default() };
+    agent.take(Input::Resolvers(resolvers));
+    assert_eq!(pass(&mut agent), ["enforce p1", "enforce p2"]);
+    assert_eq!(agent.desired.pods["p1"].resolv_conf.servers.len(), 1);
+}
+
+#[test]
 fn bandwidth_limits_follow_their_eggs_and_a_refusal_is_told() {
     let mut agent = agent(FakeDatapath::default());
     list(&mut agent, &[assignment("a").shape("5M", "Pod").pod("p1").pod("p2")]);

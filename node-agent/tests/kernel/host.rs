@@ -153,6 +153,23 @@ fn a_unit_has_its_egg_and_all_else_is_the_hosts() {
 }
 
 #[test]
+fn the_hosts_dns_servers_may_be_named_later() {
+    let mut host = Host::new();
+    let servers = host.files.path().join("resolv.conf");
+    let later = fs::read(&servers).expect("a file");
+    fs::remove_file(&servers).expect("to remove it");
+    host.write("web.yaml", WEB);
+    host.start();
+    host.becomes("web", ["dns_failure", "denied", "denied", "denied"]);
+    fs::write(&servers, later).expect("a file");
+    host.becomes("web", OF_WEB);
+    // As the network goes down.
+    fs::write(&servers, "").expect("a file");
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(host.outcomes(&host.unit("web")), OF_WEB);
+}
+
+#[test]
 fn what_is_wrong_changes_nothing_and_what_goes_is_free() {
     let mut host = Host::new();
     host.write("web.yaml", WEB);
