@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use l7egg_node_agent::datapath::Datapath;
 
-use crate::harness::{Setup, binary, unique};
+use crate::harness::{Setup, binary, systemd};
 
 const OUTSIDE: [&str; 2] = ["tcp://198.18.0.80:80", "udp://198.18.0.80:123"];
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,32 +113,16 @@ fn where_an_agent_has_been_it_decides() {
     assert_eq!(boot.setup.pod.connect_in(&container, &OUTSIDE), ["ok"; 2]);
 }
 
-/// The unit, as it is installed, and systemd itself. On a machine that is running already, systemd would boot it again.
+/// The unit, as it is installed, and systemd itself.
 #[test]
 fn systemd_closes_the_gate_before_the_kubelet_starts() {
-    if !Path::new("/run/vmrun").exists() {
-        println!(
-            "skipped: this boots systemd, which needs a machine of its own: it runs in the virtual machines"
-        );
-        return;
-    }
-    if !Path::new("/lib/systemd/systemd").exists() {
-        println!("skipped: there is no systemd on this machine");
-        return;
-    }
-    let result = PathBuf::from(format!("/var/tmp/l7egg-boot-{}", unique()));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernel/boot.sh");
-    let ran =
-        Command::new("sh").arg(script).arg(binary("l7egg-node-agent")).arg(&result).output().expect("sh");
-    let said = fs::read_to_string(&result).unwrap_or_default();
-    let _ = fs::remove_file(&result);
-    println!("{said}");
+    let Some(said) = systemd::boot("boot.sh", &[&binary("l7egg-node-agent")]) else { return };
     for line in [
         "elsewhere: 10 of 10 arrived",
         "the gate is active as the kubelet starts",
         "in a pod: 0 of 10 arrived",
         "the end",
     ] {
-        assert!(said.contains(line), "{line}: {said}{ran:?}");
+        assert!(said.contains(line), "{line}: {said}");
     }
 }

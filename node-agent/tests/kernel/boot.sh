@@ -1,46 +1,9 @@
-#!/bin/sh
-# A node boots: systemd with the gate's unit and, in the kubelet's place, a service that makes the cgroups of pods and starts one.
-# For a virtual machine: systemd does to /proc/sys and the like what it does when a machine boots. What it does to files stays in here.
-#
-# boot.sh AGENT RESULT      RESULT: what the pod could send without the gate, and what with it; the times; what the unit said
-set -eu
-agent=$1 result=$2 cgroup=${3-}
-if [ -z "$cgroup" ]; then
-    cgroup=$(awk '/ - cgroup2 /{print $5; exit}' /proc/self/mountinfo)/l7k-boot-$$
-    mkdir "$cgroup"
-    sh -c "echo \$\$ >'$cgroup/cgroup.procs'
-           exec unshare --mount --net --pid --fork --kill-child sh '$0' '$agent' '$result' '$cgroup'" &
-    unshared=$!
-    for _ in $(seq 1200); do
-        ! grep -q '^the end' "$result" 2>/dev/null || break
-        kill -0 $unshared 2>/dev/null || break
-        sleep 0.1
-    done
-    kill -KILL $unshared 2>/dev/null || :
-    wait $unshared 2>/dev/null || :
-    for _ in $(seq 100); do
-        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || :
-        [ -d "$cgroup" ] || break
-        sleep 0.1
-    done
-    exit 0
-fi
-
-mount --make-rprivate /
-mount -t proc proc /proc
-for directory in /opt /etc/systemd/system; do mount -t tmpfs tmpfs $directory; done
-mount -t bpf bpf /sys/fs/bpf
-"$agent" gate install
-mount -t tmpfs tmpfs /tmp
-units=/etc/systemd/system
+# A node boots: the gate's unit and, in the kubelet's place, a service that makes the cgroups of pods and starts one. See systemd.sh.
+# Argument: the agent. Said: what the pod could send without the gate, and what with it; what the unit said.
+"$1" gate install
 # Other tests have cgroups that look like pods'.
 mkdir $units/l7egg-gate.service.d
 sed -n "s|^ExecStart=.*|[Service]\nExecStart=\n& --cgroup-root $cgroup|p" $units/l7egg-gate.service >$units/l7egg-gate.service.d/tree.conf
-# Not of a boot that is about pods.
-for unit in systemd-udevd systemd-udev-trigger systemd-sysctl systemd-tmpfiles-setup systemd-tmpfiles-setup-dev systemd-modules-load \
-    systemd-remount-fs systemd-random-seed systemd-update-utmp systemd-journal-flush; do
-    ln -s /dev/null $units/$unit.service
-done
 cat >$units/kubelet.service <<UNIT
 [Unit]
 Description=In the kubelet's place
@@ -76,4 +39,3 @@ send \$pod "in a pod"
 journalctl --unit l7egg-gate --output cat --no-pager
 echo "the end"
 KUBELET
-exec env -i container=other PATH="$PATH" /lib/systemd/systemd --system --unit=multi-user.target

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Link, RESOLVERS, Setup, binary};
+use crate::harness::{Link, RESOLVERS, Setup, binary, systemd};
 
 const WEB: &str = "apiVersion: l7egg.dev/v1alpha1
 kind: Egg
@@ -191,4 +191,28 @@ fn what_is_wrong_changes_nothing_and_what_goes_is_free() {
     host.becomes("web", ["denied", "ok", "denied", "denied"]);
     fs::remove_file(host.files.path().join("eggs/web.yaml")).expect("to remove it");
     host.becomes("web", FREE);
+}
+
+/// The unit and the Eggs of examples/host, and systemd itself.
+#[test]
+fn systemd_starts_it_before_the_network_is_up() {
+    let programs = binary("l7egg");
+    let programs = programs.parent().expect("a directory");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/host");
+    let Some(said) = systemd::boot("host.sh", &[programs, &examples]) else { return };
+    for line in [
+        "l7egg is active before the network is up",
+        "nginx: tcp4://api.example.com:443 ok",
+        "nginx: tcp://198.18.0.81:443 denied",
+        "nginx, l7egg killed: tcp4://api.example.com:443 ok",
+        "nginx, l7egg killed: tcp://198.18.0.81:443 denied",
+        "nginx, l7egg back: tcp4://api.example.com:443 ok",
+        "nginx, l7egg back: tcp://198.18.0.81:443 denied",
+        "other, audited: ok",
+        "recorded: some",
+        "other, enforced: denied",
+        "the end",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
 }

@@ -4,6 +4,7 @@ mod bpffs;
 mod ip;
 mod pod;
 mod socket_balancer;
+pub mod systemd;
 pub mod traffic;
 mod verdict_program;
 
