@@ -17,6 +17,12 @@ pub mod ethertype {
 pub const ETHERNET: usize = 14;
 /// Bytes of an ARP message for IPv4 on Ethernet (RFC 826).
 pub const ARP: usize = 28;
+/// Bytes of an IPv6 header.
+const IPV6: usize = 40;
+/// A neighbour solicitation (RFC 4861 §4.3).
+const SOLICITATION: u8 = 135;
+/// Bytes of a neighbour solicitation or advertisement with one option (RFC 4861 §4.3, §4.4).
+const DISCOVERY_MAX: usize = 32;
 /// IGMP (RFC 3376).
 const IGMP: u8 = 2;
 
@@ -56,10 +62,25 @@ pub fn control<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Control {
         (true, 0) | (false, 129) => Control::EchoReply(ident),
         // Unreachable, time exceeded, parameter problem; packet too big.
         (true, 3 | 11 | 12) | (false, 1..=4) => Control::Error(at + 8),
-        (false, 133 | 135 | 136) if hops(bytes) == 255 => Control::Link,
+        (false, 133 | 135 | 136) if is_discovery(bytes, packet, kind) => Control::Link,
         (false, 131 | 132 | 143) if hops(bytes) == 1 && packet.destination.is_multicast() => Control::Link,
         _ => Control::Other,
     }
+}
+
+/// Neighbour discovery as Linux writes it, and no longer: what else is in it goes where a router sends it.
+#[inline(always)]
+fn is_discovery<B: Bytes + ?Sized>(bytes: &B, packet: &Packet, kind: u8) -> bool {
+    let Some([high, low]) = bytes.read::<2>(4) else { return false };
+    let end = IPV6 + u16::from_be_bytes([high, low]) as usize;
+    let at = packet.transport as usize;
+    if hops(bytes) != 255 || end < at || end - at > DISCOVERY_MAX {
+        return false;
+    }
+    // A neighbour is asked for itself.
+    kind != SOLICITATION
+        || packet.destination.is_multicast()
+        || bytes.words::<4>(at + 8).is_some_and(|target| Address::from_words(target) == packet.destination)
 }
 
 #[inline(always)]

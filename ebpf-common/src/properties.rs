@@ -138,6 +138,7 @@ proptest! {
     #[test]
     fn any_segments_of_a_stream(segments in vec((0u32..4000, 1u32..3000), 0..20), start: u32) {
         let mut stream = Stream::default();
+        stream.begin(start);
         for (at, len) in segments {
             let sequence = start.wrapping_add(at);
             while let Segment::New(skip) = stream.accept(sequence, len) {

@@ -30,6 +30,8 @@ const CREDIT_SHARE: (u64, u64) = (2, 64);
 const ATTEMPTS: usize = 4;
 /// A cost is never more than this, whatever the rate and the packet: 16 s.
 const COST_MAX_NS: u64 = 16_000_000_000;
+/// The longest that a sender may postpone a packet beyond its turn.
+const POSTPONED_MAX_NS: u64 = 100_000_000;
 
 /// A [`CapClock`] in map memory, which all CPUs advance.
 #[repr(C)]
@@ -131,9 +133,10 @@ pub fn decide<A: Atomics>(
     // Within one flow, and so within one connection, order is kept whatever class its packets had.
     at_ns = max(at_ns, flow.departure_ns);
     flow.departure_ns = at_ns;
-    // A socket that paces itself. Other clocks' times (SO_TXTIME) are far from this one: not believed.
+    // A socket that paces itself. Other clocks' times (SO_TXTIME) are far from this one: not believed. Nor is any for long: what
+    // many packets have saved up would leave at once.
     if packet.earliest_ns > at_ns && packet.earliest_ns - now < COST_MAX_NS {
-        at_ns = packet.earliest_ns;
+        at_ns = min(packet.earliest_ns, at_ns + POSTPONED_MAX_NS);
     }
     Decision::Depart { at_ns, mark: mark != NO, level: at_level as usize }
 }

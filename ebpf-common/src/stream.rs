@@ -24,6 +24,8 @@ pub struct Stream {
 /// What a segment is to the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment {
+    /// Nobody knows where its bytes belong: the stream has not begun.
+    Unknown,
     /// The next bytes; the first so many of them have been seen.
     New(u32),
     /// All of it has been seen.
@@ -49,13 +51,18 @@ pub enum Piece {
 }
 
 impl Stream {
-    /// Sorts a segment of `len` bytes in. The first one ever begins the stream. May be asked again for the
-    /// same segment, after [`Self::advance`].
+    /// Begins with the byte that has this sequence number, the first of the connection: the handshake alone says which that
+    /// is. Whatever segment happens to be seen first may be one from the middle of a message, which says what its sender likes.
     #[inline(always)]
-    pub fn accept(&mut self, sequence: u32, len: u32) -> Segment {
+    pub fn begin(&mut self, sequence: u32) {
+        *self = Self { next: sequence, started: 1, ..Self::default() };
+    }
+
+    /// Sorts a segment of `len` bytes in. May be asked again for the same segment, after [`Self::advance`].
+    #[inline(always)]
+    pub fn accept(&self, sequence: u32, len: u32) -> Segment {
         if self.started == 0 {
-            self.started = 1;
-            self.next = sequence;
+            return Segment::Unknown;
         }
         // RFC 9293 §3.4: sequence numbers are compared modulo 2^32.
         let seen = self.next.wrapping_sub(sequence);
@@ -126,6 +133,7 @@ mod tests {
     /// The messages that come out of these segments of (sequence, bytes); early ones are dropped.
     fn run(segments: &[(u32, &[u8])]) -> Vec<Vec<u8>> {
         let mut stream = Stream::default();
+        stream.begin(segments[0].0);
         let mut message = vec![0; MAX];
         let mut complete = Vec::new();
         for (sequence, bytes) in segments {
@@ -166,6 +174,16 @@ mod tests {
                 assert_eq!(run(&segments), whole, "cut at {cut} and {second}");
             }
         }
+    }
+
+    #[test]
+    fn what_comes_before_the_handshake_was_seen_is_unknown() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.accept(10, 5), Segment::Unknown);
+        stream.begin(10);
+        assert_eq!(stream.accept(10, 5), Segment::New(0));
+        // And a later one is early, however long nothing else comes.
+        assert_eq!(stream.accept(11, 5), Segment::Early);
     }
 
     #[test]

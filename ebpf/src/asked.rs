@@ -29,9 +29,14 @@ pub struct Destination {
     pub port: u16,
 }
 
-/// Keeps what a program asks for. Before it is judged, so that nothing older stands in its place.
+/// Keeps what a program asks for. Before it is judged, so that nothing older stands in its place. `subject` has the policy, if there
+/// is one yet.
+///
+/// Calls on several threads can overtake each other, and datagrams are held back (MSG_MORE) while their socket is connected
+/// elsewhere. So a socket is not believed any more that changes between a resolver and anything else, or that has been connected
+/// where nobody has judged it.
 #[inline(always)]
-pub fn remember(asked: &SockAddr<'_>, by: AskedBy) {
+pub fn remember(asked: &SockAddr<'_>, by: AskedBy, subject: Option<&Current>) {
     let Some(kept) =
         asked.socket().and_then(|socket| storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)))
     else {
@@ -39,14 +44,33 @@ pub fn remember(asked: &SockAddr<'_>, by: AskedBy) {
     };
     // SAFETY: the socket's own storage.
     unsafe {
+        if (*kept).by != 0 && changes(&(*kept).address, (*kept).port, asked, subject) {
+            (*kept).distrusted = 1;
+        }
+        match by {
+            AskedBy::Connect => (*kept).connected = 1,
+            AskedBy::Send if (*kept).connected == 0 && asked.is_connected() => (*kept).distrusted = 1,
+            AskedBy::Send => {}
+        }
         (*kept).address = asked.address;
         (*kept).port = asked.port();
         (*kept).by = by as u16;
     }
 }
 
+/// Whether one of both is a resolver and the other is not. Without a policy, every server is for itself.
+#[inline(always)]
+fn changes(address: &Address, port: u16, asked: &SockAddr<'_>, subject: Option<&Current>) -> bool {
+    if port != DNS_PORT && asked.port() != DNS_PORT {
+        return false;
+    }
+    let Some(subject) = subject else { return *address != asked.address || port != asked.port() };
+    (port == DNS_PORT && subject.trusts(address))
+        != (asked.port() == DNS_PORT && subject.trusts(&asked.address))
+}
+
 /// Gives up on a UDP socket: it was connected to what may not be reached, which is no offence by itself. From now on
-/// its packets are judged by where they go, because connects on several threads can overtake each other.
+/// its packets are judged by where they go.
 #[inline(always)]
 pub fn distrust(asked: &SockAddr<'_>) {
     if let Some(kept) = asked.socket().and_then(|socket| storage(socket, 0)) {
@@ -71,7 +95,7 @@ pub fn translate(skb: Skb, packet: &Packet, to: &mut Destination) -> i32 {
         packet.protocol == protocol::TCP || (kept.distrusted == 0 && is_connected_to(socket, packet))
     } else {
         // SAFETY: a full socket.
-        unsafe { (*socket).dst_port == 0 }
+        kept.distrusted == 0 && unsafe { (*socket).dst_port == 0 }
     };
     if !believed {
         return 0;
@@ -104,12 +128,8 @@ crate::global! {
         let Some(kept) = storage(socket, 0) else { return 0 };
         // SAFETY: the socket's own storage.
         let kept = unsafe { &*kept };
-        let believed = if kept.by == AskedBy::Connect as u16 {
-            kept.distrusted == 0 && kept.port == remote_port
-        } else {
-            remote_port == 0
-        };
-        if !believed {
+        let is_as_asked = if kept.by == AskedBy::Connect as u16 { kept.port == remote_port } else { remote_port == 0 };
+        if kept.distrusted != 0 || !is_as_asked {
             return 0;
         }
         packet.destination = kept.address;
@@ -129,8 +149,8 @@ pub fn undo_nat(skb: Skb, packet: &mut Packet) {
 pub fn is_of_resolver(skb: Skb, subject: &Current) -> i32 {
     let Some(kept) = skb.socket().and_then(|socket| storage(socket, 0)) else { return 0 };
     // SAFETY: as above. Copied, so that the map's key is not map memory.
-    let (address, port) = unsafe { ((*kept).address, (*kept).port) };
-    i32::from(port == DNS_PORT && subject.trusts(&address))
+    let (address, port, distrusted) = unsafe { ((*kept).address, (*kept).port, (*kept).distrusted) };
+    i32::from(distrusted == 0 && port == DNS_PORT && subject.trusts(&address))
 }
 
 #[inline(always)]

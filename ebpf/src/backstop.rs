@@ -7,11 +7,12 @@
 use core::mem::MaybeUninit;
 
 use l7egg_ebpf_common::abi::{
-    Address, AddressKey, Counter, DNS_PORT, EventKind, FRAGMENT_NS, FlowKey, FragmentKey, protocol,
+    Address, AddressKey, Counter, DNS_PORT, EventKind, FLOW_IDLE_NS, FRAGMENT_NS, FlowKey, FragmentKey,
+    protocol,
 };
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::link::{Control, arp_sender, control, ethertype, fragment};
-use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_RST, TCP_SYN};
+use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_RST, TCP_SYN, TcpEnds};
 
 use crate::asked::Destination;
 use crate::maps::{ADDRESSES, ATTACHED, FRAGMENTS, INBOUND};
@@ -19,6 +20,9 @@ use crate::refuse::Said;
 use crate::skb::{self, Frame, Parsed};
 use crate::subject::{self, Current, Known};
 use crate::{Recalled, Refusal, asked, connection, destination, event, flow, refuse, unless_audited};
+
+/// How old the time in `INBOUND` may be before it is written anew, in ns.
+const INBOUND_TOLD_NS: u64 = 1_000_000_000;
 
 /// Judges a frame that leaves a pod.
 #[inline(always)]
@@ -120,18 +124,47 @@ crate::global! {
 /// A function of its own, so that its key leaves the stack.
 #[inline(never)]
 fn came_in(subject: u32, packet: &Packet, ports: u32) -> i32 {
-    let key = FlowKey {
+    remember_inbound(&FlowKey {
         subject,
         local_port: (ports >> 16) as u16,
         remote_port: ports as u16,
         remote: packet.source,
         protocol: packet.protocol,
         reserved: [0; 3],
-    };
-    if INBOUND.get_ptr(&key).is_some() {
+    })
+}
+
+/// The same of what opens a connection to a listener: CNIs that hand packets over to the pod's side of its interface
+/// (`bpf_redirect_peer`) pass the host's side by.
+#[inline(never)]
+pub fn opens(subject: u32, ends: &TcpEnds) -> i32 {
+    remember_inbound(&FlowKey {
+        subject,
+        local_port: ends.destination_port,
+        remote_port: ends.source_port,
+        remote: ends.source,
+        protocol: protocol::TCP,
+        reserved: [0; 3],
+    })
+}
+
+#[inline(always)]
+fn remember_inbound(key: &FlowKey) -> i32 {
+    let now_ns = event::now_ns();
+    if let Some(seen_ns) = INBOUND.get_ptr_mut(key) {
+        // SAFETY: a number in map memory; the worst that a race does is an older time. Not written for every packet.
+        unsafe {
+            if now_ns.wrapping_sub(*seen_ns) > INBOUND_TOLD_NS {
+                *seen_ns = now_ns;
+            }
+        }
         return 1;
     }
-    i32::from(INBOUND.insert(&key, &event::now_ns(), 0).is_ok())
+    // An answer is of the pod's own flow, which a change of policy ends.
+    if key.protocol != protocol::ICMP && flow::is_own(key) {
+        return 1;
+    }
+    i32::from(INBOUND.insert(key, &now_ns, 0).is_ok())
 }
 
 #[inline(always)]
@@ -218,7 +251,7 @@ crate::global! {
     fn is_reply(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
         let ports = u32::from(packet.source_port) << 16 | u32::from(packet.destination_port);
         match control(&frame, packet) {
-            Control::Link => i32::from(!frame.is_of_packet_socket()),
+            Control::Link => i32::from(!frame.is_of_link_socket()),
             Control::EchoReply(ident) => replies(subject, &packet.destination, protocol::ICMP, u32::from(ident)),
             Control::Error(at) => {
                 let mut quoted = MaybeUninit::uninit();
@@ -249,7 +282,10 @@ fn replies(subject: &Current, remote: &Address, protocol: u8, ports: u32) -> i32
         protocol,
         reserved: [0; 3],
     };
-    i32::from(INBOUND.get_ptr(&key).is_some())
+    // SAFETY: a number, read at once.
+    let Some(seen_ns) = (unsafe { INBOUND.get(&key) }) else { return 0 };
+    // A connection may end with a reset long after it was opened.
+    i32::from(protocol == protocol::TCP || event::now_ns().wrapping_sub(*seen_ns) < FLOW_IDLE_NS)
 }
 
 #[inline(never)]

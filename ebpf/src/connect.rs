@@ -20,13 +20,13 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
         // The packets are held back, not refused: they are sent again, and judged, once there is a policy.
         Known::Unconfigured { is_translated } => {
             if is_translated {
-                kept::remember(asked, AskedBy::Connect);
+                kept::remember(asked, AskedBy::Connect, None);
             }
             return Ok(());
         }
         Known::Nobody(pod) => {
             if pod.is_translated() {
-                kept::remember(asked, AskedBy::Connect);
+                kept::remember(asked, AskedBy::Connect, None);
             }
             return Ok(());
         }
@@ -36,7 +36,7 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
         return Ok(());
     }
     if subject.is_translated() {
-        kept::remember(asked, AskedBy::Connect);
+        kept::remember(asked, AskedBy::Connect, Some(&subject));
     }
     let kind = asked.protocol();
     let is_judged = kind == IPPROTO_TCP || (kind == IPPROTO_UDP && subject.is_translated());

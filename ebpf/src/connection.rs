@@ -12,7 +12,7 @@ use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN, TcpEnds};
 use crate::maps::{ARRIVING, CONNECTIONS, INHERITED};
 use crate::skb::{Frame, Skb};
 use crate::subject::{Current, Known};
-use crate::{EARLIER, JUDGED, NEW, Recalled, listener, network, subject};
+use crate::{EARLIER, JUDGED, NEW, Recalled, backstop, listener, network, subject};
 
 /// `BPF_TCP_LISTEN` of include/uapi/linux/bpf.h.
 const LISTEN: u32 = 10;
@@ -148,6 +148,12 @@ pub fn arriving(skb: Skb, pod: u32, is_node: bool) {
         let is_own = skb.is_loopback() || !(is_node || network::is_of(skb, pod));
         // SAFETY: this CPU's element.
         unsafe { *arriving = pod << 1 | u32::from(is_own) };
+        if !is_own
+            && let Some(ends) = skb.usual_tcp()
+            && ends.flags & (TCP_SYN | TCP_ACK) == TCP_SYN
+        {
+            backstop::opens(pod, &ends);
+        }
     }
 }
 

@@ -62,6 +62,13 @@ pub fn ingress(subject: &Current, packet: &Packet) -> i32 {
     i32::from(FLOWS.insert(&key, &flow, 0).is_ok())
 }
 
+/// Whether the pod itself has opened a flow.
+#[inline(always)]
+pub fn is_own(key: &FlowKey) -> bool {
+    // SAFETY: a number, read at once.
+    FLOWS.get_ptr(key).is_some_and(|flow| unsafe { (*flow).direction } == Direction::Egress as u32)
+}
+
 #[inline(always)]
 fn key(subject: &Current, remote: &Address, local_port: u16, remote_port: u16, protocol: u8) -> FlowKey {
     FlowKey { subject: subject.id, local_port, remote_port, remote: *remote, protocol, reserved: [0; 3] }

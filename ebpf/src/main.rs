@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `egress` | cgroup_skb egress | judges every packet that leaves, notes DNS queries |
 //! | `ingress` | cgroup_skb ingress | learns from DNS answers, remembers who opened a flow |
-//! | `accepted` | sock_ops | marks accepted TCP connections, and has those of held pods tried again soon, and for long |
+//! | `accepted` | sock_ops | marks accepted TCP connections, and those that the kernel opens; has those of held pods tried again soon, and for long |
 //! | `created` | sock_create | marks sockets with their network namespace |
 //! | `connect4`, `connect6` | connect hooks | refuse at once what the packets would be dropped for |
 //! | `sendmsg4`, `sendmsg6` | sendmsg hooks | the same for UDP sockets that are not connected |
@@ -61,6 +61,7 @@ mod subject;
 
 use core::mem::MaybeUninit;
 
+use aya_ebpf::bindings::BPF_SOCK_OPS_TCP_CONNECT_CB;
 use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, classifier, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TcContext};
 use l7egg_ebpf_common::abi::{Counter, DNS_PORT, EventKind, protocol};
@@ -309,13 +310,22 @@ fn try_ingress(skb: Skb) -> Result<(), Refusal> {
         return Ok(());
     }
     match packet.protocol {
-        protocol::UDP if is_of_resolver => answer::learn(skb, &subject, packet),
-        protocol::TCP if is_of_resolver => stream::received(skb, &subject, packet),
+        protocol::UDP if is_of_resolver => unless_free(&subject, answer::learn(skb, &subject, packet)),
+        protocol::TCP if is_of_resolver => unless_free(&subject, stream::received(skb, &subject, packet)),
         protocol::UDP | protocol::SCTP => {
             flow::ingress(&subject, packet);
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// An answer that cannot be read goes on where nothing is enforced: addresses that were not learned are as good.
+#[inline(always)]
+fn unless_free(subject: &Current, learned: Result<(), Refusal>) -> Result<(), Refusal> {
+    match learned {
+        Err(Refusal::Answer) if subject.enforcement.is_nothing() => Ok(()),
+        other => other,
     }
 }
 
@@ -367,7 +377,9 @@ pub fn entering(ctx: TcContext) -> i32 {
 
 #[sock_ops]
 pub fn accepted(ctx: SockOpsContext) -> u32 {
-    if !patience::heed(&ctx) {
+    if ctx.op() == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        network::connects(&ctx);
+    } else if !patience::heed(&ctx) {
         connection::accepted(&ctx);
     }
     PASS as u32

@@ -3,11 +3,11 @@
 //! Whoever may make a network namespace (everybody, where user namespaces are free) can answer there in anybody's
 //! name. So each socket is marked with the namespace that it was made in.
 
-use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::bpf_get_netns_cookie;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
-use aya_ebpf::programs::SockContext;
-use l7egg_ebpf_common::abi::ANY_INTERFACE;
+use aya_ebpf::programs::{SockContext, SockOpsContext};
+use l7egg_ebpf_common::abi::{ANY_INTERFACE, Network};
 
 use crate::maps::{NETNS, NETWORKS};
 use crate::node;
@@ -23,13 +23,32 @@ pub fn created(ctx: &SockContext) {
         Known::Policy(pod) => NETWORKS.get(pod.id),
         _ => None,
     };
-    let socket = ctx.sock;
-    // SAFETY: the context is the socket; the value is a whole one.
+    // SAFETY: the context is the socket.
+    mark(ctx.sock, unsafe { bpf_get_netns_cookie(ctx.sock.cast()) }, own);
+}
+
+/// The same for one that connects: the kernel makes sockets of its own (for MPTCP, for SMC), and asks no program then.
+#[inline(always)]
+pub fn connects(ctx: &SockOpsContext) {
+    let own = match subject::pod() {
+        // Whose it is, is not asked here: it can be anybody's.
+        Known::Policy(pod) if !pod.is_node() => NETWORKS.get(pod.id),
+        _ => return,
+    };
+    // SAFETY: the context is valid; its socket is tested before it is used.
+    let (socket, netns) = unsafe { ((*ctx.ops).__bindgen_anon_2.sk, bpf_get_netns_cookie(ctx.ops.cast())) };
+    if !socket.is_null() {
+        mark(socket, netns, own);
+    }
+}
+
+#[inline(always)]
+fn mark(socket: *mut bpf_sock, mut netns: u64, own: Option<&Network>) {
+    if own.is_some_and(|network| network.netns == netns) {
+        return;
+    }
+    // SAFETY: a socket that is not null; the value is a whole one.
     unsafe {
-        let mut netns = bpf_get_netns_cookie(socket.cast());
-        if own.is_some_and(|network| network.netns == netns) {
-            return;
-        }
         bpf_sk_storage_get(
             (&raw const NETNS).cast_mut().cast(),
             socket.cast(),

@@ -19,6 +19,10 @@ const TYPE_AND_CLASS: u32 = 4;
 /// refuses names that no Allow rule matches and this is one.
 #[inline(always)]
 pub fn note(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
+    // Of several datagrams at once (UDP_SEGMENT) only the first would be read.
+    if subject.refuses() && skb.is_several() {
+        return Err(Refusal::Unreadable);
+    }
     match note_query(skb, subject, packet) {
         0 => Err(Refusal::ScratchBusy),
         REFUSED => Err(Refusal::Query),

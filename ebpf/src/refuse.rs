@@ -51,6 +51,10 @@ const NOTHING: i32 = 3;
 crate::global! {
     fn refuse_datagram(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
         let (at, len) = (frame.offset(packet.payload), query::beginning(packet));
+        // Several at once, or pages that the pod can still write to: what goes on has to be what is read here.
+        if frame.as_skb().is_several() || !frame.own(at + len) {
+            return DROP;
+        }
         scratch::with_payload(frame.as_skb(), at, len, Counter::QueriesUnreadable, |scratch, _| {
             match query::question(scratch, subject.policy) {
                 Question::Other => PASS,

@@ -20,7 +20,7 @@ pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) ->
         return Ok(());
     }
     if subject.is_translated() {
-        kept::remember(asked, AskedBy::Send);
+        kept::remember(asked, AskedBy::Send, Some(&subject));
     }
     // Which interface multicast leaves by, the loopback maybe, only its packet knows.
     if asked.is_loopback() || asked.is_multicast() {

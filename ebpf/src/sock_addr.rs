@@ -96,6 +96,13 @@ impl<'a> SockAddr<'a> {
         self.socket().map_or(0, |socket| unsafe { (*socket).src_port } as u16)
     }
 
+    /// Whether the socket is connected already.
+    #[inline(always)]
+    pub fn is_connected(&self) -> bool {
+        // SAFETY: as above.
+        self.socket().is_some_and(|socket| unsafe { (*socket).dst_port } != 0)
+    }
+
     /// The socket.
     #[inline(always)]
     pub fn socket(&self) -> Option<*mut bpf_sock> {

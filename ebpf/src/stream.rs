@@ -10,7 +10,7 @@ use core::sync::atomic::AtomicU64;
 use l7egg_ebpf_common::abi::Counter;
 use l7egg_ebpf_common::answer::{MESSAGE_MAX, Message, QUERY_MAX, QueryStart};
 use l7egg_ebpf_common::atomics::Atomics;
-use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_SYN};
+use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_ACK, TCP_SYN};
 use l7egg_ebpf_common::stream::{PIECES_MAX, Piece, Segment, Stream};
 
 use crate::atomic::{Bpf, swap};
@@ -22,6 +22,8 @@ use crate::{Refusal, answer, event, query, scratch};
 
 /// Offset of the sequence number in the TCP header (RFC 9293 §3.1).
 const SEQUENCE: usize = 4;
+/// `BPF_TCP_SYN_SENT` of include/uapi/linux/bpf.h.
+const SYN_SENT: u32 = 2;
 
 /// Value of the socket storage `DNS_STREAMS`: both directions of one connection.
 #[repr(C)]
@@ -88,6 +90,10 @@ const MESSAGES_MAX: u32 = 2;
 /// Notes the queries in a segment that leaves. An early one is refused: what is missing before it was.
 #[inline(always)]
 pub fn sent(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
+    // There is no connection yet to answer on. The next SYN comes without it (RFC 7413 §4.1.3).
+    if subject.refuses() && packet.tcp_flags & TCP_SYN != 0 && skb.len() != u32::from(packet.payload) {
+        return Err(Refusal::Unreadable);
+    }
     match next(note_segment(skb, subject, packet))? {
         Next::Over => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
@@ -145,17 +151,12 @@ fn each_message<M: Body>(
     packet: &Packet,
     work: impl Fn(*mut Half<M>) -> i32,
 ) -> Result<Next, Refusal> {
-    let is_syn = packet.tcp_flags & TCP_SYN != 0;
-    if M::IS_SENT && is_syn {
-        restart(skb);
+    if packet.tcp_flags & TCP_SYN != 0 {
+        begin::<M>(skb, packet)?;
     }
     let len = skb.len().wrapping_sub(u32::from(packet.payload));
     if len == 0 || len > skb.len() {
         return Ok(Next::Over);
-    }
-    // Data with a SYN (RFC 7413) comes before the stream's first byte is known.
-    if is_syn {
-        return Ok(Next::Unknown);
     }
     let Some(half) = claim::<M>(skb)? else { return Ok(Next::Unknown) };
     let mut next = Next::Message;
@@ -199,18 +200,32 @@ enum Next {
 const ENDED: i32 = 2;
 const _: () = assert!(query::REFUSED == ENDED && answer::UNREADABLE == ENDED);
 
-/// A socket that was disconnected and connected again begins anew, with other sequence numbers.
+/// Begins with the handshake of a connection that the socket opens, and with nothing else: of one that somebody else opened,
+/// or that was open before the programs were there, nothing is learned. A socket that was disconnected and connected again
+/// begins anew.
 #[inline(always)]
-fn restart(skb: Skb) {
-    if let Some(conversation) = skb.socket().and_then(|socket| storage(socket, 0)) {
-        // SAFETY: the socket's own storage; a connection that is being opened carries no messages.
-        unsafe {
-            (*conversation).sent.stream = Stream::default();
+fn begin<M: Body>(skb: Skb, packet: &Packet) -> Result<(), Refusal> {
+    // What is asked for, and what answers that.
+    let expected = if M::IS_SENT { TCP_SYN } else { TCP_SYN | TCP_ACK };
+    let Some(socket) = skb.socket() else { return Ok(()) };
+    // SAFETY: a full socket.
+    if packet.tcp_flags & (TCP_SYN | TCP_ACK) != expected || unsafe { (*socket).state } != SYN_SENT {
+        return Ok(());
+    }
+    let first = sequence(skb, packet);
+    let conversation = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).ok_or(Refusal::ScratchBusy)?;
+    // SAFETY: the socket's own storage; a connection that is being opened carries no messages.
+    unsafe {
+        if M::IS_SENT {
+            (*conversation).sent.stream.begin(first);
             (*conversation).sent.ended = 0;
             (*conversation).received.stream = Stream::default();
-            (*conversation).received.ended = 0;
+        } else {
+            (*conversation).received.stream.begin(first);
         }
+        (*conversation).received.ended = 0;
     }
+    Ok(())
 }
 
 /// One direction of the connection, for this run alone; `None` if there is no connection.
@@ -242,9 +257,12 @@ fn is_over<M>(half: *mut Half<M>, skb: Skb, packet: &Packet, len: u32) -> bool {
     unsafe { (*half).stream.accept(sequence, len) == Segment::Old }
 }
 
+/// Sequence number of a segment's first byte: a SYN itself has one.
 #[inline(always)]
 fn sequence(skb: Skb, packet: &Packet) -> u32 {
+    let syn = u32::from(packet.tcp_flags & TCP_SYN != 0);
     u32::from_be_bytes(skb.read::<4>(packet.transport as usize + SEQUENCE).unwrap_or([0; 4]))
+        .wrapping_add(syn)
 }
 
 /// Takes bytes of a segment up to the end of a message.
@@ -253,7 +271,8 @@ fn segment<M: Body>(skb: Skb, packet: &Packet, half: *mut Half<M>, len: u32) -> 
     match take(skb, packet, half, len) {
         0 => Next::Over,
         1 => Next::Message,
-        _ => Next::Early,
+        2 => Next::Early,
+        _ => Next::Unknown,
     }
 }
 
@@ -265,6 +284,7 @@ fn take<M: Body>(skb: Skb, packet: &Packet, half: *mut Half<M>, len: u32) -> i32
     let skip = match stream.accept(sequence(skb, packet), len) {
         Segment::Old => return 0,
         Segment::Early => return 2,
+        Segment::Unknown => return 3,
         Segment::New(skip) => skip,
     };
     let at = u32::from(packet.payload) + skip;

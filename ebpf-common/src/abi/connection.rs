@@ -85,8 +85,10 @@ pub struct Asked {
     pub port: u16,
     /// An [`AskedBy`].
     pub by: u16,
-    /// 1 if the socket was ever connected to what may not be reached.
-    pub distrusted: u32,
+    /// 1 if the socket may send elsewhere than it asks for: what it asks for is not believed any more.
+    pub distrusted: u16,
+    /// 1 if it has asked by connect(2).
+    pub connected: u16,
 }
 
 /// How a program asks for a destination.

@@ -2,15 +2,19 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
-use aya_ebpf::helpers::{bpf_l3_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_store_bytes};
+use aya_ebpf::helpers::{
+    bpf_l3_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
 use aya_ebpf::programs::TcContext;
 use l7egg_ebpf_common::link::{ETHERNET, Quoted, ethertype};
 use l7egg_ebpf_common::packet::{self, Bytes, Malformed, Packet, TcpEnds};
 
 use super::{Skb, parse_usual, socket, usual_tcp};
 
-/// `AF_PACKET` of include/linux/socket.h.
-const AF_PACKET: u32 = 17;
+/// Of include/linux/socket.h.
+const AF_INET: u32 = 2;
+/// See there.
+const AF_INET6: u32 = 10;
 /// Mark of frames from their way out of the pod to their way in: a number that is nobody's.
 const SENT_BACK: u32 = 0x6c37_6567;
 
@@ -76,6 +80,14 @@ impl Frame {
     #[inline(always)]
     pub fn turn(&self, transport: u16, len: u32) -> bool {
         turn_frame(*self, u32::from(transport), len) == 1
+    }
+
+    /// Has the first `len` bytes in the frame's own memory, not in pages that it may share with a process (splice(2)); whether
+    /// there are as many.
+    #[inline(always)]
+    pub fn own(&self, len: u32) -> bool {
+        // SAFETY: the helper checks its arguments against the packet.
+        unsafe { bpf_skb_pull_data(self.skb, len) == 0 }
     }
 
     /// Makes the frame so long that `len` bytes are behind an offset of the packet; whether it could be.
@@ -148,13 +160,13 @@ impl Frame {
         self.as_skb().any_socket()
     }
 
-    /// Whether a packet socket wrote it.
+    /// Whether a socket wrote it that writes frames, and not packets: one of AF_PACKET or AF_XDP.
     #[inline(always)]
-    pub fn is_of_packet_socket(&self) -> bool {
+    pub fn is_of_link_socket(&self) -> bool {
         // SAFETY: tested before it is used.
         unsafe {
             let sk = (*self.skb).__bindgen_anon_2.sk;
-            !sk.is_null() && (*sk).family == AF_PACKET
+            !sk.is_null() && !matches!((*sk).family, AF_INET | AF_INET6)
         }
     }
 

@@ -91,6 +91,13 @@ impl Skb {
         if socket.is_null() { None } else { Some(socket) }
     }
 
+    /// Whether it is several datagrams or segments, which the interface takes apart.
+    #[inline(always)]
+    pub fn is_several(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).gso_size != 0 }
+    }
+
     /// Bytes from the IP header to the end.
     #[inline(always)]
     pub fn len(&self) -> u32 {

@@ -19,6 +19,7 @@ use l7egg_ebpf_common::matcher::Matcher;
 use super::error::kernel;
 use super::gate::GATE;
 use super::names::Names;
+use crate::clock::boot_ns;
 use crate::datapath::DatapathError;
 
 /// The object that `cargo xtask build` compiled.
@@ -116,6 +117,7 @@ pub struct Maps {
     pub name_verdicts: HashMap<MapData, NameVerdictKey, Masks>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
     pub inherited: HashMap<MapData, u64, Connection>,
+    pub inbound: HashMap<MapData, FlowKey, u64>,
     pub pods: Array<MapData, PodsCgroup>,
     pub networks: Array<MapData, Network>,
     pub attached: HashMap<MapData, u32, Attached>,
@@ -180,10 +182,11 @@ impl Maps {
         self.begin_generation()
     }
 
-    /// Has every connection looked at again, at its next packet.
+    /// Has every connection looked at again, at its next packet. Numbers are never used twice, by no agent since the machine was
+    /// booted: sockets that nobody has sent by since keep an old one.
     pub fn begin_generation(&mut self) -> Result<(), MapError> {
         let generation = self.generation.get(&0, 0)?;
-        self.generation.set(0, generation + 1, 0)
+        self.generation.set(0, boot_ns().max(generation + 1), 0)
     }
 }
 
@@ -313,6 +316,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         name_verdicts: take!("NAME_VERDICTS"),
         flows: take!("FLOWS"),
         inherited: take!("INHERITED"),
+        inbound: take!("INBOUND"),
         pods: take!("PODS"),
         networks: take!("NETWORKS"),
         attached: take!("ATTACHED"),
