@@ -1,7 +1,7 @@
 //! Where the API server is, for the node's guard: by the client's own configuration, and by the endpoints of the Service
 //! `kubernetes` in `default`.
 
-use std::{net::SocketAddr, sync::mpsc, time::Duration};
+use std::{net::SocketAddr, sync::mpsc};
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Endpoints;
@@ -11,28 +11,25 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 
-use crate::{causes::causes, guard::ApiServers, reconcile::Input};
+use crate::{causes::causes, guard::ApiServers, reconcile::Input, watch::pauses};
 
-/// Endpoints that cannot be read in this time are gone without.
-const PATIENCE: Duration = Duration::from_secs(5);
 const SERVICE: &str = "kubernetes";
 
 /// Tells where the API server is, and whenever that changes. `known` are addresses that it has in any case.
 pub async fn watch(client: Client, known: ApiServers, inputs: mpsc::Sender<Input>) {
     let api: Api<Endpoints> = Api::namespaced(client, "default");
     let config = watcher::Config::default().fields(&format!("metadata.name={SERVICE}"));
-    let events = watcher(api, config).default_backoff();
+    let events = watcher(api, config).backoff(pauses());
     pin_mut!(events);
     let mut told = false;
     loop {
-        let event =
-            if told { Ok(events.next().await) } else { tokio::time::timeout(PATIENCE, events.next()).await };
-        let servers = match event {
-            Ok(Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)))) => {
+        let servers = match events.next().await {
+            Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => {
                 known.iter().copied().chain(servers(&object)).collect()
             }
-            Ok(Some(Err(error))) => {
-                if told {
+            Some(Err(error)) => {
+                // One that does not answer now may do so later: until then what is in force for the node stays.
+                if told || !is_refused(&error) {
                     continue;
                 }
                 tracing::warn!(
@@ -41,15 +38,25 @@ pub async fn watch(client: Client, known: ApiServers, inputs: mpsc::Sender<Input
                 );
                 known.clone()
             }
-            Err(_) => known.clone(),
-            Ok(Some(Ok(_))) => continue,
-            Ok(None) => return,
+            Some(Ok(_)) => continue,
+            None => return,
         };
         told = true;
         if inputs.send(Input::ApiServers(servers)).is_err() {
             return;
         }
     }
+}
+
+/// Whether the API server will not say it, however often it is asked.
+fn is_refused(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(error)
+    | watcher::Error::WatchStartFailed(error)
+    | watcher::Error::WatchFailed(error)) = error
+    else {
+        return matches!(error, watcher::Error::WatchError(status) if matches!(status.code, 401 | 403 | 404));
+    };
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404))
 }
 
 /// The addresses that a client is told to use; a name stands for those that it has now.

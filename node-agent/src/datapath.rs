@@ -154,11 +154,27 @@ pub enum Cover {
     },
 }
 
+/// A pod as another version left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OlderPod {
+    /// Uid of the pod.
+    pub uid: String,
+    /// Inode number of its cgroup's directory.
+    pub cgroup_id: u64,
+    /// Nothing may leave it.
+    pub held: bool,
+}
+
 /// The kernel's side of the agent.
 pub trait Datapath: Send {
     /// Every pod of this node that something is attached for, including what an earlier agent left.
     /// Called at every pass of the reconciler, so answered from memory where that is sound.
     fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError>;
+
+    /// The pods that another version's programs are attached for, which go on enforcing what they know.
+    fn older(&self) -> Vec<OlderPod> {
+        Vec::new()
+    }
 
     /// Tells which directories hold pods and nothing else, for the node ([`NODE_UID`]), which is enforced after that.
     /// Called whenever they change.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EgressLimit, PolicySpec};
+use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EggKind, EgressLimit, PolicySpec};
 use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
@@ -246,21 +246,46 @@ impl<'a> Selection<'a> {
     }
 
     fn compile_what_can_be(&self, cache: &mut PolicyCache) -> Option<(Fallback, Option<Division>)> {
-        let mut sources = Vec::new();
-        let mut assignments = Vec::new();
+        let mut compilable = Vec::new();
         for (entry, spec) in &self.sources {
             let Ok(spec) = spec else { continue };
             let source = source(entry, spec);
             if cache.compile(std::slice::from_ref(&source), &self.resolv_conf).is_ok() {
-                sources.push(source);
-                assignments.push(entry.object.key.clone());
+                compilable.push((*entry, source));
             }
         }
-        if sources.is_empty() {
-            return None;
-        }
-        let (policy, division) = self.compile_all(&sources, cache).ok()?;
+        let all: Vec<_> = compilable.iter().map(|(_, source)| source.clone()).collect();
+        let (fitting, (policy, division)) = match self.compile_all(&all, cache) {
+            _ if all.is_empty() => return None,
+            Ok(policy) => (compilable, policy),
+            Err(_) => self.compile_what_fits(compilable, cache)?,
+        };
+        let assignments = fitting.iter().map(|(entry, _)| entry.object.key.clone()).collect();
         Some((Fallback { policy, assignments }, division))
+    }
+
+    /// Of Eggs that are too much together as many as fit, those of the cluster before those of a namespace.
+    fn compile_what_fits(
+        &self,
+        mut eggs: Vec<(&'a Entry, PolicySource<'a>)>,
+        cache: &mut PolicyCache,
+    ) -> Option<(Vec<(&'a Entry, PolicySource<'a>)>, (Arc<CompiledPolicy>, Option<Division>))> {
+        let is_of_cluster =
+            |entry: &Entry| entry.good.as_ref().is_some_and(|good| good.egg.kind == EggKind::ClusterEgg);
+        eggs.sort_by_key(|(entry, _)| !is_of_cluster(entry));
+        let mut fitting = Vec::new();
+        let mut compiled = None;
+        for egg in eggs {
+            fitting.push(egg);
+            let sources: Vec<_> = fitting.iter().map(|(_, source)| source.clone()).collect();
+            match self.compile_all(&sources, cache) {
+                Ok(policy) => compiled = Some(policy),
+                Err(_) => {
+                    fitting.pop();
+                }
+            }
+        }
+        Some((fitting, compiled?))
     }
 }
 

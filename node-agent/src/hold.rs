@@ -229,6 +229,15 @@ impl View<'_> {
                 _ => Decision::Wait,
             };
         }
+        // Its Eggs cannot be enforced, not even in part.
+        if let Some(desired) = desired
+            && let Err(failure) = &desired.policy
+            && !pod.ran_before
+        {
+            let message = format!("{}; until then nothing may leave the pod", failure.message);
+            let pod = Some((desired.namespace.clone(), desired.name.clone()));
+            return Decision::Hold(HeldPod { pod, message, long: held_for >= SOON });
+        }
         // Before all assignments of the node are known, one that runs may well have its own.
         if pod.ran_before && !(self.selected.is_complete() && self.desired.knows_all_pods) {
             return Decision::Wait;

@@ -79,6 +79,8 @@ pub struct Ending<'a> {
     pub until_end: &'a dyn Fn(&str) -> bool,
     /// So does one whatever is assigned to it.
     pub is_left_alone: &'a dyn Fn(&str) -> bool,
+    /// One that another version's programs are attached for.
+    pub is_in_older: &'a dyn Fn(&str) -> bool,
 }
 
 /// What has to be done, most urgent first: pods that nothing is in force for, those to be `held`, changed policies, caps,
@@ -126,6 +128,7 @@ pub fn plan(
         };
         // A held pod has been waiting for its first policy.
         match now {
+            None if (ending.is_in_older)(uid) && (ending.is_left_alone)(uid) => {}
             None => first.push(operation(true)),
             Some(now) if now.held => first.push(operation(true)),
             Some(_) if (ending.is_left_alone)(uid) => {}

@@ -61,6 +61,16 @@ pub fn namespaces(client: &Client, inputs: &mpsc::Sender<Input>) {
     }));
 }
 
+/// How long a watch that has failed waits before it tries again.
+pub fn pauses() -> ExponentialBackoff {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times();
+    ExponentialBackoff::from(pauses)
+}
+
 /// Passes on what a watch brings, for as long as somebody listens. Errors are the watch's to mend: it tries again after a
 /// pause.
 async fn follow<K: Debug>(
@@ -69,12 +79,7 @@ async fn follow<K: Debug>(
     inputs: mpsc::Sender<Input>,
     to_input: impl Fn(Event<K>) -> Input,
 ) {
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .without_max_times();
-    let events = stream.backoff(ExponentialBackoff::from(pauses));
+    let events = stream.backoff(pauses());
     pin_mut!(events);
     let mut lost = false;
     while let Some(event) = events.next().await {

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::is_of_runtime;
 use crate::netns;
 
 /// A runtime has mounted everything by then.
@@ -62,7 +63,7 @@ pub fn look(
     let mut present = BTreeMap::new();
     let mut changed = false;
     for entry in fs::read_dir(pod).into_iter().flatten().flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || is_of_runtime(&entry.file_name()) {
             continue;
         }
         let (id, path) = (entry.ino(), entry.path());

@@ -8,7 +8,7 @@ mod watch;
 use std::{collections::BTreeMap, path::PathBuf};
 
 pub use containers::Container;
-pub use path::{Place, classify};
+pub use path::{Place, classify, is_of_runtime};
 pub use scan::scan;
 pub use watch::{CgroupEvent, CgroupWatch, Follower};
 

@@ -1,7 +1,14 @@
 //! What the name of a cgroup directory says. Naming follows the kubelet's `pkg/kubelet/cm`: `cgroup_manager_linux.go`
 //! (`ToSystemd`, `ToCgroupfs`) and `pod_container_manager_linux.go` (`GetPodContainerName`).
 
-use std::path::Path;
+use std::{ffi::OsStr, path::Path};
+
+/// Whether a directory in a pod's is that of a process that CRI-O has beside each container (`conmon`, with `conmon_cgroup = "pod"`): it is
+/// older than the container, and in the host's network.
+#[must_use]
+pub fn is_of_runtime(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"crio-conmon-")
+}
 
 /// What a directory of the cgroup tree is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -166,7 +166,18 @@ fn too_much_together_is_a_failure_of_all() {
     };
     let pods = desired_of(&[many("a", 1000), many("b", 2000)]).pods;
     assert_eq!(pods["p1"].policy.as_ref().unwrap_err().reason, "PolicyTooLarge");
-    assert!(pods["p1"].fallback.is_none());
+    // What fits is better than nothing: a new pod has that, and one that runs keeps what it has.
+    assert_eq!(pods["p1"].fallback.as_ref().unwrap().assignments.len(), 1);
+}
+
+#[test]
+fn of_too_much_together_the_clusters_eggs_stay() {
+    let many = |name: &str, first: i32| {
+        (0..40).fold(assignment(name).pod("p1"), |egg, n| egg.allow_port("10.0.0.0/8", first + n))
+    };
+    let pods = desired_of(&[many("a", 1000), many("b", 2000), many("c", 3000).of_cluster()]).pods;
+    let fallback = pods["p1"].fallback.as_ref().unwrap();
+    assert_eq!(fallback.assignments.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["c"]);
 }
 
 #[test]

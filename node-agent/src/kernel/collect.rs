@@ -58,6 +58,23 @@ pub fn flows(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathEr
     Ok(())
 }
 
+/// Removes what came in for subjects that are no more; the rest makes room for itself.
+pub fn inbound(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
+    if released.is_empty() {
+        return Ok(());
+    }
+    let mut over = Vec::new();
+    entries::each(&maps.inbound, "INBOUND", |key, _| {
+        if released.contains(&key.subject) {
+            over.push(key);
+        }
+    })?;
+    for key in over {
+        let _ = maps.inbound.remove(&key);
+    }
+    Ok(())
+}
+
 /// Removes the inherited connections of subjects that are no more.
 pub fn inherited(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
     if released.is_empty() {

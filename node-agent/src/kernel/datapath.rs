@@ -13,12 +13,16 @@ use super::settle::Cgroups;
 use super::{HELD, Kernel, collect, events, node, pods, policies};
 use crate::clock::boot_ns;
 use crate::datapath::{
-    ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, NODE_UID, Settled,
-    ShapedCounts, ShapedPod,
+    ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, NODE_UID, OlderPod,
+    Settled, ShapedCounts, ShapedPod,
 };
 use crate::shaping::Cap;
 
 impl Datapath for Kernel {
+    fn older(&self) -> Vec<OlderPod> {
+        self.older.pods().filter_map(|uid| self.older.pod(&uid)).collect()
+    }
+
     fn leave_alone(&mut self, pods: &[PathBuf]) -> Result<(), DatapathError> {
         // One that was made anew under the same name is another.
         let ids = node::ids(pods);
@@ -122,6 +126,7 @@ impl Datapath for Kernel {
     }
 
     fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
+        self.look_for_balancer(uid, cgroup)?;
         let Some(pod) = self.pods.get(uid) else { return Ok(Cover::NotYet) };
         if uid == NODE_UID || self.host_network.contains(uid) {
             return self.networks.join_host(&mut self.maps, uid, pod.subject);
@@ -130,18 +135,23 @@ impl Datapath for Kernel {
     }
 
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {
-        let Some(pod) = self.pods.remove(uid) else { return Ok(()) };
-        self.networks.release(&mut self.maps, uid, pod.subject)?;
-        self.host_network.remove(uid);
+        let Some(pod) = self.pods.get_mut(uid) else { return Ok(()) };
+        let subject = pod.subject;
+        // It is known until all is done: what fails is tried again, and what is wanted meanwhile is attached anew.
+        pod.complete = false;
         // Detached first: a program without a policy drops.
         pods::remove_pins(&self.pins(uid));
-        self.unite(pod.subject)?;
+        self.networks.release(&mut self.maps, uid, subject)?;
+        self.unite(subject)?;
         self.maps
-            .set_state(pod.subject, SubjectState::default())
-            .map_err(kernel(format!("clearing subject {} of pod {uid}", pod.subject)))?;
-        self.in_force.remove(&pod.subject);
-        self.classified.remove(&pod.subject);
-        self.released.insert(pod.subject);
+            .set_state(subject, SubjectState::default())
+            .map_err(kernel(format!("clearing subject {subject} of pod {uid}")))?;
+        self.pods.remove(uid);
+        self.host_network.remove(uid);
+        self.looked_for_balancer.remove(uid);
+        self.in_force.remove(&subject);
+        self.classified.remove(&subject);
+        self.released.insert(subject);
         Ok(())
     }
 
@@ -205,6 +215,7 @@ impl Datapath for Kernel {
         collect::learned(&mut self.maps, boot_ns(), &self.released)?;
         collect::flows(&mut self.maps, &self.released)?;
         collect::inherited(&mut self.maps, &self.released)?;
+        collect::inbound(&mut self.maps, &self.released)?;
         self.released.clear();
         Ok(())
     }

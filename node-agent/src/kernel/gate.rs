@@ -31,6 +31,8 @@ pub struct Gate {
     directory: PathBuf,
     /// Where it stands, by the ids of the cgroups; nowhere while it is open to all.
     places: BTreeSet<u64>,
+    /// Of these, where programs are missing: an agent of another time had fewer.
+    incomplete: BTreeSet<u64>,
     /// Ids of the cgroups of admitted pods.
     admitted: BTreeSet<u64>,
 }
@@ -51,8 +53,11 @@ impl Gate {
                     links += 1;
                 }
             }
-            if links == GATE.len() {
+            if links > 0 {
                 gate.places.insert(id);
+            }
+            if links < GATE.len() {
+                gate.incomplete.insert(id);
             }
         }
         gate.admitted = ids(&maps.admitted)?;
@@ -85,7 +90,7 @@ impl Gate {
                 Err(error) => return Err(what()(error)),
             };
             let id = pods::inode(&directory, parent)?;
-            if self.places.contains(&id) {
+            if self.places.contains(&id) && !self.incomplete.contains(&id) {
                 continue;
             }
             maps.admitted.insert(HOST_NETNS, host_netns, 0).map_err(|error| insertion("ADMITTED", error))?;
@@ -93,11 +98,15 @@ impl Gate {
             fs::create_dir_all(&pins).map_err(what())?;
             for hook in GATE {
                 let pin = pins.join(hook.name);
+                if pods::open_link(&pin)?.is_some_and(|(_, cgroup_id)| cgroup_id == id) {
+                    continue;
+                }
                 let _ = fs::remove_file(&pin);
                 let link = sys::link_create(programs.fd(hook)?, directory.as_fd(), hook.attach_type);
                 sys::pin(link.map_err(what())?.as_fd(), &pin).map_err(what())?;
             }
             self.places.insert(id);
+            self.incomplete.remove(&id);
         }
         Ok(())
     }

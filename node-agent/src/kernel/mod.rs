@@ -32,6 +32,7 @@ mod versions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use aya::programs::Program;
 use l7egg_ebpf_common::abi::{
@@ -54,6 +55,8 @@ use crate::datapath::{Datapath, DatapathError, DatapathSettings, NODE_UID, Settl
 
 /// Policy id of a pod that has none yet: its programs let nothing leave.
 const HELD: u32 = 0;
+/// How often it is looked whether programs of others run for a pod.
+const LOOK_FOR_BALANCER_EVERY: Duration = Duration::from_secs(10);
 
 /// The kernel's programs and maps, and what this agent knows of them.
 pub struct Kernel {
@@ -79,6 +82,8 @@ pub struct Kernel {
     classified: BTreeSet<u32>,
     /// Subjects whose addresses and flows are still in the maps: their ids are not free yet.
     released: BTreeSet<u32>,
+    /// When it was last looked whether other programs change a pod's destinations, by uid.
+    looked_for_balancer: BTreeMap<String, Instant>,
     last_subject: u32,
 }
 
@@ -136,6 +141,7 @@ impl Kernel {
             in_force,
             classified,
             released: BTreeSet::new(),
+            looked_for_balancer: BTreeMap::new(),
             last_subject,
         };
         kernel.forget_unknown_subjects()?;
@@ -184,6 +190,29 @@ impl Kernel {
         let network = if self.host_network.contains(uid) { HOST_NETWORK } else { 0 };
         let node = if uid == NODE_UID { NODE | HOST_NETWORK } else { 0 };
         Ok(balancer | network | node)
+    }
+
+    /// Programs of others come and go while a policy stays: a load balancer that is installed, or an older version's that looked
+    /// like one.
+    fn look_for_balancer(&mut self, uid: &str, cgroup: &Path) -> Result<(), DatapathError> {
+        let now = Instant::now();
+        let is_new = |at: &Instant| now.saturating_duration_since(*at) < LOOK_FOR_BALANCER_EVERY;
+        let Some(pod) = self.pods.get(uid).filter(|pod| pod.complete) else { return Ok(()) };
+        if self.looked_for_balancer.get(uid).is_some_and(is_new) {
+            return Ok(());
+        }
+        let subject = pod.subject;
+        self.looked_for_balancer.insert(uid.to_owned(), now);
+        let balancer = self.paths(uid, cgroup)? & SOCKET_BALANCER;
+        for subject in std::iter::once(subject).chain(self.containers.of_pod(subject)) {
+            let what = || kernel(format!("the state of subject {subject} of pod {uid}"));
+            let state = self.maps.subjects.get(&subject, 0).map_err(what())?;
+            if state.flags & SOCKET_BALANCER != balancer {
+                let flags = state.flags & !SOCKET_BALANCER | balancer;
+                self.maps.set_state(subject, SubjectState { flags, ..state }).map_err(what())?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts a policy in force for a pod, and attaches what is not attached yet.
@@ -276,6 +305,7 @@ impl Kernel {
         };
         entries::each(&self.maps.learned, "LEARNED", |key, _| see(key.subject))?;
         entries::each(&self.maps.flows, "FLOWS", |key, _| see(key.subject))?;
+        entries::each(&self.maps.inbound, "INBOUND", |key, _| see(key.subject))?;
         self.released = unknown;
         self.collect()
     }

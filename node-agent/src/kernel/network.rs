@@ -15,7 +15,7 @@ use super::error::{insertion, kernel};
 use super::programs::{Maps, Programs};
 use crate::datapath::{Cover, DatapathError};
 use crate::netns::tc::{Direction, Method, Program};
-use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, peers};
+use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, Process, peers};
 
 /// The programs and where they are attached. What may be replied to is remembered before anything is judged.
 const BACKSTOP: [(&str, Direction); 2] = [("entering", Direction::Egress), ("leaving", Direction::Ingress)];
@@ -25,14 +25,21 @@ pub struct Networks {
     host: Netns,
     method: Method,
     directory: PathBuf,
-    covers: BTreeMap<String, Cover>,
+    known: BTreeMap<String, Known>,
+}
+
+/// What was found for a pod.
+struct Known {
+    cover: Cover,
+    /// The namespace, by its cookie: their other numbers are given again. And whose it is; not for pods in the host's network.
+    own: Option<(u64, Process)>,
 }
 
 impl Networks {
     /// Those that an earlier agent left are found by and by. `directory` is for the pins.
     pub fn open(directory: PathBuf) -> Result<Self, DatapathError> {
         let host = Netns::current().map_err(kernel("opening the host's network namespace"))?;
-        Ok(Self { host, method: Method::of_this_kernel(), directory, covers: BTreeMap::new() })
+        Ok(Self { host, method: Method::of_this_kernel(), directory, known: BTreeMap::new() })
     }
 
     /// Finds the pod's network and puts the backstop there, unless that is done.
@@ -44,12 +51,17 @@ impl Networks {
         cgroup: &Path,
         subject: u32,
     ) -> Result<Cover, DatapathError> {
-        if let Some(cover) = self.covers.get(uid) {
-            return Ok(cover.clone());
+        if let Some(known) = self.known.get(uid)
+            && known.own.is_none_or(|(_, process)| process.runs())
+        {
+            return Ok(known.cover.clone());
         }
         let of = || format!("looking for the network of pod {uid}");
         let found = netns::find(cgroup, &self.host).map_err(kernel(of()))?;
-        let Some(PodNetwork::Own(pod)) = found else { return Ok(Cover::NotYet) };
+        let Some(PodNetwork::Own { netns: pod, process }) = found else {
+            // Its processes are on their way, or have ended.
+            return Ok(self.known.get(uid).map_or(Cover::NotYet, |known| known.cover.clone()));
+        };
         let seen = pod
             .run(|| Ok((netns::interfaces(&self.host)?, netns::addresses()?, netns::cookie()?)))
             .and_then(|seen| seen)
@@ -57,26 +69,37 @@ impl Networks {
         let (interfaces, addresses, cookie) = seen;
         let interfaces: Vec<Interface> =
             interfaces.into_iter().filter(|one| !one.loopback && one.up).collect();
+        if let Some(known) = self.known.get_mut(uid) {
+            // Whose process is the oldest may have made a network for itself. Nobody but a CNI plugin gives it an interface that
+            // leads to the host.
+            let leads_here = interfaces.iter().any(|one| one.host_peer.is_some());
+            if known.own.is_some_and(|(before, _)| before == cookie) || !leads_here {
+                known.own = known.own.map(|(before, _)| (before, process));
+                return Ok(known.cover.clone());
+            }
+            tracing::info!(uid, "the pod has another network now: its sandbox was made anew");
+            self.release(maps, uid, subject)?;
+        }
         if interfaces.is_empty() || addresses.is_empty() {
             return Ok(Cover::NotYet);
         }
         self.tell(maps, subject, &interfaces, &addresses, cookie)?;
         let cover = self.attach(programs, uid, &pod)?;
         tell_covered(maps, subject, &interfaces, &cover)?;
-        self.covers.insert(uid.into(), cover.clone());
+        self.known.insert(uid.into(), Known { cover: cover.clone(), own: Some((cookie, process)) });
         Ok(cover)
     }
 
     /// Has a pod be in the host's network. What it sends from which of the node's addresses is the node's matter.
     pub fn join_host(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<Cover, DatapathError> {
-        if let Some(cover) = self.covers.get(uid) {
-            return Ok(cover.clone());
+        if self.known.contains_key(uid) {
+            return Ok(Cover::Host);
         }
         let what = || format!("telling that pod {uid} is in the host's network");
         let netns = self.host_netns().map_err(kernel(what()))?;
         let network = Network { netns, flags: ANY_INTERFACE, ..Network::default() };
         maps.networks.set(subject, network, 0).map_err(kernel(what()))?;
-        self.covers.insert(uid.into(), Cover::Host);
+        self.known.insert(uid.into(), Known { cover: Cover::Host, own: None });
         Ok(Cover::Host)
     }
 
@@ -92,7 +115,7 @@ impl Networks {
 
     /// Forgets a pod's network.
     pub fn release(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<(), DatapathError> {
-        self.covers.remove(uid);
+        self.known.remove(uid);
         detach(&self.host, &self.directory.join(uid))?;
         forget(maps, subject)
     }
@@ -121,8 +144,13 @@ impl Networks {
             *slot = interface.index;
         }
         let before = maps.networks.get(&subject, 0).unwrap_or_default();
-        if before.netns == network.netns && before.interfaces == network.interfaces {
-            network.covered = before.covered;
+        if before.netns == network.netns {
+            if is_known {
+                network.interfaces = before.interfaces;
+            }
+            if before.interfaces == network.interfaces {
+                network.covered = before.covered;
+            }
         }
         maps.networks
             .set(subject, network, 0)

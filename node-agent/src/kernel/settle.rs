@@ -132,7 +132,7 @@ fn network_of(of: &Cgroups<'_>, host: Netns) -> Result<Option<Netns>, DatapathEr
     Ok(match netns::find(pod, &host).map_err(kernel(what()))? {
         None => None,
         Some(PodNetwork::Host) => Some(host),
-        Some(PodNetwork::Own(netns)) => Some(netns),
+        Some(PodNetwork::Own { netns, .. }) => Some(netns),
     })
 }
 

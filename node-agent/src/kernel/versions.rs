@@ -15,9 +15,9 @@ use super::entries;
 use super::error::kernel;
 use super::names::Names;
 use super::programs::{HOOKS, Maps, SubjectStorage};
-use super::{gate, network, pods};
+use super::{HELD, gate, network, pods};
 use crate::causes::causes;
-use crate::datapath::DatapathError;
+use crate::datapath::{DatapathError, OlderPod};
 
 /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
 const NO_EXIST: u64 = 1;
@@ -51,6 +51,21 @@ impl Older {
     pub fn pods(&self) -> impl Iterator<Item = String> {
         let directories = self.0.iter().flat_map(|version| fs::read_dir(version.join("pods")));
         directories.flatten().flatten().map(|pod| pod.file_name().to_string_lossy().into_owned())
+    }
+
+    /// A pod that has something there. One that cannot be read counts as one with a policy.
+    pub fn pod(&self, uid: &str) -> Option<OlderPod> {
+        self.0.iter().find_map(|version| {
+            let pins = version.join("pods").join(uid);
+            let links = HOOKS.iter().filter_map(|hook| pods::open_link(&pins.join(hook.name)).ok()?);
+            let cgroup_id = links.map(|(_, cgroup_id)| cgroup_id).find(|id| *id != 0)?;
+            let state = || -> Result<Option<SubjectState>, DatapathError> {
+                let states: Array<MapData, SubjectState> = open(version, "SUBJECTS")?;
+                Ok(subject_of(version, cgroup_id)?.and_then(|subject| states.get(&subject, 0).ok()))
+            };
+            let held = state().ok().flatten().is_some_and(|state| state.policy == HELD);
+            Some(OlderPod { uid: uid.to_owned(), cgroup_id, held })
+        })
     }
 
     /// Takes over what a pod has learned, and the flows that others opened to it. What cannot be read, because its layout
@@ -116,15 +131,21 @@ where
     pinned().map_err(kernel(format!("opening map {name} of {}", version.display())))
 }
 
-/// How many addresses were taken over.
-fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> Result<usize, DatapathError> {
+/// Subject id of the pod with this cgroup.
+fn subject_of(version: &Path, cgroup_id: u64) -> Result<Option<u32>, DatapathError> {
     let subjects: SubjectStorage = open(version, "SUBJECT")?;
-    let states: Array<MapData, SubjectState> = open(version, "SUBJECTS")?;
-    let was = HOOKS.iter().find_map(|hook| {
+    Ok(HOOKS.iter().find_map(|hook| {
         let key = aya::maps::cgroup_storage::CgroupStorageKey::new(cgroup_id, hook.attach_type);
         subjects.get(key, 0).ok().map(|subject| subject.id).filter(|id| *id != 0)
-    });
-    let Some(was) = was.filter(|was| states.get(was, 0).is_ok_and(|state| state.policy != 0)) else {
+    }))
+}
+
+/// How many addresses were taken over.
+fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> Result<usize, DatapathError> {
+    let states: Array<MapData, SubjectState> = open(version, "SUBJECTS")?;
+    let Some(was) =
+        subject_of(version, cgroup_id)?.filter(|was| states.get(was, 0).is_ok_and(|state| state.policy != 0))
+    else {
         return Ok(0);
     };
     let names = Names { heads: open(version, "NAMES")?, tails: open(version, "NAME_TAILS")? };

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Netns, NetnsError};
+use crate::cgroup::is_of_runtime;
 
 /// Containers are one level below the pod; they may have cgroups of their own.
 const MAX_DEPTH: usize = 8;
@@ -17,7 +18,27 @@ pub enum PodNetwork {
     /// here too, for some milliseconds, whatever its spec says.
     Host,
     /// One of its own.
-    Own(Netns),
+    Own {
+        /// Its namespace.
+        netns: Netns,
+        /// Whose it is.
+        process: Process,
+    },
+}
+
+/// A process, which is no other that has the same number later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pid: u32,
+    started: u64,
+}
+
+impl Process {
+    /// Whether it still runs.
+    #[must_use]
+    pub fn runs(self) -> bool {
+        started(self.pid) == Some(self.started)
+    }
 }
 
 /// The network of the pod whose cgroup is at `cgroup`; `None` while no process is in it or below it.
@@ -28,10 +49,10 @@ pub enum PodNetwork {
 /// # Errors
 /// The cgroup or the process' namespace cannot be read. Processes that end meanwhile are no error.
 pub fn find(cgroup: &Path, host: &Netns) -> Result<Option<PodNetwork>, NetnsError> {
-    for pid in by_age(cgroup)? {
-        match Netns::open(&PathBuf::from(format!("/proc/{pid}/ns/net"))) {
+    for process in by_age(cgroup)? {
+        match Netns::open(&PathBuf::from(format!("/proc/{}/ns/net", process.pid))) {
             Ok(netns) if netns.id() == host.id() => return Ok(Some(PodNetwork::Host)),
-            Ok(netns) => return Ok(Some(PodNetwork::Own(netns))),
+            Ok(netns) => return Ok(Some(PodNetwork::Own { netns, process })),
             Err(NetnsError::Open { source, .. }) if is_gone(&source) => {}
             Err(error) => return Err(error),
         }
@@ -56,16 +77,17 @@ pub fn all_of_processes() -> Result<BTreeMap<u64, Netns>, NetnsError> {
 /// The oldest process in a cgroup or below it, if there is one.
 #[must_use]
 pub fn oldest_process(cgroup: &Path) -> Option<u32> {
-    by_age(cgroup).ok()?.first().copied()
+    by_age(cgroup).ok()?.first().map(|process| process.pid)
 }
 
-/// Process ids in the cgroup and below it, the oldest first.
-fn by_age(cgroup: &Path) -> Result<Vec<u32>, NetnsError> {
+/// The processes in the cgroup and below it, the oldest first.
+fn by_age(cgroup: &Path) -> Result<Vec<Process>, NetnsError> {
     let mut pids = Vec::new();
     processes(cgroup, MAX_DEPTH, &mut pids)?;
-    let mut by_age: Vec<(u64, u32)> = pids.into_iter().filter_map(|pid| Some((started(pid)?, pid))).collect();
-    by_age.sort_unstable();
-    Ok(by_age.into_iter().map(|(_, pid)| pid).collect())
+    let process = |pid| Some(Process { pid, started: started(pid)? });
+    let mut by_age: Vec<Process> = pids.into_iter().filter_map(process).collect();
+    by_age.sort_unstable_by_key(|process| (process.started, process.pid));
+    Ok(by_age)
 }
 
 /// Process ids in the cgroup and below it.
@@ -86,7 +108,8 @@ fn processes(cgroup: &Path, depth: usize, pids: &mut Vec<u32>) -> Result<(), Net
         Err(source) => return Err(NetnsError::Cgroup { path: cgroup.to_owned(), source }),
     };
     for entry in entries.flatten() {
-        if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if depth > 0 && is_dir && !is_of_runtime(&entry.file_name()) {
             processes(&entry.path(), depth - 1, pids)?;
         }
     }
@@ -124,6 +147,23 @@ mod tests {
         let host = Netns::current().unwrap();
         assert!(find(directory.path(), &host).unwrap().is_none());
         assert!(find(&directory.path().join("gone"), &host).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_the_runtime_has_beside_containers_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let conmon = directory.path().join("crio-conmon-0f3a.scope");
+        fs::create_dir(&conmon).unwrap();
+        fs::write(conmon.join("cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
+        assert!(find(directory.path(), &Netns::current().unwrap()).unwrap().is_none());
+        assert_eq!(oldest_process(directory.path()), None);
+    }
+
+    #[test]
+    fn a_process_is_no_other_with_its_number() {
+        let own = Process { pid: std::process::id(), started: started(std::process::id()).unwrap() };
+        assert!(own.runs());
+        assert!(!Process { started: own.started + 1, ..own }.runs());
     }
 
     #[test]

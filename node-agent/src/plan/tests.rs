@@ -37,7 +37,8 @@ fn summary(operations: &[Operation]) -> Vec<String> {
     operations.iter().map(one).collect()
 }
 
-const NEVER: Ending<'_> = Ending { until_end: &|_| false, is_left_alone: &|_| false };
+const NEVER: Ending<'_> =
+    Ending { until_end: &|_| false, is_left_alone: &|_| false, is_in_older: &|_| false };
 
 #[test]
 fn nothing_to_do_when_nothing_differs() {

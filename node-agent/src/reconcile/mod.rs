@@ -12,13 +12,14 @@ use tokio::sync::watch;
 
 mod ending;
 mod gate;
+mod pace;
 mod perform;
 mod settle;
 mod take;
 mod tell;
 mod timeline;
 
-use self::{ending::Found, timeline::Timeline};
+use self::{ending::Found, pace::ShapingPace, timeline::Timeline};
 use crate::{
     annotated::annotated,
     assignment::AssignmentKey,
@@ -110,6 +111,8 @@ pub struct Reconciler<D> {
     /// Whether all that `selected` can know is going to be told.
     is_told_of_pods: bool,
     found: Found,
+    /// Uids of the pods that another version had when this agent started.
+    older: BTreeSet<String>,
     /// Whether annotations limit pods that no Egg selects.
     heeds_annotations: bool,
     holds: Holds,
@@ -122,6 +125,7 @@ pub struct Reconciler<D> {
     failures: BTreeMap<String, Failure>,
     /// Why pods are not under their caps, by uid.
     unshaped: BTreeMap<String, Failure>,
+    shaping: ShapingPace,
     timeline: Timeline,
     limits: Limits,
     /// Pods whose connections have not been looked at since their policy changed, or since the agent started.
@@ -156,6 +160,12 @@ impl<D: Datapath> Reconciler<D> {
             .iter()
             .filter(|pod| pod.held)
             .for_each(|pod| holds.appeared(&pod.uid, pod.cgroup_id, Instant::now()));
+        let older = datapath.older();
+        older
+            .iter()
+            .filter(|pod| pod.held)
+            .for_each(|pod| holds.appeared(&pod.uid, pod.cgroup_id, Instant::now()));
+        let older: BTreeSet<String> = older.into_iter().map(|pod| pod.uid).collect();
         // The agent before may have ended between the change of a policy and this.
         let unsettled: BTreeSet<String> = before.into_iter().map(|pod| pod.uid).collect();
         let mut reconciler = Reconciler {
@@ -166,7 +176,8 @@ impl<D: Datapath> Reconciler<D> {
             cgroups: PodCgroups::default(),
             selected: Selected::default(),
             is_told_of_pods: false,
-            found: Found::new(unsettled.iter().cloned()),
+            found: Found::new(unsettled.iter().chain(&older).cloned()),
+            older,
             heeds_annotations: false,
             holds,
             held: BTreeMap::new(),
@@ -176,6 +187,7 @@ impl<D: Datapath> Reconciler<D> {
             desired: Desired::default(),
             failures: BTreeMap::new(),
             unshaped: BTreeMap::new(),
+            shaping: ShapingPace::default(),
             timeline: Timeline::default(),
             limits: Limits::default(),
             unsettled,
@@ -224,7 +236,7 @@ impl<D: Datapath> Reconciler<D> {
         loop {
             let mut stop = false;
             let naming = self.cgroups.awaits_names();
-            let patience = match self.has_unsettled() {
+            let patience = match self.has_unsettled() || self.shaping.is_unfinished() {
                 true => Duration::ZERO,
                 false if naming && Instant::now() + NAMING < tick_at => NAMING,
                 false => tick_at.saturating_duration_since(Instant::now()),
@@ -276,8 +288,11 @@ impl<D: Datapath> Reconciler<D> {
             true => annotated(&self.selected, &self.desired),
             false => Some(BTreeMap::new()),
         };
-        let ending =
-            Ending { until_end: &|uid| self.until_end(uid), is_left_alone: &|uid| self.is_left_alone(uid) };
+        let ending = Ending {
+            until_end: &|uid| self.until_end(uid),
+            is_left_alone: &|uid| self.is_left_alone(uid),
+            is_in_older: &|uid| self.older.contains(uid),
+        };
         let operations =
             plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups, ending);
         let enforced = if operations.is_empty() {
@@ -285,7 +300,7 @@ impl<D: Datapath> Reconciler<D> {
         } else {
             // Who is let go of is the node's before, and who is new after.
             self.part(&operations);
-            operations.iter().for_each(|operation| self.perform(operation));
+            self.perform_all(&operations);
             self.part(&[]);
             self.enforced()?
         };
@@ -295,6 +310,8 @@ impl<D: Datapath> Reconciler<D> {
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));
         self.unshaped.retain(|uid, _| self.desired.limits(uid).is_some());
+        let Reconciler { shaping, unshaped, .. } = self;
+        shaping.retain(|uid| unshaped.contains_key(uid));
         let is_known = |uid: &String| self.desired.pods.contains_key(uid) || self.held.contains_key(uid);
         self.told_uncovered.retain(is_known);
         self.told_unheld.retain(is_known);

@@ -1,6 +1,6 @@
 //! What a plan asks for, done.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use super::Reconciler;
 use crate::{
@@ -12,7 +12,23 @@ use crate::{
 };
 
 impl<D: Datapath> Reconciler<D> {
-    pub(super) fn perform(&mut self, operation: &Operation) {
+    /// Does all of them. Of bandwidth limits only as many as a pass has time for: pods that are new do not wait for these.
+    pub(super) fn perform_all(&mut self, operations: &[Operation]) {
+        self.shaping.begin();
+        for operation in operations {
+            match operation {
+                Operation::Shape { uid, .. } if !self.shaping.may(uid) => {}
+                Operation::Shape { uid, .. } => {
+                    let start = Instant::now();
+                    self.perform(operation);
+                    self.shaping.took(uid, start.elapsed(), self.unshaped.contains_key(uid));
+                }
+                _ => self.perform(operation),
+            }
+        }
+    }
+
+    fn perform(&mut self, operation: &Operation) {
         let start = Instant::now();
         match operation {
             Operation::Hold { uid, cgroup } => self.hold(uid, cgroup),
@@ -111,9 +127,10 @@ impl<D: Datapath> Reconciler<D> {
         }
         let pods = &self.desired.pods;
         let held = &self.held;
-        if let Err(error) =
-            self.datapath.retire_older(&|uid| pods.contains_key(uid) || held.contains_key(uid))
-        {
+        let until_end: BTreeSet<&String> = self.older.iter().filter(|uid| self.until_end(uid)).collect();
+        if let Err(error) = self.datapath.retire_older(&|uid| {
+            pods.contains_key(uid) || held.contains_key(uid) || until_end.iter().any(|it| *it == uid)
+        }) {
             tracing::warn!(error = causes(&error), "what another version left could not be removed");
         }
     }

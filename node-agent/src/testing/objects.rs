@@ -48,6 +48,12 @@ impl AssignmentBuilder {
         self.push("egress", json!({"to": [{"cidr": cidr}], "ports": [{"port": port}]}))
     }
 
+    /// Made of a ClusterEgg.
+    pub fn of_cluster(mut self) -> Self {
+        self.0["spec"]["egg"]["kind"] = json!("ClusterEgg");
+        self
+    }
+
     /// Another pod, whose name is its uid.
     pub fn pod(self, uid: &str) -> Self {
         self.push(

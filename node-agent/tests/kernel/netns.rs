@@ -24,11 +24,11 @@ fn a_pods_namespace_is_that_of_its_processes() {
     let mut process = sleeping(&pod);
     fs::write(container.join("cgroup.procs"), process.id().to_string()).expect("a move");
     let found = find(pod.cgroup(), &host).expect("a cgroup");
-    assert!(matches!(found, Some(PodNetwork::Own(netns)) if netns.id() == pod.netns().id()));
+    assert!(matches!(found, Some(PodNetwork::Own { netns, .. }) if netns.id() == pod.netns().id()));
     // A younger process in another namespace changes nothing; alone, it is the host's network.
     let mut in_host = Command::new("sleep").arg("60").spawn().expect("sleep");
     fs::write(pod.cgroup().join("cgroup.procs"), in_host.id().to_string()).expect("a move");
-    assert!(matches!(find(pod.cgroup(), &host).expect("a cgroup"), Some(PodNetwork::Own(_))));
+    assert!(matches!(find(pod.cgroup(), &host).expect("a cgroup"), Some(PodNetwork::Own { .. })));
     end(&mut process);
     assert!(matches!(find(pod.cgroup(), &host).expect("a cgroup"), Some(PodNetwork::Host)));
     end(&mut in_host);

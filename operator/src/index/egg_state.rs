@@ -260,11 +260,17 @@ impl EggState {
     }
 }
 
+/// Names of containers that an Egg is not for, as many as help to see what was meant: how many a pod has, its author decides.
+const OTHER_CONTAINERS: usize = 16;
+
 /// The pod as the Egg's assignment has it: with its containers only where the Egg is for certain ones.
 fn assigned(pod: &Pod, policy: &PolicySpec) -> AssignedPod {
     let mut assigned = pod.assigned.clone();
-    if policy.containers.is_empty() {
-        assigned.containers.clear();
-    }
+    let mut others = 0;
+    assigned.containers.retain(|name| {
+        let is_meant = policy.containers.contains(name);
+        others += usize::from(!is_meant);
+        !policy.containers.is_empty() && (is_meant || others <= OTHER_CONTAINERS)
+    });
     assigned
 }

@@ -42,10 +42,7 @@ impl Glob {
             Some(0) if !self.any_labels => 0,
             _ => return false,
         };
-        self.labels
-            .iter()
-            .zip(&labels[in_front..])
-            .all(|(pattern, label)| label_matches(pattern.as_bytes(), label.as_bytes()))
+        self.labels.iter().zip(&labels[in_front..]).all(|(pattern, label)| label_matches(pattern, label))
     }
 }
 
@@ -70,12 +67,21 @@ fn read_label(label: &str, text: &str) -> Result<String, PatternError> {
     Ok(label.to_ascii_lowercase())
 }
 
-fn label_matches(pattern: &[u8], label: &[u8]) -> bool {
-    match pattern {
-        [] => label.is_empty(),
-        [b'*', rest @ ..] => (0..=label.len()).any(|skipped| label_matches(rest, &label[skipped..])),
-        [octet, rest @ ..] => label.first() == Some(octet) && label_matches(rest, &label[1..]),
-    }
+/// What stands between stars is taken where it comes first: that leaves most for what is behind. So no star is tried twice.
+fn label_matches(pattern: &str, label: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(last) = parts.next_back() else { return pattern == label };
+    let Some(mut rest) = label.strip_prefix(first).and_then(|rest| rest.strip_suffix(last)) else {
+        return false;
+    };
+    parts.all(|part| match rest.split_once(part) {
+        Some((_, behind)) => {
+            rest = behind;
+            true
+        }
+        None => false,
+    })
 }
 
 impl fmt::Display for Glob {
@@ -104,6 +110,14 @@ mod tests {
         assert!(matches("*a*b*.example.com", "xaxbx.example.com"));
         assert!(!matches("*a*b*.example.com", "ba.example.com"));
         assert!(matches("*.a*.bücher.example", "x.ab.xn--bcher-kva.example"));
+        assert!(!matches("ab*ba.example.com", "aba.example.com"));
+        assert!(matches("a*b*b.example.com", "abb.example.com"));
+    }
+
+    #[test]
+    fn many_stars_take_no_longer() {
+        let pattern = format!("{}b.example.com", "*a".repeat(25));
+        assert!(!matches(&pattern, &format!("{}.example.com", "a".repeat(63))));
     }
 
     #[test]

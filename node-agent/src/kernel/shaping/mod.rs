@@ -111,7 +111,7 @@ impl Shaping {
         let slot = pod.slot;
         if let Some(cgroup) = cgroup {
             let host = Netns::current()?;
-            if let Some(PodNetwork::Own(netns)) = find(cgroup, &host)? {
+            if let Some(PodNetwork::Own { netns, .. }) = find(cgroup, &host)? {
                 interfaces::restore(&netns, &host, slot, &self.pins(slot, uid), &mut self.maps.saved)?;
             }
         }
@@ -171,7 +171,7 @@ impl Shaping {
     fn apply(&mut self, uid: &str, slot: u32, cgroup: &Path, caps: &[Cap]) -> Result<u64, DatapathError> {
         let host = Netns::current()?;
         let netns = match find(cgroup, &host)? {
-            Some(PodNetwork::Own(netns)) => netns,
+            Some(PodNetwork::Own { netns, .. }) => netns,
             // The first process is on its way from the one to the other.
             Some(PodNetwork::Host) | None => return Err(DatapathError::network_not_ready(uid)),
         };
@@ -208,7 +208,7 @@ impl Shaping {
     fn lost(&self, uid: &str, host: &Netns) -> Option<String> {
         let pod = self.pods.get(uid)?;
         let applied = pod.applied.as_ref()?;
-        let Ok(Some(PodNetwork::Own(netns))) = find(&applied.cgroup, host) else { return None };
+        let Ok(Some(PodNetwork::Own { netns, .. })) = find(&applied.cgroup, host) else { return None };
         if netns.id() != applied.netns {
             return Some("the pod has another network namespace".into());
         }
