@@ -177,6 +177,17 @@ mod tests {
         assert_eq!(control_of(&v4(1, 64, [192, 0, 2, 1], 0, &[3, 1, 0, 0, 0, 0])), Control::Error(28));
         assert_eq!(control_of(&v6(58, 255, 0xff, &[135, 0, 0, 0, 0, 0])), Control::Link);
         assert_eq!(control_of(&v6(58, 64, 0xff, &[135, 0, 0, 0, 0, 0])), Control::Other, "it came from afar");
+        let discovery = |kind: u8, len: usize, target: u8| {
+            let mut body = vec![0; len];
+            (body[0], body[8]) = (kind, target);
+            let mut packet = v6(58, 255, 0x20, &body);
+            packet[5] = len as u8;
+            packet
+        };
+        assert_eq!(control_of(&discovery(135, 32, 0x20)), Control::Link, "a neighbour is asked for itself");
+        assert_eq!(control_of(&discovery(135, 32, 0x21)), Control::Other, "and for nobody else");
+        assert_eq!(control_of(&discovery(136, 32, 0x21)), Control::Link);
+        assert_eq!(control_of(&discovery(136, 40, 0x21)), Control::Other, "Linux writes no more than that");
         assert_eq!(control_of(&v6(58, 1, 0xff, &[143, 0, 0, 0, 0, 0])), Control::Link);
         assert_eq!(
             control_of(&v6(58, 255, 0xff, &[134, 0, 0, 0, 0, 0])),

@@ -303,6 +303,9 @@ fn name_of(entry: &Entry) -> String {
 /// Reason of the node itself while it is not known what it has to keep reachable.
 pub const GUARD_NOT_READY: &str = "GuardNotReady";
 
+/// Reason of pods with an assignment that cannot be read.
+pub const UNREADABLE: &str = "AssignmentUnreadable";
+
 fn unreadable(entry: &Entry) -> Failure {
     if entry.object.content.is_ok() {
         let message =
@@ -310,7 +313,7 @@ fn unreadable(entry: &Entry) -> Failure {
         return Failure { reason: GUARD_NOT_READY, message };
     }
     let message = entry.object.content.as_ref().err().map(|unreadable| unreadable.message.clone());
-    Failure { reason: "AssignmentUnreadable", message: message.unwrap_or_default() }
+    Failure { reason: UNREADABLE, message: message.unwrap_or_default() }
 }
 
 fn not_shaped(pod: &AssignedPod, limits: &[(Cap, String)]) -> Failure {

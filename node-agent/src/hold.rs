@@ -9,10 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use l7egg_crds::Mode;
+
 use crate::{
     cgroup::PodCgroups,
     datapath::{Digest, EnforcedPod},
-    desired::{Desired, Failure},
+    desired::{Desired, Failure, UNREADABLE},
     selected::{Selected, Verdict},
 };
 
@@ -234,9 +236,15 @@ impl View<'_> {
             && let Err(failure) = &desired.policy
             && !pod.ran_before
         {
-            let message = format!("{}; until then nothing may leave the pod", failure.message);
-            let pod = Some((desired.namespace.clone(), desired.name.clone()));
-            return Decision::Hold(HeldPod { pod, message, long: held_for >= SOON });
+            let of = Some((desired.namespace.clone(), desired.name.clone()));
+            // What cannot be read may be from an operator that is newer than this agent.
+            if failure.reason == UNREADABLE {
+                return bounded(settings, held_for, of, &failure.message);
+            }
+            if desired.explainer.eggs.iter().any(|egg| egg.spec.mode == Mode::Enforce) {
+                let message = format!("{}; until then nothing may leave the pod", failure.message);
+                return Decision::Hold(HeldPod { pod: of, message, long: held_for >= SOON });
+            }
         }
         // Before all assignments of the node are known, one that runs may well have its own.
         if pod.ran_before && !(self.selected.is_complete() && self.desired.knows_all_pods) {

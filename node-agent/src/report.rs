@@ -11,7 +11,7 @@ use crate::{
     assignment::{Assignment, AssignmentKey, egg_name},
     cgroup::PodCgroups,
     datapath::{EnforcedPod, NETWORK_NOT_READY, NODE_UID, ShapedPod},
-    desired::{Desired, DesiredPod, Failure, GUARD_NOT_READY, Limits},
+    desired::{Desired, DesiredPod, Failure, GUARD_NOT_READY, Limits, UNREADABLE},
     division::is_as_wanted,
     hold::{HeldPod, LetGo},
     inventory::{Entry, Inventory},
@@ -206,7 +206,7 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
     let one = |pod: &AssignedPod| {
         let (state, reason, message) = match (&entry.object.content, findings.desired.pods.get(&pod.uid)) {
             (Err(unreadable), _) => failed(
-                &Failure { reason: "AssignmentUnreadable", message: unreadable.message.clone() },
+                &Failure { reason: UNREADABLE, message: unreadable.message.clone() },
                 findings.in_force(&pod.uid),
             ),
             (Ok(assignment), Some(desired)) => {

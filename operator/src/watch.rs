@@ -15,9 +15,9 @@ use l7egg_crds::{ClusterEgg, Egg as ApiEgg, EggAssignment};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::index::{Egg, EggKey, Labels, Node, ObjectKey, Observed, Pod};
+use crate::index::{Accepted, Egg, EggKey, Labels, Node, ObjectKey, Observed, Pod, Rejection};
 use crate::metrics::Metrics;
-use crate::read::{self, NodeObject, PodObject};
+use crate::read::{self, Judged, NodeObject, PodObject};
 use crate::write::{MANAGED_BY_LABEL, MANAGER};
 
 /// Only pods that are bound and not finished: the API server leaves out the others, and reports those that
@@ -66,12 +66,14 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>, metrics: &Metrics, anno
 
     let dynamic = |resource: &ApiResource| Api::<DynamicObject>::all_with(client.clone(), resource);
     let stream = watcher::watcher(dynamic(&eggs), all.clone());
-    tasks.spawn(forward("eggs", stream, news.clone(), metrics.clone(), |event| {
-        change(event, |object| read::egg(&object), read::egg_key).map(News::Egg)
+    let judged = Judged::default();
+    tasks.spawn(forward("eggs", stream, news.clone(), metrics.clone(), move |event| {
+        egg_change(&judged, event, read::egg_judged, read::egg_key).map(News::Egg)
     }));
     let stream = watcher::watcher(dynamic(&cluster_eggs), all.clone());
-    tasks.spawn(forward("clustereggs", stream, news.clone(), metrics.clone(), |event| {
-        change(event, |object| read::cluster_egg(&object), read::cluster_egg_key).map(News::ClusterEgg)
+    let judged = Judged::default();
+    tasks.spawn(forward("clustereggs", stream, news.clone(), metrics.clone(), move |event| {
+        egg_change(&judged, event, read::cluster_egg_judged, read::cluster_egg_key).map(News::ClusterEgg)
     }));
     let stream = watcher::watcher(dynamic(&assignments), ours);
     tasks.spawn(forward("eggassignments", stream, news.clone(), metrics.clone(), |event| {
@@ -132,6 +134,23 @@ async fn forward<K: Debug>(
             }
         }
     }
+}
+
+/// As [`change`]; the spec of an Egg is judged once.
+fn egg_change(
+    judged: &Judged,
+    event: Event<DynamicObject>,
+    read: fn(&DynamicObject, Option<Result<Accepted, Rejection>>) -> Option<Egg>,
+    key: fn(&DynamicObject) -> Option<EggKey>,
+) -> Option<Change<Egg, EggKey>> {
+    let change = change(event, |object| judged.read(&object, &key(&object)?, read), key)?;
+    match &change {
+        Change::Listing => judged.listing(),
+        Change::Listed => judged.listed(),
+        Change::Gone(key) => judged.forget(key),
+        Change::Set(_) => {}
+    }
+    Some(change)
 }
 
 /// An object without a name is none that the API server could have.

@@ -7,7 +7,7 @@ use l7egg_crds::{Action, Mode, PolicySpec};
 use crate::{NamePattern, NameRegex, PortSet, Problem, Rule, compile};
 
 /// How many of the largest regular expressions are tried alone to find the one to blame.
-const SUSPECTS: usize = 8;
+const SUSPECTS: usize = 3;
 
 /// What is wrong if the patterns of an Egg need too large an automaton: one regular expression that is too
 /// much by itself, or all together. `rules` are all of the Egg's, and there is nothing else wrong with it.

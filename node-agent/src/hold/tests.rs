@@ -226,6 +226,28 @@ fn an_assigned_pod_is_held_while_its_policy_cannot_be_put_in_force() {
 }
 
 #[test]
+fn a_pod_of_which_nothing_can_be_enforced_is_held_and_not_let_go() {
+    let mut world = World::new(HoldSettings::AtMost(LIMIT), &["pod-old"]);
+    let ports = |name: &str| (0..70).fold(assignment(name), |egg, n| egg.allow_port("10.0.0.0/8", 1000 + n));
+    world.desired = desired_of(&[
+        ports("a").pod("pod-new").pod("pod-old"),
+        ports("b").audit().pod("pod-audited"),
+        assignment("c").malformed().pod("pod-unreadable"),
+    ]);
+    assert!(world.desired.pods["pod-new"].in_force_policy().is_none());
+    for uid in ["pod-new", "pod-audited", "pod-unreadable"] {
+        world.appear(uid, 0);
+    }
+    world.list(true, &["pod-new", "pod-unreadable"]);
+    assert_eq!(world.held(0), ["pod-new", "pod-unreadable"]);
+    assert_eq!(
+        world.held(3600),
+        ["pod-new"],
+        "an operator that is newer than the agent is no reason for ever"
+    );
+}
+
+#[test]
 fn nobody_is_held_where_that_is_switched_off() {
     let mut world = World::new(HoldSettings::Never, &[]);
     world.list(true, &["pod-a"]);

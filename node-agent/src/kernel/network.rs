@@ -73,8 +73,11 @@ impl Networks {
             // Whose process is the oldest may have made a network for itself. Nobody but a CNI plugin gives it an interface that
             // leads to the host.
             let leads_here = interfaces.iter().any(|one| one.host_peer.is_some());
-            if known.own.is_some_and(|(before, _)| before == cookie) || !leads_here {
-                known.own = known.own.map(|(before, _)| (before, process));
+            let is_same = known.own.is_some_and(|(before, _)| before == cookie);
+            if is_same {
+                known.own = Some((cookie, process));
+            }
+            if is_same || !leads_here {
                 return Ok(known.cover.clone());
             }
             tracing::info!(uid, "the pod has another network now: its sandbox was made anew");

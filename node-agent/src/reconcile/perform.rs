@@ -127,10 +127,17 @@ impl<D: Datapath> Reconciler<D> {
         }
         let pods = &self.desired.pods;
         let held = &self.held;
-        let until_end: BTreeSet<&String> = self.older.iter().filter(|uid| self.until_end(uid)).collect();
-        if let Err(error) = self.datapath.retire_older(&|uid| {
-            pods.contains_key(uid) || held.contains_key(uid) || until_end.iter().any(|it| *it == uid)
-        }) {
+        let is_over = |uid: &str| self.cgroups.complete && !self.cgroups.pods.contains_key(uid);
+        let until_end: BTreeSet<&str> = self
+            .older
+            .iter()
+            .map(String::as_str)
+            .filter(|uid| !is_over(uid) && self.until_end(uid))
+            .collect();
+        if let Err(error) = self
+            .datapath
+            .retire_older(&|uid| pods.contains_key(uid) || held.contains_key(uid) || until_end.contains(uid))
+        {
             tracing::warn!(error = causes(&error), "what another version left could not be removed");
         }
     }

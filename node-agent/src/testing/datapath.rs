@@ -13,7 +13,7 @@ use crate::{
     cgroup::PodCgroups,
     datapath::{
         ContainerPolicy, Counters, Datapath, DatapathError, EnforcedContainer, EnforcedPod, EventSource,
-        Settled, ShapedCounts, ShapedPod, Wanted,
+        OlderPod, Settled, ShapedCounts, ShapedPod, Wanted,
     },
     shaping::Cap,
     testing::enforced_pod,
@@ -42,6 +42,8 @@ pub struct FakeDatapath {
     pub left_alone: Vec<PathBuf>,
     /// Ids of the cgroups that the gate lets through, where it is closed.
     pub gate: Option<BTreeSet<u64>>,
+    /// What another version left.
+    pub older: Vec<OlderPod>,
     /// Whether nothing at all can be read.
     pub broken: bool,
     ids: BTreeMap<PathBuf, u64>,
@@ -75,6 +77,18 @@ impl Datapath for FakeDatapath {
         }
         self.calls.push(format!("enforce {uid}"));
         self.pods.insert(uid.to_owned(), enforced_pod(uid, id, policy.digest));
+        Ok(())
+    }
+
+    fn older(&self) -> Vec<OlderPod> {
+        self.older.clone()
+    }
+
+    fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
+        if !self.older.is_empty() && !self.older.iter().any(|pod| is_wanted(&pod.uid)) {
+            self.calls.push("retire older".into());
+            self.older.clear();
+        }
         Ok(())
     }
 

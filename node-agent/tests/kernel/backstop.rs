@@ -3,9 +3,22 @@
 
 use std::time::Duration;
 
+use l7egg_ebpf_common::abi::ABI_VERSION;
+use l7egg_node_agent::netns::peers;
 use l7egg_node_agent::netns::tc::{self, Direction, Target};
 
 use crate::harness::{POD4, POD6, Setup};
+
+#[test]
+fn who_comes_by_the_pods_side_of_its_interface_is_answered() {
+    // As where a CNI hands packets over there (bpf_redirect_peer): the program on the host's side does not see them.
+    let setup = Setup::on_node("{egress: []}");
+    let _server = setup.pod.serve(8080, 8080);
+    let pins = format!("l7egg/v{ABI_VERSION}/interfaces/{}/entering", setup.pod.uid());
+    peers::detach_named("entering", Direction::Egress, &setup.pod.node_netns(), &setup.bpffs().join(pins))
+        .expect("to take the program away");
+    assert_eq!(setup.pod.world_connect(&[&format!("tcp://{POD4}:8080")]), ["ok"]);
+}
 
 #[test]
 fn allowed_traffic_of_every_kind_passes() {

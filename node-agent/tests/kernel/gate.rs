@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use l7egg_ebpf_common::abi::Counter;
+use l7egg_ebpf_common::abi::{ABI_VERSION, Counter};
 use l7egg_node_agent::datapath::Datapath;
 
 use crate::harness::{Link, POD4, Setup, binary};
@@ -214,6 +214,22 @@ fn an_open_gate_leaves_nothing() {
     assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
     setup.remove_everything();
     assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
+}
+
+#[test]
+fn a_gate_with_a_program_less_is_completed() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    let gate = setup.bpffs().join(format!("l7egg/v{ABI_VERSION}/gate"));
+    let place = fs::read_dir(&gate).expect("the gate").flatten().next().expect("where it stands").path();
+    fs::remove_file(place.join("gate_patience")).expect("to take a program away");
+    setup.restart_agent();
+    let pod = id(setup.pod.cgroup());
+    assert!(setup.kernel.waits_at_gate(pod));
+    close(&mut setup, &[pod]);
+    assert!(place.join("gate_patience").exists());
+    assert!(setup.kernel.waits_at_gate(pod));
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
 }
 
 #[test]

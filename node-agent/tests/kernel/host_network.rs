@@ -128,3 +128,25 @@ except PermissionError:
     let output = setup.pod.command("python3".as_ref(), &["-c", HELD]).output().expect("python3");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "denied");
 }
+
+#[test]
+fn nor_where_its_socket_has_sent_to() {
+    // Connected to what may not be reached, of which UDP is not told; the second sendto asks no hook, as something is held back.
+    const HELD: &str = "
+import ctypes, socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('198.18.0.81', 123))
+s.sendto(b'?', ('198.18.0.80', 123))
+s.send(b'?', socket.MSG_MORE)
+ctypes.CDLL(None).connect(s.fileno(), b'\\0' * 16, 16)
+try:
+    s.sendto(b'', ('198.18.0.80', 123))
+    print('sent', flush=True)
+except PermissionError:
+    print('denied', flush=True)
+";
+    let mut setup = Setup::with_link(Link::IsNode);
+    setup.enforce("{egress: [{to: [{cidr: 198.18.0.80/32}]}]}");
+    let output = setup.pod.command("python3".as_ref(), &["-c", HELD]).output().expect("python3");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "denied", "{output:?}");
+}

@@ -1,6 +1,8 @@
 //! Names, learned from answers over TCP.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::process::Stdio;
 
 use crate::harness::Setup;
 
@@ -27,6 +29,31 @@ fn a_name_asked_over_tcp() {
     assert_eq!(setup.pod.dig(&["+tcp", "@198.18.0.53", "secret.other.test"]), "198.18.30.3");
     let got = setup.pod.connect(&["tcp://198.18.30.1:80", "tcp://198.18.30.2:80", "tcp://198.18.30.3:80"]);
     assert_eq!(got, ["ok", "ok", "denied"]);
+}
+
+#[test]
+fn what_was_open_before_teaches_nothing() {
+    // The segments that it begins with were seen by nobody: the next may be the middle of a message.
+    const BEFORE: &str = "
+import socket, struct, sys
+s = socket.create_connection(('198.18.0.53', 53))
+print('connected', flush=True)
+sys.stdin.readline()
+query = struct.pack('!HHHHHH', 7, 256, 1, 0, 0, 0) + b'\\x03one\\x04shop\\x04test\\0' + struct.pack('!HH', 1, 1)
+s.sendall(struct.pack('!H', len(query)) + query)
+print(socket.inet_ntoa(s.recv(1000)[-4:]), flush=True)
+";
+    let mut setup = setup();
+    setup.release();
+    let mut python = setup.pod.command("python3".as_ref(), &["-c", BEFORE]);
+    let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+    let mut lines = BufReader::new(python.stdout.take().expect("its output")).lines().map_while(Result::ok);
+    assert_eq!(lines.next().expect("a line"), "connected");
+    setup.enforce(POLICY);
+    python.stdin.take().expect("its input").write_all(b"\n").expect("to be heard");
+    assert_eq!(lines.next().expect("a line"), "198.18.30.1", "the answer passes");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.30.1:80"), "denied");
+    python.wait().expect("its end");
 }
 
 #[test]

@@ -6,13 +6,33 @@ use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
 
+use l7egg_node_agent::datapath::Cover;
 use l7egg_node_agent::netns::tc::{self, Direction, Method, Program, Target};
 use l7egg_node_agent::netns::{Interface, Netns, PodNetwork, find, interfaces, peers};
 
-use crate::harness::{Bpffs, Pod, VerdictProgram};
+use crate::harness::{Bpffs, POD4, Pod, Setup, VerdictProgram};
 
 const SERVER: &str = "tcp://198.18.0.80:80";
 const NAME: &str = "verdict";
+
+#[test]
+fn a_sandbox_that_is_made_anew_has_all_that_the_first_one_had() {
+    let mut setup = Setup::on_node("{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}");
+    let _server = setup.pod.serve(8080, 8080);
+    let own = format!("tcp://{POD4}:8080");
+    assert_eq!(setup.pod.connect_one("tcp4://n1.fresh.test:80"), "ok");
+    drop(_server);
+    setup.pod.renew_sandbox();
+    // What was found before counts until there is something else.
+    for _pass in 0..40 {
+        assert_eq!(setup.try_cover(), Cover::Whole);
+        sleep(Duration::from_millis(50));
+    }
+    let _server = setup.pod.serve(8080, 8080);
+    assert_eq!(setup.pod.connect_one("tcp4://n2.fresh.test:80"), "ok", "its answers are believed");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.0.81:80"), "denied");
+    assert_eq!(setup.pod.world_connect(&[&own]), ["ok"], "and who connects to it is answered");
+}
 
 #[test]
 fn a_pods_namespace_is_that_of_its_processes() {

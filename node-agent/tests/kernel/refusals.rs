@@ -28,6 +28,29 @@ fn a_refused_query_is_answered_at_once() {
 }
 
 #[test]
+fn what_comes_behind_a_query_in_one_send_is_refused_too() {
+    // UDP_SEGMENT (include/uapi/linux/udp.h): datagrams of so many bytes each.
+    const SEVERAL: &str = "
+import socket, struct
+def query(name):
+    labels = b''.join(bytes([len(label)]) + label.encode() for label in name.split('.'))
+    return struct.pack('!HHHHHH', 7, 256, 1, 0, 0, 0) + labels + struct.pack('!xHH', 1, 1)
+first, second = query('n1.fresh.test'), query('a.evil.test')
+size = max(len(first), len(second))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(17, 103, size)
+try:
+    s.sendto(first.ljust(size, b'\\0') + second, ('198.18.0.53', 53))
+    print('sent')
+except PermissionError:
+    print('denied')
+";
+    let setup = Setup::on_node(REFUSING);
+    let output = setup.pod.command("python3".as_ref(), &["-c", SEVERAL]).output().expect("python3");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "denied", "{output:?}");
+}
+
+#[test]
 fn the_longest_name_is_answered_too() {
     let setup = Setup::on_node(REFUSING);
     let label = "x".repeat(63);

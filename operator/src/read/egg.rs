@@ -19,15 +19,26 @@ const MAX_PROBLEMS: usize = 5;
 
 /// An Egg for the index; nothing if it has no name, or is being deleted.
 pub fn egg(object: &DynamicObject) -> Option<Egg> {
+    egg_judged(object, None)
+}
+
+/// The same, of which may be known already what is said of its spec.
+pub fn egg_judged(object: &DynamicObject, known: Option<Result<Accepted, Rejection>>) -> Option<Egg> {
     let key = egg_key(object)?;
-    let spec = read_egg(key.namespace.as_deref().unwrap_or_default(), &object.data["spec"]);
+    let judge = || read_egg(key.namespace.as_deref().unwrap_or_default(), &object.data["spec"]);
+    let spec = known.unwrap_or_else(judge);
     read(object, key, spec)
 }
 
 /// A ClusterEgg for the index; nothing if it has no name, or is being deleted.
 pub fn cluster_egg(object: &DynamicObject) -> Option<Egg> {
+    cluster_egg_judged(object, None)
+}
+
+/// The same, of which may be known already what is said of its spec.
+pub fn cluster_egg_judged(object: &DynamicObject, known: Option<Result<Accepted, Rejection>>) -> Option<Egg> {
     let key = cluster_egg_key(object)?;
-    read(object, key, read_cluster_egg(&object.data["spec"]))
+    read(object, key, known.unwrap_or_else(|| read_cluster_egg(&object.data["spec"])))
 }
 
 /// Which Egg an object is.

@@ -1,6 +1,7 @@
 //! What pods keep that are ending.
 
 use super::*;
+use crate::datapath::OlderPod;
 
 fn pod(uid: &str, is_ending: bool) -> Input {
     let pod = NodePod {
@@ -52,6 +53,52 @@ fn of_two_eggs() -> Reconciler<FakeDatapath> {
 
 fn delete(agent: &mut Reconciler<FakeDatapath>, assignment: &AssignmentBuilder) {
     agent.take(Input::Assignments(Box::new(Event::Delete(assignment.object()))));
+}
+
+/// What another version's programs enforce for these pods, or hold.
+fn of_another_version(pods: &[(&str, bool)]) -> Reconciler<FakeDatapath> {
+    let older = pods.iter().map(|(uid, held)| OlderPod {
+        uid: (*uid).into(),
+        cgroup_id: cgroups_of(&[uid]).pods[*uid].id,
+        held: *held,
+    });
+    let mut datapath = FakeDatapath::default();
+    datapath.older.extend(older);
+    agent(datapath).with_pods(Selected::default())
+}
+
+#[test]
+fn what_another_version_enforces_for_an_ending_pod_stays_until_its_end() {
+    let mut agent = of_another_version(&[("pod-a", false), ("pod-b", false)]);
+    agent.take(pod("pod-a", true));
+    agent.take(pod("pod-b", true));
+    listed(&mut agent);
+    cgroups(&mut agent, &["pod-a", "pod-b"]);
+    // One of the Eggs of pod-a is gone already, all of pod-b are.
+    list(&mut agent, &[baseline()]);
+    assert_eq!(pass(&mut agent), [""; 0]);
+    agent.take(Input::Selected(News::Pod(Event::Init)));
+    agent.take(Input::Selected(News::Pod(Event::InitDone)));
+    cgroups(&mut agent, &[]);
+    list(&mut agent, &[]);
+    assert_eq!([pass(&mut agent), pass(&mut agent)].concat(), ["retire older"]);
+}
+
+#[test]
+fn a_pod_that_another_version_holds_stays_held() {
+    let mut agent = of_another_version(&[("pod-a", true)]);
+    agent.take(pod("pod-a", false));
+    listed(&mut agent);
+    cgroups(&mut agent, &["pod-a"]);
+    list(&mut agent, &[]);
+    // Nobody has said yet that an Egg selects it, nor that none does: it is as new as when it began.
+    let late = serde_json::json!({"apiVersion": "l7egg.dev/v1alpha1", "kind": "Egg",
+        "metadata": {"namespace": "shop", "name": "late"}, "spec": {"podSelector": {}}});
+    let late = crate::selected::egg(serde_json::from_value(late).unwrap());
+    agent.take(Input::Selected(News::Egg(Event::Apply(late))));
+    assert_eq!(pass(&mut agent), ["hold pod-a"]);
+    list(&mut agent, &[baseline()]);
+    assert_eq!(pass(&mut agent), ["enforce pod-a"]);
 }
 
 #[test]

@@ -22,6 +22,12 @@ def membership_reports():
     """Bits in the addresses of multicast groups that a program joins."""
 
 
+@way(out_of_scope="what is read is what the socket was given, and not what another thread writes there before it is sent; over UDP it is "
+                  "copied first, over TCP it would have to be for every segment. It reaches a resolver on the same node at most")
+def pages_that_change():
+    """Pages that are spliced into a TCP connection to the resolver, and written to after they were judged."""
+
+
 @way(out_of_scope="timing, order and length of allowed packets can carry bits to an allowed destination's network; no "
                   "filter of destinations ends that")
 def timing():

@@ -177,6 +177,40 @@ def teach(ident):
 
 
 @way(caps=["setfcap"])
+def answered_over_tcp_in_a_namespace_of_its_own():
+    """The same on a connection that it makes itself accept there, which comes from the resolver's port and from no program's socket."""
+    in_own_namespace(teach_over_tcp)
+    use()
+
+
+def teach_over_tcp():
+    listener = socket.socket()
+    listener.bind(("", PORT))
+    listener.listen()
+    listener.settimeout(TIMEOUT)
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+    wire.bind(("v7b", 0))
+    wire.settimeout(TIMEOUT)
+
+    def say(flags, seq, ack=0, data=b""):
+        segment = tcp_segment(RESOLVER4, POD4, 53, PORT, flags, data, seq, ack)
+        send_frame(ip4(RESOLVER4, POD4, 6, segment), device="v7b", to=mac("v7a"))
+    say(2, 1000)
+    while True:
+        frame = wire.recv(2000)
+        if frame[23] == 6 and frame[47] == 0x12:
+            break
+    theirs = int.from_bytes(frame[38:42]) + 1
+    say(0x10, 1001, theirs)
+    accepted = listener.accept()[0]
+    question = query(7)
+    accepted.sendall(struct.pack("!H", len(question)) + question)
+    said = answer(7, EVIL4)
+    say(0x18, 1001, theirs + 2 + len(question), struct.pack("!H", len(said)) + said)
+    attempt(lambda: accepted.recv(1000))
+
+
+@way(caps=["setfcap"])
 def flow_in_a_namespace_of_its_own():
     """The same with a datagram in the destination's name, so that the pod seems to reply."""
     def fake():

@@ -67,6 +67,17 @@ def connected_query():
 
 
 @way(refusing=True)
+def several_in_one_send():
+    """Behind a query for an allowed name, by which the interface makes two datagrams of one (UDP_SEGMENT)."""
+    allowed, tunnel = query(NAME, kind=1), query()
+    size = max(len(allowed), len(tunnel))
+    for server in SERVERS:
+        with socket.socket(family(server), socket.SOCK_DGRAM) as s:
+            s.setsockopt(17, 103, size)
+            attempt(lambda: s.sendto(allowed.ljust(size, b"\0") + tunnel.ljust(size, b"\0"), (server, 53)))
+
+
+@way(refusing=True)
 def query_over_tcp():
     """The same over TCP."""
     stream(framed(query()))

@@ -137,6 +137,12 @@ impl Setup {
         }
     }
 
+    /// Looks for the pod's network, as every pass of the agent does.
+    pub fn try_cover(&mut self) -> Cover {
+        let (kernel, pod) = (&mut self.kernel, &self.pod);
+        on_host(pod, || kernel.cover(pod.uid(), pod.cgroup())).unwrap_or_else(fail)
+    }
+
     /// Where its programs and maps are pinned.
     pub fn bpffs(&self) -> &Path {
         self.bpffs.path()

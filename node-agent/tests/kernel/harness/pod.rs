@@ -58,15 +58,7 @@ impl Pod {
         }
         for (ns, four, six) in [(&pod, "10.77.0.2/24", "fd77::2/64"), (&world, "10.77.0.1/24", "fd77::1/64")]
         {
-            ip::inside(
-                ns,
-                &[
-                    "link set lo up",
-                    &format!("addr add {four} dev eth0"),
-                    &format!("addr add {six} dev eth0 nodad"),
-                    "link set eth0 up",
-                ],
-            );
+            address(ns, four, six);
         }
         ip::inside(&pod, &["route add default via 10.77.0.1", "route add default via fd77::1"]);
         fs::create_dir_all(PathBuf::from("/etc/netns").join(&pod)).expect("/etc/netns");
@@ -134,6 +126,28 @@ impl Pod {
     /// The node's, where there is one between the two: the other end of the pod's interface is in it.
     pub fn node_netns(&self) -> Netns {
         Netns::open(&PathBuf::from(format!("/run/netns/{}n", self.name))).expect("the node's namespace")
+    }
+
+    /// Ends its sandbox and makes another one, with another network, as the kubelet does for a pod that goes on. Behind a node only.
+    pub fn renew_sandbox(&mut self) {
+        self.end_sandbox();
+        let (pod, node) = (format!("{}p", self.name), format!("{}n", self.name));
+        // The kernel takes its time with the rest of a namespace.
+        ip::inside(&node, &["link del pod"]);
+        ip::host(&[&format!("netns del {pod}"), &format!("netns add {pod}")]);
+        ip::inside(&pod, &[&veth("eth0", &node, "pod")]);
+        ip::inside(&node, &["link set pod master bridge", "link set pod up"]);
+        address(&pod, "10.77.0.2/24", "fd77::2/64");
+        ip::inside(&format!("{}w", self.name), &["neigh flush all"]);
+        ip::inside(&pod, &["route add default via 10.77.0.1", "route add default via fd77::1"]);
+        self.sandbox = Some(self.command("sleep".as_ref(), &["infinity"]).spawn().expect("a sandbox"));
+    }
+
+    fn end_sandbox(&mut self) {
+        if let Some(mut sandbox) = self.sandbox.take() {
+            let _ = sandbox.kill();
+            let _ = sandbox.wait();
+        }
     }
 
     /// A command that will run in the pod's cgroup and network namespace.
@@ -312,10 +326,7 @@ impl Drop for Pod {
     fn drop(&mut self) {
         let _ = self.world.kill();
         let _ = self.world.wait();
-        if let Some(sandbox) = &mut self.sandbox {
-            let _ = sandbox.kill();
-            let _ = sandbox.wait();
-        }
+        self.end_sandbox();
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
         let node = self.cgroup.ancestors().nth(2).expect("the node's cgroup");
         // A directory that stays is one with pods for every agent on this machine.
@@ -351,6 +362,18 @@ fn remove(cgroup: &Path) -> bool {
 
 fn veth(name: &str, other: &str, other_name: &str) -> String {
     format!("link add {name} type veth peer name {other_name} netns {other}")
+}
+
+fn address(ns: &str, four: &str, six: &str) {
+    ip::inside(
+        ns,
+        &[
+            "link set lo up",
+            &format!("addr add {four} dev eth0"),
+            &format!("addr add {six} dev eth0 nodad"),
+            "link set eth0 up",
+        ],
+    );
 }
 
 fn by_node(pod: &str, node: &str, world: &str) {
