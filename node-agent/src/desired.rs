@@ -223,17 +223,16 @@ impl<'a> Selection<'a> {
         Limits { caps: readable.then_some(caps), strictest, failure: None }
     }
 
-    fn compile(&self, cache: &mut PolicyCache) -> Result<(Arc<CompiledPolicy>, Option<Division>), Failure> {
+    fn compile(&self, cache: &mut PolicyCache) -> Result<Compiled, Failure> {
         let sources = self.sources.iter().map(|(entry, spec)| Ok(source(entry, spec.clone()?)));
         self.compile_all(&sources.collect::<Result<Vec<_>, _>>()?, cache)
     }
 
-    /// The policy of the pod, and those of its containers if they differ.
     fn compile_all(
         &self,
         sources: &[PolicySource<'_>],
         cache: &mut PolicyCache,
-    ) -> Result<(Arc<CompiledPolicy>, Option<Division>), Failure> {
+    ) -> Result<Compiled, Failure> {
         let division = Division::new(sources, |sources| cache.compile(sources, &self.resolv_conf))?;
         if division.is_none() {
             return Ok((cache.compile(sources, &self.resolv_conf)?, None));
@@ -269,7 +268,7 @@ impl<'a> Selection<'a> {
         &self,
         mut eggs: Vec<(&'a Entry, PolicySource<'a>)>,
         cache: &mut PolicyCache,
-    ) -> Option<(Vec<(&'a Entry, PolicySource<'a>)>, (Arc<CompiledPolicy>, Option<Division>))> {
+    ) -> Option<(Vec<(&'a Entry, PolicySource<'a>)>, Compiled)> {
         let is_of_cluster =
             |entry: &Entry| entry.good.as_ref().is_some_and(|good| good.egg.kind == EggKind::ClusterEgg);
         eggs.sort_by_key(|(entry, _)| !is_of_cluster(entry));
@@ -288,6 +287,9 @@ impl<'a> Selection<'a> {
         Some((fitting, compiled?))
     }
 }
+
+/// The policy of a pod, and those of its containers if they differ.
+type Compiled = (Arc<CompiledPolicy>, Option<Division>);
 
 fn source<'a>(entry: &Entry, spec: &'a PolicySpec) -> PolicySource<'a> {
     PolicySource { revision: entry.revision, name: name_of(entry), spec }

@@ -15,9 +15,9 @@ use l7egg_crds::{ClusterEgg, Egg as ApiEgg, EggAssignment};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::index::{Accepted, Egg, EggKey, Labels, Node, ObjectKey, Observed, Pod, Rejection};
+use crate::index::{Egg, EggKey, Labels, Node, ObjectKey, Observed, Pod};
 use crate::metrics::Metrics;
-use crate::read::{self, Judged, NodeObject, PodObject};
+use crate::read::{self, Judged, Judgement, NodeObject, PodObject};
 use crate::write::{MANAGED_BY_LABEL, MANAGER};
 
 /// Only pods that are bound and not finished: the API server leaves out the others, and reports those that
@@ -140,7 +140,7 @@ async fn forward<K: Debug>(
 fn egg_change(
     judged: &Judged,
     event: Event<DynamicObject>,
-    read: fn(&DynamicObject, Option<Result<Accepted, Rejection>>) -> Option<Egg>,
+    read: fn(&DynamicObject, Option<Judgement>) -> Option<Egg>,
     key: fn(&DynamicObject) -> Option<EggKey>,
 ) -> Option<Change<Egg, EggKey>> {
     let change = change(event, |object| judged.read(&object, &key(&object)?, read), key)?;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::resource_version;
+use super::{Judgement, resource_version};
 use crate::index::{Accepted, Egg, EggKey, Namespaces, Rejection, Selection};
 
 /// Most problems that a condition's message lists.
@@ -23,7 +23,7 @@ pub fn egg(object: &DynamicObject) -> Option<Egg> {
 }
 
 /// The same, of which may be known already what is said of its spec.
-pub fn egg_judged(object: &DynamicObject, known: Option<Result<Accepted, Rejection>>) -> Option<Egg> {
+pub fn egg_judged(object: &DynamicObject, known: Option<Judgement>) -> Option<Egg> {
     let key = egg_key(object)?;
     let judge = || read_egg(key.namespace.as_deref().unwrap_or_default(), &object.data["spec"]);
     let spec = known.unwrap_or_else(judge);
@@ -36,7 +36,7 @@ pub fn cluster_egg(object: &DynamicObject) -> Option<Egg> {
 }
 
 /// The same, of which may be known already what is said of its spec.
-pub fn cluster_egg_judged(object: &DynamicObject, known: Option<Result<Accepted, Rejection>>) -> Option<Egg> {
+pub fn cluster_egg_judged(object: &DynamicObject, known: Option<Judgement>) -> Option<Egg> {
     let key = cluster_egg_key(object)?;
     read(object, key, known.unwrap_or_else(|| read_cluster_egg(&object.data["spec"])))
 }

@@ -7,6 +7,9 @@ use kube::api::DynamicObject;
 
 use crate::index::{Accepted, Egg, EggKey, Rejection};
 
+/// What is said of a spec.
+pub type Judgement = Result<Accepted, Rejection>;
+
 /// What was said of the Eggs that there are.
 #[derive(Debug, Default)]
 pub struct Judged(Mutex<HashMap<EggKey, Known>>);
@@ -16,7 +19,7 @@ struct Known {
     uid: String,
     /// A spec does not change without it.
     generation: i64,
-    spec: Result<Accepted, Rejection>,
+    spec: Judgement,
     /// Whether it was in the list that is being told.
     is_listed: bool,
 }
@@ -27,7 +30,7 @@ impl Judged {
         &self,
         object: &DynamicObject,
         key: &EggKey,
-        read: impl FnOnce(&DynamicObject, Option<Result<Accepted, Rejection>>) -> Option<Egg>,
+        read: impl FnOnce(&DynamicObject, Option<Judgement>) -> Option<Egg>,
     ) -> Option<Egg> {
         let (uid, generation) = (object.metadata.uid.as_deref(), object.metadata.generation);
         let known = self.lock().get_mut(key).and_then(|known| {

@@ -9,7 +9,7 @@ mod pod;
 
 pub use assignment::observed;
 pub use egg::{cluster_egg, cluster_egg_judged, cluster_egg_key, egg, egg_judged, egg_key};
-pub use judged::Judged;
+pub use judged::{Judged, Judgement};
 pub use node::{NodeObject, node};
 pub use pod::{PodObject, pod};
 
