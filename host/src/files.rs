@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use kube::api::DynamicObject;
@@ -26,13 +27,23 @@ pub struct Files {
     accepted: BTreeMap<EggKey, Egg>,
     /// What could not be read at the last look.
     unreadable: BTreeSet<String>,
+    /// Texts that are other than what is known, and files that are gone, since when.
+    unsettled: BTreeMap<PathBuf, (Option<String>, Instant)>,
+    has_looked: bool,
+    /// Whether every file has been read at least once, and every Egg been accepted.
+    is_whole: bool,
 }
+
+/// What a file says counts when it has said so for so long: it may be being written.
+const SETTLED: Duration = Duration::from_millis(300);
 
 /// A file.
 #[derive(Debug, Default)]
 struct Known {
     text: String,
     eggs: Vec<Egg>,
+    /// Whether any text of it could be read.
+    is_read: bool,
 }
 
 /// What a look at the files showed.
@@ -53,8 +64,15 @@ impl Files {
         Files { paths, ..Files::default() }
     }
 
-    /// Reads what is another than at the last look.
-    pub fn look(&mut self) -> Look {
+    /// Whether it is known what all files say, and all of that can be enforced. Before, an Egg that is missing may be one that cannot be
+    /// read.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Reads what is another than at the last look, and has been for a moment.
+    pub fn look(&mut self, now: Instant) -> Look {
         let mut look = Look::default();
         let mut found = Vec::new();
         let mut unreadable = BTreeSet::new();
@@ -68,19 +86,31 @@ impl Files {
                 }
             }
         }
-        let before = self.known.len();
-        self.known.retain(|file, _| found.contains(file));
-        look.changed |= self.known.len() != before;
+        let mut is_whole = unreadable.is_empty() || self.is_whole;
+        let gone: Vec<PathBuf> = self.known.keys().filter(|file| !found.contains(file)).cloned().collect();
+        for file in gone {
+            if self.is_settled(&file, None, now) {
+                self.known.remove(&file);
+                look.changed = true;
+            }
+        }
         for file in found {
             let text = match fs::read_to_string(&file) {
                 Ok(text) => text,
                 Err(error) => {
                     unreadable.insert(format!("{}: {error}", file.display()));
+                    is_whole &= self.known.get(&file).is_some_and(|known| known.is_read);
                     continue;
                 }
             };
+            let is_known = self.known.get(&file).is_some_and(|known| known.text == text);
+            if !is_known && self.has_looked && !self.is_settled(&file, Some(&text), now) {
+                continue;
+            }
+            self.unsettled.remove(&file);
             let known = self.known.entry(file.clone()).or_default();
-            if known.text == text {
+            if is_known {
+                is_whole &= known.is_read;
                 continue;
             }
             known.text = text;
@@ -89,19 +119,42 @@ impl Files {
                     let told = ignored.into_iter().map(|what| format!("{}: {what}", file.display()));
                     look.ignored.extend(told);
                     known.eggs = eggs;
+                    known.is_read = true;
                     look.changed = true;
                 }
                 Err(error) => look
                     .problems
                     .push(format!("{}: {error}; what the file said before stays in force", file.display())),
             }
+            is_whole &= known.is_read;
         }
+        self.has_looked = true;
         look.problems.extend(unreadable.difference(&self.unreadable).cloned());
         self.unreadable = unreadable;
         if look.changed {
             self.accept(&mut look);
         }
+        let written = self.known.values().flat_map(|known| &known.eggs);
+        is_whole &= written.into_iter().all(|egg| self.accepted.contains_key(&egg.key));
+        self.is_whole |= is_whole;
         look
+    }
+
+    /// Whether a file has been so for long enough.
+    fn is_settled(&mut self, file: &Path, text: Option<&String>, now: Instant) -> bool {
+        match self.unsettled.get(file) {
+            Some((before, since)) if before.as_ref() == text => {
+                let is_settled = now.saturating_duration_since(*since) >= SETTLED;
+                if is_settled {
+                    self.unsettled.remove(file);
+                }
+                is_settled
+            }
+            _ => {
+                self.unsettled.insert(file.to_owned(), (text.cloned(), now));
+                false
+            }
+        }
     }
 
     /// The Eggs to be enforced: each as it was accepted last.
@@ -144,7 +197,10 @@ fn listed(path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     let entries: Result<Vec<_>, _> =
         fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect();
-    let is_yaml = |path: &PathBuf| path.extension().is_some_and(|it| it == "yaml" || it == "yml");
+    let is_hidden =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let is_yaml =
+        |path: &PathBuf| path.extension().is_some_and(|it| it == "yaml" || it == "yml") && !is_hidden(path);
     let mut files: Vec<PathBuf> = entries?.into_iter().filter(is_yaml).collect();
     files.sort();
     Ok(files)
@@ -194,6 +250,18 @@ spec:
   egress: [{to: [{cidr: 192.0.2.0/24}]}]
 ";
 
+    /// Looks twice, as long apart as it takes.
+    fn look(files: &mut Files) -> Look {
+        let now = Instant::now();
+        let first = files.look(now);
+        let second = files.look(now + SETTLED);
+        Look {
+            changed: first.changed || second.changed,
+            problems: [first.problems, second.problems].concat(),
+            ignored: [first.ignored, second.ignored].concat(),
+        }
+    }
+
     fn names(files: &Files) -> Vec<String> {
         files.accepted().map(|egg| egg.key.to_string()).collect()
     }
@@ -205,23 +273,23 @@ spec:
         fs::write(&file, WEB).unwrap();
         fs::write(directory.path().join("notes.txt"), "no Egg").unwrap();
         let mut files = Files::new(vec![directory.path().into()]);
-        assert_eq!(files.look(), Look { changed: true, ..Look::default() });
-        assert_eq!(files.look(), Look::default());
+        assert_eq!(look(&mut files), Look { changed: true, ..Look::default() });
+        assert_eq!(look(&mut files), Look::default());
         assert_eq!(names(&files), ["Egg system/web"]);
 
         for wrong in ["{", "apiVersion: l7egg.dev/v1alpha1\nkind: Egg\nmetadata: {}\n"] {
             fs::write(&file, wrong).unwrap();
-            let look = files.look();
+            let look = look(&mut files);
             assert!(
                 !look.changed && look.problems.len() == 1 && look.problems[0].contains("web.yaml"),
                 "{look:?}"
             );
             assert_eq!(names(&files), ["Egg system/web"]);
-            assert_eq!(files.look(), Look::default(), "told once");
+            assert_eq!(look(&mut files), Look::default(), "told once");
         }
         // Read, and not accepted.
         fs::write(&file, WEB.replace("192.0.2.0/24", "192.0.2.0/99")).unwrap();
-        let look = files.look();
+        let look = look(&mut files);
         assert!(
             look.problems[0].contains("Egg system/web") && look.problems[0].contains("192.0.2.0/99"),
             "{look:?}"
@@ -229,15 +297,56 @@ spec:
         assert!(files.accepted().next().unwrap().spec.is_ok());
 
         fs::remove_file(&file).unwrap();
-        assert!(files.look().changed);
+        assert!(look(&mut files).changed);
         assert!(names(&files).is_empty());
+    }
+
+    #[test]
+    fn what_is_being_written_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("web.yaml");
+        fs::write(&file, WEB).unwrap();
+        let mut files = Files::new(vec![directory.path().into()]);
+        let start = Instant::now();
+        assert!(files.look(start).changed);
+        // Cut off, and away, for a moment.
+        fs::write(&file, "").unwrap();
+        assert_eq!(files.look(start + SETTLED), Look::default());
+        fs::remove_file(&file).unwrap();
+        assert_eq!(files.look(start + SETTLED * 2), Look::default());
+        fs::write(&file, WEB).unwrap();
+        assert_eq!(files.look(start + SETTLED * 3), Look::default());
+        fs::write(directory.path().join(".web.yaml.swp.yaml"), "{").unwrap();
+        assert_eq!(look(&mut files), Look::default());
+        assert_eq!(names(&files), ["Egg system/web"]);
+    }
+
+    #[test]
+    fn it_is_whole_when_all_was_read_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("web.yaml");
+        for wrong in ["{".to_owned(), WEB.replace("192.0.2.0/24", "192.0.2.0/99")] {
+            fs::write(&file, wrong).unwrap();
+            let mut files = Files::new(vec![directory.path().into()]);
+            look(&mut files);
+            assert!(!files.is_whole());
+            fs::write(&file, WEB).unwrap();
+            look(&mut files);
+            assert!(files.is_whole());
+            fs::write(&file, "{").unwrap();
+            look(&mut files);
+            assert!(files.is_whole(), "what it said before is known");
+        }
+        let mut missing = Files::new(vec![directory.path().join("none")]);
+        look(&mut missing);
+        assert!(!missing.is_whole());
     }
 
     #[test]
     fn the_examples_are_accepted() {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/host");
         let mut files = Files::new(vec![examples]);
-        assert_eq!(files.look(), Look { changed: true, ..Look::default() });
+        assert_eq!(look(&mut files), Look { changed: true, ..Look::default() });
         assert_eq!(names(&files), ["Egg system/web", "ClusterEgg host"]);
     }
 
@@ -245,12 +354,12 @@ spec:
     fn what_is_not_there_is_told_once() {
         let directory = tempfile::tempdir().unwrap();
         let mut files = Files::new(vec![directory.path().join("eggs")]);
-        assert!(files.look().problems[0].contains("eggs: No such file"));
-        assert_eq!(files.look(), Look::default());
+        assert!(look(&mut files).problems[0].contains("eggs: No such file"));
+        assert_eq!(look(&mut files), Look::default());
         fs::write(directory.path().join("eggs"), WEB).unwrap();
-        assert!(files.look().changed);
+        assert!(look(&mut files).changed);
         fs::remove_file(directory.path().join("eggs")).unwrap();
-        let look = files.look();
+        let look = look(&mut files);
         assert!(!look.changed && look.problems.len() == 1, "{look:?}");
         assert_eq!(names(&files).len(), 1);
     }
@@ -262,7 +371,7 @@ spec:
         fs::write(directory.path().join("a.yaml"), format!("{other}---\n{WEB}---\n")).unwrap();
         fs::write(directory.path().join("b.yml"), WEB).unwrap();
         let mut files = Files::new(vec![directory.path().into()]);
-        let look = files.look();
+        let look = look(&mut files);
         assert!(look.ignored[0].contains("document 1: a Deployment"), "{look:?}");
         assert!(look.problems[0].contains("b.yml: Egg system/web is in another file"), "{look:?}");
         assert_eq!(names(&files).len(), 1);

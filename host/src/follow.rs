@@ -1,12 +1,17 @@
 //! The loop that looks at files, resolv.conf and units, and tells the reconciler what is other than before.
 
-use std::{path::PathBuf, sync::mpsc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use kube::{api::DynamicObject, runtime::watcher::Event};
 use l7egg_node_agent::{
     cgroup::{CgroupEvent, PodCgroups},
     reconcile::Input,
 };
+use tokio::sync::oneshot;
 
 use crate::{
     files::Files,
@@ -33,6 +38,8 @@ pub struct Follow {
     pub watch: UnitWatch,
     /// The reconciler's.
     pub inputs: mpsc::Sender<Input>,
+    /// Who waits for the first time that it is told.
+    pub begun: Option<oneshot::Sender<()>>,
 }
 
 /// The reconciler has ended.
@@ -43,13 +50,14 @@ struct NobodyListens;
 struct Told {
     cgroups: Option<PodCgroups>,
     wanted: Option<Vec<DynamicObject>>,
+    is_whole: bool,
 }
 
 /// Looks and tells, until nobody listens.
 pub fn follow(mut follow: Follow) {
     let mut told = Told::default();
     loop {
-        let look = follow.files.look();
+        let look = follow.files.look(Instant::now());
         look.ignored.iter().for_each(|ignored| tracing::info!("{ignored}"));
         look.problems.iter().for_each(|problem| tracing::error!("{problem}"));
         if let Some(resolvers) = follow.resolvers.look()
@@ -61,6 +69,9 @@ pub fn follow(mut follow: Follow) {
             Ok(units) => {
                 if told.tell(&follow, &units).is_err() {
                     return;
+                }
+                if let Some(begun) = follow.begun.take() {
+                    let _ = begun.send(());
                 }
             }
             Err(error) => {
@@ -92,15 +103,31 @@ impl Told {
         if self.cgroups.as_ref() != Some(&cgroups) {
             follow.send(Input::Cgroup(CgroupEvent::Scanned(cgroups.clone())))?;
         }
-        if self.wanted.as_ref() != Some(&wanted) {
-            follow.send(assignments(Event::Init))?;
-            for object in &wanted {
-                follow.send(assignments(Event::InitApply(object.clone())))?;
-            }
-            follow.send(assignments(Event::InitDone))?;
+        let is_whole = follow.files.is_whole();
+        if self.wanted.as_ref() != Some(&wanted) || self.is_whole != is_whole {
+            self.tell_wanted(follow, &wanted, is_whole)?;
         }
-        (self.cgroups, self.wanted) = (Some(cgroups), Some(wanted));
+        *self = Told { cgroups: Some(cgroups), wanted: Some(wanted), is_whole };
         Ok(())
+    }
+
+    /// A list says that there is nothing else, so what is in force for others ends. That is not known before all files could be read.
+    fn tell_wanted(
+        &self,
+        follow: &Follow,
+        wanted: &[DynamicObject],
+        is_whole: bool,
+    ) -> Result<(), NobodyListens> {
+        if !is_whole {
+            return wanted
+                .iter()
+                .try_for_each(|object| follow.send(assignments(Event::Apply(object.clone()))));
+        }
+        follow.send(assignments(Event::Init))?;
+        for object in wanted {
+            follow.send(assignments(Event::InitApply(object.clone())))?;
+        }
+        follow.send(assignments(Event::InitDone))
     }
 }
 

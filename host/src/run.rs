@@ -1,6 +1,13 @@
 //! Wires the parts together.
 
-use std::{fs, path::PathBuf, process::ExitCode, sync::mpsc, thread};
+use std::{
+    fs,
+    path::PathBuf,
+    process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use l7egg_node_agent::{
@@ -17,6 +24,8 @@ use l7egg_node_agent::{
     status,
 };
 
+use tokio::sync::oneshot;
+
 use crate::{
     files::Files,
     follow::{self, Follow},
@@ -25,6 +34,9 @@ use crate::{
     units::{self, UnitWatch},
     wanted::Host,
 };
+
+/// What is written is in force within that, or cannot all be.
+const READY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Does what the command line says.
 ///
@@ -73,11 +85,15 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     }
     tracing::info!(host = host.name, eggs = ?settings.eggs, "l7egg runs");
     let files = Files::new(settings.eggs.clone());
-    let follow = Follow { files, resolvers, root, host, watch, inputs: inputs.clone() };
+    let (begun, told) = oneshot::channel();
+    let follow = Follow { files, resolvers, root, host, watch, inputs: inputs.clone(), begun: Some(begun) };
     thread::Builder::new().name("units".into()).spawn(move || follow::follow(follow))?;
     let mut outcome = engine.outcome();
     tokio::spawn(async move {
-        if outcome.wait_for(|outcome| outcome.state.synced).await.is_ok() {
+        if told.await.is_ok() {
+            // Where some file cannot be read, the others are in force by then.
+            let synced = outcome.wait_for(|outcome| outcome.state.synced);
+            let _ = tokio::time::timeout(READY_WITHIN, synced).await;
             notify::ready();
         }
     });
@@ -88,7 +104,7 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
 
 fn check(settings: CheckSettings) -> ExitCode {
     let mut files = Files::new(settings.eggs);
-    let look = files.look();
+    let look = files.look(Instant::now());
     files.accepted().for_each(|egg| println!("{}: can be enforced", egg.key));
     look.ignored.iter().for_each(|ignored| eprintln!("{ignored}"));
     look.problems.iter().for_each(|problem| eprintln!("error: {problem}"));

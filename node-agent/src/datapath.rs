@@ -188,6 +188,12 @@ pub trait Datapath: Send {
         let _ = pod_uid;
     }
 
+    /// Says that a pod is in a network of its own. It may have been in the host's until now: a systemd unit's cgroup is there before
+    /// its first process, and that before its network.
+    fn in_own_network(&mut self, pod_uid: &str) {
+        let _ = pod_uid;
+    }
+
     /// Makes `policy` the one in force for the pod: installs the policy unless its digest is installed,
     /// attaches the programs to `cgroup` unless they are, and switches the pod over in one step. A pod that
     /// was attached to another cgroup (its directory was made anew) moves to this one. May be repeated.
@@ -248,8 +254,8 @@ pub trait Datapath: Send {
         containers: &[ContainerPolicy],
     ) -> Result<(), DatapathError>;
 
-    /// Removes what agents of other versions left, with other maps, unless a pod that `is_wanted` is enforced by nothing
-    /// else. Called at every pass in which it is known which pods are to be enforced.
+    /// Removes what agents of other versions left, with other maps, but of pods that are wanted and enforced by nothing else.
+    /// Called at every pass in which it is known which pods are to be enforced.
     fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
         let _ = is_wanted;
         Ok(())

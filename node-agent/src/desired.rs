@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EggKind, EgressLimit, PolicySpec};
+use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EggKind, EgressLimit, Mode, PolicySpec};
 use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
@@ -259,11 +259,18 @@ impl<'a> Selection<'a> {
             Ok(policy) => (compilable, policy),
             Err(_) => self.compile_what_fits(compilable, cache)?,
         };
-        let assignments = fitting.iter().map(|(entry, _)| entry.object.key.clone()).collect();
-        Some((Fallback { policy, assignments }, division))
+        let assignments: Vec<AssignmentKey> =
+            fitting.iter().map(|(entry, _)| entry.object.key.clone()).collect();
+        let left_out = self.sources.iter().filter(|(entry, _)| !assignments.contains(&entry.object.key));
+        let is_free_by_it = left_out.filter_map(|(_, spec)| spec.as_ref().ok()).any(|left_out| {
+            left_out.mode == Mode::Enforce && !fitting.iter().any(|(_, kept)| restricts(kept.spec, left_out))
+        });
+        // What would free anything is none.
+        (!is_free_by_it).then_some((Fallback { policy, assignments }, division))
     }
 
-    /// Of Eggs that are too much together as many as fit, those of the cluster before those of a namespace.
+    /// Of Eggs that are too much together as many as fit: those that are enforced first, and those of the cluster before those of a
+    /// namespace.
     fn compile_what_fits(
         &self,
         mut eggs: Vec<(&'a Entry, PolicySource<'a>)>,
@@ -271,7 +278,7 @@ impl<'a> Selection<'a> {
     ) -> Option<(Vec<(&'a Entry, PolicySource<'a>)>, Compiled)> {
         let is_of_cluster =
             |entry: &Entry| entry.good.as_ref().is_some_and(|good| good.egg.kind == EggKind::ClusterEgg);
-        eggs.sort_by_key(|(entry, _)| !is_of_cluster(entry));
+        eggs.sort_by_key(|(entry, source)| (source.spec.mode != Mode::Enforce, !is_of_cluster(entry)));
         let mut fitting = Vec::new();
         let mut compiled = None;
         for egg in eggs {
@@ -286,6 +293,13 @@ impl<'a> Selection<'a> {
         }
         Some((fitting, compiled?))
     }
+}
+
+/// Whether an Egg denies what it does not allow to all that another one is for.
+fn restricts(one: &PolicySpec, other: &PolicySpec) -> bool {
+    let is_for_all = |names: &[String]| names.iter().all(|name| one.containers.contains(name));
+    one.mode == Mode::Enforce
+        && (one.containers.is_empty() || !other.containers.is_empty() && is_for_all(&other.containers))
 }
 
 /// The policy of a pod, and those of its containers if they differ.

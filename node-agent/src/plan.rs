@@ -138,7 +138,8 @@ pub fn plan(
     let holds = held.keys().filter_map(|uid| {
         let cgroup = cgroups.pods.get(uid)?;
         let is_attached = enforced.get(uid.as_str()).is_some_and(|now| now.cgroup_id == cgroup.id);
-        (!is_attached).then(|| Operation::Hold { uid: uid.clone(), cgroup: cgroup.clone() })
+        (!is_attached && !(ending.is_in_older)(uid))
+            .then(|| Operation::Hold { uid: uid.clone(), cgroup: cgroup.clone() })
     });
     let releases = enforced.iter().filter_map(|(uid, now)| {
         let has_policy = || desired.pods.get(*uid).is_some_and(|pod| pod.in_force_policy().is_some());

@@ -40,11 +40,14 @@ impl PolicyCache {
         sources: &[PolicySource<'_>],
         resolv_conf: &ResolvConf,
     ) -> Result<Arc<CompiledPolicy>, Failure> {
+        let all = as_sources(sources);
+        // Not by more: every namespace has its own search domains.
+        let resolv_conf = resolv_conf.that_counts(&all);
         let inputs = (sources.iter().map(|source| source.revision).collect(), resolv_conf.clone());
         let cached = self
             .entries
             .entry(inputs)
-            .or_insert_with(|| Cached { policy: compile_now(sources, resolv_conf), used: true });
+            .or_insert_with(|| Cached { policy: compile_now(&all, &resolv_conf), used: true });
         cached.used = true;
         cached.policy.clone()
     }
@@ -60,11 +63,8 @@ pub fn as_sources<'a>(sources: &'a [PolicySource<'_>]) -> Vec<Source<'a>> {
     sources.iter().map(|source| Source { name: source.name.clone(), spec: source.spec }).collect()
 }
 
-fn compile_now(
-    sources: &[PolicySource<'_>],
-    resolv_conf: &ResolvConf,
-) -> Result<Arc<CompiledPolicy>, Failure> {
-    compile(&as_sources(sources), resolv_conf).map(Arc::new).map_err(|error| Failure {
+fn compile_now(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<Arc<CompiledPolicy>, Failure> {
+    compile(sources, resolv_conf).map(Arc::new).map_err(|error| Failure {
         reason: match error {
             CompileError::Invalid { .. } => "PolicyInvalid",
             CompileError::PortLists { .. } | CompileError::Automaton { .. } => "PolicyTooLarge",
@@ -75,7 +75,27 @@ fn compile_now(
 
 #[cfg(test)]
 mod tests {
+    use l7egg_crds::Dns;
+    use l7egg_policy::DomainName;
+
     use super::*;
+
+    #[test]
+    fn namespaces_share_a_policy_that_refuses_no_names() {
+        let mut cache = PolicyCache::default();
+        let of = |namespace: &str| ResolvConf {
+            search: [DomainName::parse(&format!("{namespace}.svc.cluster.local")).unwrap()].into(),
+            ..ResolvConf::default()
+        };
+        let mut spec = PolicySpec::default();
+        for shares in [true, false] {
+            spec.dns = Some(Dns { refuse_unmatched: !shares, ..Dns::default() });
+            let source = PolicySource { revision: u64::from(shares), name: "Egg a/b".into(), spec: &spec };
+            let policies =
+                ["a", "b"].map(|it| cache.compile(std::slice::from_ref(&source), &of(it)).unwrap());
+            assert_eq!(Arc::ptr_eq(&policies[0], &policies[1]), shares);
+        }
+    }
 
     #[test]
     fn compiles_once_and_forgets() {

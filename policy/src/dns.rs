@@ -46,6 +46,17 @@ impl ResolvConf {
             own_search: BTreeSet::new(),
         }
     }
+
+    /// What of it the policy of these Eggs is made of: [`Self::believed`], and the search domains only where names are refused. Else
+    /// pods of all namespaces share one policy.
+    #[must_use]
+    pub fn that_counts(&self, sources: &[Source<'_>]) -> Self {
+        let believed = self.believed(sources);
+        match DnsSettings::of(sources).refuse_unmatched {
+            true => believed,
+            false => Self { search: BTreeSet::new(), ..believed },
+        }
+    }
 }
 
 /// Whether one of the networks holds a server.

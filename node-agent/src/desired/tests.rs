@@ -181,6 +181,22 @@ fn of_too_much_together_the_clusters_eggs_stay() {
 }
 
 #[test]
+fn what_would_free_a_pod_is_no_fallback() {
+    let many = |name: &str, first: i32| {
+        (0..40).fold(assignment(name).pod("p1"), |egg, n| egg.allow_port("10.0.0.0/8", first + n))
+    };
+    let fallback = |eggs: &[AssignmentBuilder]| {
+        let fallback = desired_of(eggs).pods["p1"].fallback.as_ref().map(|it| it.assignments.clone());
+        fallback.map(|keys| keys.into_iter().map(|key| key.name).collect::<Vec<_>>())
+    };
+    let audited = || many("audited", 1000).of_cluster().audit();
+    assert_eq!(fallback(&[audited(), many("b", 2000)]).unwrap(), ["b"], "who enforces comes first");
+    let sidecar = || many("sidecar", 1000).of_cluster().containers(&["proxy"]);
+    assert_eq!(fallback(&[sidecar(), many("b", 2000)]), None, "the other containers would be free");
+    assert_eq!(fallback(&[sidecar(), many("b", 2000).containers(&["proxy"])]).unwrap(), ["sidecar"]);
+}
+
+#[test]
 fn an_unreadable_assignment_touches_nothing_but_its_pods() {
     let found = desired_of(&[
         assignment("good").allow("10.0.0.0/8").pod("p1").pod("p3"),

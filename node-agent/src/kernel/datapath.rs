@@ -41,6 +41,17 @@ impl Datapath for Kernel {
         }
     }
 
+    fn in_own_network(&mut self, uid: &str) {
+        if !self.host_network.remove(uid) {
+            return;
+        }
+        // It is enforced anew then, with what that changes.
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.complete = false;
+            self.networks.forget(uid);
+        }
+    }
+
     fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError> {
         let enforced = self.pods.iter().map(|(uid, pod)| {
             let policy = self.in_force.get(&pod.subject).copied().unwrap_or(0);
@@ -122,7 +133,9 @@ impl Datapath for Kernel {
 
     fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
         // A pod that was moved has nothing there any more.
-        if self.older.pods().any(|uid| is_wanted(&uid)) { Ok(()) } else { self.older.retire() }
+        let (wanted, others): (Vec<_>, Vec<_>) = self.older.pods().partition(|uid| is_wanted(uid));
+        others.iter().try_for_each(|uid| self.older.release(uid))?;
+        if wanted.is_empty() { self.older.retire() } else { Ok(()) }
     }
 
     fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {

@@ -280,6 +280,7 @@ impl<D: Datapath> Reconciler<D> {
     /// Makes the kernel enforce what should be in force, as far as that can be done now. `None` if it cannot even
     /// be asked.
     pub fn pass(&mut self) -> Option<Outcome> {
+        self.shaping.begin();
         let enforced = self.enforced()?;
         self.heed_endings();
         self.look_into_pods();

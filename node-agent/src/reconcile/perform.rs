@@ -6,7 +6,7 @@ use super::Reconciler;
 use crate::{
     causes::causes,
     cgroup::{CgroupEvent, PodCgroup},
-    datapath::{Cover, Datapath, DatapathError},
+    datapath::{Cover, Datapath, DatapathError, NETWORK_NOT_READY},
     plan::{Operation, ReleaseReason},
     state::short,
 };
@@ -14,14 +14,16 @@ use crate::{
 impl<D: Datapath> Reconciler<D> {
     /// Does all of them. Of bandwidth limits only as many as a pass has time for: pods that are new do not wait for these.
     pub(super) fn perform_all(&mut self, operations: &[Operation]) {
-        self.shaping.begin();
         for operation in operations {
             match operation {
                 Operation::Shape { uid, .. } if !self.shaping.may(uid) => {}
                 Operation::Shape { uid, .. } => {
                     let start = Instant::now();
                     self.perform(operation);
-                    self.shaping.took(uid, start.elapsed(), self.unshaped.contains_key(uid));
+                    // Who has no network yet has one soon.
+                    let failed =
+                        self.unshaped.get(uid).is_some_and(|failure| failure.reason != NETWORK_NOT_READY);
+                    self.shaping.took(uid, start.elapsed(), failed);
                 }
                 _ => self.perform(operation),
             }
@@ -40,6 +42,7 @@ impl<D: Datapath> Reconciler<D> {
                 match done {
                     Ok(()) => {
                         self.failures.remove(uid);
+                        self.older.remove(uid);
                         self.metrics.enforced(start.elapsed());
                         self.unsettled.insert(uid.clone());
                         match containers {
@@ -132,14 +135,17 @@ impl<D: Datapath> Reconciler<D> {
             .older
             .iter()
             .map(String::as_str)
-            .filter(|uid| !is_over(uid) && self.until_end(uid))
+            .filter(|uid| !is_over(uid) && self.until_end(uid) && !self.holds.let_go().contains_key(*uid))
             .collect();
-        if let Err(error) = self
-            .datapath
-            .retire_older(&|uid| pods.contains_key(uid) || held.contains_key(uid) || until_end.contains(uid))
-        {
+        let is_wanted =
+            |uid: &str| pods.contains_key(uid) || held.contains_key(uid) || until_end.contains(uid);
+        if let Err(error) = self.datapath.retire_older(&is_wanted) {
             tracing::warn!(error = causes(&error), "what another version left could not be removed");
         }
+        let unwanted: Vec<String> = self.older.iter().filter(|uid| !is_wanted(uid)).cloned().collect();
+        unwanted.iter().for_each(|uid| {
+            self.older.remove(uid);
+        });
     }
 
     /// What the cgroup's programs do not see needs the pod's interfaces, which may come later.

@@ -85,9 +85,12 @@ impl Datapath for FakeDatapath {
     }
 
     fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
-        if !self.older.is_empty() && !self.older.iter().any(|pod| is_wanted(&pod.uid)) {
+        if self.older.is_empty() {
+            return Ok(());
+        }
+        self.older.retain(|pod| is_wanted(&pod.uid));
+        if self.older.is_empty() {
             self.calls.push("retire older".into());
-            self.older.clear();
         }
         Ok(())
     }

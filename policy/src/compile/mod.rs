@@ -102,11 +102,9 @@ pub fn compile(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<Compi
     let rules = with_groups(&groups, &rules);
     let port_groups: Vec<PortSet> = groups.into_iter().map(|(_, ports)| ports).collect();
     let dns = DnsSettings::of(sources);
-    let resolv_conf = resolv_conf.believed(sources);
-    // Search domains matter for refusals only: without those, pods of all namespaces share one policy.
-    let search = resolv_conf.search.iter().filter(|_| dns.refuse_unmatched);
+    let resolv_conf = resolv_conf.that_counts(sources);
     let mut compiled = CompiledPolicy {
-        names: names::compile(&rules, search),
+        names: names::compile(&rules, resolv_conf.search.iter()),
         automaton: automaton::compile(&rules)
             .map_err(|error| CompileError::Automaton { error, source_names: source_names() })?,
         cidrs: networks::compile(&rules),
