@@ -21,8 +21,9 @@ pub const ARP: usize = 28;
 const IPV6: usize = 40;
 /// A neighbour solicitation (RFC 4861 §4.3).
 const SOLICITATION: u8 = 135;
-/// Bytes of a neighbour solicitation or advertisement with one option (RFC 4861 §4.3, §4.4).
-const DISCOVERY_MAX: usize = 32;
+/// Bytes of a neighbour solicitation or advertisement (RFC 4861 §4.3, §4.4) with the option for the longest addresses of a link, which
+/// are InfiniBand's (RFC 4391 §9.3).
+const DISCOVERY_MAX: usize = 24 + 24;
 /// IGMP (RFC 3376).
 const IGMP: u8 = 2;
 
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(control_of(&discovery(135, 32, 0x20)), Control::Link, "a neighbour is asked for itself");
         assert_eq!(control_of(&discovery(135, 32, 0x21)), Control::Other, "and for nobody else");
         assert_eq!(control_of(&discovery(136, 32, 0x21)), Control::Link);
-        assert_eq!(control_of(&discovery(136, 40, 0x21)), Control::Other, "Linux writes no more than that");
+        assert_eq!(control_of(&discovery(136, 56, 0x21)), Control::Other, "Linux writes no more than that");
         assert_eq!(control_of(&v6(58, 1, 0xff, &[143, 0, 0, 0, 0, 0])), Control::Link);
         assert_eq!(
             control_of(&v6(58, 255, 0xff, &[134, 0, 0, 0, 0, 0])),

@@ -10,7 +10,7 @@
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
-use l7egg_ebpf_common::abi::{Address, Asked, AskedBy, DNS_PORT, protocol};
+use l7egg_ebpf_common::abi::{ANSWERS_DISTRUSTED, Address, Asked, AskedBy, DISTRUSTED, DNS_PORT, protocol};
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::maps::ASKED;
@@ -44,12 +44,14 @@ pub fn remember(asked: &SockAddr<'_>, by: AskedBy, subject: Option<&Current>) {
     };
     // SAFETY: the socket's own storage.
     unsafe {
+        let is_connected = (*kept).connected != 0 || by == AskedBy::Connect;
         if (*kept).by != 0 && changes(&(*kept).address, (*kept).port, asked, subject) {
-            (*kept).distrusted = 1;
+            // Of a socket that is never connected each destination is judged as it is asked for.
+            (*kept).distrusted |= if is_connected { DISTRUSTED } else { ANSWERS_DISTRUSTED };
         }
         match by {
             AskedBy::Connect => (*kept).connected = 1,
-            AskedBy::Send if (*kept).connected == 0 && asked.is_connected() => (*kept).distrusted = 1,
+            AskedBy::Send if !is_connected && asked.is_connected() => (*kept).distrusted |= DISTRUSTED,
             AskedBy::Send => {}
         }
         (*kept).address = asked.address;
@@ -75,7 +77,7 @@ fn changes(address: &Address, port: u16, asked: &SockAddr<'_>, subject: Option<&
 pub fn distrust(asked: &SockAddr<'_>) {
     if let Some(kept) = asked.socket().and_then(|socket| storage(socket, 0)) {
         // SAFETY: as above.
-        unsafe { (*kept).distrusted = 1 };
+        unsafe { (*kept).distrusted |= DISTRUSTED };
     }
 }
 
@@ -92,10 +94,11 @@ pub fn translate(skb: Skb, packet: &Packet, to: &mut Destination) -> i32 {
     }
     let believed = if kept.by == AskedBy::Connect as u16 {
         // A datagram that was held back (MSG_MORE) goes where the socket was connected to then.
-        packet.protocol == protocol::TCP || (kept.distrusted == 0 && is_connected_to(socket, packet))
+        packet.protocol == protocol::TCP
+            || (kept.distrusted & DISTRUSTED == 0 && is_connected_to(socket, packet))
     } else {
         // SAFETY: a full socket.
-        kept.distrusted == 0 && unsafe { (*socket).dst_port == 0 }
+        kept.distrusted & DISTRUSTED == 0 && unsafe { (*socket).dst_port == 0 }
     };
     if !believed {
         return 0;
@@ -129,7 +132,7 @@ crate::global! {
         // SAFETY: the socket's own storage.
         let kept = unsafe { &*kept };
         let is_as_asked = if kept.by == AskedBy::Connect as u16 { kept.port == remote_port } else { remote_port == 0 };
-        if kept.distrusted != 0 || !is_as_asked {
+        if kept.distrusted & DISTRUSTED != 0 || !is_as_asked {
             return 0;
         }
         packet.destination = kept.address;

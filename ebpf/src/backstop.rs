@@ -264,7 +264,11 @@ crate::global! {
                 }
                 // The quoted one came in, so its sides are the other way round.
                 let ports = u32::from(quoted.destination_port) << 16 | u32::from(quoted.source_port);
-                replies(subject, &quoted.source, quoted.protocol, ports)
+                // Or it answers what the pod may say.
+                i32::from(
+                    replies(subject, &quoted.source, quoted.protocol, ports) == 1
+                        || flow::is_judged(subject, &quoted.source, quoted.protocol, ports) == 1,
+                )
             }
             Control::EchoRequest(_) => 0,
             Control::Other => replies(subject, &packet.destination, packet.protocol, ports),
@@ -282,10 +286,19 @@ fn replies(subject: &Current, remote: &Address, protocol: u8, ports: u32) -> i32
         protocol,
         reserved: [0; 3],
     };
-    // SAFETY: a number, read at once.
-    let Some(seen_ns) = (unsafe { INBOUND.get(&key) }) else { return 0 };
+    let Some(seen_ns) = INBOUND.get_ptr_mut(&key) else { return 0 };
+    let now_ns = event::now_ns();
+    // SAFETY: a number in map memory; the worst that a race does is an older time.
+    let idle_ns = now_ns.wrapping_sub(unsafe { *seen_ns });
     // A connection may end with a reset long after it was opened.
-    i32::from(protocol == protocol::TCP || event::now_ns().wrapping_sub(*seen_ns) < FLOW_IDLE_NS)
+    if protocol != protocol::TCP && idle_ns >= FLOW_IDLE_NS {
+        return 0;
+    }
+    if idle_ns > INBOUND_TOLD_NS {
+        // SAFETY: as above.
+        unsafe { *seen_ns = now_ns };
+    }
+    1
 }
 
 #[inline(never)]

@@ -149,6 +149,7 @@ pub fn arriving(skb: Skb, pod: u32, is_node: bool) {
         // SAFETY: this CPU's element.
         unsafe { *arriving = pod << 1 | u32::from(is_own) };
         if !is_own
+            && network::has_backstop(pod)
             && let Some(ends) = skb.usual_tcp()
             && ends.flags & (TCP_SYN | TCP_ACK) == TCP_SYN
         {

@@ -62,6 +62,17 @@ pub fn ingress(subject: &Current, packet: &Packet) -> i32 {
     i32::from(FLOWS.insert(&key, &flow, 0).is_ok())
 }
 
+/// 1 if the policy in force has allowed a flow, whose ports are the pod's above the other side's.
+#[inline(never)]
+pub fn is_judged(subject: &Current, remote: &Address, protocol: u8, ports: u32) -> i32 {
+    let key = key(subject, remote, (ports >> 16) as u16, ports as u16, protocol);
+    let Some(known) = FLOWS.get_ptr(&key) else { return 0 };
+    // SAFETY: map memory; the worst that a race does is an older time.
+    let known = unsafe { &*known };
+    let is_live = event::now_ns().wrapping_sub(known.seen_ns) < FLOW_IDLE_NS;
+    i32::from(is_live && known.policy == subject.policy)
+}
+
 /// Whether the pod itself has opened a flow.
 #[inline(always)]
 pub fn is_own(key: &FlowKey) -> bool {

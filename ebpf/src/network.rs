@@ -31,9 +31,12 @@ pub fn created(ctx: &SockContext) {
 #[inline(always)]
 pub fn connects(ctx: &SockOpsContext) {
     let own = match subject::pod() {
+        Known::Attaching | Known::Free => return,
         // Whose it is, is not asked here: it can be anybody's.
-        Known::Policy(pod) if !pod.is_node() => NETWORKS.get(pod.id),
-        _ => return,
+        Known::Policy(pod) if pod.is_node() => return,
+        Known::Policy(pod) => NETWORKS.get(pod.id),
+        // A pod that is held may have its policy before the next try.
+        _ => None,
     };
     // SAFETY: the context is valid; its socket is tested before it is used.
     let (socket, netns) = unsafe { ((*ctx.ops).__bindgen_anon_2.sk, bpf_get_netns_cookie(ctx.ops.cast())) };
@@ -81,6 +84,12 @@ crate::global! {
         let is_known = network.flags & ANY_INTERFACE != 0 || network.interfaces.contains(&interface);
         i32::from(is_known && made_in(skb).is_none_or(|netns| netns == network.netns))
     }
+}
+
+/// Whether a pod has the backstop at all.
+#[inline(always)]
+pub fn has_backstop(pod: u32) -> bool {
+    NETWORKS.get(pod).is_some_and(|network| network.covered != 0)
 }
 
 /// Whether a packet leaves by an interface with the backstop.

@@ -251,7 +251,7 @@ spec:
 ";
 
     /// Looks twice, as long apart as it takes.
-    fn look(files: &mut Files) -> Look {
+    fn look_twice(files: &mut Files) -> Look {
         let now = Instant::now();
         let first = files.look(now);
         let second = files.look(now + SETTLED);
@@ -273,23 +273,23 @@ spec:
         fs::write(&file, WEB).unwrap();
         fs::write(directory.path().join("notes.txt"), "no Egg").unwrap();
         let mut files = Files::new(vec![directory.path().into()]);
-        assert_eq!(look(&mut files), Look { changed: true, ..Look::default() });
-        assert_eq!(look(&mut files), Look::default());
+        assert_eq!(look_twice(&mut files), Look { changed: true, ..Look::default() });
+        assert_eq!(look_twice(&mut files), Look::default());
         assert_eq!(names(&files), ["Egg system/web"]);
 
         for wrong in ["{", "apiVersion: l7egg.dev/v1alpha1\nkind: Egg\nmetadata: {}\n"] {
             fs::write(&file, wrong).unwrap();
-            let look = look(&mut files);
+            let look = look_twice(&mut files);
             assert!(
                 !look.changed && look.problems.len() == 1 && look.problems[0].contains("web.yaml"),
                 "{look:?}"
             );
             assert_eq!(names(&files), ["Egg system/web"]);
-            assert_eq!(look(&mut files), Look::default(), "told once");
+            assert_eq!(look_twice(&mut files), Look::default(), "told once");
         }
         // Read, and not accepted.
         fs::write(&file, WEB.replace("192.0.2.0/24", "192.0.2.0/99")).unwrap();
-        let look = look(&mut files);
+        let look = look_twice(&mut files);
         assert!(
             look.problems[0].contains("Egg system/web") && look.problems[0].contains("192.0.2.0/99"),
             "{look:?}"
@@ -297,7 +297,7 @@ spec:
         assert!(files.accepted().next().unwrap().spec.is_ok());
 
         fs::remove_file(&file).unwrap();
-        assert!(look(&mut files).changed);
+        assert!(look_twice(&mut files).changed);
         assert!(names(&files).is_empty());
     }
 
@@ -317,7 +317,7 @@ spec:
         fs::write(&file, WEB).unwrap();
         assert_eq!(files.look(start + SETTLED * 3), Look::default());
         fs::write(directory.path().join(".web.yaml.swp.yaml"), "{").unwrap();
-        assert_eq!(look(&mut files), Look::default());
+        assert_eq!(look_twice(&mut files), Look::default());
         assert_eq!(names(&files), ["Egg system/web"]);
     }
 
@@ -328,17 +328,17 @@ spec:
         for wrong in ["{".to_owned(), WEB.replace("192.0.2.0/24", "192.0.2.0/99")] {
             fs::write(&file, wrong).unwrap();
             let mut files = Files::new(vec![directory.path().into()]);
-            look(&mut files);
+            look_twice(&mut files);
             assert!(!files.is_whole());
             fs::write(&file, WEB).unwrap();
-            look(&mut files);
+            look_twice(&mut files);
             assert!(files.is_whole());
             fs::write(&file, "{").unwrap();
-            look(&mut files);
+            look_twice(&mut files);
             assert!(files.is_whole(), "what it said before is known");
         }
         let mut missing = Files::new(vec![directory.path().join("none")]);
-        look(&mut missing);
+        look_twice(&mut missing);
         assert!(!missing.is_whole());
     }
 
@@ -346,7 +346,7 @@ spec:
     fn the_examples_are_accepted() {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/host");
         let mut files = Files::new(vec![examples]);
-        assert_eq!(look(&mut files), Look { changed: true, ..Look::default() });
+        assert_eq!(look_twice(&mut files), Look { changed: true, ..Look::default() });
         assert_eq!(names(&files), ["Egg system/web", "ClusterEgg host"]);
     }
 
@@ -354,12 +354,12 @@ spec:
     fn what_is_not_there_is_told_once() {
         let directory = tempfile::tempdir().unwrap();
         let mut files = Files::new(vec![directory.path().join("eggs")]);
-        assert!(look(&mut files).problems[0].contains("eggs: No such file"));
-        assert_eq!(look(&mut files), Look::default());
+        assert!(look_twice(&mut files).problems[0].contains("eggs: No such file"));
+        assert_eq!(look_twice(&mut files), Look::default());
         fs::write(directory.path().join("eggs"), WEB).unwrap();
-        assert!(look(&mut files).changed);
+        assert!(look_twice(&mut files).changed);
         fs::remove_file(directory.path().join("eggs")).unwrap();
-        let look = look(&mut files);
+        let look = look_twice(&mut files);
         assert!(!look.changed && look.problems.len() == 1, "{look:?}");
         assert_eq!(names(&files).len(), 1);
     }
@@ -371,7 +371,7 @@ spec:
         fs::write(directory.path().join("a.yaml"), format!("{other}---\n{WEB}---\n")).unwrap();
         fs::write(directory.path().join("b.yml"), WEB).unwrap();
         let mut files = Files::new(vec![directory.path().into()]);
-        let look = look(&mut files);
+        let look = look_twice(&mut files);
         assert!(look.ignored[0].contains("document 1: a Deployment"), "{look:?}");
         assert!(look.problems[0].contains("b.yml: Egg system/web is in another file"), "{look:?}");
         assert_eq!(names(&files).len(), 1);

@@ -259,14 +259,8 @@ impl<'a> Selection<'a> {
             Ok(policy) => (compilable, policy),
             Err(_) => self.compile_what_fits(compilable, cache)?,
         };
-        let assignments: Vec<AssignmentKey> =
-            fitting.iter().map(|(entry, _)| entry.object.key.clone()).collect();
-        let left_out = self.sources.iter().filter(|(entry, _)| !assignments.contains(&entry.object.key));
-        let is_free_by_it = left_out.filter_map(|(_, spec)| spec.as_ref().ok()).any(|left_out| {
-            left_out.mode == Mode::Enforce && !fitting.iter().any(|(_, kept)| restricts(kept.spec, left_out))
-        });
-        // What would free anything is none.
-        (!is_free_by_it).then_some((Fallback { policy, assignments }, division))
+        let assignments = fitting.iter().map(|(entry, _)| entry.object.key.clone()).collect();
+        Some((Fallback { policy, assignments }, division))
     }
 
     /// Of Eggs that are too much together as many as fit: those that are enforced first, and those of the cluster before those of a
@@ -279,17 +273,23 @@ impl<'a> Selection<'a> {
         let is_of_cluster =
             |entry: &Entry| entry.good.as_ref().is_some_and(|good| good.egg.kind == EggKind::ClusterEgg);
         eggs.sort_by_key(|(entry, source)| (source.spec.mode != Mode::Enforce, !is_of_cluster(entry)));
-        let mut fitting = Vec::new();
+        let mut left_out = Vec::new();
+        let mut fitting: Vec<(&Entry, PolicySource<'_>)> = Vec::new();
         let mut compiled = None;
         for egg in eggs {
             fitting.push(egg);
             let sources: Vec<_> = fitting.iter().map(|(_, source)| source.clone()).collect();
             match self.compile_all(&sources, cache) {
                 Ok(policy) => compiled = Some(policy),
-                Err(_) => {
-                    fitting.pop();
-                }
+                Err(_) => left_out.extend(fitting.pop()),
             }
+        }
+        let is_free_without = |(_, out): &(&Entry, PolicySource<'_>)| {
+            out.spec.mode == Mode::Enforce && !fitting.iter().any(|(_, kept)| restricts(kept.spec, out.spec))
+        };
+        // What would free anything is nothing to fall back on.
+        if left_out.iter().any(is_free_without) {
+            return None;
         }
         Some((fitting, compiled?))
     }

@@ -85,11 +85,16 @@ pub struct Asked {
     pub port: u16,
     /// An [`AskedBy`].
     pub by: u16,
-    /// 1 if the socket may send elsewhere than it asks for: what it asks for is not believed any more.
+    /// [`DISTRUSTED`], [`ANSWERS_DISTRUSTED`] or both.
     pub distrusted: u16,
     /// 1 if it has asked by connect(2).
     pub connected: u16,
 }
+
+/// Of a socket that may send elsewhere than it asks for: what it asks for is not believed any more.
+pub const DISTRUSTED: u16 = 1;
+/// Of a socket that talks to others than resolvers, too: what arrives is not believed to be a resolver's.
+pub const ANSWERS_DISTRUSTED: u16 = 2;
 
 /// How a program asks for a destination.
 #[repr(u16)]

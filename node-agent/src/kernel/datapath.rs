@@ -76,8 +76,10 @@ impl Datapath for Kernel {
 
     fn hold(&mut self, uid: &str, cgroup: &Path) -> Result<(), DatapathError> {
         // In force or held in this cgroup, maybe with an older version's programs: so it stays.
-        let is_here = |pod: &Pod| cgroup.metadata().is_ok_and(|it| it.ino() == pod.cgroup_id) && pod.complete;
-        if self.older.knows(uid) || self.pods.get(uid).is_some_and(is_here) {
+        let id = cgroup.metadata().map(|directory| directory.ino()).ok();
+        let is_here = |pod: &Pod| id == Some(pod.cgroup_id) && pod.complete;
+        let is_older = || self.older.pod(uid).is_some_and(|pod| id == Some(pod.cgroup_id));
+        if self.pods.get(uid).is_some_and(is_here) || is_older() {
             return Ok(());
         }
         self.attach(uid, cgroup, HELD, 0)

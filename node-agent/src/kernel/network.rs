@@ -197,9 +197,12 @@ fn tell_covered(
     };
     let what = || kernel(format!("the network of subject {subject}"));
     let mut network = maps.networks.get(&subject, 0).map_err(what())?;
-    let covered = interfaces.iter().take(POD_INTERFACES).enumerate();
-    network.covered =
-        covered.filter(|(_, one)| !uncovered.contains(&one.name)).map(|(bit, _)| 1 << bit).sum();
+    // Those that the programs know, which are those that an earlier agent has found.
+    let is_covered = |index: u32| {
+        interfaces.iter().any(|one| one.index == index && index != 0 && !uncovered.contains(&one.name))
+    };
+    let known = network.interfaces.iter().enumerate().take(POD_INTERFACES);
+    network.covered = known.filter(|(_, index)| is_covered(**index)).map(|(bit, _)| 1 << bit).sum();
     maps.networks.set(subject, network, 0).map_err(what())
 }
 

@@ -111,8 +111,8 @@ pub struct Reconciler<D> {
     /// Whether all that `selected` can know is going to be told.
     is_told_of_pods: bool,
     found: Found,
-    /// Uids of the pods that another version had when this agent started.
-    older: BTreeSet<String>,
+    /// The pods that another version's programs are attached for, by uid, with the ids of their cgroups.
+    older: BTreeMap<String, u64>,
     /// Whether annotations limit pods that no Egg selects.
     heeds_annotations: bool,
     holds: Holds,
@@ -165,7 +165,7 @@ impl<D: Datapath> Reconciler<D> {
             .iter()
             .filter(|pod| pod.held)
             .for_each(|pod| holds.appeared(&pod.uid, pod.cgroup_id, Instant::now()));
-        let older: BTreeSet<String> = older.into_iter().map(|pod| pod.uid).collect();
+        let older: BTreeMap<String, u64> = older.into_iter().map(|pod| (pod.uid, pod.cgroup_id)).collect();
         // The agent before may have ended between the change of a policy and this.
         let unsettled: BTreeSet<String> = before.into_iter().map(|pod| pod.uid).collect();
         let mut reconciler = Reconciler {
@@ -176,7 +176,7 @@ impl<D: Datapath> Reconciler<D> {
             cgroups: PodCgroups::default(),
             selected: Selected::default(),
             is_told_of_pods: false,
-            found: Found::new(unsettled.iter().chain(&older).cloned()),
+            found: Found::new(unsettled.iter().chain(older.keys()).cloned()),
             older,
             heeds_annotations: false,
             holds,
@@ -292,7 +292,10 @@ impl<D: Datapath> Reconciler<D> {
         let ending = Ending {
             until_end: &|uid| self.until_end(uid),
             is_left_alone: &|uid| self.is_left_alone(uid),
-            is_in_older: &|uid| self.older.contains(uid),
+            is_in_older: &|uid| {
+                let cgroup = self.cgroups.pods.get(uid).map(|cgroup| cgroup.id);
+                self.older.get(uid).copied().is_some_and(|id| cgroup == Some(id))
+            },
         };
         let operations =
             plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups, ending);

@@ -133,7 +133,7 @@ impl<D: Datapath> Reconciler<D> {
         let is_over = |uid: &str| self.cgroups.complete && !self.cgroups.pods.contains_key(uid);
         let until_end: BTreeSet<&str> = self
             .older
-            .iter()
+            .keys()
             .map(String::as_str)
             .filter(|uid| !is_over(uid) && self.until_end(uid) && !self.holds.let_go().contains_key(*uid))
             .collect();
@@ -142,7 +142,7 @@ impl<D: Datapath> Reconciler<D> {
         if let Err(error) = self.datapath.retire_older(&is_wanted) {
             tracing::warn!(error = causes(&error), "what another version left could not be removed");
         }
-        let unwanted: Vec<String> = self.older.iter().filter(|uid| !is_wanted(uid)).cloned().collect();
+        let unwanted: Vec<String> = self.older.keys().filter(|uid| !is_wanted(uid)).cloned().collect();
         unwanted.iter().for_each(|uid| {
             self.older.remove(uid);
         });

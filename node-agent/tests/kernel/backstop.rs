@@ -15,8 +15,9 @@ fn who_comes_by_the_pods_side_of_its_interface_is_answered() {
     let setup = Setup::on_node("{egress: []}");
     let _server = setup.pod.serve(8080, 8080);
     let pins = format!("l7egg/v{ABI_VERSION}/interfaces/{}/entering", setup.pod.uid());
-    peers::detach_named("entering", Direction::Egress, &setup.pod.node_netns(), &setup.bpffs().join(pins))
-        .expect("to take the program away");
+    let (node, pins) = (setup.pod.node_netns(), setup.bpffs().join(pins));
+    let detached = node.run(|| peers::detach_named("entering", Direction::Egress, &node, &pins));
+    detached.expect("the node's namespace").expect("to take the program away");
     assert_eq!(setup.pod.world_connect(&[&format!("tcp://{POD4}:8080")]), ["ok"]);
 }
 
