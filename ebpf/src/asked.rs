@@ -46,8 +46,9 @@ pub fn remember(asked: &SockAddr<'_>, by: AskedBy, subject: Option<&Current>) {
     unsafe {
         let is_connected = (*kept).connected != 0 || by == AskedBy::Connect;
         if (*kept).by != 0 && changes(&(*kept).address, (*kept).port, asked, subject) {
-            // Of a socket that is never connected each destination is judged as it is asked for.
-            (*kept).distrusted |= if is_connected { DISTRUSTED } else { ANSWERS_DISTRUSTED };
+            // Of a socket that is never connected each destination is judged as it is asked for; but not what is asked of whom.
+            let is_judged = !is_connected && subject.is_some_and(|subject| !subject.refuses());
+            (*kept).distrusted |= if is_judged { ANSWERS_DISTRUSTED } else { DISTRUSTED };
         }
         match by {
             AskedBy::Connect => (*kept).connected = 1,

@@ -24,6 +24,9 @@ pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) ->
     }
     // Which interface multicast leaves by, the loopback maybe, only its packet knows.
     if asked.is_loopback() || asked.is_multicast() {
+        if subject.is_translated() && !asked.is_loopback() {
+            kept::distrust(asked);
+        }
         return Ok(());
     }
     let packet = asked.packet();
@@ -33,7 +36,14 @@ pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) ->
     }
     let port = packet.destination_port;
     let verdict = destination::judge(&subject, &packet.destination, protocol::UDP, port, &mut name);
-    if verdict == Verdict::Allow || stays_here(asked.as_ptr(), &source(asked), &packet) == 1 {
+    if verdict == Verdict::Allow {
+        return Ok(());
+    }
+    if stays_here(asked.as_ptr(), &source(asked), &packet) == 1 {
+        // Nobody has judged where it goes otherwise.
+        if subject.is_translated() {
+            kept::distrust(asked);
+        }
         return Ok(());
     }
     if verdict == Verdict::Audit {

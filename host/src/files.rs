@@ -86,7 +86,8 @@ impl Files {
                 }
             }
         }
-        let mut is_whole = unreadable.is_empty() || self.is_whole;
+        // The first look may come upon a file that is being written.
+        let mut is_whole = self.has_looked && unreadable.is_empty();
         let gone: Vec<PathBuf> = self.known.keys().filter(|file| !found.contains(file)).cloned().collect();
         for file in gone {
             if self.is_settled(&file, None, now) {
@@ -105,6 +106,7 @@ impl Files {
             };
             let is_known = self.known.get(&file).is_some_and(|known| known.text == text);
             if !is_known && self.has_looked && !self.is_settled(&file, Some(&text), now) {
+                is_whole &= self.known.get(&file).is_some_and(|known| known.is_read);
                 continue;
             }
             self.unsettled.remove(&file);
@@ -331,12 +333,21 @@ spec:
             look_twice(&mut files);
             assert!(!files.is_whole());
             fs::write(&file, WEB).unwrap();
-            look_twice(&mut files);
+            let now = Instant::now();
+            files.look(now);
+            assert!(!files.is_whole(), "the new text does not count yet");
+            files.look(now + SETTLED);
             assert!(files.is_whole());
             fs::write(&file, "{").unwrap();
             look_twice(&mut files);
             assert!(files.is_whole(), "what it said before is known");
         }
+        fs::write(&file, WEB).unwrap();
+        let mut files = Files::new(vec![directory.path().into()]);
+        files.look(Instant::now());
+        assert!(!files.is_whole(), "it may be in the making");
+        files.look(Instant::now());
+        assert!(files.is_whole());
         let mut missing = Files::new(vec![directory.path().join("none")]);
         look_twice(&mut missing);
         assert!(!missing.is_whole());

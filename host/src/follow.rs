@@ -38,9 +38,12 @@ pub struct Follow {
     pub watch: UnitWatch,
     /// The reconciler's.
     pub inputs: mpsc::Sender<Input>,
-    /// Who waits for the first time that it is told.
-    pub begun: Option<oneshot::Sender<()>>,
+    /// Who waits until it is told; whether all of it could be read.
+    pub begun: Option<oneshot::Sender<bool>>,
 }
+
+/// So long a file that cannot be read keeps others waiting.
+const UNREAD_FOR: Duration = Duration::from_secs(5);
 
 /// The reconciler has ended.
 struct NobodyListens;
@@ -56,6 +59,7 @@ struct Told {
 /// Looks and tells, until nobody listens.
 pub fn follow(mut follow: Follow) {
     let mut told = Told::default();
+    let start = Instant::now();
     loop {
         let look = follow.files.look(Instant::now());
         look.ignored.iter().for_each(|ignored| tracing::info!("{ignored}"));
@@ -70,8 +74,11 @@ pub fn follow(mut follow: Follow) {
                 if told.tell(&follow, &units).is_err() {
                     return;
                 }
-                if let Some(begun) = follow.begun.take() {
-                    let _ = begun.send(());
+                let is_whole = follow.files.is_whole();
+                if (is_whole || start.elapsed() >= UNREAD_FOR)
+                    && let Some(begun) = follow.begun.take()
+                {
+                    let _ = begun.send(is_whole);
                 }
             }
             Err(error) => {

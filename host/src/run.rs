@@ -1,13 +1,6 @@
 //! Wires the parts together.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::ExitCode,
-    sync::mpsc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf, process::ExitCode, sync::mpsc, thread, time::Instant};
 
 use anyhow::Context;
 use l7egg_node_agent::{
@@ -34,9 +27,6 @@ use crate::{
     units::{self, UnitWatch},
     wanted::Host,
 };
-
-/// What is written is in force within that, or cannot all be.
-const READY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Does what the command line says.
 ///
@@ -90,10 +80,9 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     thread::Builder::new().name("units".into()).spawn(move || follow::follow(follow))?;
     let mut outcome = engine.outcome();
     tokio::spawn(async move {
-        if told.await.is_ok() {
-            // Where some file cannot be read, the others are in force by then.
-            let synced = outcome.wait_for(|outcome| outcome.state.synced);
-            let _ = tokio::time::timeout(READY_WITHIN, synced).await;
+        let Ok(is_whole) = told.await else { return };
+        // Where some file cannot be read, the others are in force by now.
+        if !is_whole || outcome.wait_for(|outcome| outcome.state.synced).await.is_ok() {
             notify::ready();
         }
     });

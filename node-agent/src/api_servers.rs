@@ -39,7 +39,7 @@ pub async fn watch(client: Client, known: ApiServers, inputs: mpsc::Sender<Input
                 known.clone()
             }
             // There are none.
-            Some(Ok(watcher::Event::InitDone)) if !told => known.clone(),
+            Some(Ok(watcher::Event::InitDone)) if !told && !known.is_empty() => known.clone(),
             Some(Ok(_)) => continue,
             None => return,
         };

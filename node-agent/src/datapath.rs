@@ -188,12 +188,6 @@ pub trait Datapath: Send {
         let _ = pod_uid;
     }
 
-    /// Says that a pod is in a network of its own. It may have been in the host's until now: a systemd unit's cgroup is there before
-    /// its first process, and that before its network.
-    fn in_own_network(&mut self, pod_uid: &str) {
-        let _ = pod_uid;
-    }
-
     /// Makes `policy` the one in force for the pod: installs the policy unless its digest is installed,
     /// attaches the programs to `cgroup` unless they are, and switches the pod over in one step. A pod that
     /// was attached to another cgroup (its directory was made anew) moves to this one. May be repeated.

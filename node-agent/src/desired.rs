@@ -264,36 +264,55 @@ impl<'a> Selection<'a> {
     }
 
     /// Of Eggs that are too much together as many as fit: those that are enforced first, and those of the cluster before those of a
-    /// namespace.
+    /// namespace. Nothing, if what is left out would free something.
     fn compile_what_fits(
         &self,
-        mut eggs: Vec<(&'a Entry, PolicySource<'a>)>,
+        mut eggs: Written<'a>,
         cache: &mut PolicyCache,
-    ) -> Option<(Vec<(&'a Entry, PolicySource<'a>)>, Compiled)> {
+    ) -> Option<(Written<'a>, Compiled)> {
         let is_of_cluster =
             |entry: &Entry| entry.good.as_ref().is_some_and(|good| good.egg.kind == EggKind::ClusterEgg);
         eggs.sort_by_key(|(entry, source)| (source.spec.mode != Mode::Enforce, !is_of_cluster(entry)));
-        let mut left_out = Vec::new();
-        let mut fitting: Vec<(&Entry, PolicySource<'_>)> = Vec::new();
-        let mut compiled = None;
+        for _ in 0..2 {
+            let (fitting, left_out, compiled) = self.fit(&eggs, cache);
+            let restricts = |out: &PolicySpec| fitting.iter().any(|(_, kept)| restricts(kept.spec, out));
+            let is_free_without = |key: &AssignmentKey| {
+                let out = left_out.iter().find(|(entry, _)| entry.object.key == *key);
+                out.is_some_and(|(_, out)| out.spec.mode == Mode::Enforce && !restricts(out.spec))
+            };
+            let freeing: Vec<AssignmentKey> = left_out
+                .iter()
+                .map(|(entry, _)| entry.object.key.clone())
+                .filter(|key| is_free_without(key))
+                .collect();
+            if freeing.is_empty() {
+                return Some((fitting, compiled?));
+            }
+            // One that is for more may restrict all that the others do.
+            eggs.sort_by_key(|(entry, _)| !freeing.contains(&entry.object.key));
+        }
+        None
+    }
+
+    /// As many as fit, in their order; the others; and what is made of them.
+    fn fit(&self, eggs: &[(&'a Entry, PolicySource<'a>)], cache: &mut PolicyCache) -> Fit<'a> {
+        let (mut fitting, mut left_out, mut compiled) = (Vec::new(), Vec::new(), None);
         for egg in eggs {
-            fitting.push(egg);
+            fitting.push(egg.clone());
             let sources: Vec<_> = fitting.iter().map(|(_, source)| source.clone()).collect();
             match self.compile_all(&sources, cache) {
                 Ok(policy) => compiled = Some(policy),
                 Err(_) => left_out.extend(fitting.pop()),
             }
         }
-        let is_free_without = |(_, out): &(&Entry, PolicySource<'_>)| {
-            out.spec.mode == Mode::Enforce && !fitting.iter().any(|(_, kept)| restricts(kept.spec, out.spec))
-        };
-        // What would free anything is nothing to fall back on.
-        if left_out.iter().any(is_free_without) {
-            return None;
-        }
-        Some((fitting, compiled?))
+        (fitting, left_out, compiled)
     }
 }
+
+/// Eggs with their assignments.
+type Written<'a> = Vec<(&'a Entry, PolicySource<'a>)>;
+/// Those that fit together, those that do not fit beside them, and the policy of the first.
+type Fit<'a> = (Written<'a>, Written<'a>, Option<Compiled>);
 
 /// Whether an Egg denies what it does not allow to all that another one is for.
 fn restricts(one: &PolicySpec, other: &PolicySpec) -> bool {

@@ -192,7 +192,13 @@ fn what_would_free_a_pod_is_no_fallback() {
     let audited = || many("audited", 1000).of_cluster().audit();
     assert_eq!(fallback(&[audited(), many("b", 2000)]).unwrap(), ["b"], "who enforces comes first");
     let sidecar = || many("sidecar", 1000).of_cluster().containers(&["proxy"]);
-    assert_eq!(fallback(&[sidecar(), many("b", 2000)]), None, "the other containers would be free");
+    assert_eq!(
+        fallback(&[sidecar(), many("b", 2000)]).unwrap(),
+        ["b"],
+        "without it other containers would be free"
+    );
+    let other = many("other", 2000).containers(&["app"]);
+    assert_eq!(fallback(&[sidecar(), other]), None, "one or the other would be free");
     assert_eq!(fallback(&[sidecar(), many("b", 2000).containers(&["proxy"])]).unwrap(), ["sidecar"]);
 }
 

@@ -41,17 +41,6 @@ impl Datapath for Kernel {
         }
     }
 
-    fn in_own_network(&mut self, uid: &str) {
-        if !self.host_network.remove(uid) {
-            return;
-        }
-        // It is enforced anew then, with what that changes.
-        if let Some(pod) = self.pods.get_mut(uid) {
-            pod.complete = false;
-            self.networks.forget(uid);
-        }
-    }
-
     fn enforced(&self) -> Result<Vec<EnforcedPod>, DatapathError> {
         let enforced = self.pods.iter().map(|(uid, pod)| {
             let policy = self.in_force.get(&pod.subject).copied().unwrap_or(0);

@@ -116,12 +116,7 @@ impl Networks {
         matches!(netns::find(cgroup, &self.host), Ok(Some(PodNetwork::Host)))
     }
 
-    /// Has a pod's network be looked for again.
-    pub fn forget(&mut self, uid: &str) {
-        self.known.remove(uid);
-    }
-
-    /// Forgets a pod's network, and what the programs know of it.
+    /// Forgets a pod's network.
     pub fn release(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<(), DatapathError> {
         self.known.remove(uid);
         detach(&self.host, &self.directory.join(uid))?;

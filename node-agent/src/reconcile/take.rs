@@ -65,12 +65,8 @@ impl<D: Datapath> Reconciler<D> {
     pub(super) fn desire(&mut self) {
         let before = std::mem::take(&mut self.desired);
         self.desired = desired(&self.inventory, &self.node, &mut self.policies);
-        for (uid, pod) in &self.desired.pods {
-            match pod.host_network {
-                true => self.datapath.in_host_network(uid),
-                false => self.datapath.in_own_network(uid),
-            }
-        }
+        let in_host_network = self.desired.pods.iter().filter(|(_, pod)| pod.host_network);
+        in_host_network.for_each(|(uid, _)| self.datapath.in_host_network(uid));
         let new = self.desired.pods.keys().filter(|uid| !before.pods.contains_key(*uid));
         new.for_each(|uid| self.timeline.assigned(uid));
         self.place_node();

@@ -59,6 +59,11 @@ pub fn prepare(
     }
 }
 
+/// Whether the pod has an interface yet.
+pub fn is_there_any(place: Place<'_>) -> Result<bool, DatapathError> {
+    place.netns.run(|| Ok(interfaces(place.host)?.iter().any(|one| one.up && !one.loopback)))?
+}
+
 /// What of [`prepare`]'s work is not there any more, if anything: the first thing that is found.
 pub fn lost(place: Place<'_>, segments: u32, saved: &Saved) -> Result<Option<String>, DatapathError> {
     place.netns.run(|| {

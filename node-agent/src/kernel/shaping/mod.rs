@@ -178,11 +178,13 @@ impl Shaping {
         let pins = self.pins(slot, uid);
         let segments = segments(caps);
         let applied = self.pods.get(uid).and_then(|pod| pod.applied.as_ref());
+        let place = interfaces::Place { netns: &netns, host: &host, slot, pins: &pins, method: self.method };
         let mut program = match applied {
             Some(applied) if applied.netns == netns.id() => None,
+            // Loading it takes tens of milliseconds.
+            _ if !interfaces::is_there_any(place)? => return Err(DatapathError::network_not_ready(uid)),
             _ => Some(self.factory.program(slot)?),
         };
-        let place = interfaces::Place { netns: &netns, host: &host, slot, pins: &pins, method: self.method };
         interfaces::prepare(place, uid, segments, program.as_mut(), &mut self.maps.saved)?;
         Ok(netns.id())
     }
