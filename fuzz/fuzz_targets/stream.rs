@@ -56,6 +56,7 @@ impl Reader {
                     return;
                 }
                 Segment::New(skip) => skip,
+                Segment::Unknown => panic!("it has begun"),
             };
             assert!(!early, "something before it is missing");
             self.pieces(&bytes[skip as usize..]);
