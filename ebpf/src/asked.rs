@@ -8,7 +8,9 @@
 //! net/ipv4/ip_output.c), and what arrives behind it as well, where it is undone. So a packet that leaves is read as its
 //! socket has it.
 
-use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use l7egg_ebpf_common::abi::{ANSWERS_DISTRUSTED, Address, Asked, AskedBy, DISTRUSTED, DNS_PORT, protocol};
 use l7egg_ebpf_common::packet::Packet;
@@ -76,10 +78,22 @@ fn changes(address: &Address, port: u16, asked: &SockAddr<'_>, subject: Option<&
 /// its packets are judged by where they go.
 #[inline(always)]
 pub fn distrust(asked: &SockAddr<'_>) {
-    if let Some(kept) = asked.socket().and_then(|socket| storage(socket, 0)) {
-        // SAFETY: as above.
-        unsafe { (*kept).distrusted |= DISTRUSTED };
+    distrust_socket(asked.as_ptr());
+}
+
+/// A function of its own: the stack of its callers is short.
+#[inline(never)]
+fn distrust_socket(ctx: *mut c_void) -> i32 {
+    let ctx: *mut bpf_sock_addr = ctx.cast();
+    // SAFETY: the context of a connect or sendmsg hook; its socket is tested before it is used.
+    let socket = unsafe { (*ctx).__bindgen_anon_1.sk };
+    if socket.is_null() {
+        return 0;
     }
+    let Some(kept) = storage(socket, 0) else { return 0 };
+    // SAFETY: the socket's own storage.
+    unsafe { (*kept).distrusted |= DISTRUSTED };
+    1
 }
 
 /// Puts what was asked for in the place of where a packet goes, if they differ; 1 if so. A function of its own, so
