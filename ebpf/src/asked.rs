@@ -76,14 +76,9 @@ fn changes(address: &Address, port: u16, asked: &SockAddr<'_>, subject: Option<&
 
 /// Gives up on a UDP socket: it was connected to what may not be reached, which is no offence by itself. From now on
 /// its packets are judged by where they go.
-#[inline(always)]
-pub fn distrust(asked: &SockAddr<'_>) {
-    distrust_socket(asked.as_ptr());
-}
-
-/// A function of its own: the stack of its callers is short.
+/// `ctx` is the context of a connect or sendmsg hook; a function of its own, because the stack of these is short.
 #[inline(never)]
-fn distrust_socket(ctx: *mut c_void) -> i32 {
+pub fn distrust(ctx: *mut c_void) -> i32 {
     let ctx: *mut bpf_sock_addr = ctx.cast();
     // SAFETY: the context of a connect or sendmsg hook; its socket is tested before it is used.
     let socket = unsafe { (*ctx).__bindgen_anon_1.sk };

@@ -56,7 +56,7 @@ pub fn judge(asked: &SockAddr<'_>) -> Result<(), Refusal> {
     }
     if kind == IPPROTO_UDP {
         if verdict == Verdict::Deny {
-            kept::distrust(asked);
+            kept::distrust(asked.as_ptr());
         }
         return Ok(());
     }

@@ -23,10 +23,11 @@ pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) ->
         kept::remember(asked, AskedBy::Send, Some(&subject));
     }
     // Which interface multicast leaves by, the loopback maybe, only its packet knows.
-    if asked.is_loopback() || asked.is_multicast() {
-        if subject.is_translated() && !asked.is_loopback() {
-            kept::distrust(asked);
-        }
+    if asked.is_loopback() {
+        return Ok(());
+    }
+    if asked.is_multicast() {
+        kept::distrust(asked.as_ptr());
         return Ok(());
     }
     let packet = asked.packet();
@@ -36,14 +37,7 @@ pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) ->
     }
     let port = packet.destination_port;
     let verdict = destination::judge(&subject, &packet.destination, protocol::UDP, port, &mut name);
-    if verdict == Verdict::Allow {
-        return Ok(());
-    }
-    if stays_here(asked.as_ptr(), &source(asked), &packet) == 1 {
-        // Nobody has judged where it goes otherwise.
-        if subject.is_translated() {
-            kept::distrust(asked);
-        }
+    if verdict == Verdict::Allow || stays_here(asked.as_ptr(), &source(asked), &packet) == 1 {
         return Ok(());
     }
     if verdict == Verdict::Audit {
@@ -64,5 +58,10 @@ pub fn judge(asked: &SockAddr<'_>, source: impl Fn(&SockAddr<'_>) -> Address) ->
 fn stays_here(ctx: *mut c_void, source: &Address, packet: &Packet) -> i32 {
     let source = if source.is_unspecified() { &packet.destination } else { source };
     let ports = u32::from(packet.source_port) << 16 | u32::from(packet.destination_port);
-    listener::udp(ctx, source, &packet.destination, ports)
+    let stays = listener::udp(ctx, source, &packet.destination, ports);
+    if stays == 1 {
+        // Nobody has judged where it goes otherwise.
+        kept::distrust(ctx);
+    }
+    stays
 }
