@@ -233,7 +233,7 @@ def in_own_namespace(function):
         if ctypes.CDLL(None).unshare(0x10000000 | 0x40000000) == 0:
             with open("/proc/self/uid_map", "w") as file:
                 file.write("0 0 1")
-            attempt(lambda: ip("link", "add", "v7a", "index", index, "type", "veth", "peer", "name", "v7b"),
+            attempt(lambda: ip("link", "add", "v7a", "index", index, "type", "veth", "peer", "name", "v7b", "index", "1077"),
                     lambda: ip("addr", "add", POD4 + "/24", "dev", "v7a"),
                     lambda: [ip("link", "set", device, "up") for device in ("lo", "v7a", "v7b")],
                     lambda: ip("route", "add", "default", "dev", "v7a"),
