@@ -35,7 +35,7 @@ pub struct Files {
 }
 
 /// What a file says counts when it has said so for so long: it may be being written.
-const SETTLED: Duration = Duration::from_millis(300);
+pub const SETTLED: Duration = Duration::from_millis(300);
 
 /// A file.
 #[derive(Debug, Default)]

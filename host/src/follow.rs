@@ -14,7 +14,7 @@ use l7egg_node_agent::{
 use tokio::sync::oneshot;
 
 use crate::{
-    files::Files,
+    files::{Files, SETTLED},
     resolvers::Resolvers,
     units::{self, Unit, UnitWatch},
     wanted::{Host, wanted},
@@ -86,7 +86,8 @@ pub fn follow(mut follow: Follow) {
                 tracing::error!(%error, %root, "units cannot be found; what is enforced stays");
             }
         }
-        follow.watch.wait(LOOK_EVERY);
+        // What has begun with it waits.
+        follow.watch.wait(if follow.files.is_whole() { LOOK_EVERY } else { SETTLED });
     }
 }
 

@@ -1,6 +1,9 @@
 //! From assignments to what should be in force for every pod of the node.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EggKind, EgressLimit, Mode, PolicySpec};
 use l7egg_policy::{CompiledPolicy, ResolvConf};
@@ -276,14 +279,10 @@ impl<'a> Selection<'a> {
         for _ in 0..2 {
             let (fitting, left_out, compiled) = self.fit(&eggs, cache);
             let restricts = |out: &PolicySpec| fitting.iter().any(|(_, kept)| restricts(kept.spec, out));
-            let is_free_without = |key: &AssignmentKey| {
-                let out = left_out.iter().find(|(entry, _)| entry.object.key == *key);
-                out.is_some_and(|(_, out)| out.spec.mode == Mode::Enforce && !restricts(out.spec))
-            };
-            let freeing: Vec<AssignmentKey> = left_out
+            let freeing: BTreeSet<&AssignmentKey> = left_out
                 .iter()
-                .map(|(entry, _)| entry.object.key.clone())
-                .filter(|key| is_free_without(key))
+                .filter(|(_, out)| out.spec.mode == Mode::Enforce && !restricts(out.spec))
+                .map(|(entry, _)| &entry.object.key)
                 .collect();
             if freeing.is_empty() {
                 return Some((fitting, compiled?));

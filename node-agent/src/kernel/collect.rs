@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use aya::maps::IterableMap;
+use aya::Pod;
+use aya::maps::{HashMap, IterableMap, MapData};
 use l7egg_ebpf_common::abi::{Learned, LearnedKey};
 
 use super::entries;
@@ -41,53 +42,30 @@ pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result
     names(maps, known, surplus, &live)
 }
 
-/// Removes the flows of subjects that are no more; the others make room for each other.
-pub fn flows(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
+/// Removes all else of subjects that are no more: their flows, what came in for them, and their inherited connections. The rest makes
+/// room for itself.
+pub fn of_released(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
     if released.is_empty() {
         return Ok(());
     }
+    remove(&mut maps.flows, "FLOWS", |key, _| released.contains(&key.subject))?;
+    remove(&mut maps.inbound, "INBOUND", |key, _| released.contains(&key.subject))?;
+    remove(&mut maps.inherited, "INHERITED", |_, connection| released.contains(&connection.subject))
+}
+
+fn remove<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &str,
+    is_over: impl Fn(&K, &V) -> bool,
+) -> Result<(), DatapathError> {
     let mut over = Vec::new();
-    entries::each(&maps.flows, "FLOWS", |key, _| {
-        if released.contains(&key.subject) {
+    entries::each(map, name, |key, value| {
+        if is_over(&key, &value) {
             over.push(key);
         }
     })?;
     for key in over {
-        let _ = maps.flows.remove(&key);
-    }
-    Ok(())
-}
-
-/// Removes what came in for subjects that are no more; the rest makes room for itself.
-pub fn inbound(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
-    if released.is_empty() {
-        return Ok(());
-    }
-    let mut over = Vec::new();
-    entries::each(&maps.inbound, "INBOUND", |key, _| {
-        if released.contains(&key.subject) {
-            over.push(key);
-        }
-    })?;
-    for key in over {
-        let _ = maps.inbound.remove(&key);
-    }
-    Ok(())
-}
-
-/// Removes the inherited connections of subjects that are no more.
-pub fn inherited(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
-    if released.is_empty() {
-        return Ok(());
-    }
-    let mut over = Vec::new();
-    entries::each(&maps.inherited, "INHERITED", |cookie, connection| {
-        if released.contains(&connection.subject) {
-            over.push(cookie);
-        }
-    })?;
-    for cookie in over {
-        let _ = maps.inherited.remove(&cookie);
+        let _ = map.remove(&key);
     }
     Ok(())
 }

@@ -92,11 +92,6 @@ impl Containers {
         self.by_cgroup.values().map(|known| known.subject).filter(|subject| *subject != 0)
     }
 
-    /// Those of a pod.
-    pub fn of_pod(&self, pod: u32) -> Vec<u32> {
-        self.of(pod).map(|(_, known)| known.subject).filter(|subject| *subject != 0).collect()
-    }
-
     /// Subject id of the container with this cgroup; none if it is free, or not this pod's.
     pub fn at(&self, cgroup: &Path, pod: u32) -> Option<u32> {
         let known = self.by_cgroup.get(&fs::metadata(cgroup).ok()?.ino())?;
@@ -217,7 +212,7 @@ impl Kernel {
         give(&mut self.maps, &BTreeSet::from([pod]), &subjects, pass)
     }
 
-    fn subjects_of(&self, pod: u32) -> BTreeSet<u32> {
+    pub(super) fn subjects_of(&self, pod: u32) -> BTreeSet<u32> {
         self.containers.of(pod).map(|(_, known)| known.subject).filter(|subject| *subject != 0).collect()
     }
 

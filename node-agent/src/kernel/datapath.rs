@@ -217,9 +217,7 @@ impl Datapath for Kernel {
         let used: BTreeSet<u32> = self.in_force.values().copied().collect();
         self.policies.retain(&mut self.maps, &used)?;
         collect::learned(&mut self.maps, boot_ns(), &self.released)?;
-        collect::flows(&mut self.maps, &self.released)?;
-        collect::inherited(&mut self.maps, &self.released)?;
-        collect::inbound(&mut self.maps, &self.released)?;
+        collect::of_released(&mut self.maps, &self.released)?;
         self.released.clear();
         Ok(())
     }

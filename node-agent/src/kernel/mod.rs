@@ -204,7 +204,7 @@ impl Kernel {
         let subject = pod.subject;
         self.looked_for_balancer.insert(uid.to_owned(), now);
         let balancer = self.paths(uid, cgroup)? & SOCKET_BALANCER;
-        for subject in std::iter::once(subject).chain(self.containers.of_pod(subject)) {
+        for subject in std::iter::once(subject).chain(self.subjects_of(subject)) {
             let what = || kernel(format!("the state of subject {subject} of pod {uid}"));
             let state = self.maps.subjects.get(&subject, 0).map_err(what())?;
             if state.flags & SOCKET_BALANCER != balancer {

@@ -69,6 +69,7 @@ impl Networks {
         let (interfaces, addresses, cookie) = seen;
         let interfaces: Vec<Interface> =
             interfaces.into_iter().filter(|one| !one.loopback && one.up).collect();
+        let is_usable = !interfaces.is_empty() && !addresses.is_empty();
         if let Some(known) = self.known.get_mut(uid) {
             // Whose process is the oldest may have made a network for itself. Nobody but a CNI plugin gives it an interface that
             // leads to the host.
@@ -77,13 +78,15 @@ impl Networks {
             if is_same {
                 known.own = Some((cookie, process));
             }
-            if is_same || !leads_here {
+            if is_same || !leads_here || !is_usable {
                 return Ok(known.cover.clone());
             }
             tracing::info!(uid, "the pod has another network now: its sandbox was made anew");
-            self.release(maps, uid, subject)?;
+            detach(&self.host, &self.directory.join(uid))?;
+            // The old one is what is believed until the new one is: never any.
+            forget_interfaces(maps, subject)?;
         }
-        if interfaces.is_empty() || addresses.is_empty() {
+        if !is_usable {
             return Ok(Cover::NotYet);
         }
         self.tell(maps, subject, &interfaces, &addresses, cookie)?;
@@ -247,6 +250,10 @@ fn forget(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
     maps.networks
         .set(subject, Network::default(), 0)
         .map_err(kernel(format!("clearing the network of subject {subject}")))?;
+    forget_interfaces(maps, subject)
+}
+
+fn forget_interfaces(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
     let attached: Result<Vec<_>, _> = maps.attached.iter().collect();
     for (interface, of) in attached.map_err(kernel("reading map ATTACHED"))? {
         if of.subject == subject {

@@ -125,8 +125,7 @@ except PermissionError:
 ";
     let mut setup = Setup::with_link(Link::IsNode);
     setup.enforce("{egress: [{to: [{cidr: '2001:db8:18:20::4/128'}]}]}");
-    let output = setup.pod.command("python3".as_ref(), &["-c", HELD]).output().expect("python3");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "denied");
+    assert_eq!(says(&setup, HELD), "denied");
 }
 
 #[test]
@@ -147,6 +146,11 @@ except PermissionError:
 ";
     let mut setup = Setup::with_link(Link::IsNode);
     setup.enforce("{egress: [{to: [{cidr: 198.18.0.80/32}]}]}");
-    let output = setup.pod.command("python3".as_ref(), &["-c", HELD]).output().expect("python3");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "denied", "{output:?}");
+    assert_eq!(says(&setup, HELD), "denied");
+}
+
+/// What a script prints in the pod.
+fn says(setup: &Setup, script: &str) -> String {
+    let output = setup.pod.command("python3".as_ref(), &["-c", script]).output().expect("python3");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
