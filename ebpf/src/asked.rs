@@ -16,11 +16,9 @@ use l7egg_ebpf_common::abi::{ANSWERS_DISTRUSTED, Address, Asked, AskedBy, DISTRU
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::maps::ASKED;
-use crate::skb::Skb;
+use crate::skb::{AF_INET, Skb};
 use crate::sock_addr::SockAddr;
 use crate::subject::Current;
-
-const AF_INET: u32 = 2;
 
 /// What a packet is judged by.
 #[repr(C)]

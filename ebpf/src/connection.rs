@@ -10,13 +10,12 @@ use l7egg_ebpf_common::abi::{Address, Connection, DNS_PORT, Direction};
 use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN, TcpEnds};
 
 use crate::maps::{ARRIVING, CONNECTIONS, INHERITED};
-use crate::skb::{Frame, Skb};
+use crate::skb::{AF_INET, Frame, Skb};
 use crate::subject::{Current, Known};
 use crate::{EARLIER, JUDGED, NEW, Recalled, backstop, listener, network, subject};
 
 /// `BPF_TCP_LISTEN` of include/uapi/linux/bpf.h.
 const LISTEN: u32 = 10;
-const AF_INET: u32 = 2;
 
 /// Whether a packet is one of a connection that the policy in force has allowed or the other side opened. What
 /// [`recall`] finds too, with no more reading than this needs: no other packet is as frequent.

@@ -58,6 +58,7 @@ mod skb;
 mod sock_addr;
 mod stream;
 mod subject;
+mod verdict;
 
 use core::mem::MaybeUninit;
 
@@ -73,6 +74,7 @@ use crate::refuse::Said;
 use crate::skb::{Frame, Skb};
 use crate::sock_addr::SockAddr;
 use crate::subject::{Current, Known};
+use crate::verdict::{EARLIER, JUDGED, NEW, Recalled, Refusal};
 
 /// What the kernel is told of a packet or a connect.
 const PASS: i32 = 1;
@@ -84,70 +86,6 @@ const LOSE: i32 = 2;
 /// (`TC_ACT_SHOT`; include/uapi/linux/pkt_cls.h).
 const NEXT: i32 = -1;
 const SHOT: i32 = 2;
-
-/// What is known of the connection or flow of a packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Recalled {
-    /// The policy in force has allowed it, or the other side opened it.
-    Judged,
-    /// An earlier policy allowed it, by a name, or by none.
-    Earlier,
-    /// Nothing.
-    New,
-}
-
-impl Recalled {
-    /// From what a global function or a lookup returns.
-    #[inline(always)]
-    fn from_number(number: i32) -> Self {
-        match number {
-            JUDGED => Self::Judged,
-            EARLIER => Self::Earlier,
-            _ => Self::New,
-        }
-    }
-}
-
-const NEW: i32 = 0;
-const JUDGED: i32 = 1;
-const EARLIER: i32 = 2;
-
-/// Why a packet is dropped or a connect refused.
-#[derive(Clone, Copy)]
-pub enum Refusal {
-    /// It could not be read.
-    Malformed,
-    /// No rule allows it, or one denies it. It has been counted and reported.
-    Denied,
-    /// The pod's policy is not here yet.
-    Unconfigured,
-    /// No memory to work in; the sender will try again.
-    ScratchBusy,
-    /// A query for a name that no Allow rule matches, where the policy refuses those.
-    Query,
-    /// One that cannot be read, there.
-    Unreadable,
-    /// An answer to a matched query that cannot be read.
-    Answer,
-    /// In somebody else's name.
-    Spoofed,
-}
-
-impl Refusal {
-    /// The counter for it.
-    #[inline(always)]
-    fn counter(self) -> Counter {
-        match self {
-            Self::Malformed => Counter::Malformed,
-            Self::Denied => Counter::Denied,
-            Self::Unconfigured => Counter::Unconfigured,
-            Self::ScratchBusy => Counter::ScratchBusy,
-            Self::Query | Self::Unreadable => Counter::QueriesRefused,
-            Self::Answer => Counter::AnswersDropped,
-            Self::Spoofed => Counter::Spoofed,
-        }
-    }
-}
 
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {

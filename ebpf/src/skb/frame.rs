@@ -9,12 +9,8 @@ use aya_ebpf::programs::TcContext;
 use l7egg_ebpf_common::link::{ETHERNET, Quoted, ethertype};
 use l7egg_ebpf_common::packet::{self, Bytes, Malformed, Packet, TcpEnds};
 
-use super::{Skb, parse_usual, socket, usual_tcp};
+use super::{AF_INET, AF_INET6, Skb, parse_usual, socket, usual_tcp};
 
-/// Of include/linux/socket.h.
-const AF_INET: u32 = 2;
-/// See there.
-const AF_INET6: u32 = 10;
 /// Mark of frames from their way out of the pod to their way in: a number that is nobody's.
 const SENT_BACK: u32 = 0x6c37_6567;
 

@@ -19,6 +19,10 @@ const LOOPBACK_IFINDEX: u32 = 1;
 /// `ETH_P_IP` and `ETH_P_IPV6` of include/uapi/linux/if_ether.h, in network order.
 const ETH_P_IP: u32 = 0x0800u16.to_be() as u32;
 const ETH_P_IPV6: u32 = 0x86ddu16.to_be() as u32;
+/// Families of sockets (include/linux/socket.h).
+pub const AF_INET: u32 = 2;
+/// See there.
+pub const AF_INET6: u32 = 10;
 /// `SOCK_RAW` of include/linux/net.h.
 const SOCK_RAW: u32 = 3;
 /// Bytes copied at once.

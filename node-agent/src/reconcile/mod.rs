@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 mod ending;
 mod gate;
+mod look;
 mod pace;
 mod perform;
 mod settle;
@@ -29,7 +30,7 @@ use crate::{
     desired::{Desired, Failure},
     explain::Explainer,
     guard::ApiServers,
-    hold::{HeldPod, HoldSettings, Holds, View},
+    hold::{HeldPod, HoldSettings, Holds},
     inventory::Inventory,
     limits::Limits,
     metrics::Metrics,
@@ -347,55 +348,6 @@ impl<D: Datapath> Reconciler<D> {
             reports: reports(&self.inventory, findings),
             notices: notices(findings),
         })
-    }
-
-    /// Which new pods are to be held.
-    fn decide_holds(&mut self, enforced: &[EnforcedPod]) {
-        let datapath = &self.datapath;
-        let view = View {
-            desired: &self.desired,
-            enforced,
-            cgroups: &self.cgroups,
-            selected: &self.selected,
-            failures: &self.failures,
-            is_on_host_network: &|cgroup| datapath.is_on_host_network(cgroup),
-        };
-        let (held, let_go) = self.holds.decide(&view, Instant::now());
-        self.held = held;
-        for uid in let_go {
-            self.metrics.let_go();
-            let why = &self.holds.let_go()[&uid];
-            let pod = why.pod.as_ref().map(|(namespace, name)| format!("{namespace}/{name}"));
-            tracing::warn!(pod, uid, "{}", why.message);
-        }
-    }
-
-    /// Sees which containers divided pods have. True if that is news.
-    fn look_into_pods(&mut self) -> bool {
-        let divided: Vec<&str> = self
-            .desired
-            .pods
-            .iter()
-            .filter(|(_, pod)| pod.division.is_some())
-            .map(|(uid, _)| uid.as_str())
-            .collect();
-        if divided.is_empty() && self.cgroups.containers.is_empty() {
-            return false;
-        }
-        if let Some(follower) = &mut self.follower {
-            // First, so that nothing comes in between.
-            let paths = divided.iter().filter_map(|uid| self.cgroups.pods.get(*uid));
-            paths.for_each(|cgroup| follower.follow(&cgroup.path));
-        }
-        // What an agent has found out once is believed: a container can mount what it likes later.
-        let mut known = BTreeMap::new();
-        for pod in self.datapath.enforced().into_iter().flatten() {
-            for (cgroup, container) in pod.containers.into_iter().flatten() {
-                known.insert((pod.uid.clone(), cgroup), container.name);
-            }
-        }
-        self.cgroups
-            .look_into(divided.into_iter(), |uid, cgroup| known.get(&(uid.to_owned(), cgroup)).cloned())
     }
 
     fn enforced(&mut self) -> Option<Vec<EnforcedPod>> {
