@@ -2,7 +2,7 @@
 //!
 //! The data's way: [`watch`] brings what the API server has, [`read`] makes plain structs of it, [`index`]
 //! knows what follows from it, [`queue`] keeps what may have to be written, and [`write`](mod@write) sends it;
-//! [`status`] and [`announce`] say how far an Egg has come. [`controller`] is the loop that turns all this.
+//! [`status`] and [`announce`] say how far an Egg has come, and `publish` tells it. [`controller`] is the loop that turns all this.
 
 pub mod announce;
 pub mod controller;
@@ -14,6 +14,7 @@ pub mod listing;
 pub mod metrics;
 pub mod naming;
 pub mod pace;
+mod publish;
 pub mod queue;
 pub mod read;
 mod run;

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use kube::runtime::events::{Event, Recorder, Reporter};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -13,11 +11,11 @@ use crate::health::Health;
 use crate::lease::Candidate;
 use crate::listing::Listings;
 use crate::metrics::Metrics;
+use crate::publish::Publisher;
 use crate::settings::Settings;
-use crate::write::MANAGER;
 use crate::{http, taint, watch as watches};
 
-/// News that may wait for the control loop, and events that may wait to be sent.
+/// News that may wait for the control loop.
 const WAITING: usize = 1024;
 
 /// Why the operator could not run.
@@ -43,7 +41,6 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     let metrics = Metrics::default();
     let health = Arc::new(Health::new(Listings::default().waiting_for()));
     let (news_sender, news) = mpsc::channel(WAITING);
-    let (events_sender, events) = mpsc::channel(WAITING);
     let (leads_sender, leads) = watch::channel(!settings.leader_elect);
 
     // Dropped at the end, and with them their tasks.
@@ -53,7 +50,7 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     if settings.agent_taint {
         services.spawn(taint::run(client.clone(), settings.lease_namespace.clone(), leads.clone()));
     }
-    services.spawn(publish(recorder(&client, &settings.identity), events));
+    let (publisher, events) = Publisher::start(client.clone(), &settings.identity);
 
     // The lease is given back only when nothing is written any more.
     let written = CancellationToken::new();
@@ -62,7 +59,7 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
         tokio::spawn(candidate.run(leads_sender, written.clone()))
     });
 
-    let connections = Connections { news, leads, events: events_sender, health, metrics };
+    let connections = Connections { news, leads, events, health, metrics };
     Controller::new(client, connections, usize::from(settings.concurrent_writes)).run(shutdown).await;
     written.cancel();
     if let Some(lease) = lease
@@ -70,28 +67,7 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     {
         tracing::error!(%error, "leader election died");
     }
+    publisher.finish().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-fn recorder(client: &Client, identity: &str) -> Recorder {
-    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(identity.to_owned()) };
-    Recorder::new(client.clone(), reporter)
-}
-
-async fn publish(recorder: Recorder, mut events: mpsc::Receiver<(Event, ObjectReference)>) {
-    while let Some((event, mut about)) = events.recv().await {
-        let mut sent = recorder.publish(&event, &about).await;
-        // API servers of 1.20 take no event in `default` about an object of no namespace.
-        if let Err(kube::Error::Api(status)) = &sent
-            && status.is_invalid()
-            && about.namespace.is_none()
-        {
-            about.namespace = Some("default".to_owned());
-            sent = recorder.publish(&event, &about).await;
-        }
-        if let Err(error) = sent {
-            tracing::debug!(reason = %event.reason, name = ?about.name, %error, "event was not sent");
-        }
-    }
 }
