@@ -55,7 +55,7 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let resolvers = Resolvers::read(settings.resolv_conf.clone())?;
     let host = host(&settings)?;
     let datapath = settings.datapath(kernel_events::tells_learned());
-    let (engine, kernel) = Engine::open(&datapath, &settings.admin_address).await?;
+    let (engine, kernel) = Engine::open(&datapath).await?;
     let (inputs, received) = mpsc::channel();
     // There is no API server that the host must not be cut off from.
     inputs.send(Input::ApiServers(Default::default()))?;
@@ -87,7 +87,7 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
         }
     });
     let end = End { on_exit: settings.on_exit, bpffs: &settings.bpffs };
-    engine.run(reconciler, (inputs, received), signals, &end).await?;
+    engine.run(reconciler, (inputs, received), signals, settings.admin(), &end).await?;
     Ok(ExitCode::SUCCESS)
 }
 

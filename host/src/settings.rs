@@ -4,8 +4,12 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use l7egg_node_agent::{
+    admin::AdminPlaces,
     datapath::DatapathSettings,
-    settings::{ADMIN_ADDRESS, DeniedSettings, DetachSettings, LogFormat, OnExit, StatusSettings, seconds},
+    settings::{
+        ADMIN_ADDRESS, ADMIN_SOCKET, DeniedSettings, DetachSettings, LogFormat, OnExit, StatusSettings,
+        seconds,
+    },
 };
 
 /// Where Eggs are unless told otherwise.
@@ -74,9 +78,12 @@ pub struct RunSettings {
     /// Where bpffs is mounted.
     #[arg(long, default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
-    /// Where /healthz, /readyz, /metrics, /state and /denied are served.
+    /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value = ADMIN_ADDRESS)]
     pub admin_address: String,
+    /// A Unix socket where root is told all of this, and what `status` and `denied` ask for.
+    #[arg(long, default_value = ADMIN_SOCKET, env = "L7EGG_ADMIN_SOCKET")]
+    pub admin_socket: PathBuf,
     /// A DNS answer is believed at least so long, in seconds, whatever its TTL. An Egg's dns.minTTL comes before it.
     #[arg(long, default_value = "0", value_parser = seconds)]
     pub min_ttl: Duration,
@@ -96,6 +103,12 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
+    /// Where it can be asked.
+    #[must_use]
+    pub fn admin(&self) -> AdminPlaces {
+        AdminPlaces { address: self.admin_address.clone(), socket: self.admin_socket.clone() }
+    }
+
     /// The kernel's part of the settings.
     #[must_use]
     pub fn datapath(&self, tell_learned: bool) -> DatapathSettings {

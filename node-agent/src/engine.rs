@@ -5,22 +5,22 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use prometheus_client::registry::Registry;
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
 };
 
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, AdminPlaces},
     datapath::{Datapath, DatapathSettings},
     flow_log::FlowLog,
     hold::HoldSettings,
     inventory::Inventory,
     kernel::{self, Kernel},
     kernel_events,
+    lock::Lock,
     metrics::{Metrics, OutcomeCollector},
     preflight::{Node, bandwidth_limits},
     reconcile::{Input, Outcome, Reconciler},
@@ -72,19 +72,17 @@ pub struct Engine {
     flow_log: Arc<FlowLog>,
     publish: watch::Sender<Arc<Outcome>>,
     outcome: watch::Receiver<Arc<Outcome>>,
-    listener: TcpListener,
+    lock: Lock,
 }
 
 impl Engine {
     /// Opens the kernel, with what an earlier agent has left in it, and reads its events from now on.
     ///
     /// # Errors
-    /// The admin address is in use, likely by another agent, which is then left alone; the programs cannot be loaded, or what is pinned
+    /// Another agent is at work, which is then left alone; the programs cannot be loaded, or what is pinned
     /// cannot be opened.
-    pub async fn open(settings: &DatapathSettings, admin_address: &str) -> anyhow::Result<(Self, Kernel)> {
-        let listener = TcpListener::bind(admin_address).await.with_context(|| {
-            format!("--admin-address {admin_address}: is another agent running on this node?")
-        })?;
+    pub async fn open(settings: &DatapathSettings) -> anyhow::Result<(Self, Kernel)> {
+        let lock = Lock::take(&settings.bpffs).await?;
         let mut kernel = Kernel::open(settings)?;
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
@@ -98,7 +96,7 @@ impl Engine {
                 .spawn(move || kernel_events::run(events, &metrics, &flow_log, &outcome))?;
         }
         let registry = Arc::new(registry);
-        Ok((Engine { registry, metrics, flow_log, publish, outcome, listener }, kernel))
+        Ok((Engine { registry, metrics, flow_log, publish, outcome, lock }, kernel))
     }
 
     /// What is known after each pass of the reconciler.
@@ -119,7 +117,7 @@ impl Engine {
         Reconciler::new(kernel, inventory, resolvers, hold, Arc::clone(&self.metrics))
     }
 
-    /// Answers at the admin address, and enforces what comes in, until a signal says to stop. The pass under way is finished, so that
+    /// Answers at the admin endpoint, and enforces what comes in, until a signal says to stop. The pass under way is finished, so that
     /// no pod is left half changed.
     ///
     /// # Errors
@@ -129,11 +127,12 @@ impl Engine {
         reconciler: Reconciler<Kernel>,
         (inputs, received): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
         signals: Signals,
+        admin_places: AdminPlaces,
         end: &End<'_>,
     ) -> anyhow::Result<()> {
-        let Engine { registry, metrics, flow_log, publish, outcome, listener } = self;
+        let Engine { registry, metrics, flow_log, publish, outcome, lock: _lock } = self;
         let admin = Admin { registry, metrics, outcome, flow_log };
-        tokio::spawn(async move { axum::serve(listener, admin::router(admin)).await });
+        tokio::spawn(admin::serve(admin, admin_places));
         let (ended, end_of_loop) = oneshot::channel();
         thread::Builder::new().name("reconciler".into()).spawn(move || {
             reconciler.run(&received, &publish);

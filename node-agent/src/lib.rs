@@ -14,6 +14,7 @@
 pub mod admin;
 pub mod annotated;
 pub mod api_servers;
+mod ask;
 pub mod assignment;
 pub mod boot;
 pub mod causes;
@@ -31,6 +32,7 @@ pub mod inventory;
 pub mod kernel;
 pub mod kernel_events;
 pub mod limits;
+mod lock;
 pub mod metrics;
 pub mod mounts;
 mod netlink;

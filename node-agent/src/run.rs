@@ -68,7 +68,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let signals = Signals::new()?;
     let resolvers = node_resolvers(&settings)?;
     let datapath = settings.datapath(kernel_events::tells_learned());
-    let (engine, kernel) = Engine::open(&datapath, &settings.admin_address).await?;
+    let (engine, kernel) = Engine::open(&datapath).await?;
     let (inputs, received) = mpsc::channel();
     let follower = watch_cgroups(node.cgroup2_roots(), inputs.clone())?;
     let no_access = "no access to the API server: run in a pod with a service account, or set KUBECONFIG";
@@ -99,7 +99,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     }
     tracing::info!(node = settings.node_name, "agent runs");
     let end = End { on_exit: settings.on_exit, bpffs: &settings.bpffs };
-    engine.run(reconciler, (inputs, received), signals, &end).await?;
+    engine.run(reconciler, (inputs, received), signals, settings.admin(), &end).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,10 +9,12 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l7egg_policy::DomainName;
 
-use crate::{datapath::DatapathSettings, hold::HoldSettings};
+use crate::{admin::AdminPlaces, datapath::DatapathSettings, hold::HoldSettings};
 
 /// Where the admin endpoint is unless told otherwise.
 pub const ADMIN_ADDRESS: &str = "127.0.0.1:9469";
+/// Where agents answer root, unless told otherwise.
+pub const ADMIN_SOCKET: &str = "/run/l7egg/agent.sock";
 
 /// Enforces the Eggs that select this node's pods.
 #[derive(Clone, Debug, Parser)]
@@ -95,9 +97,12 @@ pub struct RunSettings {
     /// Where bpffs is mounted.
     #[arg(long, default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
-    /// Where /healthz, /readyz, /metrics, /state and /denied are served.
+    /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value = ADMIN_ADDRESS, env = "L7EGG_ADMIN_ADDRESS")]
     pub admin_address: String,
+    /// A Unix socket where root is told all of this, and what `status` and `denied` ask for.
+    #[arg(long, default_value = ADMIN_SOCKET, env = "L7EGG_ADMIN_SOCKET")]
+    pub admin_socket: PathBuf,
     /// A DNS answer is believed at least so long, in seconds, whatever its TTL. An Egg's dns.minTTL comes before it.
     #[arg(long, default_value = "0", value_parser = seconds)]
     pub min_ttl: Duration,
@@ -134,6 +139,12 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
+    /// Where it can be asked.
+    #[must_use]
+    pub fn admin(&self) -> AdminPlaces {
+        AdminPlaces { address: self.admin_address.clone(), socket: self.admin_socket.clone() }
+    }
+
     /// Whether new pods are held. With --audit none is.
     #[must_use]
     pub fn hold(&self) -> HoldSettings {
@@ -160,9 +171,9 @@ impl RunSettings {
 /// Settings of `status`.
 #[derive(Clone, Debug, Args)]
 pub struct StatusSettings {
-    /// Where the agent serves its state.
-    #[arg(long, default_value = ADMIN_ADDRESS, env = "L7EGG_ADMIN_ADDRESS")]
-    pub admin_address: String,
+    /// The Unix socket of the running agent.
+    #[arg(long, default_value = ADMIN_SOCKET, env = "L7EGG_ADMIN_SOCKET")]
+    pub admin_socket: PathBuf,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -177,9 +188,9 @@ Examples:
   l7egg-node-agent denied --pod shop/web-1     of one pod
   l7egg-node-agent denied --json | jq 'select(.verdict == \"audit\") | [.pod, .destination, .port, .names]'")]
 pub struct DeniedSettings {
-    /// Where the agent serves what it has recorded.
-    #[arg(long, default_value = ADMIN_ADDRESS, env = "L7EGG_ADMIN_ADDRESS")]
-    pub admin_address: String,
+    /// The Unix socket of the running agent.
+    #[arg(long, default_value = ADMIN_SOCKET, env = "L7EGG_ADMIN_SOCKET")]
+    pub admin_socket: PathBuf,
     /// Print JSON, one object a line.
     #[arg(long)]
     pub json: bool,

@@ -1,52 +1,27 @@
 //! `l7egg-node-agent status`: what a running agent says, as a table.
 
-use std::{fmt::Write, process::ExitCode, time::Duration};
+use std::{fmt::Write, process::ExitCode};
 
 use anyhow::{Context, bail};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use l7egg_crds::PodState;
 
-use crate::{settings::StatusSettings, state::AgentState};
-
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::{ask::ask, settings::StatusSettings, state::AgentState};
 
 /// Asks the agent and prints its answer. Exit code 1 if some pod failed.
 ///
 /// # Errors
 /// There is no agent, or it does not answer.
 pub async fn run(settings: &StatusSettings) -> anyhow::Result<ExitCode> {
-    let address = &settings.admin_address;
-    let (code, text) = ask(address, "/state").await?;
+    let socket = &settings.admin_socket;
+    let (code, text) = ask(socket, "/state").await?;
     if code != 200 {
-        bail!("{address} answered {code}: {text}");
+        bail!("{} answered {code}: {text}", socket.display());
     }
     let state: AgentState = serde_json::from_str(&text)
-        .with_context(|| format!("{address} is not an l7egg-node-agent of this version"))?;
+        .with_context(|| format!("{} is not of an agent of this version", socket.display()))?;
     print!("{}", if settings.json { text } else { table(&state) });
     let failed = state.pods.iter().any(|pod| pod.state == PodState::Failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// The same of a running agent, with words for people if there is none.
-pub(crate) async fn ask(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    tokio::time::timeout(PATIENCE, get(address, path))
-        .await
-        .with_context(|| format!("no answer from {address} for {} s", PATIENCE.as_secs()))?
-        .with_context(|| {
-            format!(
-                "no agent answers at {address}: is it running on this node, and is that its --admin-address?"
-            )
-        })
-}
-
-/// GET of one path: status code and body.
-pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    let client: Client<_, Empty<&[u8]>> = Client::builder(TokioExecutor::new()).build_http();
-    let response = client.get(format!("http://{address}{path}").parse()?).await?;
-    let code = response.status().as_u16();
-    let body = response.into_body().collect().await?.to_bytes();
-    Ok((code, String::from_utf8_lossy(&body).into_owned()))
 }
 
 /// The state as people read it.
@@ -144,8 +119,8 @@ shop/a: map X is full
 
     #[tokio::test]
     async fn without_an_agent_it_says_so() {
-        let settings = StatusSettings { admin_address: "127.0.0.1:1".into(), json: false };
+        let settings = StatusSettings { admin_socket: "/nowhere".into(), json: false };
         let error = run(&settings).await.unwrap_err();
-        assert!(error.to_string().contains("is it running on this node"), "{error}");
+        assert!(error.to_string().contains("is it running here"), "{error}");
     }
 }

@@ -1,11 +1,13 @@
 //! `l7egg-node-agent denied`: what a running agent has recorded.
 
-use std::{collections::BTreeSet, fmt::Write as _, io::Write as _, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeSet, fmt::Write as _, io::Write as _, path::Path, process::ExitCode, time::Duration,
+};
 
 use anyhow::{Context, bail};
 
 use super::{DeniedFlow, DeniedVerdict};
-use crate::{settings::DeniedSettings, status};
+use crate::{ask, settings::DeniedSettings};
 
 /// How often a running agent is asked for what is new.
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -19,7 +21,7 @@ pub async fn run(settings: &DeniedSettings) -> anyhow::Result<ExitCode> {
     let mut after = 0;
     let mut is_any = false;
     loop {
-        let flows = ask(&settings.admin_address, after).await?;
+        let flows = flows(&settings.admin_socket, after).await?;
         after = flows.iter().map(|flow| flow.number).max().unwrap_or(after);
         let wanted: Vec<&DeniedFlow> =
             flows.iter().filter(|flow| settings.pod.as_ref().is_none_or(|pod| *pod == flow.pod)).collect();
@@ -38,13 +40,13 @@ pub async fn run(settings: &DeniedSettings) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn ask(address: &str, after: u64) -> anyhow::Result<Vec<DeniedFlow>> {
-    let (code, text) = status::ask(address, &format!("/denied?after={after}")).await?;
+async fn flows(socket: &Path, after: u64) -> anyhow::Result<Vec<DeniedFlow>> {
+    let (code, text) = ask::ask(socket, &format!("/denied?after={after}")).await?;
     if code != 200 {
-        bail!("{address} answered {code}: {text}");
+        bail!("{} answered {code}: {text}", socket.display());
     }
     serde_json::from_str(&text)
-        .with_context(|| format!("{address} is not an l7egg-node-agent of this version"))
+        .with_context(|| format!("{} is not of an agent of this version", socket.display()))
 }
 
 fn lines_of_json(flows: &[&DeniedFlow]) -> anyhow::Result<String> {
@@ -118,8 +120,8 @@ mod tests {
     #[tokio::test]
     async fn without_an_agent_it_says_so() {
         let settings =
-            DeniedSettings { admin_address: "127.0.0.1:1".into(), json: false, follow: false, pod: None };
+            DeniedSettings { admin_socket: "/nowhere".into(), json: false, follow: false, pod: None };
         let error = run(&settings).await.unwrap_err();
-        assert!(error.to_string().contains("is it running on this node"), "{error}");
+        assert!(error.to_string().contains("is it running here"), "{error}");
     }
 }

@@ -68,6 +68,7 @@ impl Whole {
         agent.args(["--node-name", &self.namespace, "--admin-address", "127.0.0.1:0"]);
         agent.args(["--cluster-dns", &RESOLVERS.join(",")]);
         agent.arg("--bpffs").arg(&self.bpffs).arg("--cgroup-root").arg(root);
+        agent.arg("--admin-socket").arg(self.logs.join("agent.sock"));
         self.spawn(agent, "agent")
     }
 

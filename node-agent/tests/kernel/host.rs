@@ -1,6 +1,7 @@
 //! `l7egg` on a host without Kubernetes: Eggs from files, for the host itself and for its units.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,12 +72,22 @@ impl Host {
         command
     }
 
-    /// Starts it, in the host's network.
-    fn start(&mut self) {
+    fn socket(&self) -> PathBuf {
+        self.files.path().join("run/agent.sock")
+    }
+
+    fn run_command(&self) -> Command {
         let mut l7egg = self.command(&["run", "--label", "role=edge"]);
         l7egg.arg("--eggs").arg(self.files.path().join("eggs")).arg("--cgroup-root").arg(&self.root);
         l7egg.arg("--resolv-conf").arg(self.files.path().join("resolv.conf"));
-        l7egg.arg("--bpffs").arg(self.setup.bpffs()).stderr(Stdio::null());
+        l7egg.arg("--bpffs").arg(self.setup.bpffs()).arg("--admin-socket").arg(self.socket());
+        l7egg
+    }
+
+    /// Starts it, in the host's network.
+    fn start(&mut self) {
+        let mut l7egg = self.run_command();
+        l7egg.stderr(Stdio::null());
         let started = self.setup.pod.netns().run(|| l7egg.spawn()).expect("to work in the host's network");
         self.l7egg = Some(started.expect("l7egg"));
     }
@@ -142,14 +153,36 @@ fn a_unit_has_its_egg_and_all_else_is_the_hosts() {
     host.start_unit("web");
     host.becomes("web", OF_WEB);
 
-    let status = host.command(&["status", "--json"]);
-    let said = host.setup.pod.netns().run(move || {
-        let mut status = status;
-        status.output()
-    });
-    let said = said.expect("the host's network").expect("l7egg status");
+    let status = host.command(&["status", "--json"]).arg("--admin-socket").arg(host.socket()).output();
+    let said = status.expect("l7egg status");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("system/web.service") && said.contains("Egg system/web"), "{said}");
+}
+
+#[test]
+fn whoever_has_its_port_keeps_it_from_nothing_and_a_second_one_leaves_it_alone() {
+    let mut host = Host::new();
+    let squatter = host.setup.pod.netns().run(|| TcpListener::bind("127.0.0.1:9469"));
+    let _squatter = squatter.expect("to work in the host's network").expect("a free port");
+    host.write("web.yaml", WEB);
+    host.start();
+    host.becomes("web", OF_WEB);
+
+    let mut second = host.run_command();
+    let ended = host.setup.pod.netns().run(move || second.output()).expect("the host's network");
+    let ended = ended.expect("l7egg");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    assert!(said.contains("another l7egg enforces with the bpffs"), "{said}");
+    host.write("host.yaml", HOST);
+    host.becomes("other", OF_HOST);
+
+    // Killed, it has nothing that the next one would have to wait for.
+    let mut l7egg = host.l7egg.take().expect("it runs");
+    l7egg.kill().and_then(|()| l7egg.wait().map(drop)).expect("to kill it");
+    host.start();
+    host.write("host.yaml", WEB.replace("web", "other").as_str());
+    host.becomes("other", OF_WEB);
 }
 
 #[test]

@@ -1,0 +1,215 @@
+//! The admin endpoint: `/healthz`, `/readyz` and `/metrics` for whoever asks, `/state` and `/denied` for root.
+
+pub mod listen;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, Uri, header},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use crate::{flow_log::FlowLog, metrics::Metrics, reconcile::Outcome};
+
+/// A reconciler that has not made its round for so long hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(60);
+
+/// What the endpoint shows.
+#[derive(Clone)]
+pub struct Admin {
+    /// For `/metrics`.
+    pub registry: Arc<Registry>,
+    /// For `/healthz`.
+    pub metrics: Arc<Metrics>,
+    /// For `/readyz` and `/state`.
+    pub outcome: watch::Receiver<Arc<Outcome>>,
+    /// For `/denied`.
+    pub flow_log: Arc<FlowLog>,
+}
+
+/// Where it is served.
+#[derive(Clone, Debug)]
+pub struct AdminPlaces {
+    /// ADDRESS:PORT, for probes and Prometheus.
+    pub address: String,
+    /// A path, for people.
+    pub socket: PathBuf,
+}
+
+/// Serves at both, and waits for either that cannot be had yet.
+pub async fn serve(admin: Admin, places: AdminPlaces) {
+    let (at_address, at_socket) = (public(admin.clone()), whole(admin));
+    tokio::join!(
+        listen::at_address(&places.address, at_address),
+        listen::at_socket(&places.socket, at_socket)
+    );
+}
+
+/// What says nothing about whom pods talk to.
+pub fn public(admin: Admin) -> Router {
+    routes().with_state(admin)
+}
+
+/// Everything.
+pub fn whole(admin: Admin) -> Router {
+    routes().route("/state", get(state)).route("/denied", get(denied)).with_state(admin)
+}
+
+fn routes() -> Router<Admin> {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+}
+
+async fn healthz(State(admin): State<Admin>) -> (StatusCode, String) {
+    let since = admin.metrics.since_alive();
+    if since < HANGS_AFTER {
+        (StatusCode::OK, "ok\n".into())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("no pass of the reconciler for {} s\n", since.as_secs()))
+    }
+}
+
+/// Ready once everything that was known at the start is enforced; a lost API server does not take that back.
+async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    if admin.outcome.borrow().state.synced {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the API server has not listed this node's assignments yet\n")
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    let mut text = String::new();
+    let status = match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
+        Ok(()) => StatusCode::OK,
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+async fn state(State(admin): State<Admin>) -> impl IntoResponse {
+    let outcome = Arc::clone(&admin.outcome.borrow());
+    json(serde_json::to_string_pretty(&outcome.state))
+}
+
+/// The flows that changed after the number in `?after=`, 0 if there is none.
+async fn denied(State(admin): State<Admin>, uri: Uri) -> impl IntoResponse {
+    let after = uri.query().and_then(|query| query.strip_prefix("after="));
+    let Ok(after) = after.unwrap_or("0").parse() else {
+        return (
+            StatusCode::BAD_REQUEST,
+            [(header::CONTENT_TYPE, "text/plain")],
+            "after is a number\n".to_owned(),
+        );
+    };
+    // Explaining reads patterns, thousands of them maybe.
+    let flows =
+        tokio::task::spawn_blocking(move || serde_json::to_string(&admin.flow_log.since(after))).await;
+    json(flows.unwrap_or_else(|_| Ok("[]".to_owned())))
+}
+
+fn json(text: serde_json::Result<String>) -> (StatusCode, [(header::HeaderName, &'static str); 1], String) {
+    match text {
+        Ok(json) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], json + "\n"),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::{ask, state::AgentState};
+
+    async fn code(port: u16, path: &str) -> u16 {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        ask::get(stream, path).await.unwrap().0
+    }
+
+    async fn get_(socket: &Path, path: &str) -> (u16, String) {
+        ask::ask(socket, path).await.unwrap()
+    }
+
+    fn admin() -> (watch::Sender<Arc<Outcome>>, Admin) {
+        let mut registry = Registry::default();
+        let metrics = Arc::new(Metrics::new(&mut registry));
+        let (sender, outcome) = watch::channel(Arc::<Outcome>::default());
+        (sender, Admin { registry: Arc::new(registry), metrics, outcome, flow_log: Arc::default() })
+    }
+
+    async fn wait_for(socket: &Path) {
+        while !socket.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn serves_what_is_known() {
+        let (sender, admin) = admin();
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("run/agent.sock");
+        let path = socket.clone();
+        tokio::spawn(async move { listen::at_socket(&path, whole(admin)).await });
+        wait_for(&socket).await;
+
+        assert_eq!(get_(&socket, "/healthz").await.0, 200);
+        assert_eq!(get_(&socket, "/readyz").await.0, 503);
+        let state = AgentState { synced: true, ..AgentState::default() };
+        sender.send_replace(Arc::new(Outcome { state: state.clone(), ..Outcome::default() }));
+        assert_eq!(get_(&socket, "/readyz").await.0, 200);
+        let (code, metrics) = get_(&socket, "/metrics").await;
+        assert_eq!(code, 200);
+        assert!(metrics.contains("l7egg_agent_failures_total 0"), "{metrics}");
+        let shown: AgentState = serde_json::from_str(&get_(&socket, "/state").await.1).unwrap();
+        assert_eq!(shown, state);
+        assert_eq!(get_(&socket, "/denied?after=3").await, (200, "[]\n".into()));
+        assert_eq!(get_(&socket, "/denied?after=x").await.0, 400);
+        assert_eq!(get_(&socket, "/what").await.0, 404);
+    }
+
+    #[tokio::test]
+    async fn the_nodes_network_is_told_nothing_about_traffic_and_keeps_nobody_from_starting() {
+        let (_sender, admin) = admin();
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        tokio::spawn(async move { listen::at_address(&format!("127.0.0.1:{port}"), public(admin)).await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(taken);
+        let up = async {
+            while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), up).await.expect("it is served once it can be");
+        assert_eq!(code(port, "/healthz").await, 200);
+        assert_eq!((code(port, "/state").await, code(port, "/denied").await), (404, 404));
+    }
+
+    #[tokio::test]
+    async fn what_another_agent_left_at_the_path_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let (_sender, admin) = admin();
+        let path = socket.clone();
+        tokio::spawn(async move { listen::at_socket(&path, whole(admin)).await });
+        let up = async {
+            while ask::ask(&socket, "/healthz").await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), up).await.expect("it is served");
+    }
+}
