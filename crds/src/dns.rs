@@ -40,15 +40,30 @@ pub struct Dns {
     #[schemars(with = "RefusalCode")]
     pub refusal_code: Option<RefusalCode>,
     /// An answer is believed at least this long, whatever its TTL: `30s`, `5m`. Not written: the agent's `--min-ttl`.
-    #[serde(rename = "minTTL", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "minTTL",
+        default,
+        deserialize_with = "crate::duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(with = "Duration")]
     pub min_ttl: Option<Duration>,
     /// An answer is believed at most this long, whatever its TTL. Not written: the agent's `--max-ttl`.
-    #[serde(rename = "maxTTL", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "maxTTL",
+        default,
+        deserialize_with = "crate::duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(with = "Duration")]
     pub max_ttl: Option<Duration>,
     /// New connections may be opened this long after the TTL. Not written: the agent's `--ttl-grace`.
-    #[serde(rename = "ttlGrace", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "ttlGrace",
+        default,
+        deserialize_with = "crate::duration::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(with = "Duration")]
     pub ttl_grace: Option<Duration>,
 }

@@ -4,6 +4,7 @@
 
 mod assignment;
 mod dns;
+mod duration;
 mod egg;
 mod egress;
 mod manifests;

@@ -109,7 +109,7 @@ fn number(text: &str, rates: bool) -> Option<u128> {
     let (multiplier, divisor) = suffix_of(suffix, rates)?;
     let scale = 10u128.pow(fraction.len() as u32);
     let digits: u128 = format!("0{whole}{fraction}").parse().ok()?;
-    let product = digits * multiplier;
+    let product = digits.checked_mul(multiplier)?;
     product.is_multiple_of(scale * divisor).then_some(product / (scale * divisor))
 }
 
@@ -192,6 +192,8 @@ mod tests {
             "99999999999999999999",
             "1e99",
             "20MB",
+            "999999999999999999.999E",
+            "999999999999999999.999999999e18",
         ] {
             let error = rate(text).unwrap_err();
             assert!(error.contains(&format!("{text:?}")), "{error}");
