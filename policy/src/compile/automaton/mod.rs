@@ -19,6 +19,9 @@ use super::masks;
 use crate::{MAX_STATES, NamePattern, Rule};
 use trie::Trie;
 
+/// How often patterns may branch on the way from a name's end to its beginning. What reads them afterwards calls itself at
+/// each of these, on the stack of whoever compiles.
+const MAX_BRANCHES: usize = 128;
 /// Classes that names have.
 const CLASSES: usize = OTHER as usize;
 
@@ -48,6 +51,11 @@ pub enum AutomatonError {
         /// Where it was given up, in bytes.
         limit: usize,
     },
+    /// Its patterns are each other's ends, one inside the other.
+    #[error(
+        "patterns that are the ends of others, which are the ends of others, more than {MAX_BRANCHES} times"
+    )]
+    Branches,
     /// Nothing that is known to happen.
     #[error("something that cannot be built: {0}")]
     Other(String),
@@ -72,8 +80,11 @@ pub(super) fn compile(rules: &[(u32, &Rule)]) -> Result<Vec<State>, AutomatonErr
     if languages.is_empty() {
         return Ok(Vec::new());
     }
-    let languages: Vec<(Masks, Hir)> =
-        languages.into_iter().filter_map(|(masks, language)| Some((masks, language.into_hir()?))).collect();
+    let languages = languages.into_iter().filter_map(|(masks, language)| match language.into_hir() {
+        Ok(hir) => Some(Ok((masks, hir?))),
+        Err(error) => Some(Err(error)),
+    });
+    let languages = languages.collect::<Result<Vec<(Masks, Hir)>, _>>()?;
     let rows = minimize::minimize(&determinize::determinize(&languages)?);
     if rows.len() > MAX_STATES {
         return Err(AutomatonError::States(rows.len()));

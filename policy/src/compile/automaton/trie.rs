@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use regex_syntax::hir::{Class, ClassBytes, ClassBytesRange, Hir, HirKind, Repetition};
 
+use super::{AutomatonError, MAX_BRANCHES};
 use crate::pattern::{Glob, NameRegex, NameSuffix};
 
 #[derive(Default)]
@@ -59,25 +60,35 @@ impl Trie {
     }
 
     /// What stands from here to the left, written from the left; nothing if nothing was added.
-    pub(super) fn into_hir(self) -> Option<Hir> {
+    ///
+    /// # Errors
+    /// It branches, and branches again, so often that who follows it runs out of stack.
+    pub(super) fn into_hir(self) -> Result<Option<Hir>, AutomatonError> {
+        self.below(0)
+    }
+
+    fn below(self, depth: usize) -> Result<Option<Hir>, AutomatonError> {
+        if depth > MAX_BRANCHES {
+            return Err(AutomatonError::Branches);
+        }
         if self.partial {
             // Whatever longer patterns say, this one says already.
-            return Some(star(any_byte(), 0));
+            return Ok(Some(star(any_byte(), 0)));
         }
         let mut all: Vec<Hir> = self.whole.then(Hir::empty).into_iter().collect();
         for (part, mut node) in self.children.into_values() {
             // A chain without branches needs no nesting.
             let mut chain = vec![part];
             while node.children.len() == 1 && !node.whole && !node.partial {
-                let (_, (part, next)) = node.children.pop_first()?;
+                let Some((_, (part, next))) = node.children.pop_first() else { break };
                 chain.push(part);
                 node = next;
             }
-            let mut parts: Vec<Hir> = node.into_hir().into_iter().collect();
+            let mut parts: Vec<Hir> = node.below(depth + 1)?.into_iter().collect();
             parts.extend(chain.into_iter().rev());
             all.push(Hir::concat(parts));
         }
-        (!all.is_empty()).then(|| Hir::alternation(all))
+        Ok((!all.is_empty()).then(|| Hir::alternation(all)))
     }
 }
 
@@ -113,4 +124,42 @@ fn any_byte() -> Hir {
 fn class(ranges: &[(u8, u8)]) -> Hir {
     let ranges = ranges.iter().map(|&(first, last)| ClassBytesRange::new(first, last));
     Hir::class(Class::Bytes(ClassBytes::new(ranges)))
+}
+
+#[cfg(test)]
+mod tests {
+    use l7egg_ebpf_common::abi::Masks;
+
+    use super::super::determinize::determinize;
+    use super::*;
+
+    /// Stack of the threads that compile, in bytes: std's and tokio's.
+    const STACK: usize = 2 << 20;
+
+    /// Expressions of which each is the end of the next, so that each adds a branch.
+    fn ends(part: &str, count: usize) -> Result<Option<Hir>, AutomatonError> {
+        let mut trie = Trie::default();
+        for count in 0..count {
+            trie.add_regex(&NameRegex::parse(&format!("{}b", part.repeat(count))).unwrap());
+        }
+        trie.into_hir()
+    }
+
+    #[test]
+    fn no_expressions_need_a_deep_stack() {
+        let nested = format!("{}a{}", "(?:".repeat(100), "*)?".repeat(100));
+        for part in ["a", "a?", "[ab]", "(?:a*b)?", &nested] {
+            let most = (1000 / part.len()).min(MAX_BRANCHES);
+            let part = part.to_owned();
+            let compiled = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+                if part.len() < 5 {
+                    assert_eq!(ends(&part, 1000 / part.len()), Err(AutomatonError::Branches), "{part}");
+                }
+                let hir = ends(&part, most).unwrap().unwrap();
+                // Whether it fits is another matter.
+                let _ = determinize(&[(Masks::NONE, hir)]);
+            });
+            compiled.unwrap().join().unwrap();
+        }
+    }
 }
