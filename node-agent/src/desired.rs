@@ -1,11 +1,13 @@
 //! From assignments to what should be in force for every pod of the node.
 
+mod fallback;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EggKind, EgressLimit, Mode, PolicySpec};
+use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EgressLimit, PolicySpec};
 use l7egg_policy::{CompiledPolicy, ResolvConf};
 
 use crate::{
@@ -27,6 +29,8 @@ pub struct Desired {
     /// Whether a pod that is not in `pods` is one that no Egg selects. Not so before the first full list,
     /// or while some assignment does not even say which its pods are.
     pub knows_all_pods: bool,
+    /// There was no time to compile all that is new: it is to be asked again.
+    pub is_unfinished: bool,
     /// Pods that no assignment names, and that have a limit by their annotation, by uid. Not known at first.
     pub annotated: Option<BTreeMap<String, AnnotatedPod>>,
 }
@@ -61,6 +65,8 @@ pub struct DesiredPod {
     pub assignments: Vec<AssignmentKey>,
     /// The Eggs of these, for people.
     pub eggs: Vec<String>,
+    /// What the cluster's Eggs among them say, by the revisions of their policies.
+    pub of_cluster: BTreeSet<u64>,
     /// What its resolver is told: it may learn from these servers' answers.
     pub resolv_conf: ResolvConf,
     /// The Eggs themselves, to explain what became of a flow.
@@ -116,6 +122,7 @@ pub struct Failure {
 /// What every assignment together asks for. Compiles what `cache` has not yet, and forgets what is not
 /// needed any more.
 pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCache) -> Desired {
+    cache.begin();
     let mut selections: BTreeMap<&str, Selection<'_>> = BTreeMap::new();
     let mut knows_all_pods = inventory.is_complete();
     for entry in inventory.entries().chain(inventory.departed()) {
@@ -137,8 +144,8 @@ pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCa
     }
     let pods =
         selections.into_iter().map(|(uid, selection)| (uid.to_owned(), selection.pod(cache))).collect();
-    cache.forget_unused();
-    Desired { pods, knows_all_pods, annotated: None }
+    let is_unfinished = cache.end();
+    Desired { pods, knows_all_pods, is_unfinished, annotated: None }
 }
 
 /// The limits of a pod that no Egg selects.
@@ -165,7 +172,7 @@ impl<'a> Selection<'a> {
         let (policy, fallback, division) = match self.compile(cache) {
             Ok((policy, division)) => (Ok(policy), None, division),
             Err(failure) => {
-                let (fallback, division) = self.compile_what_can_be(cache).unzip();
+                let (fallback, division) = self.compile_what_fits(cache).unzip();
                 (Err(failure), fallback, division.flatten())
             }
         };
@@ -175,6 +182,7 @@ impl<'a> Selection<'a> {
             host_network: self.pod.host_network,
             assignments: self.sources.iter().map(|(entry, _)| entry.object.key.clone()).collect(),
             eggs: self.sources.iter().map(|(entry, _)| name_of(entry)).collect(),
+            of_cluster: self.of_cluster(),
             explainer: Arc::new(self.explainer()),
             limits: self.limits(),
             resolv_conf: self.resolv_conf,
@@ -182,6 +190,11 @@ impl<'a> Selection<'a> {
             fallback,
             division,
         }
+    }
+
+    fn of_cluster(&self) -> BTreeSet<u64> {
+        let of_cluster = self.sources.iter().filter(|(entry, _)| fallback::is_of_cluster(entry));
+        of_cluster.map(|(entry, _)| entry.revision).collect()
     }
 
     fn explainer(&self) -> Explainer {
@@ -247,77 +260,12 @@ impl<'a> Selection<'a> {
         Ok((cache.compile(&[rest], &resolv_conf)?, division))
     }
 
-    fn compile_what_can_be(&self, cache: &mut PolicyCache) -> Option<(Fallback, Option<Division>)> {
-        let mut compilable = Vec::new();
-        for (entry, spec) in &self.sources {
-            let Ok(spec) = spec else { continue };
-            let source = source(entry, spec);
-            if cache.compile(std::slice::from_ref(&source), &self.resolv_conf).is_ok() {
-                compilable.push((*entry, source));
-            }
-        }
-        let all: Vec<_> = compilable.iter().map(|(_, source)| source.clone()).collect();
-        let (fitting, (policy, division)) = match self.compile_all(&all, cache) {
-            _ if all.is_empty() => return None,
-            Ok(policy) => (compilable, policy),
-            Err(_) => self.compile_what_fits(compilable, cache)?,
-        };
-        let assignments = fitting.iter().map(|(entry, _)| entry.object.key.clone()).collect();
+    fn compile_what_fits(&self, cache: &mut PolicyCache) -> Option<(Fallback, Option<Division>)> {
+        let fallback::Fitting { eggs, compiled: (policy, division) } =
+            fallback::what_fits(&self.sources, |sources| self.compile_all(sources, cache))?;
+        let assignments = eggs.iter().map(|(entry, _)| entry.object.key.clone()).collect();
         Some((Fallback { policy, assignments }, division))
     }
-
-    /// Of Eggs that are too much together as many as fit: those that are enforced first, and those of the cluster before those of a
-    /// namespace. Nothing, if what is left out would free something.
-    fn compile_what_fits(
-        &self,
-        mut eggs: Written<'a>,
-        cache: &mut PolicyCache,
-    ) -> Option<(Written<'a>, Compiled)> {
-        let is_of_cluster =
-            |entry: &Entry| entry.good.as_ref().is_some_and(|good| good.egg.kind == EggKind::ClusterEgg);
-        eggs.sort_by_key(|(entry, source)| (source.spec.mode != Mode::Enforce, !is_of_cluster(entry)));
-        for _ in 0..2 {
-            let (fitting, left_out, compiled) = self.fit(&eggs, cache);
-            let restricts = |out: &PolicySpec| fitting.iter().any(|(_, kept)| restricts(kept.spec, out));
-            let freeing: BTreeSet<&AssignmentKey> = left_out
-                .iter()
-                .filter(|(_, out)| out.spec.mode == Mode::Enforce && !restricts(out.spec))
-                .map(|(entry, _)| &entry.object.key)
-                .collect();
-            if freeing.is_empty() {
-                return Some((fitting, compiled?));
-            }
-            // One that is for more may restrict all that the others do.
-            eggs.sort_by_key(|(entry, _)| !freeing.contains(&entry.object.key));
-        }
-        None
-    }
-
-    /// As many as fit, in their order; the others; and what is made of them.
-    fn fit(&self, eggs: &[(&'a Entry, PolicySource<'a>)], cache: &mut PolicyCache) -> Fit<'a> {
-        let (mut fitting, mut left_out, mut compiled) = (Vec::new(), Vec::new(), None);
-        for egg in eggs {
-            fitting.push(egg.clone());
-            let sources: Vec<_> = fitting.iter().map(|(_, source)| source.clone()).collect();
-            match self.compile_all(&sources, cache) {
-                Ok(policy) => compiled = Some(policy),
-                Err(_) => left_out.extend(fitting.pop()),
-            }
-        }
-        (fitting, left_out, compiled)
-    }
-}
-
-/// Eggs with their assignments.
-type Written<'a> = Vec<(&'a Entry, PolicySource<'a>)>;
-/// Those that fit together, those that do not fit beside them, and the policy of the first.
-type Fit<'a> = (Written<'a>, Written<'a>, Option<Compiled>);
-
-/// Whether an Egg denies what it does not allow to all that another one is for.
-fn restricts(one: &PolicySpec, other: &PolicySpec) -> bool {
-    let is_for_all = |names: &[String]| names.iter().all(|name| one.containers.contains(name));
-    one.mode == Mode::Enforce
-        && (one.containers.is_empty() || !other.containers.is_empty() && is_for_all(&other.containers))
 }
 
 /// The policy of a pod, and those of its containers if they differ.

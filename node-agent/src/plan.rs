@@ -1,6 +1,9 @@
 //! From what should be in force and what is, to what has to be done.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use l7egg_policy::CompiledPolicy;
 
@@ -72,15 +75,17 @@ pub enum ReleaseReason {
     Ended,
 }
 
-/// What is known of pods that may be ending, by uid.
+/// What is known of pods besides, by uid.
 #[derive(Clone, Copy)]
-pub struct Ending<'a> {
+pub struct Known<'a> {
     /// One that is assigned no more keeps what is in force for it.
     pub until_end: &'a dyn Fn(&str) -> bool,
     /// So does one whatever is assigned to it.
     pub is_left_alone: &'a dyn Fn(&str) -> bool,
     /// One that another version's programs are attached for.
     pub is_in_older: &'a dyn Fn(&str) -> bool,
+    /// One that has something in force, of which it is known that it is not of these of the cluster's Eggs.
+    pub is_new_of_cluster: &'a dyn Fn(&str, &BTreeSet<u64>) -> bool,
 }
 
 /// What has to be done, most urgent first: pods that nothing is in force for, those to be `held`, changed policies, caps,
@@ -92,7 +97,7 @@ pub fn plan(
     enforced: &[EnforcedPod],
     shaped: &[ShapedPod],
     cgroups: &PodCgroups,
-    ending: Ending<'_>,
+    known: Known<'_>,
 ) -> Vec<Operation> {
     let enforced: BTreeMap<&str, &EnforcedPod> = enforced.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
     let mut first = Vec::new();
@@ -101,9 +106,11 @@ pub fn plan(
         let Some(cgroup) = cgroups.pods.get(uid) else { continue };
         // A cgroup that was made anew under the same name has nothing in force, whatever the old one had.
         let now = enforced.get(uid.as_str()).filter(|now| now.cgroup_id == cgroup.id);
+        // What somebody writes in a namespace keeps no ClusterEgg from coming into force.
+        let is_due = pod.policy.is_err() && (known.is_new_of_cluster)(uid, &pod.of_cluster);
         let policy = match (&pod.policy, &pod.fallback) {
             (Ok(policy), _) => policy,
-            (Err(_), Some(fallback)) if now.is_none_or(|now| now.held) => &fallback.policy,
+            (Err(_), Some(fallback)) if is_due || now.is_none_or(|now| now.held) => &fallback.policy,
             // A container that is new has nothing in force.
             (Err(_), Some(fallback))
                 if now.is_some_and(|now| now.containers.is_some()) && pod.division.is_some() =>
@@ -112,7 +119,7 @@ pub fn plan(
             }
             (Err(_), _) => continue,
         };
-        let (there, is_settled) = (cgroups.containers_of(uid), pod.policy.is_ok());
+        let (there, is_settled) = (cgroups.containers_of(uid), pod.policy.is_ok() || is_due);
         if now.is_some_and(|now| now.policy == policy.digest && is_as_wanted(pod, there, now, is_settled)) {
             continue;
         }
@@ -128,17 +135,17 @@ pub fn plan(
         };
         // A held pod has been waiting for its first policy.
         match now {
-            None if (ending.is_in_older)(uid) && (ending.is_left_alone)(uid) => {}
+            None if (known.is_in_older)(uid) && (known.is_left_alone)(uid) => {}
             None => first.push(operation(true)),
             Some(now) if now.held => first.push(operation(true)),
-            Some(_) if (ending.is_left_alone)(uid) => {}
+            Some(_) if (known.is_left_alone)(uid) => {}
             Some(_) => changes.push(operation(false)),
         }
     }
     let holds = held.keys().filter_map(|uid| {
         let cgroup = cgroups.pods.get(uid)?;
         let is_attached = enforced.get(uid.as_str()).is_some_and(|now| now.cgroup_id == cgroup.id);
-        (!is_attached && !(ending.is_in_older)(uid))
+        (!is_attached && !(known.is_in_older)(uid))
             .then(|| Operation::Hold { uid: uid.clone(), cgroup: cgroup.clone() })
     });
     let releases = enforced.iter().filter_map(|(uid, now)| {
@@ -149,7 +156,7 @@ pub fn plan(
             return None;
         } else if now.held && !has_policy() && cgroups.pods.contains_key(*uid) {
             ReleaseReason::NotHeld
-        } else if desired.knows_all_pods && !desired.pods.contains_key(*uid) && !(ending.until_end)(uid) {
+        } else if desired.knows_all_pods && !desired.pods.contains_key(*uid) && !(known.until_end)(uid) {
             ReleaseReason::NoEgg
         } else {
             return None;

@@ -1,6 +1,10 @@
 //! Compiled policies, each compiled once however many pods have it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use l7egg_crds::PolicySpec;
 use l7egg_policy::{CompileError, CompiledPolicy, ResolvConf, Source, compile};
@@ -21,10 +25,17 @@ pub struct PolicySource<'a> {
 /// What a policy is compiled from.
 type Inputs = (Vec<u64>, ResolvConf);
 
+/// Reason of pods whose policy is compiled later, because others take long.
+pub const POSTPONED: &str = "PolicyCompiling";
+/// So long new policies are compiled in one go. One takes a second at most, and nothing else is enforced meanwhile.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
 /// Compiled policies by what they are compiled from.
 #[derive(Debug, Default)]
 pub struct PolicyCache {
     entries: BTreeMap<Inputs, Cached>,
+    until: Option<Instant>,
+    postponed: bool,
 }
 
 #[derive(Debug)]
@@ -34,6 +45,21 @@ struct Cached {
 }
 
 impl PolicyCache {
+    /// Begins a round: from now on there is time for new ones.
+    pub fn begin(&mut self) {
+        self.until = Some(Instant::now() + AT_ONCE);
+        self.postponed = false;
+    }
+
+    /// Ends it: drops what was not asked for. True if there was no time for all, so that another round is due.
+    pub fn end(&mut self) -> bool {
+        // Who had to be put off did not come to ask for all that it needs.
+        if !self.postponed {
+            self.entries.retain(|_, cached| std::mem::take(&mut cached.used));
+        }
+        self.postponed
+    }
+
     /// The policy of all sources together.
     pub fn compile(
         &mut self,
@@ -44,17 +70,18 @@ impl PolicyCache {
         // Not by more: every namespace has its own search domains.
         let resolv_conf = resolv_conf.that_counts(&all);
         let inputs = (sources.iter().map(|source| source.revision).collect(), resolv_conf.clone());
+        if !self.entries.contains_key(&inputs) && self.until.is_some_and(|until| Instant::now() > until) {
+            self.postponed = true;
+            let message =
+                "the policies of this node's pods take long to compile, and this one comes after others";
+            return Err(Failure { reason: POSTPONED, message: message.to_owned() });
+        }
         let cached = self
             .entries
             .entry(inputs)
             .or_insert_with(|| Cached { policy: compile_now(&all, &resolv_conf), used: true });
         cached.used = true;
         cached.policy.clone()
-    }
-
-    /// Drops what has not been asked for since the last call.
-    pub fn forget_unused(&mut self) {
-        self.entries.retain(|_, cached| std::mem::take(&mut cached.used));
     }
 }
 
@@ -106,9 +133,26 @@ mod tests {
         let first = cache.compile(&[source(1)], &none).unwrap();
         assert!(Arc::ptr_eq(&first, &cache.compile(&[source(1)], &none).unwrap()));
         assert!(!Arc::ptr_eq(&first, &cache.compile(&[source(2)], &none).unwrap()));
-        cache.forget_unused();
+        assert!(!cache.end());
+        cache.begin();
         let _ = cache.compile(&[source(2)], &none);
-        cache.forget_unused();
+        assert!(!cache.end());
         assert_eq!(cache.entries.len(), 1);
+    }
+
+    #[test]
+    fn what_there_is_no_time_for_comes_in_the_next_round() {
+        let mut cache = PolicyCache::default();
+        let (spec, none) = (PolicySpec::default(), ResolvConf::default());
+        let source = |revision| PolicySource { revision, name: "Egg a/b".into(), spec: &spec };
+        cache.begin();
+        cache.compile(&[source(1)], &none).unwrap();
+        cache.until = Some(Instant::now() - AT_ONCE);
+        assert_eq!(cache.compile(&[source(2)], &none).unwrap_err().reason, POSTPONED);
+        assert!(cache.end());
+        cache.begin();
+        cache.compile(&[source(2)], &none).unwrap();
+        assert_eq!(cache.entries.len(), 2, "what others still need is not compiled again");
+        assert!(!cache.end());
     }
 }

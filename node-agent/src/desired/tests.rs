@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use crate::testing::{AssignmentBuilder, assignment, inventory_of};
 
@@ -91,7 +93,7 @@ fn an_egg_for_certain_containers_divides_the_pod() {
 fn a_bad_egg_leaves_containers_the_others() {
     let pods = desired_of(&[
         assignment("good").allow("10.0.0.0/8").containers(&["app"]).pod("p1"),
-        assignment("bad").allow("not a network").pod("p1"),
+        assignment("bad").allow("not a network").containers(&["app"]).pod("p1"),
     ])
     .pods;
     assert_eq!(pods["p1"].policy.as_ref().unwrap_err().reason, "PolicyInvalid");
@@ -200,6 +202,47 @@ fn what_would_free_a_pod_is_no_fallback() {
     let other = many("other", 2000).containers(&["app"]);
     assert_eq!(fallback(&[sidecar(), other]), None, "one or the other would be free");
     assert_eq!(fallback(&[sidecar(), many("b", 2000).containers(&["proxy"])]).unwrap(), ["sidecar"]);
+}
+
+#[test]
+fn what_would_take_back_a_denial_is_no_fallback() {
+    let many = |name: &str, first: i32| {
+        (0..40).fold(assignment(name).pod("p1"), |egg, n| egg.allow_port("10.0.0.0/8", first + n))
+    };
+    let fallback = |eggs: &[AssignmentBuilder]| {
+        let fallback = desired_of(eggs).pods["p1"].fallback.as_ref().map(|it| it.assignments.clone());
+        fallback.map(|keys| keys.into_iter().map(|key| key.name).collect::<Vec<_>>())
+    };
+    let denying = |name: &str, first| many(name, first).deny("169.254.169.254/32");
+    // The namespace's editor cannot have it left out, for whichever containers it is.
+    let of_cluster = || denying("cluster", 1000).of_cluster();
+    assert_eq!(fallback(&[of_cluster(), many("own", 2000)]).unwrap(), ["cluster"]);
+    assert_eq!(fallback(&[of_cluster().containers(&["app"]), many("own", 2000)]), None);
+    assert_eq!(fallback(&[denying("a", 1000), many("b", 2000)]).unwrap(), ["a"]);
+    assert_eq!(fallback(&[denying("a", 1000), denying("b", 2000)]), None);
+    let narrow = many("b", 2000).dns(json!({"refuseUnmatched": true}));
+    assert_eq!(fallback(&[denying("a", 1000), narrow]), None);
+    // One that fails alone, as an agent of another version may find, is one that is left out.
+    let invalid = || assignment("bad").allow("not a network").pod("p1");
+    assert_eq!(fallback(&[invalid().deny("10.0.0.0/8"), many("b", 2000)]), None);
+    assert_eq!(fallback(&[invalid(), many("b", 2000).audit()]), None);
+    let unreadable = || assignment("bad").malformed().pod("p1");
+    assert_eq!(fallback(&[unreadable(), many("b", 2000).audit()]), None);
+    assert_eq!(fallback(&[unreadable(), many("b", 2000).containers(&["app"])]), None);
+    assert_eq!(fallback(&[unreadable(), many("b", 2000)]).unwrap(), ["b"]);
+}
+
+#[test]
+fn a_hundred_eggs_that_do_not_fit_are_found_out_in_few_attempts() {
+    let eggs: Vec<_> = (0..100)
+        .map(|n| {
+            let egg = assignment(&format!("egg-{n:02}")).pod("p1");
+            (0..2).fold(egg, |egg, port| egg.allow_port("10.0.0.0/8", 1000 + 10 * n + port))
+        })
+        .collect();
+    let pods = desired_of(&eggs).pods;
+    let kept = &pods["p1"].fallback.as_ref().unwrap().assignments;
+    assert_eq!(kept.len(), 32, "of each two of 64 lists");
 }
 
 #[test]

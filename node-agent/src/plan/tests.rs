@@ -37,8 +37,12 @@ fn summary(operations: &[Operation]) -> Vec<String> {
     operations.iter().map(one).collect()
 }
 
-const NEVER: Ending<'_> =
-    Ending { until_end: &|_| false, is_left_alone: &|_| false, is_in_older: &|_| false };
+const NEVER: Known<'_> = Known {
+    until_end: &|_| false,
+    is_left_alone: &|_| false,
+    is_in_older: &|_| false,
+    is_new_of_cluster: &|_, _| false,
+};
 
 #[test]
 fn nothing_to_do_when_nothing_differs() {
@@ -113,7 +117,7 @@ fn who_is_to_keep_it_until_its_end_does() {
     let (desired, cgroups) = (desired_of(&[]), cgroups_of(&["p1"]));
     let enforced = [enforced(&cgroups)];
     let planned = |cgroups, until_end: &dyn Fn(&str) -> bool| {
-        summary(&plan(&desired, &none(), &enforced, &[], cgroups, Ending { until_end, ..NEVER }))
+        summary(&plan(&desired, &none(), &enforced, &[], cgroups, Known { until_end, ..NEVER }))
     };
     assert_eq!(planned(&cgroups, &|_| false), ["release p1 NoEgg"]);
     assert!(planned(&cgroups, &|uid| uid == "p1").is_empty());
@@ -185,7 +189,8 @@ fn a_divided_pod_follows_its_containers() {
 fn a_failure_leaves_containers_as_they_are_and_covers_new_ones() {
     let good = assignment("good").allow("10.0.0.0/8").containers(&["app"]).pod("p1");
     let before = desired_of(std::slice::from_ref(&good));
-    let desired = desired_of(&[good, assignment("bad").allow("what").pod("p1")]);
+    let bad = assignment("bad").allow("what").containers(&["app"]).pod("p1");
+    let desired = desired_of(&[good, bad]);
     let cgroups = cgroups_of(&["p1"]);
     let now = [divided("p1", cgroups.pods["p1"].id, &before, &["app"])];
     let same = with_containers(cgroups.clone(), "p1", &[Some("app")]);
@@ -195,6 +200,9 @@ fn a_failure_leaves_containers_as_they_are_and_covers_new_ones() {
         summary(&plan(&desired, &none(), &now, &[], &more, NEVER)),
         ["divide p1: app as before, app 1"]
     );
+    // Unless the cluster has said something new meanwhile.
+    let known = Known { is_new_of_cluster: &|uid, of_cluster| uid == "p1" && of_cluster.is_empty(), ..NEVER };
+    assert_eq!(summary(&plan(&desired, &none(), &now, &[], &more, known)), ["divide p1: app 1, app 1"]);
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! What a pass looks at before it plans: who is new, and which containers there are.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use super::Reconciler;
 use crate::{
     datapath::{Datapath, EnforcedPod},
     hold::View,
+    plan::Operation,
 };
 
 impl<D: Datapath> Reconciler<D> {
@@ -27,6 +31,30 @@ impl<D: Datapath> Reconciler<D> {
             let why = &self.holds.let_go()[&uid];
             let pod = why.pod.as_ref().map(|(namespace, name)| format!("{namespace}/{name}"));
             tracing::warn!(pod, uid, "{}", why.message);
+        }
+    }
+
+    /// Remembers which of the cluster's Eggs what is in force is of. Of pods that an agent before has left, what is wanted now counts as
+    /// that, so that what comes later is known to be new.
+    pub(super) fn remember_cluster(&mut self, enforced: &[EnforcedPod], operations: &[Operation]) {
+        self.in_force_of_cluster.retain(|uid, _| enforced.iter().any(|pod| pod.uid == *uid));
+        if !self.desired.knows_all_pods {
+            return;
+        }
+        let changed: BTreeSet<&str> = operations
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::Enforce { uid, .. } => Some(uid.as_str()),
+                _ => None,
+            })
+            .collect();
+        for EnforcedPod { uid, .. } in enforced {
+            let Some(pod) = self.desired.pods.get(uid) else { continue };
+            let is_as_wanted =
+                pod.policy.is_ok() && !changed.contains(uid.as_str()) && !self.is_left_alone(uid);
+            if is_as_wanted || !self.in_force_of_cluster.contains_key(uid) {
+                self.in_force_of_cluster.insert(uid.clone(), pod.of_cluster.clone());
+            }
         }
     }
 

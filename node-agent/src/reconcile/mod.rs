@@ -35,7 +35,7 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     notice::{Notice, notices},
-    plan::{Ending, plan},
+    plan::{Known, plan},
     policies::PolicyCache,
     report::{Findings, Report, reports},
     resolvers::NodeResolvers,
@@ -123,6 +123,8 @@ pub struct Reconciler<D> {
     node_cgroup: Option<NodeCgroup>,
     policies: PolicyCache,
     desired: Desired,
+    /// Of pods that have something in force: revisions of the cluster's Eggs that it is of, where this agent has seen that.
+    in_force_of_cluster: BTreeMap<String, BTreeSet<u64>>,
     failures: BTreeMap<String, Failure>,
     /// Why pods are not under their caps, by uid.
     unshaped: BTreeMap<String, Failure>,
@@ -186,6 +188,7 @@ impl<D: Datapath> Reconciler<D> {
             node_cgroup: None,
             policies: PolicyCache::default(),
             desired: Desired::default(),
+            in_force_of_cluster: BTreeMap::new(),
             failures: BTreeMap::new(),
             unshaped: BTreeMap::new(),
             shaping: ShapingPace::default(),
@@ -237,11 +240,12 @@ impl<D: Datapath> Reconciler<D> {
         loop {
             let mut stop = false;
             let naming = self.cgroups.awaits_names();
-            let patience = match self.has_unsettled() || self.shaping.is_unfinished() {
-                true => Duration::ZERO,
-                false if naming && Instant::now() + NAMING < tick_at => NAMING,
-                false => tick_at.saturating_duration_since(Instant::now()),
-            };
+            let patience =
+                match self.has_unsettled() || self.shaping.is_unfinished() || self.desired.is_unfinished {
+                    true => Duration::ZERO,
+                    false if naming && Instant::now() + NAMING < tick_at => NAMING,
+                    false => tick_at.saturating_duration_since(Instant::now()),
+                };
             match inputs.recv_timeout(patience) {
                 Ok(first) => {
                     for input in std::iter::once(first).chain(inputs.try_iter()) {
@@ -257,6 +261,9 @@ impl<D: Datapath> Reconciler<D> {
             }
             if stop {
                 return;
+            }
+            if self.desired.is_unfinished {
+                self.desire();
             }
             let start = Instant::now();
             tick_at = start + TICK;
@@ -290,16 +297,20 @@ impl<D: Datapath> Reconciler<D> {
             true => annotated(&self.selected, &self.desired),
             false => Some(BTreeMap::new()),
         };
-        let ending = Ending {
+        let known = Known {
             until_end: &|uid| self.until_end(uid),
             is_left_alone: &|uid| self.is_left_alone(uid),
             is_in_older: &|uid| {
                 let cgroup = self.cgroups.pods.get(uid).map(|cgroup| cgroup.id);
                 self.older.get(uid).copied().is_some_and(|id| cgroup == Some(id))
             },
+            is_new_of_cluster: &|uid, wanted| {
+                self.in_force_of_cluster.get(uid).is_some_and(|in_force| in_force != wanted)
+            },
         };
         let operations =
-            plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups, ending);
+            plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups, known);
+        self.remember_cluster(&enforced, &operations);
         let enforced = if operations.is_empty() {
             enforced
         } else {

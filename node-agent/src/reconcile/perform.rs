@@ -43,6 +43,8 @@ impl<D: Datapath> Reconciler<D> {
                     Ok(()) => {
                         self.failures.remove(uid);
                         self.older.remove(uid);
+                        let of_cluster = self.desired.pods.get(uid).map(|pod| pod.of_cluster.clone());
+                        self.in_force_of_cluster.extend(of_cluster.map(|it| (uid.clone(), it)));
                         self.metrics.enforced(start.elapsed());
                         self.unsettled.insert(uid.clone());
                         match containers {

@@ -22,6 +22,11 @@ fn holding(datapath: FakeDatapath, hold: HoldSettings) -> Reconciler<FakeDatapat
     Reconciler::new(datapath, Inventory::default(), node_resolvers(), hold, metrics)
 }
 
+/// The next agent, with what this one leaves in the kernel.
+fn restarted(before: &mut Reconciler<FakeDatapath>) -> Reconciler<FakeDatapath> {
+    agent(std::mem::take(&mut before.datapath))
+}
+
 fn list(agent: &mut Reconciler<FakeDatapath>, assignments: &[AssignmentBuilder]) {
     agent.take(Input::Assignments(Box::new(Event::Init)));
     for assignment in assignments {
@@ -155,6 +160,33 @@ fn a_policy_that_cannot_be_compiled_keeps_the_old_one() {
     assert_eq!(status(&mut agent, "a")[0], (PodState::Failed, "PolicyInvalid".into()));
     apply(&mut agent, &assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2"));
     assert!(pass(&mut agent).is_empty(), "it is the old policy again");
+}
+
+#[test]
+fn what_a_namespace_writes_keeps_no_cluster_egg_out() {
+    let own =
+        |first| (0..64).fold(assignment("own").pod("p1"), |egg, n| egg.allow_port("10.0.0.0/8", first + n));
+    let of_cluster = |cidr| assignment("c").of_cluster().deny(cidr).pod("p1");
+    let mut agent = agent(FakeDatapath::default());
+    list(&mut agent, &[own(1000)]);
+    cgroups(&mut agent, &["p1"]);
+    assert_eq!(pass(&mut agent), ["enforce p1"]);
+    // Too much together: the pod runs, and has what fits nevertheless.
+    apply(&mut agent, &of_cluster("192.0.2.0/24"));
+    assert_eq!(pass(&mut agent), ["enforce p1"]);
+    assert!(pass(&mut agent).is_empty());
+    assert_eq!(status(&mut agent, "own")[0], (PodState::Failed, "PolicyTooLarge".into()));
+    assert_eq!(status(&mut agent, "c")[0], (PodState::Enforced, String::new()));
+    // A mistake of the namespace's own changes nothing.
+    apply(&mut agent, &own(2000));
+    assert!(pass(&mut agent).is_empty());
+
+    let mut next = restarted(&mut agent);
+    list(&mut next, &[own(2000), of_cluster("192.0.2.0/24")]);
+    cgroups(&mut next, &["p1"]);
+    assert!(pass(&mut next).is_empty());
+    apply(&mut next, &of_cluster("198.51.100.0/24"));
+    assert_eq!(pass(&mut next), ["enforce p1"]);
 }
 
 #[test]

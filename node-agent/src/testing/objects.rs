@@ -48,6 +48,17 @@ impl AssignmentBuilder {
         self.push("egress", json!({"to": [{"cidr": cidr}], "ports": [{"port": port}]}))
     }
 
+    /// Another rule, which denies a CIDR.
+    pub fn deny(self, cidr: &str) -> Self {
+        self.push("egress", json!({"action": "Deny", "to": [{"cidr": cidr}]}))
+    }
+
+    /// How it treats DNS.
+    pub fn dns(mut self, dns: Value) -> Self {
+        self.0["spec"]["policy"]["dns"] = dns;
+        self
+    }
+
     /// Made of a ClusterEgg.
     pub fn of_cluster(mut self) -> Self {
         self.0["spec"]["egg"]["kind"] = json!("ClusterEgg");
