@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use kube::api::DynamicObject;
 use l7egg_crds::{
     AssignedHost, AssignedPod, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
-    PolicySpec, RateShare,
+    PolicySpec, RateShare, SYSTEM_NAMESPACE,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -114,6 +114,12 @@ pub fn egg_name(egg: &EggReference) -> String {
 
 fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreadable> {
     match read::<EggAssignmentSpec>(&data["spec"]) {
+        Ok(spec) if is_out_of_place(key, &spec) => Err(Unreadable {
+            message: format!(
+                "EggAssignment {key} is not one of the operator's, and nobody else's counts: that of an Egg is in the Egg's own namespace and for its pods, and that of a ClusterEgg in {SYSTEM_NAMESPACE}; delete it"
+            ),
+            pods: Some(Vec::new()),
+        }),
         Ok(spec) => Ok(Assignment {
             egg: spec.egg,
             policy: Arc::new(spec.policy),
@@ -134,6 +140,19 @@ fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreada
                 _ => read_pods(&data["spec"]["pods"]).map(unique),
             },
         }),
+    }
+}
+
+/// Whoever may do everything in a namespace may write assignments there. They are for no more than an Egg there could be for.
+fn is_out_of_place(key: &AssignmentKey, spec: &EggAssignmentSpec) -> bool {
+    match spec.egg.kind {
+        EggKind::ClusterEgg => key.namespace != SYSTEM_NAMESPACE,
+        EggKind::Egg => {
+            let is_here = |namespace: &str| namespace == key.namespace;
+            spec.host.is_some()
+                || !spec.egg.namespace.as_deref().is_some_and(is_here)
+                || !spec.pods.iter().all(|pod| is_here(&pod.namespace))
+        }
     }
 }
 
@@ -266,12 +285,50 @@ mod tests {
         let mut host = spec();
         host["pods"] = json!([]);
         host["host"] = json!({"podCIDRs": ["10.88.1.0/24"]});
-        let assignment = AssignmentObject::read(&object(host.clone())).content.unwrap();
+        host["egg"] = json!({"kind": "ClusterEgg", "name": "all", "uid": "e2", "generation": 1});
+        let mut object = object(host.clone());
+        object.metadata.namespace = Some(SYSTEM_NAMESPACE.into());
+        let assignment = AssignmentObject::read(&object).content.unwrap();
         assert_eq!(assignment.host.unwrap().pod_cidrs, ["10.88.1.0/24"]);
         assert_eq!((assignment.pods[0].uid.as_str(), assignment.pods[0].name.as_str()), (NODE_UID, "node1"));
-        host["policy"]["egress"] = json!("what");
-        let unreadable = AssignmentObject::read(&object(host)).content.unwrap_err();
+        object.data["spec"]["policy"]["egress"] = json!("what");
+        let unreadable = AssignmentObject::read(&object).content.unwrap_err();
         assert_eq!(unreadable.pods.unwrap()[0].uid, NODE_UID);
+    }
+
+    #[test]
+    fn who_owns_a_namespace_owns_no_other() {
+        let of = |namespace: &str, change: &dyn Fn(&mut Value)| {
+            let mut spec = spec();
+            change(&mut spec);
+            let mut object = object(spec);
+            object.metadata.namespace = Some(namespace.into());
+            AssignmentObject::read(&object)
+        };
+        let cluster = |spec: &mut Value| {
+            spec["egg"] = json!({"kind": "ClusterEgg", "name": "all", "uid": "e2", "generation": 1})
+        };
+        let host = |spec: &mut Value| spec["host"] = json!({"podCIDRs": []});
+        let node = |spec: &mut Value| {
+            cluster(spec);
+            host(spec);
+        };
+        for (namespace, change) in [
+            ("mine", &(|_: &mut Value| ()) as &dyn Fn(&mut Value)),
+            ("shop", &|spec| spec["pods"][0]["namespace"] = json!("other")),
+            ("shop", &|spec| spec["egg"]["namespace"] = json!("other")),
+            ("shop", &host),
+            ("shop", &cluster),
+            ("shop", &node),
+        ] {
+            let object = of(namespace, change);
+            let message = &object.content.as_ref().unwrap_err().message;
+            assert!(message.contains("is not one of the operator's"), "{message}");
+            assert!(object.pods().is_empty());
+        }
+        for change in [&cluster as &dyn Fn(&mut Value), &node] {
+            assert!(of(SYSTEM_NAMESPACE, change).content.is_ok());
+        }
     }
 
     #[test]

@@ -119,9 +119,14 @@ pub struct Failure {
     pub message: String,
 }
 
-/// What every assignment together asks for. Compiles what `cache` has not yet, and forgets what is not
-/// needed any more.
-pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCache) -> Desired {
+/// What every assignment together asks for, but for pods that are foreign to where it is written. Compiles what `cache` has not yet, and
+/// forgets what is not needed any more.
+pub fn desired(
+    inventory: &Inventory,
+    node: &NodeResolvers,
+    is_foreign: &dyn Fn(&AssignedPod) -> bool,
+    cache: &mut PolicyCache,
+) -> Desired {
     cache.begin();
     let mut selections: BTreeMap<&str, Selection<'_>> = BTreeMap::new();
     let mut knows_all_pods = inventory.is_complete();
@@ -133,7 +138,7 @@ pub fn desired(inventory: &Inventory, node: &NodeResolvers, cache: &mut PolicyCa
         if matches!(&entry.object.content, Err(unreadable) if unreadable.pods.is_none()) {
             knows_all_pods = false;
         }
-        for pod in entry.pods() {
+        for pod in entry.pods().iter().filter(|pod| !is_foreign(pod)) {
             let selection = selections.entry(&pod.uid).or_insert_with(|| Selection::new(pod));
             let ResolvConf { servers, search, own_search } = resolv_conf(pod, node);
             selection.resolv_conf.servers.extend(servers);

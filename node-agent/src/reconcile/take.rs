@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use kube::runtime::watcher::Event;
 use l7egg_ebpf_common::abi::PODS_CGROUPS;
 
 use super::{Apart, Input, NodeCgroup, Reconciler};
@@ -10,6 +11,7 @@ use crate::{
     datapath::{Datapath, DatapathError, NODE_UID},
     desired::desired,
     plan::Operation,
+    selected::News,
 };
 
 impl<D: Datapath> Reconciler<D> {
@@ -42,7 +44,7 @@ impl<D: Datapath> Reconciler<D> {
                 self.node = resolvers;
                 self.desire();
             }
-            Input::Selected(news) => self.selected.apply(news),
+            Input::Selected(news) => self.take_selected(news),
             Input::Assignments(event) => {
                 let first = !self.inventory.is_complete();
                 if self.inventory.apply(*event) {
@@ -62,9 +64,29 @@ impl<D: Datapath> Reconciler<D> {
         false
     }
 
+    /// Whose pod it is may be known only after somebody has named it.
+    fn take_selected(&mut self, news: News) {
+        let is_new = match &news {
+            News::Pod(Event::Apply(pod)) => {
+                self.desired.pods.contains_key(&pod.uid) && !self.selected.knows(&pod.uid)
+            }
+            News::Pod(Event::InitDone) => true,
+            _ => false,
+        };
+        self.selected.apply(news);
+        if is_new {
+            self.desire();
+        }
+    }
+
     pub(super) fn desire(&mut self) {
         let before = std::mem::take(&mut self.desired);
-        self.desired = desired(&self.inventory, &self.node, &mut self.policies);
+        self.desired = desired(
+            &self.inventory,
+            &self.node,
+            &|pod| self.selected.is_foreign(&pod.uid, &pod.namespace),
+            &mut self.policies,
+        );
         let in_host_network = self.desired.pods.iter().filter(|(_, pod)| pod.host_network);
         in_host_network.for_each(|(uid, _)| self.datapath.in_host_network(uid));
         let new = self.desired.pods.keys().filter(|uid| !before.pods.contains_key(*uid));

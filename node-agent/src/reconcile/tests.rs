@@ -190,6 +190,30 @@ fn what_a_namespace_writes_keeps_no_cluster_egg_out() {
 }
 
 #[test]
+fn a_pod_of_another_namespace_is_nobodys_to_name() {
+    let mut agent = agent(FakeDatapath::default()).with_pods(Selected::default());
+    list(&mut agent, &[assignment("a").pod("p1").pod("p2")]);
+    cgroups(&mut agent, &["p1", "p2"]);
+    // Before it is known whose they are, they are enforced: the operator may be faster than the list.
+    assert_eq!(pass(&mut agent), ["enforce p1", "enforce p2"]);
+    let pod = |uid: &str, namespace: &str| NodePod {
+        namespace: namespace.into(),
+        uid: uid.into(),
+        ..NodePod::default()
+    };
+    for event in [
+        Event::Init,
+        Event::InitApply(pod("p1", "shop")),
+        Event::InitApply(pod("p2", "other")),
+        Event::InitDone,
+    ] {
+        agent.take(Input::Selected(News::Pod(event)));
+    }
+    agent.pass();
+    assert_eq!(agent.desired.pods.keys().collect::<Vec<_>>(), ["p1"]);
+}
+
+#[test]
 fn a_malformed_assignment_stops_nobody() {
     let mut agent = settled();
     apply(&mut agent, &assignment("a").malformed().pod("p1").pod("p2"));

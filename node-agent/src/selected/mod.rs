@@ -145,6 +145,18 @@ impl Selected {
         self.pods.complete.then(|| self.pods.items.values())
     }
 
+    /// Whether there is a pod with this uid, as far as is known.
+    #[must_use]
+    pub fn knows(&self, uid: &str) -> bool {
+        self.pods.items.contains_key(uid)
+    }
+
+    /// Whether the pod with this uid is known to be in another namespace.
+    #[must_use]
+    pub fn is_foreign(&self, uid: &str, namespace: &str) -> bool {
+        self.pods.items.get(uid).is_some_and(|pod| pod.namespace != namespace)
+    }
+
     /// What is known of the pod with this uid.
     #[must_use]
     pub fn verdict(&self, uid: &str) -> Verdict {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kube::{api::DynamicObject, runtime::watcher::Event};
+use l7egg_crds::SYSTEM_NAMESPACE;
 use serde_json::{Value, json};
 
 use crate::{
@@ -62,6 +63,7 @@ impl AssignmentBuilder {
     /// Made of a ClusterEgg.
     pub fn of_cluster(mut self) -> Self {
         self.0["spec"]["egg"]["kind"] = json!("ClusterEgg");
+        self.0["metadata"]["namespace"] = json!(SYSTEM_NAMESPACE);
         self
     }
 
@@ -101,9 +103,10 @@ impl AssignmentBuilder {
     }
 
     /// For the node itself.
-    pub fn host(mut self) -> Self {
-        self.0["spec"]["host"] = json!({"podCIDRs": ["10.88.1.0/24"]});
-        self
+    pub fn host(self) -> Self {
+        let mut host = self.of_cluster();
+        host.0["spec"]["host"] = json!({"podCIDRs": ["10.88.1.0/24"]});
+        host
     }
 
     /// Denies nothing.
@@ -177,7 +180,7 @@ pub fn inventory_of(assignments: &[AssignmentBuilder]) -> Inventory {
 
 /// What these ask for.
 pub fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
-    desired(&inventory_of(assignments), &node_resolvers(), &mut PolicyCache::default())
+    desired(&inventory_of(assignments), &node_resolvers(), &|_| false, &mut PolicyCache::default())
 }
 
 /// A node with one cluster DNS address.
