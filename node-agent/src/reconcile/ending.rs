@@ -12,10 +12,14 @@ use crate::datapath::{Datapath, NODE_UID};
 /// a fraction of a second.
 const LISTED_WITHIN: Duration = Duration::from_secs(10);
 
+/// For how long an agent leaves pods alone that are ending. Their authors say how long that takes, up to years; so it is no way to be left
+/// alone for good.
+const LEFT_ALONE_FOR: Duration = Duration::from_secs(3600);
+
 /// Pods that an agent before has left under a policy, of which it is not known that they are not ending.
 #[derive(Debug)]
 pub(super) struct Found {
-    since: Instant,
+    pub(super) since: Instant,
     uids: BTreeSet<String>,
 }
 
@@ -36,7 +40,11 @@ impl<D: Datapath> Reconciler<D> {
     /// Whether what is in force for a pod stays, whatever its assignments say: it is ending since before this agent, which does not
     /// know which of the pod's Eggs went before it.
     pub(super) fn is_left_alone(&self, uid: &str) -> bool {
-        let may_be_ending = self.selected.knows_endings() || self.found.since.elapsed() < LISTED_WITHIN;
+        let waited = self.found.since.elapsed();
+        let may_be_ending = match self.selected.knows_endings() {
+            true => waited < LEFT_ALONE_FOR,
+            false => waited < LISTED_WITHIN,
+        };
         self.is_told_of_pods && may_be_ending && self.found.uids.contains(uid)
     }
 

@@ -171,6 +171,9 @@ fn a_new_agent_leaves_a_pod_alone_that_is_ending() {
     listed(&mut restarted);
     assert!(pass(&mut restarted).is_empty(), "it is");
     assert_eq!(in_force(&restarted), before);
+    // Not for as long as it likes.
+    restarted.found.since -= Duration::from_secs(3600);
+    assert_eq!(pass(&mut restarted), ["enforce pod-a"]);
 }
 
 #[test]
