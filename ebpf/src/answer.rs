@@ -73,7 +73,9 @@ crate::global! {
             event::count(Counter::AnswersUnasked);
             return 1;
         }
-        if header.rcode == 0 && !read_answers(scratch, message, subject, behind_qname as u32, header.answers) {
+        if header.rcode == 0
+            && header.answers != 0
+            && !read_answers(scratch, message, subject, behind_qname as u32, header.answers) {
             event::count(Counter::AnswersUnreadable);
             // A truncated one says itself that it is to be asked again, over TCP; of one that is too long, most is learned.
             // After any other the query stays noted: the true answer may still come.

@@ -64,10 +64,10 @@ pub fn remember(asked: &SockAddr<'_>, by: AskedBy, subject: Option<&Current>) {
 /// Whether one of both is a resolver and the other is not. Without a policy, every server is for itself.
 #[inline(always)]
 fn changes(address: &Address, port: u16, asked: &SockAddr<'_>, subject: Option<&Current>) -> bool {
+    let Some(subject) = subject else { return *address != asked.address || port != asked.port() };
     if port != DNS_PORT && asked.port() != DNS_PORT {
         return false;
     }
-    let Some(subject) = subject else { return *address != asked.address || port != asked.port() };
     (port == DNS_PORT && subject.trusts(address))
         != (asked.port() == DNS_PORT && subject.trusts(&asked.address))
 }

@@ -223,7 +223,8 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
     }
     match destination::judge(subject, &to.address, packet.protocol, to.port, &mut name) {
         Verdict::Allow => Ok(()),
-        _ if is_reply(frame, subject, packet) == 1 => Ok(()),
+        // What the pod has opened itself and may not say any more is no reply, whatever came back.
+        _ if !is_own_flow(packet, recalled) && is_reply(frame, subject, packet) == 1 => Ok(()),
         // Which of several sends of one socket this is, its storage does not tell: the pod's own program has judged it.
         _ if subject.has_socket_balancer() && frame.socket().is_some() => Ok(()),
         Verdict::Audit => {
@@ -238,6 +239,12 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
             Err(Refusal::Denied)
         }
     }
+}
+
+/// Whether the pod has opened the flow of a packet. Of connections that is asked of their sockets.
+#[inline(always)]
+fn is_own_flow(packet: &Packet, recalled: Recalled) -> bool {
+    packet.protocol != protocol::TCP && recalled == Recalled::Earlier
 }
 
 /// A TCP reset that carries nothing.

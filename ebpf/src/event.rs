@@ -1,7 +1,7 @@
 //! What user space is told.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
-use aya_ebpf::helpers::generated::bpf_get_current_comm;
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_ktime_get_coarse_ns};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 use l7egg_ebpf_common::abi::{Address, Counter, Event, EventKind};
 use l7egg_ebpf_common::packet::Packet;
@@ -74,6 +74,13 @@ pub fn learned(subject: u32, policy: u32, name: u64, address: &Address, kind: Ev
 pub fn now_ns() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Nanoseconds since boot, to the tick and without the time asleep: to tell what was first, never for an expiry.
+#[inline(always)]
+pub fn about_now_ns() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 const EMPTY: Event = Event {

@@ -75,11 +75,13 @@ pub const OTHER_QUERY_BUCKETS: u32 = 4_096;
 #[map]
 pub static OTHER_QUERIES: Array<QueryBucket> = Array::with_max_entries(OTHER_QUERY_BUCKETS, 0);
 
+// Preallocated, at 26 and 20 MB: else the kernel gets memory for some of their entries while an answer waits, and has none to give
+// where many come at once.
 #[map]
-pub static LEARNED: HashMap<LearnedKey, Learned> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+pub static LEARNED: HashMap<LearnedKey, Learned> = HashMap::with_max_entries(131_072, 0);
 
 #[map]
-pub static NAMES: HashMap<u64, Name> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+pub static NAMES: HashMap<u64, Name> = HashMap::with_max_entries(131_072, 0);
 
 #[map]
 pub static NAME_TAILS: HashMap<u64, NameTail> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);

@@ -8,7 +8,7 @@ use l7egg_ebpf_common::answer::{HEADER, Message};
 use l7egg_ebpf_common::matcher::LabelCounts;
 use l7egg_ebpf_common::name::{COMPRESSED_STEPS, HASH_STEPS, NameWalk, READ_STEPS, SEARCHES_MAX, Step};
 
-use crate::event::now_ns;
+use crate::event::about_now_ns;
 use crate::maps::{CONFIG, MATCHERS, NAME_TAILS, NAME_VERDICTS, NAMES, PATTERNS, STATES};
 use crate::scratch::Scratch;
 use crate::{Refusal, scratch};
@@ -63,7 +63,7 @@ crate::global! {
     fn read_name(walk: &mut NameWalk, message: &Message, steps: u32) -> i32 {
         let mut read = Read { walk, message, complete: 0 };
         // SAFETY: the callback has the type that the kernel calls, and `read` outlives the loop.
-        unsafe { bpf_loop(steps, read_step as *const () as *mut _, (&raw mut read).cast(), 0) };
+        unsafe { bpf_loop(steps.div_ceil(AT_ONCE), read_step as *const () as *mut _, (&raw mut read).cast(), 0) };
         read.complete as i32
     }
 }
@@ -103,7 +103,7 @@ crate::global! {
         walk.rewind(LabelCounts::default());
         let mut only = HashOnly { walk, key: config.hash_key };
         // SAFETY: the callback has the type that the kernel calls, and `only` outlives the loop.
-        unsafe { bpf_loop(HASH_STEPS + 1, hash_only_step as *const () as *mut _, (&raw mut only).cast(), 0) };
+        unsafe { bpf_loop((HASH_STEPS + 1).div_ceil(AT_ONCE), hash_only_step as *const () as *mut _, (&raw mut only).cast(), 0) };
         1
     }
 }
@@ -115,11 +115,16 @@ struct HashOnly {
 
 extern "C" fn hash_only_step(_index: u32, only: *mut HashOnly) -> i64 {
     // SAFETY: `only` is the one of the call above, and its walk is in a claimed scratch.
-    let step = unsafe { (*(*only).walk).hash(&(*only).key) };
-    match step {
-        Step::More | Step::Suffix(_) => 0,
-        Step::Done | Step::Stop => 1,
+    let only = unsafe { &mut *only };
+    let mut i = 0;
+    while i < AT_ONCE {
+        // SAFETY: as above.
+        match unsafe { (*only.walk).hash(&only.key) } {
+            Step::More | Step::Suffix(_) => i += 1,
+            Step::Done | Step::Stop => return 1,
+        }
     }
+    0
 }
 
 /// Whether an Allow rule matches the name that was judged without one of the search domains behind it. The whole name
@@ -162,7 +167,7 @@ crate::global! {
     fn remember_name(scratch: u32, policy: u32) -> i32 {
         let Some(scratch) = scratch::claimed(scratch) else { return 0 };
         let name = scratch.walk.value();
-        let now = now_ns();
+        let now = about_now_ns();
         match NAMES.get_ptr_mut(&name) {
             // SAFETY: map memory; a torn read of the time by another CPU does no harm, and the policy stays what it is.
             Some(known) => unsafe {
@@ -254,6 +259,9 @@ fn judge_again(scratch: &mut Scratch, of: &NameVerdictKey) -> Result<Masks, Refu
     if scratch.walk.value() == of.name { Ok(scratch.walk.masks()) } else { Err(Refusal::Malformed) }
 }
 
+/// Bytes of a name that one turn of a loop looks at: a call for each costs more than the look.
+const AT_ONCE: u32 = 4;
+
 struct Read {
     walk: *mut NameWalk,
     message: *const Message,
@@ -264,15 +272,18 @@ extern "C" fn read_step(_index: u32, read: *mut Read) -> i64 {
     // SAFETY: `read` is the one of the call above; its walk and message are claimed.
     unsafe {
         let walk = &mut *(*read).walk;
-        let byte = (*(*read).message).byte(walk.offset() as u32);
-        match walk.read(byte) {
-            Step::More | Step::Suffix(_) => 0,
-            Step::Done => {
-                (*read).complete = 1;
-                1
+        let mut i = 0;
+        while i < AT_ONCE {
+            match walk.read((*(*read).message).byte(walk.offset() as u32)) {
+                Step::More | Step::Suffix(_) => i += 1,
+                Step::Done => {
+                    (*read).complete = 1;
+                    return 1;
+                }
+                Step::Stop => return 1,
             }
-            Step::Stop => 1,
         }
+        0
     }
 }
 

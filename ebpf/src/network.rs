@@ -32,8 +32,7 @@ pub fn created(ctx: &SockContext) {
 pub fn connects(ctx: &SockOpsContext) {
     let own = match subject::pod() {
         Known::Attaching | Known::Free => return,
-        // Whose it is, is not asked here: it can be anybody's.
-        Known::Policy(pod) if pod.is_node() => return,
+        // Of the node this is asked for any socket, and what it is marked with is true of all.
         Known::Policy(pod) => NETWORKS.get(pod.id),
         // A pod that is held may have its policy before the next try.
         _ => None,
@@ -101,6 +100,10 @@ pub fn is_covered(skb: Skb, subject: &Current) -> bool {
 crate::global! {
     fn is_covered_interface(skb: Skb, subject: u32) -> i32 {
         let Some(network) = NETWORKS.get(subject) else { return 0 };
+        // The pod's next network has its interface under the same number, and the agent may not have seen it yet.
+        if skb.socket().is_none() || made_in(skb).is_some_and(|netns| netns != network.netns) {
+            return 0;
+        }
         let (interface, covered) = (skb.interface(), network.covered);
         let is_covered = |(bit, known): (usize, &u32)| *known == interface && covered & 1 << bit != 0;
         i32::from(network.interfaces.iter().enumerate().any(is_covered))

@@ -20,7 +20,7 @@ pub fn of(subject: u32, port_and_id: u32, resolver: &Address) -> Option<Noted> {
 #[inline(always)]
 pub fn note(query: &Noted, name: u64, matched: bool) {
     if let Some(bucket) = bucket(query, matched) {
-        bucket.note::<Bpf>(query, name, event::now_ns());
+        bucket.note::<Bpf>(query, name, event::about_now_ns());
     }
 }
 

@@ -214,18 +214,42 @@ fn begin<M: Body>(skb: Skb, packet: &Packet) -> Result<(), Refusal> {
     }
     let first = sequence(skb, packet);
     let conversation = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).ok_or(Refusal::ScratchBusy)?;
-    // SAFETY: the socket's own storage; a connection that is being opened carries no messages.
-    unsafe {
-        if M::IS_SENT {
-            (*conversation).sent.stream.begin(first);
-            (*conversation).sent.ended = 0;
-            (*conversation).received.stream = Stream::default();
-        } else {
-            (*conversation).received.stream.begin(first);
+    let (sent, received) = (QueryStart::half(conversation), Message::half(conversation));
+    // A segment of the connection before may still be worked on, on another CPU.
+    take_hold(received)?;
+    if !M::IS_SENT {
+        // SAFETY: claimed by this run.
+        unsafe {
+            (*received).stream.begin(first);
+            (*received).ended = 0;
         }
-        (*conversation).received.ended = 0;
+        release(received);
+        return Ok(());
     }
-    Ok(())
+    let mut said = take_hold(sent);
+    if said.is_ok() {
+        // A query that was refused may be on its way to the backstop, which answers it by what is here.
+        if has_ended(sent) {
+            said = Err(Refusal::Query);
+        } else {
+            // SAFETY: both are claimed by this run.
+            unsafe {
+                (*sent).stream.begin(first);
+                (*received).stream = Stream::default();
+                (*received).ended = 0;
+            }
+        }
+        release(sent);
+    }
+    release(received);
+    said
+}
+
+/// Claims one direction of a connection for this run, which has to release it.
+#[inline(always)]
+fn take_hold<M>(half: *mut Half<M>) -> Result<(), Refusal> {
+    // SAFETY: in the socket's own storage, which lives as long as the program runs.
+    if swap(unsafe { &(*half).busy }, 1) != 0 { Err(Refusal::ScratchBusy) } else { Ok(()) }
 }
 
 /// One direction of the connection, for this run alone; `None` if there is no connection.
@@ -234,8 +258,7 @@ fn claim<M: Body>(skb: Skb) -> Result<Option<*mut Half<M>>, Refusal> {
     let Some(socket) = skb.socket() else { return Ok(None) };
     let conversation = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).ok_or(Refusal::ScratchBusy)?;
     let half = M::half(conversation);
-    // SAFETY: the socket's own storage, which lives as long as the program runs.
-    if swap(unsafe { &(*half).busy }, 1) != 0 { Err(Refusal::ScratchBusy) } else { Ok(Some(half)) }
+    take_hold(half).map(|()| Some(half))
 }
 
 #[inline(always)]

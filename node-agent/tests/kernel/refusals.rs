@@ -184,6 +184,35 @@ fn a_query_over_tcp_in_pieces_and_among_others_is_answered() {
     }
 }
 
+/// A query that was refused is answered by what its socket keeps of it, and may be on its way for as long as its sender likes (fq's
+/// pacing): no other connection takes the place of the one that it is of.
+#[test]
+fn a_socket_whose_query_was_refused_opens_no_other_connection() {
+    let setup = Setup::on_node(REFUSING);
+    let again = "
+import ctypes
+connection = socket.create_connection((server, 53), timeout=3)
+connection.sendall(query(7, 'a.elsewhere.test'))
+print(answer(connection))
+unspecified = ctypes.create_string_buffer(28)
+assert ctypes.CDLL(None).connect(connection.fileno(), unspecified, 28) == 0
+try:
+    connection.connect((server, 53))
+    print('connected')
+except OSError as error:
+    print(type(error).__name__)
+";
+    for server in RESOLVERS {
+        let output = python(&setup, server, again);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(
+            said.lines().collect::<Vec<_>>(),
+            ["(7, 5)", "ConnectionRefusedError"],
+            "{server}: {output:?}"
+        );
+    }
+}
+
 #[test]
 fn nothing_is_refused_where_nothing_is_enforced() {
     let setup = Setup::on_node(&REFUSING.replacen('{', "{mode: Audit, ", 1));

@@ -114,7 +114,8 @@ impl Cluster {
                 inventory.apply(Event::InitApply(serde_json::from_value(object).expect("an object")));
             }
             inventory.apply(Event::InitDone);
-            let desired = desired(&inventory, &NodeResolvers::default(), &mut PolicyCache::default());
+            let desired =
+                desired(&inventory, &NodeResolvers::default(), &|_| false, &mut PolicyCache::default());
             for pod in &node.pods {
                 let Some(desired) = desired.pods.get(&pod.name) else { continue };
                 let caps = desired.limits.caps.as_ref().expect("caps");
