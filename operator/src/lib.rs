@@ -18,6 +18,7 @@ mod publish;
 pub mod queue;
 pub mod read;
 mod run;
+pub mod services;
 mod settings;
 pub mod status;
 mod taint;

@@ -13,11 +13,11 @@ use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::{Client, ResourceExt};
 use l7egg_crds::{ClusterEgg, Egg as ApiEgg, EggAssignment};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use crate::index::{Egg, EggKey, Labels, Node, ObjectKey, Observed, Pod};
 use crate::metrics::Metrics;
 use crate::read::{self, Judged, Judgement, NodeObject, PodObject};
+use crate::services::Services;
 use crate::write::{MANAGED_BY_LABEL, MANAGER};
 
 /// Only pods that are bound and not finished: the API server leaves out the others, and reports those that
@@ -54,10 +54,15 @@ pub enum News {
     Assignment(Change<Observed, ObjectKey>),
 }
 
-/// Starts to watch everything, each kind in its own task. They end with the returned set. Pods' bandwidth
-/// annotations are read only if they are `annotated`.
-pub fn start(client: &Client, news: &mpsc::Sender<News>, metrics: &Metrics, annotated: bool) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
+/// Starts to watch everything, each kind in its own task. Pods' bandwidth annotations are read only if they are
+/// `annotated`.
+pub fn start(
+    services: &mut Services,
+    client: &Client,
+    news: &mpsc::Sender<News>,
+    metrics: &Metrics,
+    annotated: bool,
+) {
     let (eggs, cluster_eggs) = (ApiResource::erase::<ApiEgg>(&()), ApiResource::erase::<ClusterEgg>(&()));
     let assignments = ApiResource::erase::<EggAssignment>(&());
     let all = watcher::Config::default();
@@ -67,31 +72,48 @@ pub fn start(client: &Client, news: &mpsc::Sender<News>, metrics: &Metrics, anno
     let dynamic = |resource: &ApiResource| Api::<DynamicObject>::all_with(client.clone(), resource);
     let stream = watcher::watcher(dynamic(&eggs), all.clone());
     let judged = Judged::default();
-    tasks.spawn(forward("eggs", stream, news.clone(), metrics.clone(), move |event| {
-        egg_change(&judged, event, read::egg_judged, read::egg_key).map(News::Egg)
-    }));
+    services.spawn(
+        "watch of eggs",
+        forward("eggs", stream, news.clone(), metrics.clone(), move |event| {
+            egg_change(&judged, event, read::egg_judged, read::egg_key).map(News::Egg)
+        }),
+    );
     let stream = watcher::watcher(dynamic(&cluster_eggs), all.clone());
     let judged = Judged::default();
-    tasks.spawn(forward("clustereggs", stream, news.clone(), metrics.clone(), move |event| {
-        egg_change(&judged, event, read::cluster_egg_judged, read::cluster_egg_key).map(News::ClusterEgg)
-    }));
+    services.spawn(
+        "watch of clustereggs",
+        forward("clustereggs", stream, news.clone(), metrics.clone(), move |event| {
+            egg_change(&judged, event, read::cluster_egg_judged, read::cluster_egg_key).map(News::ClusterEgg)
+        }),
+    );
     let stream = watcher::watcher(dynamic(&assignments), ours);
-    tasks.spawn(forward("eggassignments", stream, news.clone(), metrics.clone(), |event| {
-        change(event, |object| read::observed(&object), object_key).map(News::Assignment)
-    }));
+    services.spawn(
+        "watch of eggassignments",
+        forward("eggassignments", stream, news.clone(), metrics.clone(), |event| {
+            change(event, |object| read::observed(&object), object_key).map(News::Assignment)
+        }),
+    );
     let stream = watcher::watcher(Api::<PodObject>::all(client.clone()), bound);
-    tasks.spawn(forward("pods", stream, news.clone(), metrics.clone(), move |event| {
-        change(event, |object| read::pod(object, annotated), object_key).map(News::Pod)
-    }));
+    services.spawn(
+        "watch of pods",
+        forward("pods", stream, news.clone(), metrics.clone(), move |event| {
+            change(event, |object| read::pod(object, annotated), object_key).map(News::Pod)
+        }),
+    );
     let stream = watcher::watcher(Api::<NodeObject>::all(client.clone()), all.clone());
-    tasks.spawn(forward("nodes", stream, news.clone(), metrics.clone(), |event| {
-        change(event, read::node, |object| object.metadata.name.clone()).map(News::Node)
-    }));
+    services.spawn(
+        "watch of nodes",
+        forward("nodes", stream, news.clone(), metrics.clone(), |event| {
+            change(event, read::node, |object| object.metadata.name.clone()).map(News::Node)
+        }),
+    );
     let stream = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all);
-    tasks.spawn(forward("namespaces", stream, news.clone(), metrics.clone(), |event| {
-        change(event, namespace, |object| object.metadata.name.clone()).map(News::Namespace)
-    }));
-    tasks
+    services.spawn(
+        "watch of namespaces",
+        forward("namespaces", stream, news.clone(), metrics.clone(), |event| {
+            change(event, namespace, |object| object.metadata.name.clone()).map(News::Namespace)
+        }),
+    );
 }
 
 /// Passes on what a watch brings. Errors are the watch's to mend: it tries again after a pause.
