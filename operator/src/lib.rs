@@ -1,7 +1,7 @@
 //! The l7egg operator: Eggs × pods × namespaces → EggAssignments, and the agents' reports → Egg status.
 //!
-//! The data's way: [`watch`] brings what the API server has, [`read`] makes plain structs of it, [`index`]
-//! knows what follows from it, [`queue`] keeps what may have to be written, and [`write`](mod@write) sends it;
+//! The data's way: [`watch`] brings what the API server has, [`read`] makes plain structs of it, Eggs by way of
+//! [`judging`], [`index`] knows what follows from it, [`queue`] keeps what may have to be written, and [`write`](mod@write) sends it;
 //! [`status`] and [`announce`] say how far an Egg has come, and `publish` tells it. [`controller`] is the loop that turns all this.
 
 pub mod announce;
@@ -9,6 +9,7 @@ pub mod controller;
 pub mod health;
 pub mod http;
 pub mod index;
+pub mod judging;
 pub mod lease;
 pub mod listing;
 pub mod metrics;

@@ -34,6 +34,11 @@ impl<K: Eq + Hash + Clone> Listing<K> {
                     seen.insert(key(value));
                 }
             }
+            Change::Present(key) => {
+                if let Some(seen) = &mut self.seen {
+                    seen.insert(key.clone());
+                }
+            }
             Change::Gone(key) => return vec![key.clone()],
             Change::Listed => {
                 self.complete = true;
@@ -96,7 +101,9 @@ mod tests {
         // The list broke off and begins again.
         assert_eq!(gone(Change::Listing), NONE);
         assert_eq!(gone(Change::Set(2)), NONE);
-        assert_eq!(gone(Change::Listed), [1, 3]);
+        // There is one that cannot be read.
+        assert_eq!(gone(Change::Present(3)), NONE);
+        assert_eq!(gone(Change::Listed), [1]);
         assert_eq!(gone(Change::Set(4)), NONE);
     }
 

@@ -60,6 +60,9 @@ impl Controller {
             self.index.remove_egg(&key);
             self.eggs.remove(&key);
         }
+        if let Change::Present(key) = &change {
+            self.index.await_egg(key);
+        }
         if let Change::Set(egg) = change {
             let key = egg.key.clone();
             let generation = |index: &Index| index.egg(&key).map(|egg| egg.generation);

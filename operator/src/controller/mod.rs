@@ -138,7 +138,8 @@ impl Controller {
             self.settled = true;
             self.index.settle();
             let Sizes { eggs, pods, assignments, .. } = self.index.sizes();
-            tracing::info!(eggs, pods, assignments, "all lists are in");
+            let unjudged = self.index.unjudged();
+            tracing::info!(eggs, unjudged, pods, assignments, "all lists are in");
         }
         self.connections.health.beat(waiting_for);
         let writes = self.settled && *self.connections.leads.borrow();
@@ -195,6 +196,7 @@ impl Controller {
                 None
             }
             (Some(desired), _) => Some(Write::Apply(key.clone(), desired)),
+            (None, Some(_)) if self.index.may_be_wanted(key) => None,
             (None, Some(observed)) => Some(Write::Delete(key.clone(), observed.uid.clone())),
             (None, None) => None,
         }

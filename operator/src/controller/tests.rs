@@ -156,3 +156,17 @@ async fn a_new_list_without_an_object_is_news_of_its_end() {
     );
     bench.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn what_an_egg_has_stays_until_it_is_judged_and_the_others_do_not_wait() {
+    let bench = start(true);
+    bench.tell_all_but_assignments().await;
+    bench.tell(News::Egg(Change::Present(EggKey::egg("shop", "stray")))).await;
+    bench.tell(News::Assignment(Change::Listing)).await;
+    bench.tell(News::Assignment(Change::Set(stray()))).await;
+    bench.tell(News::Assignment(Change::Listed)).await;
+    assert_eq!(bench.requests().await, [APPLY, STATUS]);
+    bench.tell(News::Egg(Change::Gone(EggKey::egg("shop", "stray")))).await;
+    assert_eq!(bench.requests().await, [DELETE]);
+    bench.shutdown.cancel();
+}

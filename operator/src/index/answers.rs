@@ -98,9 +98,9 @@ impl Index {
         self.nodes.keys().cloned()
     }
 
-    /// All Eggs and ClusterEggs.
+    /// All Eggs and ClusterEggs, also those that were never judged.
     pub fn egg_keys(&self) -> impl Iterator<Item = EggKey> {
-        self.eggs.keys().cloned()
+        self.eggs.keys().chain(self.unjudged.values().flatten()).cloned()
     }
 
     /// All EggAssignments that exist.

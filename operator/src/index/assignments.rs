@@ -38,6 +38,15 @@ impl Index {
         }
     }
 
+    /// Keeps the policy of an Egg once that was judged after its assignments were listed.
+    pub(super) fn share_policies(&mut self, egg: &EggKey) {
+        for key in self.observed.of_egg(egg).cloned().collect::<Vec<_>>() {
+            if let Some(observed) = self.observed.get_mut(&key) {
+                share_policy(&self.eggs, None, observed);
+            }
+        }
+    }
+
     fn observe(&mut self, mut observed: Observed) {
         let key = observed.key.clone();
         if let Some(known) = self.observed.get(&key)

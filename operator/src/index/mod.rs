@@ -15,6 +15,7 @@ mod shares;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod unjudged;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -40,6 +41,8 @@ pub struct Index {
     /// Whose and for which node every desired EggAssignment is.
     targets: HashMap<ObjectKey, Target>,
     observed: ObservedSet,
+    /// Eggs that are there and were never judged, by namespace of their assignments.
+    unjudged: BTreeMap<String, BTreeSet<EggKey>>,
     write_errors: HashMap<ObjectKey, String>,
     changes: Changes,
     settled: bool,
@@ -167,6 +170,7 @@ impl Index {
                 return;
             }
         }
+        self.is_judged(&key);
         let generation = egg.generation;
         let reselect = match self.eggs.get_mut(&key) {
             Some(state) => state.update(egg),
@@ -189,6 +193,7 @@ impl Index {
         }
         if self.settled {
             self.recover(&key);
+            self.share_policies(&key);
         }
         self.eggs[&key].mark_nodes(&mut self.changes);
         if let Some(state) = self.eggs.get_mut(&key) {
@@ -206,6 +211,7 @@ impl Index {
 
     /// An Egg or ClusterEgg is gone: so is all it asked for.
     pub fn remove_egg(&mut self, key: &EggKey) {
+        self.is_judged(key);
         let Some(state) = self.eggs.remove(key) else { return };
         state.mark_nodes(&mut self.changes);
         for node in state.nodes.values() {

@@ -1,12 +1,12 @@
 //! The EggAssignments that exist.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{EggKey, ObjectKey, Observed};
 
 #[derive(Debug, Default)]
 pub(super) struct ObservedSet {
-    by_key: HashMap<ObjectKey, Observed>,
+    by_key: BTreeMap<ObjectKey, Observed>,
     by_egg: HashMap<EggKey, BTreeSet<ObjectKey>>,
     /// The newest resource version that the watch has shown.
     newest: u64,
@@ -15,6 +15,10 @@ pub(super) struct ObservedSet {
 impl ObservedSet {
     pub fn get(&self, key: &ObjectKey) -> Option<&Observed> {
         self.by_key.get(key)
+    }
+
+    pub fn get_mut(&mut self, key: &ObjectKey) -> Option<&mut Observed> {
+        self.by_key.get_mut(key)
     }
 
     pub fn len(&self) -> usize {
@@ -31,6 +35,14 @@ impl ObservedSet {
 
     pub fn of_egg(&self, egg: &EggKey) -> impl Iterator<Item = &ObjectKey> {
         self.by_egg.get(egg).into_iter().flatten()
+    }
+
+    pub fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Observed> {
+        let first = ObjectKey::new(namespace, "");
+        self.by_key
+            .range(first..)
+            .map(|(_, observed)| observed)
+            .take_while(move |it| it.key.namespace == namespace)
     }
 
     pub fn seen(&mut self, resource_version: u64) {

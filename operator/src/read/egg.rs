@@ -5,40 +5,39 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::DynamicObject;
 use kube::core::Selector;
-use l7egg_crds::{ClusterEggSpec, EggStatus, PolicySpec, selector_at};
+use l7egg_crds::{ClusterEggSpec, EggKind, EggStatus, PolicySpec, selector_at};
 use l7egg_policy::{Problem, validate, validate_cluster};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Judgement, resource_version};
+use super::{judged_safely, resource_version};
 use crate::index::{Accepted, Egg, EggKey, Namespaces, Rejection, Selection};
+use crate::judging::Judgement;
 
 /// Most problems that a condition's message lists.
 const MAX_PROBLEMS: usize = 5;
 
 /// An Egg for the index; nothing if it has no name, or is being deleted.
 pub fn egg(object: &DynamicObject) -> Option<Egg> {
-    egg_judged(object, None)
-}
-
-/// The same, of which may be known already what is said of its spec.
-pub fn egg_judged(object: &DynamicObject, known: Option<Judgement>) -> Option<Egg> {
     let key = egg_key(object)?;
-    let judge = || read_egg(key.namespace.as_deref().unwrap_or_default(), &object.data["spec"]);
-    let spec = known.unwrap_or_else(judge);
-    read(object, key, spec)
+    let spec = judge(&key, &object.data["spec"]);
+    as_judged(object, key, spec)
 }
 
 /// A ClusterEgg for the index; nothing if it has no name, or is being deleted.
 pub fn cluster_egg(object: &DynamicObject) -> Option<Egg> {
-    cluster_egg_judged(object, None)
+    let key = cluster_egg_key(object)?;
+    let spec = judge(&key, &object.data["spec"]);
+    as_judged(object, key, spec)
 }
 
-/// The same, of which may be known already what is said of its spec.
-pub fn cluster_egg_judged(object: &DynamicObject, known: Option<Judgement>) -> Option<Egg> {
-    let key = cluster_egg_key(object)?;
-    read(object, key, known.unwrap_or_else(|| read_cluster_egg(&object.data["spec"])))
+/// What is said of the spec of this Egg. It can take seconds.
+pub fn judge(key: &EggKey, spec: &Value) -> Judgement {
+    judged_safely(key, || match key.kind {
+        EggKind::Egg => read_egg(key.namespace.as_deref().unwrap_or_default(), spec),
+        EggKind::ClusterEgg => read_cluster_egg(spec),
+    })
 }
 
 /// Which Egg an object is.
@@ -51,7 +50,8 @@ pub fn cluster_egg_key(object: &DynamicObject) -> Option<EggKey> {
     Some(EggKey::cluster(object.metadata.name.clone()?))
 }
 
-fn read(object: &DynamicObject, key: EggKey, spec: Result<Accepted, Rejection>) -> Option<Egg> {
+/// An Egg for the index, of which is known what is said of its spec; nothing if it is being deleted.
+pub fn as_judged(object: &DynamicObject, key: EggKey, spec: Judgement) -> Option<Egg> {
     // It may wait for finalizers of others; what it asked for ends with the order to delete it.
     if object.metadata.deletion_timestamp.is_some() {
         return None;
@@ -78,7 +78,7 @@ fn read_egg(namespace: &str, spec: &Value) -> Result<Accepted, Rejection> {
         }
     };
     let selection = pods.map(|pods| Selection::Pods { namespaces, pods });
-    judge(parse::<PolicySpec>(spec, "spec").map(|policy| (validate(&policy), policy)), selection)
+    judgement(parse::<PolicySpec>(spec, "spec").map(|policy| (validate(&policy), policy)), selection)
 }
 
 fn read_cluster_egg(spec: &Value) -> Result<Accepted, Rejection> {
@@ -88,7 +88,7 @@ fn read_cluster_egg(spec: &Value) -> Result<Accepted, Rejection> {
     let namespaces = selector_of(parsed.namespace_selector.unwrap_or_default(), "spec.namespaceSelector");
     if let Some(nodes) = parsed.node_selector {
         let selection = selector_of(nodes, "spec.nodeSelector").map(Selection::Nodes);
-        return judge(Ok((problems, parsed.policy)), selection);
+        return judgement(Ok((problems, parsed.policy)), selection);
     }
     // Without a podSelector there is a problem already.
     let pods = parsed.pod_selector.map(|pods| selector_of(pods, "spec.podSelector")).transpose();
@@ -99,11 +99,11 @@ fn read_cluster_egg(spec: &Value) -> Result<Accepted, Rejection> {
         (Ok(_), Ok(None)) => Err(malformed("spec.podSelector: is missing")),
         (Err(rejection), _) | (_, Err(rejection)) => Err(rejection),
     };
-    judge(Ok((problems, parsed.policy)), selection)
+    judgement(Ok((problems, parsed.policy)), selection)
 }
 
 /// Everything there is to say against it, the policy first; or what can be enforced.
-fn judge(
+fn judgement(
     policy: Result<(Vec<Problem>, PolicySpec), Rejection>,
     selection: Result<Selection, Rejection>,
 ) -> Result<Accepted, Rejection> {

@@ -3,13 +3,13 @@
 
 mod assignment;
 mod egg;
-mod judged;
+mod guard;
 mod node;
 mod pod;
 
 pub use assignment::observed;
-pub use egg::{cluster_egg, cluster_egg_judged, cluster_egg_key, egg, egg_judged, egg_key};
-pub use judged::{Judged, Judgement};
+pub use egg::{as_judged, cluster_egg, cluster_egg_key, egg, egg_key, judge};
+pub use guard::{guarded, judged_safely};
 pub use node::{NodeObject, node};
 pub use pod::{PodObject, pod};
 

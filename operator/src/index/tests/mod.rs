@@ -6,6 +6,7 @@ mod nodes;
 mod pods;
 mod scale;
 mod tally;
+mod unjudged;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,0 +1,114 @@
+use serde_json::json;
+
+use super::*;
+use crate::read::{egg_key, judge};
+
+fn object(namespace: &str, name: &str, uid: &str, cidr: &str) -> DynamicObject {
+    serde_json::from_value(json!({
+        "apiVersion": "l7egg.dev/v1alpha1", "kind": "Egg",
+        "metadata": {"namespace": namespace, "name": name, "uid": uid, "generation": 1},
+        "spec": {"podSelector": {}, "egress": [{"to": [{"cidr": cidr}]}]},
+    }))
+    .unwrap()
+}
+
+/// The news of an Egg that is told, in short.
+fn tell(judging: &mut Judging, object: DynamicObject) -> Vec<String> {
+    judging.told(Event::Apply(object)).iter().map(short).collect()
+}
+
+fn short(change: &Change<Egg, EggKey>) -> String {
+    match change {
+        Change::Listing => "listing".to_owned(),
+        Change::Listed => "listed".to_owned(),
+        Change::Present(key) => format!("present {}", key.name),
+        Change::Gone(key) => format!("gone {}", key.name),
+        Change::Set(egg) => format!("{} {}", if egg.spec.is_ok() { "good" } else { "bad" }, egg.key.name),
+    }
+}
+
+fn finish(judging: &mut Judging, job: Job) -> Option<String> {
+    judging.judged(job.done(judge)).as_ref().map(short)
+}
+
+#[test]
+fn a_spec_is_judged_once_and_its_successor_anew() {
+    let mut judging = Judging::new(egg_key);
+    assert_eq!(tell(&mut judging, object("shop", "a", "u", "10.0.0.0/8")), ["present a"]);
+    let job = judging.next_job().unwrap();
+    assert_eq!(finish(&mut judging, job).unwrap(), "good a");
+    assert_eq!(tell(&mut judging, object("shop", "a", "u", "10.0.0.0/8")), ["good a"]);
+    assert!(judging.next_job().is_none());
+    // Of the same generation, as where etcd was restored and it was edited again.
+    assert_eq!(tell(&mut judging, object("shop", "a", "u", "nonsense")), ["present a"]);
+    let job = judging.next_job().unwrap();
+    assert_eq!(finish(&mut judging, job).unwrap(), "bad a");
+}
+
+#[test]
+fn an_egg_that_is_edited_again_is_judged_as_it_is_now() {
+    let mut judging = Judging::new(egg_key);
+    for number in 0..5 {
+        tell(&mut judging, object("shop", "a", "u", &format!("10.{number}.0.0/16")));
+    }
+    let job = judging.next_job().unwrap();
+    assert_eq!(job.object.data["spec"]["egress"][0]["to"][0]["cidr"], "10.4.0.0/16");
+    // Edited while it is judged: not twice at a time, and what is said of the old one is not told.
+    tell(&mut judging, object("shop", "a", "u", "10.5.0.0/16"));
+    tell(&mut judging, object("shop", "a", "u", "10.6.0.0/16"));
+    assert!(judging.next_job().is_none());
+    assert_eq!(finish(&mut judging, job), None);
+    let job = judging.next_job().unwrap();
+    assert_eq!(job.object.data["spec"]["egress"][0]["to"][0]["cidr"], "10.6.0.0/16");
+    assert_eq!(finish(&mut judging, job).unwrap(), "good a");
+    assert!(judging.next_job().is_none());
+}
+
+#[test]
+fn namespaces_take_turns() {
+    let mut judging = Judging::new(egg_key);
+    for number in 0..100 {
+        tell(&mut judging, object("greedy", &format!("a{number}"), "u", "10.0.0.0/8"));
+    }
+    tell(&mut judging, object("modest", "b", "u", "10.0.0.0/8"));
+    let order: Vec<_> = std::iter::from_fn(|| judging.next_job()).map(|job| job.key.name).collect();
+    assert_eq!(order[..3], ["a0", "b", "a1"]);
+    assert_eq!(order.len(), 101);
+}
+
+#[test]
+fn another_egg_of_the_same_name_begins_with_nothing() {
+    let mut judging = Judging::new(egg_key);
+    tell(&mut judging, object("shop", "a", "u", "10.0.0.0/8"));
+    let job = judging.next_job().unwrap();
+    finish(&mut judging, job);
+    assert_eq!(tell(&mut judging, object("shop", "a", "v", "10.0.0.0/8")), ["gone a", "present a"]);
+}
+
+#[test]
+fn one_that_is_gone_is_not_brought_back_by_its_judgement() {
+    let mut judging = Judging::new(egg_key);
+    let egg = object("shop", "a", "u", "10.0.0.0/8");
+    tell(&mut judging, egg.clone());
+    let job = judging.next_job().unwrap();
+    assert_eq!(judging.told(Event::Delete(egg)).iter().map(short).collect::<Vec<_>>(), ["gone a"]);
+    assert_eq!(finish(&mut judging, job), None);
+    // One that is being deleted asks for nothing any more.
+    let mut ending = object("shop", "b", "u", "10.0.0.0/8");
+    ending.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+    assert_eq!(tell(&mut judging, ending), ["gone b"]);
+    assert!(judging.next_job().is_none());
+}
+
+#[test]
+fn what_is_not_in_a_list_is_gone_also_if_it_was_judged_meanwhile() {
+    let mut judging = Judging::new(egg_key);
+    tell(&mut judging, object("shop", "a", "u", "10.0.0.0/8"));
+    let job = judging.next_job().unwrap();
+    let mut told = |event: Event<DynamicObject>| judging.told(event).iter().map(short).collect::<Vec<_>>();
+    assert_eq!(told(Event::Init), ["listing"]);
+    assert_eq!(told(Event::InitApply(object("shop", "b", "u", "10.0.0.0/8"))), ["present b"]);
+    assert_eq!(finish(&mut judging, job).unwrap(), "good a");
+    let done: Vec<_> = judging.told(Event::InitDone).iter().map(short).collect();
+    assert_eq!(done, ["gone a", "listed"]);
+}
