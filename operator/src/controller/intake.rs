@@ -12,11 +12,17 @@ impl Controller {
         let (index, listings) = (&mut self.index, &mut self.listings);
         match news {
             News::Egg(change) => {
+                if matches!(change, Change::Listing) {
+                    index.relist_eggs(EggKind::Egg);
+                }
                 let keys = || index.egg_keys().filter(|key| key.kind == EggKind::Egg).collect();
                 let gone = listings.eggs.gone(&change, |egg| egg.key.clone(), keys);
                 self.take_in_egg(change, gone);
             }
             News::ClusterEgg(change) => {
+                if matches!(change, Change::Listing) {
+                    index.relist_eggs(EggKind::ClusterEgg);
+                }
                 let keys = || index.egg_keys().filter(|key| key.kind == EggKind::ClusterEgg).collect();
                 let gone = listings.cluster_eggs.gone(&change, |egg| egg.key.clone(), keys);
                 self.take_in_egg(change, gone);
@@ -45,6 +51,9 @@ impl Controller {
                 }
             }
             News::Assignment(change) => {
+                if matches!(change, Change::Listing) {
+                    index.relist_assignments();
+                }
                 let keys = || index.observed_keys().collect();
                 let gone = listings.assignments.gone(&change, |observed| observed.key.clone(), keys);
                 gone.iter().for_each(|key| index.remove_observed(key));

@@ -105,6 +105,16 @@ fn stray() -> Observed {
     read::observed(&object).unwrap()
 }
 
+/// The one that is to be, as it is written.
+fn assigned() -> Observed {
+    let mut index = Index::default();
+    index.apply_egg(egg(json!({"podSelector": {}})));
+    index.apply_pod(pod());
+    let key = ObjectKey::new("shop", "web.n1");
+    let object = crate::write::object(&key, &index.desired(&key).unwrap());
+    read::observed(&serde_json::from_value(object).unwrap()).unwrap()
+}
+
 const APPLY: &str = "PATCH /apis/l7egg.dev/v1alpha1/namespaces/shop/eggassignments/web.n1";
 const DELETE: &str = "DELETE /apis/l7egg.dev/v1alpha1/namespaces/shop/eggassignments/stray.n1";
 const STATUS: &str = "PATCH /apis/l7egg.dev/v1alpha1/namespaces/shop/eggs/web/status";
@@ -168,5 +178,23 @@ async fn what_an_egg_has_stays_until_it_is_judged_and_the_others_do_not_wait() {
     assert_eq!(bench.requests().await, [APPLY, STATUS]);
     bench.tell(News::Egg(Change::Gone(EggKey::egg("shop", "stray")))).await;
     assert_eq!(bench.requests().await, [DELETE]);
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_list_is_believed_though_versions_went_back() {
+    let bench = start(true);
+    bench.tell_all_but_assignments().await;
+    bench.tell(News::Assignment(Change::Listing)).await;
+    bench.tell(News::Assignment(Change::Set(Observed { resource_version: 900, ..assigned() }))).await;
+    bench.tell(News::Assignment(Change::Listed)).await;
+    assert_eq!(bench.requests().await, [STATUS]);
+    // etcd was restored from a backup of before the pod was assigned.
+    let mut restored = Observed { resource_version: 500, ..assigned() };
+    restored.assignment.as_mut().unwrap().pods.clear();
+    bench.tell(News::Assignment(Change::Listing)).await;
+    bench.tell(News::Assignment(Change::Set(restored))).await;
+    bench.tell(News::Assignment(Change::Listed)).await;
+    assert_eq!(bench.requests().await, [APPLY]);
     bench.shutdown.cancel();
 }

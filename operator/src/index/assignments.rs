@@ -6,6 +6,11 @@ use super::egg_state::EggState;
 use super::{EggKey, Index, ObjectKey, Observed, is_older};
 
 impl Index {
+    /// A list of all EggAssignments begins. It is believed whatever versions it shows, as one of Eggs is.
+    pub fn relist_assignments(&mut self) {
+        self.observed.forget_versions();
+    }
+
     /// An EggAssignment is there or has changed.
     pub fn apply_observed(&mut self, observed: Observed) {
         self.observed.seen(observed.resource_version);

@@ -28,7 +28,7 @@ pub use tally::{MAX_TROUBLES, Tally, Trouble};
 
 use assignments::share_policy;
 use egg_state::{EggState, Target};
-use l7egg_crds::EggStatus;
+use l7egg_crds::{EggKind, EggStatus};
 use observed::ObservedSet;
 
 /// All that the operator knows.
@@ -206,6 +206,14 @@ impl Index {
     pub fn status_written(&mut self, key: &EggKey, uid: &str, resource_version: u64, status: EggStatus) {
         if self.eggs.get(key).is_some_and(|state| state.egg.uid == uid) {
             self.set_status(key, resource_version, status);
+        }
+    }
+
+    /// A list of all Eggs or ClusterEggs begins. It is believed whatever versions it shows: where etcd is restored from
+    /// a backup they go back.
+    pub fn relist_eggs(&mut self, kind: EggKind) {
+        for state in self.eggs.values_mut().filter(|state| state.egg.key.kind == kind) {
+            state.egg.resource_version = 0;
         }
     }
 

@@ -45,6 +45,11 @@ impl ObservedSet {
             .take_while(move |it| it.key.namespace == namespace)
     }
 
+    pub fn forget_versions(&mut self) {
+        self.newest = 0;
+        self.by_key.values_mut().for_each(|observed| observed.resource_version = 0);
+    }
+
     pub fn seen(&mut self, resource_version: u64) {
         self.newest = self.newest.max(resource_version);
     }

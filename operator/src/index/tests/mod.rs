@@ -4,6 +4,7 @@ mod eggs;
 mod model;
 mod nodes;
 mod pods;
+mod relist;
 mod scale;
 mod tally;
 mod unjudged;
