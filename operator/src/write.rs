@@ -1,5 +1,7 @@
 //! The requests that write to the API server.
 
+mod error;
+
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -12,10 +14,12 @@ use l7egg_crds::{
     node_label_value, status_patch,
 };
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::index::{Assignment, EggKey, ObjectKey, Observed};
 use crate::read;
+
+pub use error::WriteError;
 
 /// Field manager of everything that the operator writes.
 pub const MANAGER: &str = "l7egg-operator";
@@ -48,39 +52,6 @@ pub enum Written {
     EggGone,
 }
 
-/// Why a request failed.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The API server refused it, or could not be asked.
-    #[error("{}", words(.0))]
-    Request(#[from] kube::Error),
-    /// No answer in time.
-    #[error("the API server did not answer within {} s", TIMEOUT.as_secs())]
-    Timeout,
-    /// The answer has no name: it is no Kubernetes API server that answers.
-    #[error("the API server's answer is no EggAssignment")]
-    Answer,
-    /// The object was stored, but not as it was sent.
-    #[error(
-        "the API server stored the EggAssignment otherwise than it was sent: its CustomResourceDefinition is \
-         older or newer than the operator; apply the manifests of the operator's version"
-    )]
-    StoredOtherwise(Box<Observed>),
-}
-
-impl WriteError {
-    /// Whether the same request will very likely be refused again.
-    pub fn is_refusal(&self) -> bool {
-        match self {
-            WriteError::Request(kube::Error::Api(status)) => {
-                (400..500).contains(&status.code) && ![404, 408, 409, 429].contains(&status.code)
-            }
-            WriteError::Request(_) | WriteError::Timeout => false,
-            WriteError::Answer | WriteError::StoredOtherwise(_) => true,
-        }
-    }
-}
-
 /// Sends one request and waits for the answer.
 ///
 /// # Errors
@@ -97,15 +68,33 @@ pub async fn write(client: Client, write: Write) -> Result<Written, WriteError> 
 }
 
 async fn apply(client: Client, key: &ObjectKey, assignment: Assignment) -> Result<Written, WriteError> {
+    let api = assignments(client, key);
     let object = object(key, &assignment);
-    let params = PatchParams::apply(MANAGER).force();
-    let answer = assignments(client, key).patch(&key.name, &params, &Patch::Apply(&object)).await?;
-    let observed = Box::new(read::observed(&answer).ok_or(WriteError::Answer)?);
+    let answer = api.patch(&key.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await?;
+    let mut observed = read::observed(&answer).ok_or(WriteError::Answer)?;
+    if observed.assignment.as_ref() != Some(&assignment) {
+        // Apply takes away nothing that others added to lists. The right to patch is enough for this, and it only takes
+        // away: the fields that were applied stay those of the one that applies.
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let answer = api.patch(&key.name, &params, &whole_spec(&answer, &object)?).await?;
+        observed = read::observed(&answer).ok_or(WriteError::Answer)?;
+    }
+    let observed = Box::new(observed);
     if observed.assignment.as_ref() == Some(&assignment) && observed.labelled {
         Ok(Written::Applied(observed))
     } else {
         Err(WriteError::StoredOtherwise(observed))
     }
+}
+
+/// Puts the spec of `object` in the place of the one that is `stored`, if that is still the same: else the API server says
+/// that there is a conflict, and all is tried again.
+fn whole_spec(stored: &DynamicObject, object: &Value) -> Result<Patch<Value>, kube::Error> {
+    let operations = json!([
+        {"op": "add", "path": "/metadata/resourceVersion", "value": stored.metadata.resource_version},
+        {"op": "add", "path": "/spec", "value": object["spec"]},
+    ]);
+    Ok(Patch::Json(serde_json::from_value(operations).map_err(kube::Error::SerdeError)?))
 }
 
 async fn delete(client: Client, key: &ObjectKey, uid: String) -> Result<Written, WriteError> {
@@ -146,7 +135,7 @@ async fn write_status(
 }
 
 /// The EggAssignment as it is sent.
-pub fn object(key: &ObjectKey, assignment: &Assignment) -> serde_json::Value {
+pub fn object(key: &ObjectKey, assignment: &Assignment) -> Value {
     let egg = &assignment.egg;
     let (api_version, kind) = match egg.kind {
         EggKind::Egg => (Egg::api_version(&()), Egg::kind(&())),
@@ -188,10 +177,5 @@ fn assignments(client: Client, key: &ObjectKey) -> Api<DynamicObject> {
     Api::namespaced_with(client, &key.namespace, &ApiResource::erase::<EggAssignment>(&()))
 }
 
-/// The API server's own message, where there is one: kube prints the whole answer.
-fn words(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        other => other.to_string(),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! What the index is told: plain data, already read from API objects.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use l7egg_crds::{
@@ -93,7 +94,7 @@ pub struct Assignment {
     pub shares: Vec<RateShare>,
     /// The node itself, if that is what the Egg selects.
     pub host: Option<AssignedHost>,
-    /// The node's pods that the Egg selects, in order of namespace and name.
+    /// The node's pods that the Egg selects, in order of namespace and name. Compared without their order.
     pub pods: Vec<AssignedPod>,
 }
 
@@ -103,7 +104,7 @@ impl PartialEq for Assignment {
             && self.egg == other.egg
             && self.shares == other.shares
             && self.host == other.host
-            && self.pods == other.pods
+            && same_pods(&self.pods, &other.pods)
             && same_policy(&self.policy, &other.policy)
     }
 }
@@ -133,6 +134,16 @@ impl Observed {
         let egg = &self.assignment.as_ref()?.egg;
         Some(EggKey { kind: egg.kind, namespace: egg.namespace.clone(), name: egg.name.clone() })
     }
+}
+
+/// Their order says nothing: before Kubernetes 1.24 what was there first stays first, wherever it is written.
+fn same_pods(a: &[AssignedPod], b: &[AssignedPod]) -> bool {
+    if a == b || a.len() != b.len() {
+        return a == b;
+    }
+    let others: HashMap<&str, &AssignedPod> = b.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
+    let uids: HashSet<&str> = a.iter().map(|pod| pod.uid.as_str()).collect();
+    uids.len() == a.len() && a.iter().all(|pod| others.get(pod.uid.as_str()) == Some(&pod))
 }
 
 fn same_policy(a: &Arc<PolicySpec>, b: &Arc<PolicySpec>) -> bool {

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PropagationPolicy};
-use l7egg_crds::{NODE_LABEL, node_label_value};
+use kube::{Resource, ResourceExt};
+use l7egg_crds::{EggAssignment, NODE_LABEL, node_label_value};
 use l7egg_operator::index::EggKey;
 use l7egg_operator::naming::assignment_key;
 use serde_json::json;
@@ -153,6 +153,19 @@ async fn what_others_do_to_an_assignment_is_undone() {
     world.make_pod("a", "fake-1", json!({})).await;
     world.apply_egg("all", egg_spec(json!({}), "10.0.0.0/8")).await;
     let before = world.expect_pods("all.fake-1", &["a"]).await;
+    let as_before = |what: String| {
+        let (assignments, before) = (world.assignments(), before.clone());
+        async move {
+            eventually(&format!("{what} is undone"), || async {
+                let now = assignments.get("all.fake-1").await.map_err(|error| error.to_string())?;
+                let same = now.spec == before.spec
+                    && now.labels() == before.labels()
+                    && now.owner_references() == before.owner_references();
+                if same { Ok(()) } else { Err(format!("{now:?}")) }
+            })
+            .await;
+        }
+    };
     for patch in [
         json!({"spec": {"policy": {"egress": []}}}),
         json!({"spec": {"node": "fake-2"}}),
@@ -162,15 +175,22 @@ async fn what_others_do_to_an_assignment_is_undone() {
     ] {
         let params = PatchParams::default();
         world.assignments().patch("all.fake-1", &params, &Patch::Merge(&patch)).await.unwrap();
-        eventually(&format!("{patch} is undone"), || async {
-            let now = world.assignments().get("all.fake-1").await.map_err(|error| error.to_string())?;
-            let same = now.spec == before.spec
-                && now.labels() == before.labels()
-                && now.owner_references() == before.owner_references();
-            if same { Ok(()) } else { Err(format!("{now:?}")) }
-        })
-        .await;
+        as_before(patch.to_string()).await;
     }
+    // Entries of lists that belong to another manager stay over every apply.
+    let foreign = json!({
+        "apiVersion": EggAssignment::api_version(&()), "kind": EggAssignment::kind(&()),
+        "spec": {"pods": [{"namespace": &world.namespace, "name": "foreign", "uid": "foreign"}]},
+    });
+    let params = PatchParams::apply("somebody");
+    world.assignments().patch("all.fake-1", &params, &Patch::Apply(&foreign)).await.unwrap();
+    as_before("another manager's pod".to_owned()).await;
+    // What the operator itself adds it can still take away.
+    world.make_pod("b", "fake-1", json!({})).await;
+    world.expect_pods("all.fake-1", &["a", "b"]).await;
+    world.remove_pod("b").await;
+    world.expect_pods("all.fake-1", &["a"]).await;
+
     world.assignments().delete("all.fake-1", &DeleteParams::default()).await.unwrap();
     eventually("a deleted assignment is back", || async {
         let now = world.assignments().get("all.fake-1").await.map_err(|error| error.to_string())?;

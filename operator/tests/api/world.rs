@@ -274,7 +274,9 @@ impl World {
 pub async fn expect_pods(api: &Api<EggAssignment>, name: &str, pods: &[&str]) -> EggAssignment {
     eventually(&format!("{name} has pods {pods:?}"), || async {
         let assignment = api.get(name).await.map_err(|error| error.to_string())?;
-        let found: Vec<_> = assignment.spec.pods.iter().map(|pod| pod.name.as_str()).collect();
+        // In order: before Kubernetes 1.24 the API server keeps that in which they came.
+        let mut found: Vec<_> = assignment.spec.pods.iter().map(|pod| pod.name.as_str()).collect();
+        found.sort_unstable();
         if found == pods { Ok(assignment) } else { Err(format!("{found:?}")) }
     })
     .await
