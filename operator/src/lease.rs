@@ -16,9 +16,13 @@ use tokio_util::sync::CancellationToken;
 pub const NAME: &str = "l7egg-operator";
 /// Without renewal for this long, another may take the lease.
 const DURATION: Duration = Duration::from_secs(15);
-/// Without renewal for this long, the holder stops: well before another may begin.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// Pause between two tries.
+/// Without renewal for this long, the holder stops: well before another may begin. Counted from the beginning of the attempt
+/// that renewed it, and another sees that no earlier; so three seconds lie between the two, whatever the API server does.
+/// An attempt that takes its whole time, a pause and another such attempt fit in, so that a slow API server costs nobody the lease.
+const DEADLINE: Duration = Duration::from_secs(12);
+/// Longest that one attempt may take, which is two requests.
+const ATTEMPT: Duration = Duration::from_secs(5);
+/// Pause between two attempts.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// One that wants the lease.
@@ -27,6 +31,7 @@ pub struct Candidate {
     identity: String,
     /// The lease as it was last seen to change, and when.
     seen: Option<(LeaseSpec, Instant)>,
+    /// When the attempt began that renewed it last, as long as that counts.
     renewed: Option<Instant>,
 }
 
@@ -41,16 +46,25 @@ impl Candidate {
     /// cancelled it gives it back, so that another need not wait.
     pub async fn run(mut self, leads: watch::Sender<bool>, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
-            let got = match timeout(RETRY, self.attempt()).await {
+            let begun = Instant::now();
+            let limit = at_most(ATTEMPT, self.renewed, begun);
+            let attempt = tokio::select! {
+                attempt = timeout(limit, self.attempt()) => attempt,
+                () = shutdown.cancelled() => break,
+            };
+            let got = match attempt {
                 Ok(Ok(got)) => Some(got),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "lease was not renewed");
                     None
                 }
-                Err(_) => None,
+                Err(_) => {
+                    tracing::debug!(?limit, "lease was not renewed: the API server takes too long");
+                    None
+                }
             };
             match got {
-                Some(true) => self.renewed = Some(Instant::now()),
+                Some(true) => self.renewed = Some(begun),
                 Some(false) => self.renewed = None,
                 None => self.renewed = self.renewed.filter(|renewed| renewed.elapsed() < DEADLINE),
             }
@@ -69,11 +83,11 @@ impl Candidate {
                 std::mem::replace(leads, now_leads) != now_leads
             });
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(at_most(RETRY, self.renewed, Instant::now())) => {}
                 () = shutdown.cancelled() => {}
             }
         }
-        if self.renewed.is_some() && !matches!(timeout(RETRY, self.release()).await, Ok(Ok(()))) {
+        if self.renewed.is_some() && !matches!(timeout(ATTEMPT, self.release()).await, Ok(Ok(()))) {
             tracing::debug!("lease was not given back; it runs out in {} s", DURATION.as_secs());
         }
     }
@@ -114,6 +128,12 @@ impl Candidate {
     }
 }
 
+/// This long, but for one that holds the lease no longer than it may go on without renewal.
+fn at_most(duration: Duration, renewed: Option<Instant>, now: Instant) -> Duration {
+    let left = renewed.map(|renewed| (renewed + DEADLINE).saturating_duration_since(now));
+    left.map_or(duration, |left| duration.min(left))
+}
+
 /// Whether this candidate may write itself into the lease.
 fn may_take(identity: &str, held: &LeaseSpec, unchanged_for: Duration) -> bool {
     let holder = held.holder_identity.as_deref().unwrap_or_default();
@@ -147,7 +167,55 @@ fn changed(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use kube::client::Body;
+    use serde_json::json;
+
     use super::*;
+
+    /// An API server that takes a while for each request and has no lease but the one that it is sent.
+    fn slow_server(pause: Duration) -> Client {
+        let server = tower::service_fn(move |request: http::Request<Body>| async move {
+            tokio::time::sleep(pause).await;
+            let is_read = request.method() == http::Method::GET;
+            let sent = request.into_body().collect_bytes().await.unwrap();
+            let (code, answer) = match is_read {
+                true => (
+                    404,
+                    json!({"code": 404, "reason": "NotFound", "message": "no lease"}).to_string().into(),
+                ),
+                false => (201, sent),
+            };
+            Ok::<_, Infallible>(http::Response::builder().status(code).body(Body::from(answer)).unwrap())
+        });
+        Client::new(server, "default")
+    }
+
+    #[tokio::test]
+    async fn a_slow_api_server_costs_nobody_the_lease() {
+        let client = slow_server(Duration::from_millis(1500));
+        let (leads, mut led) = watch::channel(false);
+        let shutdown = CancellationToken::new();
+        let candidate = Candidate::new(client, "default", "first").run(leads, shutdown.clone());
+        let task = tokio::spawn(candidate);
+        timeout(ATTEMPT, led.wait_for(|leads| *leads)).await.expect("it leads").unwrap();
+        shutdown.cancel();
+        task.await.unwrap();
+    }
+
+    #[test]
+    fn the_holder_stops_before_another_may_begin_and_has_time_for_two_slow_attempts() {
+        assert!(ATTEMPT + RETRY + ATTEMPT <= DEADLINE);
+        assert!(DEADLINE + Duration::from_secs(3) <= DURATION);
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        assert_eq!(at_most(ATTEMPT, None, begun), ATTEMPT);
+        assert_eq!(at_most(ATTEMPT, Some(begun), after(7)), ATTEMPT);
+        assert_eq!(at_most(ATTEMPT, Some(begun), after(9)), Duration::from_secs(3));
+        assert_eq!(at_most(RETRY, Some(begun), after(11)), Duration::from_secs(1));
+        assert_eq!(at_most(ATTEMPT, Some(begun), after(13)), Duration::ZERO);
+    }
 
     fn at(second: i64) -> MicroTime {
         MicroTime(Timestamp::from_second(second).unwrap())
