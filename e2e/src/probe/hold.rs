@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct HoldReport {
     /// The target.
     pub target: Target,
-    /// `Ok` if the one connection lasted until the end; otherwise what ended it.
+    /// `Ok` if the one connection lasted until the end, when it still carried a message; otherwise what ended it.
     pub outcome: Outcome,
     /// How many messages came back.
     pub exchanges: u64,
@@ -26,8 +26,8 @@ pub struct HoldReport {
     pub lasted: u64,
 }
 
-/// Opens one TCP connection and exchanges a message every `interval` for as long as `go_on` says. Calls
-/// `connected` once it is open.
+/// Opens one TCP connection and exchanges a message every `interval` for as long as `go_on` says, and a last one then: a connection
+/// that broke since the one before is not taken for whole. Calls `connected` once it is open.
 pub fn hold(
     target: &Target,
     interval: Duration,
@@ -44,14 +44,17 @@ pub fn hold(
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
                 connected();
-                while go_on() {
+                loop {
+                    let is_last = !go_on();
                     let sent = Instant::now();
                     exchange(&mut stream, report.exchanges)?;
                     report.exchanges += 1;
                     report.longest = report.longest.max(micros(sent.elapsed()));
+                    if is_last {
+                        return Ok(());
+                    }
                     std::thread::sleep(interval);
                 }
-                Ok(())
             });
             result.err().map_or(Outcome::Ok, Outcome::from)
         }
