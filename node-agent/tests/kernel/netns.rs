@@ -1,7 +1,7 @@
 //! Pods' network namespaces, and programs on their interfaces.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
@@ -24,8 +24,11 @@ fn a_sandbox_that_is_made_anew_has_all_that_the_first_one_had() {
     drop(_server);
     setup.pod.renew_sandbox();
     // What was found before counts until there is something else.
-    for _pass in 0..40 {
+    for pass in 0..40 {
         assert_eq!(setup.try_cover(), Cover::Whole);
+        if pass == 20 {
+            setup.pod.wait_for_sandbox();
+        }
         sleep(Duration::from_millis(50));
     }
     let _server = setup.pod.serve(8080, 8080);
@@ -215,14 +218,9 @@ fn eth0(pod: &Pod, host: &Netns) -> Interface {
 }
 
 fn sleeping(pod: &Pod) -> Child {
-    let child = pod.command("sleep".as_ref(), &["60"]).spawn().expect("sleep");
-    let procs = pod.cgroup().join("cgroup.procs");
-    let name = PathBuf::from(format!("/proc/{}/comm", child.id()));
-    // First the shell, then ip, which enters the namespace and becomes sleep.
-    while fs::read_to_string(&name).is_ok_and(|comm| comm.trim() != "sleep") {
-        sleep(Duration::from_millis(10));
-    }
-    assert!(fs::read_to_string(procs).expect("the cgroup").contains(&child.id().to_string()));
+    let child = pod.sleep("60");
+    let procs = fs::read_to_string(pod.cgroup().join("cgroup.procs")).expect("the cgroup");
+    assert!(procs.contains(&child.id().to_string()));
     child
 }
 

@@ -25,7 +25,7 @@ use l7egg_node_agent::datapath::{
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
 #[allow(unused_imports)] // Held: for the chaos tests.
-pub use pod::{Held, Link, POD4, POD6, Pod, cgroup2_root, remove_within};
+pub use pod::{Held, Link, POD4, POD6, Pod, cgroup2_root, is_without_a_pause, remove_within};
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
 
@@ -274,6 +274,11 @@ pub fn settings_in(bpffs: &Path) -> DatapathSettings {
 /// Fails with an error and its causes.
 pub fn fail<T>(error: DatapathError) -> T {
     panic!("{:#}", anyhow::Error::from(error))
+}
+
+/// Whether this machine is emulated: a process takes a tenth of a second to start there, and all else its time, too.
+pub fn is_emulated() -> bool {
+    Path::new("/run/vmrun").exists()
 }
 
 /// A number that no other test of this machine has at the same time.

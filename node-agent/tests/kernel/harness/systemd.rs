@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use super::unique;
+use super::{is_emulated, unique};
 
 /// Two at once take an emulated machine minutes.
 static ONE: Mutex<()> = Mutex::new(());
@@ -13,7 +13,7 @@ static ONE: Mutex<()> = Mutex::new(());
 /// Boots it with what a scenario beside `systemd.sh` prepares; what that says. Nothing, with the reason printed, on a machine that is
 /// running already, which systemd would boot again.
 pub fn boot(scenario: &str, arguments: &[&Path]) -> Option<String> {
-    if !Path::new("/run/vmrun").exists() {
+    if !is_emulated() {
         println!(
             "skipped: this boots systemd, which needs a machine of its own: it runs in the virtual machines"
         );
