@@ -16,6 +16,8 @@ use crate::harness::traffic::{self, Traffic};
 
 const MEGABIT: u64 = 1_000_000;
 const SECOND: Duration = Duration::from_secs(1);
+/// What else a machine does takes from what is measured: the best of so many tries counts.
+const TRIES: usize = 6;
 
 /// A pod with a process in it, by which its network is found.
 struct Shaped {
@@ -26,11 +28,7 @@ struct Shaped {
 impl Shaped {
     fn new() -> Self {
         let setup = Setup::new();
-        let process = setup.pod.command("sleep".as_ref(), &["600"]).spawn().expect("sleep");
-        let name = PathBuf::from(format!("/proc/{}/comm", process.id()));
-        while fs::read_to_string(&name).is_ok_and(|comm| comm.trim() != "sleep") {
-            sleep(Duration::from_millis(10));
-        }
+        let process = setup.pod.sleep("600");
         Self { setup, process }
     }
 
@@ -59,10 +57,10 @@ impl Shaped {
         (qdiscs.join(" "), self.show("ip", &["-d", "link", "show", "eth0"]))
     }
 
-    /// Bulk traffic under a limit. Never faster than that; and not much slower, in the best of three tries: a
+    /// Bulk traffic under a limit. Never faster than that; and not much slower, in the best of some tries: a
     /// processor that others keep busy, and a VM's is slow, takes from what is sent and adds nothing.
     fn measure(&self, rate: u64, flows: usize, time: Duration, least: f64) -> Traffic {
-        for last in [false, false, true] {
+        for left in (0..TRIES).rev() {
             let measured = traffic::bulk(&self.setup.pod, flows, time);
             let ratio = measured.rate(Duration::ZERO, time) / rate as f64;
             let first = measured.rate(Duration::ZERO, SECOND) / rate as f64;
@@ -77,7 +75,7 @@ impl Shaped {
             if ratio >= least {
                 return measured;
             }
-            assert!(!last, "{ratio} of {rate}");
+            assert!(left > 0, "{ratio} of {rate}");
         }
         unreachable!("the last try returns or fails")
     }
@@ -274,7 +272,7 @@ fn a_change_of_the_rate_is_felt_within_100_ms_without_a_burst_or_a_pause() {
         return;
     }
     let (uid, cgroup) = (shaped.setup.pod.uid().to_owned(), shaped.setup.pod.cgroup().to_owned());
-    for last in [false, false, true] {
+    for left in (0..TRIES).rev() {
         shaped.shape(&[pod_cap(10 * MEGABIT)]);
         let Setup { kernel, pod, .. } = &mut shaped.setup;
         let mut change = |rate| {
@@ -299,12 +297,12 @@ fn a_change_of_the_rate_is_felt_within_100_ms_without_a_burst_or_a_pause() {
         println!(
             "the second after 100 ms: {up:.3} of a higher rate, {down:.3} of a lower one, at least {pause:.2} in 200 ms"
         );
-        assert!(up < 1.03 && down < 1.05, "a burst: {up}, {down}");
-        // A busy processor makes it less, never more.
-        if up > 0.9 && down > 0.9 && pause > 0.5 {
+        // A busy processor makes it less; and more, if a receiver reads after the window's start what came before it. A burst
+        // that comes with the change is there every time.
+        if (0.9..1.03).contains(&up) && (0.9..1.05).contains(&down) && pause > 0.5 {
             return;
         }
-        assert!(!last, "too little: {up}, {down}, {pause}");
+        assert!(left > 0, "a burst, or too little: {up}, {down}, {pause}");
     }
 }
 
