@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use l7egg_crds::{CONDITION_PROGRAMMED, ConditionStatus, EGRESS_BANDWIDTH_ANNOTATION, EggStatus};
 use l7egg_e2e::cluster::{Pod, PodPlan, Setting, blocked, eventually, reached};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// How often a rate is measured.
+const TRIES: usize = 3;
 
 fn egg(shaping: &str) -> String {
     format!(
@@ -49,11 +51,23 @@ async fn rate(pod: &Pod, what: &str) -> anyhow::Result<f64> {
     Ok(report.rate())
 }
 
+/// At least this, in the best of some tries, as a busy machine takes from it; and less than the most in each of them.
+async fn expect(pod: &Pod, what: &str, least: f64, most: f64) -> anyhow::Result<()> {
+    let mut best: f64 = 0.0;
+    for _ in 0..TRIES {
+        let found = rate(pod, what).await?;
+        ensure!(found < most, "{what}: {found} bit/s");
+        best = best.max(found);
+        if best > least {
+            return Ok(());
+        }
+    }
+    bail!("{what}: {best} bit/s is all there is")
+}
+
 /// A limit counts headers too, which are 5 % of full packets.
 async fn expect_rate(pod: &Pod, limit: f64) -> anyhow::Result<()> {
-    let found = rate(pod, &format!("under {} Mbit/s", limit / 1e6)).await?;
-    ensure!((0.85 * limit..limit).contains(&found), "{found} bit/s under a limit of {limit}");
-    Ok(())
+    expect(pod, &format!("under {} Mbit/s", limit / 1e6), 0.85 * limit, limit).await
 }
 
 async fn expect_limit(test: &Setting, limit: &str) -> anyhow::Result<()> {
@@ -81,9 +95,7 @@ async fn a_limit_is_applied_changed_and_taken_off() -> anyhow::Result<()> {
     expect_rate(&pod, 8e6).await?;
     test.namespace.apply(&egg("")).await?;
     expect_limit(&test, "").await?;
-    let free = rate(&pod, "without a limit").await?;
-    ensure!(free > 10e6, "the limit is gone, and {free} bit/s is all there is");
-    Ok(())
+    expect(&pod, "without a limit", 10e6, f64::INFINITY).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
