@@ -33,8 +33,11 @@ send $cgroup/other "elsewhere"
 echo "the gate is \$(systemctl show l7egg-gate -P ActiveState) as the kubelet starts"
 pod=$cgroup/kubepods/burstable/pod0f3a2b1c-1111-2222-3333-444455556666/container
 mkdir -p \$pod
-# A kubelet takes longer from here to its first pod.
-sleep 0.3
+# It ends when it has closed the gate. A kubelet takes longer from here to its first pod; here all takes its time.
+for _ in \$(seq 100); do
+    [ "\$(systemctl show l7egg-gate -P ActiveState)" = active ] || break
+    sleep 0.1
+done
 send \$pod "in a pod"
 journalctl --unit l7egg-gate --output cat --no-pager
 echo "the end"

@@ -103,6 +103,21 @@ impl Host {
         self.setup.pod.connect_in(cgroup, &TARGETS)
     }
 
+    /// What it says is enforced.
+    fn status(&self) -> String {
+        let status = self.command(&["status", "--json"]).arg("--admin-socket").arg(self.socket()).output();
+        String::from_utf8_lossy(&status.expect("l7egg status").stdout).into_owned()
+    }
+
+    /// Waits until it says that it enforces something for a unit: what the one before it enforced is in force all the while.
+    fn takes_over(&self, unit: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.status().contains(&format!("system/{unit}.service")) {
+            assert!(Instant::now() < deadline, "{unit} is not taken over: {}", self.status());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     fn becomes(&self, unit: &str, expected: [&str; 4]) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -143,6 +158,7 @@ fn a_unit_has_its_egg_and_all_else_is_the_hosts() {
     let live = host.setup.pod.hold_in(&host.unit("web"), TARGETS[0]);
     host.stop();
     host.start();
+    host.takes_over("web");
     host.becomes("other", OF_HOST);
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(live.end()["outcome"], "ok");
@@ -153,9 +169,7 @@ fn a_unit_has_its_egg_and_all_else_is_the_hosts() {
     host.start_unit("web");
     host.becomes("web", OF_WEB);
 
-    let status = host.command(&["status", "--json"]).arg("--admin-socket").arg(host.socket()).output();
-    let said = status.expect("l7egg status");
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let said = host.status();
     assert!(said.contains("system/web.service") && said.contains("Egg system/web"), "{said}");
 }
 

@@ -56,9 +56,13 @@ reaches() {   # WHO
         echo "$1: $target $(probe connect --timeout-ms 2000 $target | sed 's/.*"outcome":"\([a-z_]*\)".*/\1/')"
     done
 }
-# Its Egg is in force some milliseconds after it starts, and what DHCP wrote is known a second later.
-sleep 3
-reaches nginx
+# Its Egg is in force some milliseconds after it starts, and what DHCP wrote is known a second later; here all takes its time.
+for _ in $(seq 60); do
+    said=$(reaches nginx)
+    case $said in *"com:443 ok"*"81:443 denied"*) break ;; esac
+    sleep 1
+done
+echo "$said"
 systemctl kill --signal KILL l7egg
 reaches "nginx, l7egg killed"
 while [ "$(systemctl show l7egg -P ActiveState)" != active ]; do sleep 0.1; done
@@ -67,10 +71,19 @@ NGINX
 cat >/opt/other <<'OTHER'
 reaches() { echo "$1: $(probe connect --timeout-ms 2000 tcp://198.18.0.81:443 | sed 's/.*"outcome":"\([a-z_]*\)".*/\1/')"; }
 reaches "other, audited"
-l7egg denied --json | grep '"verdict":"audit"' | grep -c 198.18.0.81 | sed 's/^[1-9][0-9]*$/some/; s/^/recorded: /'
+for _ in $(seq 60); do
+    recorded=$(l7egg denied --json | grep '"verdict":"audit"' | grep -c 198.18.0.81)
+    [ "$recorded" = 0 ] || break
+    sleep 1
+done
+echo "recorded: $recorded" | sed 's/[1-9][0-9]*$/some/'
 sed -i 's/mode: Audit/mode: Enforce/' /etc/l7egg/host.yaml
-sleep 3
-reaches "other, enforced"
+for _ in $(seq 60); do
+    said=$(reaches "other, enforced")
+    case $said in *denied) break ;; esac
+    sleep 1
+done
+echo "$said"
 l7egg status
 journalctl --unit l7egg --output cat --no-pager
 echo "the end"

@@ -15,6 +15,7 @@ www.alias.test. 30 IN CNAME cdn.alias.test.
 cdn.alias.test. 30 IN CNAME edge.far.test.
 edge.far.test. 30 IN A 198.18.20.5
 short.ttl.test. 1 IN A 198.18.20.6
+five.ttl.test. 5 IN A 198.18.20.8
 shared-one.test. 30 IN A 198.18.20.7
 shared-two.test. 30 IN A 198.18.20.7
 ";
@@ -139,11 +140,11 @@ fn a_stranger_is_not_believed() {
 
 #[test]
 fn a_ttl_that_runs_out_stops_new_connections_and_no_live_one() {
-    let setup = with_policy("{egress: [{to: [{domainNames: [short.ttl.test]}]}]}");
-    let held = setup.pod.hold("tcp4://short.ttl.test:80");
-    assert_eq!(setup.pod.connect_one("tcp://198.18.20.6:80"), "ok");
-    std::thread::sleep(std::time::Duration::from_millis(2500));
-    assert_eq!(setup.pod.connect_one("tcp://198.18.20.6:80"), "denied");
+    let setup = with_policy("{egress: [{to: [{domainNames: [five.ttl.test]}]}]}");
+    let held = setup.pod.hold("tcp4://five.ttl.test:80");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.8:80"), "ok");
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    assert_eq!(setup.pod.connect_one("tcp://198.18.20.8:80"), "denied");
     assert_eq!(held.end()["outcome"], "ok");
 }
 

@@ -9,8 +9,8 @@ use l7egg_node_agent::datapath::Datapath;
 use crate::harness::{RESOLVERS, Setup};
 
 const REFUSING: &str = "{dns: {refuseUnmatched: true}, egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
-/// Far below any client's timeout. As dig says it: where the processor is emulated dig itself takes a second.
-const AT_ONCE_MS: u32 = 500;
+/// Half of what dig is told to wait, and below any client's timeout. As dig says it: where the processor is emulated dig itself takes a second.
+const AT_ONCE_MS: u32 = 1500;
 
 #[test]
 fn a_refused_query_is_answered_at_once() {
@@ -145,7 +145,7 @@ def case(server, pieces, shut=False, each=False):
     except (EOFError, ConnectionError) as end:
         got.append(type(end).__name__)
     connection.close()
-    assert time.monotonic() - begun < 1.5, "too late"
+    assert time.monotonic() - begun < 2.5, "too late"
     return got
 
 server = sys.argv[1]
