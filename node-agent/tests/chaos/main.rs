@@ -71,8 +71,9 @@ fn killed_and_changed() -> Result<(), Failed> {
     let mut setup = Setup::new();
     setup.pod.set_names(NAMES);
     setup.enforce(POLICIES[0]);
+    let before = setup.last_policy();
     let traffic = Traffic::start(&setup, setup.pod.cgroup())?;
-    traffic.until_end("", |_, _| {
+    let result = traffic.until_end("", |_, _| {
         let mut agent = Command::new(std::env::current_exe()?)
             .env(AGENT[0], setup.bpffs())
             .env(AGENT[1], setup.pod.uid())
@@ -83,7 +84,18 @@ fn killed_and_changed() -> Result<(), Failed> {
         agent.kill()?;
         agent.wait()?;
         Ok(())
-    })
+    });
+    let policies = setup.last_policy() - before;
+    println!("chaos: {policies} policies put in force meanwhile");
+    result.and(enough(policies))
+}
+
+/// An agent that lives for a second gets to it most of the time; if none did, nothing was tried.
+fn enough(policies: u32) -> Result<(), Failed> {
+    if u64::from(policies) < SECONDS / 6 {
+        return Err(format!("only {policies} policies were put in force").into());
+    }
+    Ok(())
 }
 
 fn restarted_while_an_egg_changes() -> Result<(), Failed> {
@@ -143,11 +155,7 @@ fn restart_both(setup: &Setup, whole: &Whole, operator: &mut Child, agent: &mut 
     println!(
         "chaos: with operator, {restarts} operators restarted, {policies} policies put in force meanwhile"
     );
-    // An agent that lives for a second gets to it most of the time; if none did, nothing was tried.
-    if u64::from(policies) < SECONDS / 6 {
-        return Err(format!("only {policies} policies were put in force").into());
-    }
-    result
+    result.and(enough(policies))
 }
 
 /// What the pod does all the while.

@@ -1,6 +1,7 @@
 //! The backstop on the host's side of a pod's interface: what it must let through. What it must not is in the
 //! adversary suite.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use l7egg_ebpf_common::abi::ABI_VERSION;
@@ -9,15 +10,31 @@ use l7egg_node_agent::netns::tc::{self, Direction, Target};
 
 use crate::harness::{POD4, POD6, Setup};
 
+/// Where a program on the host's side of the pod's interface is pinned.
+fn pins(setup: &Setup, name: &str) -> PathBuf {
+    setup.bpffs().join(format!("l7egg/v{ABI_VERSION}/interfaces/{}/{name}", setup.pod.uid()))
+}
+
+fn is_attached(setup: &Setup, name: &str, direction: Direction) -> bool {
+    let node = setup.pod.node_netns();
+    let attached = node.run(|| {
+        // SAFETY: a valid C string.
+        let interface = unsafe { libc::if_nametoindex(c"pod".as_ptr()) };
+        tc::is_attached(name, direction, Target::new(interface, &node, &pins(setup, name)))
+    });
+    attached.expect("the node's namespace").expect("an answer")
+}
+
 #[test]
 fn who_comes_by_the_pods_side_of_its_interface_is_answered() {
     // As where a CNI hands packets over there (bpf_redirect_peer): the program on the host's side does not see them.
     let setup = Setup::on_node("{egress: []}");
     let _server = setup.pod.serve(8080, 8080);
-    let pins = format!("l7egg/v{ABI_VERSION}/interfaces/{}/entering", setup.pod.uid());
-    let (node, pins) = (setup.pod.node_netns(), setup.bpffs().join(pins));
+    let (node, pins) = (setup.pod.node_netns(), pins(&setup, "entering"));
+    assert!(is_attached(&setup, "entering", Direction::Egress));
     let detached = node.run(|| peers::detach_named("entering", Direction::Egress, &node, &pins));
     detached.expect("the node's namespace").expect("to take the program away");
+    assert!(!is_attached(&setup, "entering", Direction::Egress));
     assert_eq!(setup.pod.world_connect(&[&format!("tcp://{POD4}:8080")]), ["ok"]);
 }
 
@@ -103,18 +120,9 @@ fn live_connections_outlive_a_ttl_a_change_of_policy_and_the_agent() {
 #[test]
 fn a_released_pod_has_nothing_left_on_its_interface() {
     let mut setup = Setup::on_node("{egress: []}");
+    let both = [("leaving", Direction::Ingress), ("entering", Direction::Egress)];
+    assert!(both.iter().all(|(name, direction)| is_attached(&setup, name, *direction)));
     setup.release();
-    let node = setup.pod.node_netns();
-    let left = node.run(|| {
-        // SAFETY: a valid C string.
-        let interface = unsafe { libc::if_nametoindex(c"pod".as_ptr()) };
-        let pins = setup.bpffs().join("none");
-        let here = l7egg_node_agent::netns::Netns::current().expect("/proc");
-        let is = |name, direction| {
-            tc::is_attached(name, direction, Target::new(interface, &here, &pins)).expect("an answer")
-        };
-        is("leaving", Direction::Ingress) || is("entering", Direction::Egress)
-    });
-    assert!(!left.expect("the node's namespace"));
+    assert!(!both.iter().any(|(name, direction)| is_attached(&setup, name, *direction)));
     assert_eq!(setup.pod.connect(&["tcp://198.18.2.1:80", "udp://198.18.2.1:123"]), ["ok", "ok"]);
 }
