@@ -116,6 +116,15 @@ fn prepare(pod: &Pod) {
     pod.set_names(NAMES);
     // As container runtimes set it: everybody may ping.
     pod.sysctl("net.ipv4.ping_group_range=0 2147483647");
+    // Where there is br_netfilter, the node's bridge drops packets with a wrong header itself, and nothing would be shown by them.
+    let unfiltered = pod.node_netns().run(|| {
+        for of in ["iptables", "ip6tables"].map(|of| format!("/proc/sys/net/bridge/bridge-nf-call-{of}")) {
+            if std::fs::exists(&of).is_ok_and(|is_there| is_there) {
+                std::fs::write(&of, "0").expect("a setting of the bridge");
+            }
+        }
+    });
+    unfiltered.expect("to work in the node's namespace");
 }
 
 impl Enforced {
