@@ -4,8 +4,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use l7egg_node_agent::netns::Netns;
+
+/// What is on its way arrives within.
+const IN_FLIGHT: Duration = Duration::from_millis(30);
 
 /// Records until it is dropped.
 pub struct Recorder {
@@ -38,6 +42,19 @@ impl Recorder {
     /// Forgets what has arrived.
     pub fn clear(&self) {
         self.frames.lock().expect("no panic while it is held").clear();
+    }
+
+    /// Waits until nothing has arrived for as long as what is on its way takes; for a second at most, as an attacker may never be quiet.
+    pub fn wait_for_quiet(&self) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let count = || self.frames.lock().expect("no panic while it is held").len();
+        let (mut seen, mut since) = (count(), Instant::now());
+        while since.elapsed() < IN_FLIGHT && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+            if count() != seen {
+                (seen, since) = (count(), Instant::now());
+            }
+        }
     }
 
     /// What has arrived since.

@@ -40,6 +40,27 @@ pub struct Way {
     pub out_of_scope: Option<String>,
 }
 
+/// Ways that some kernels have not, and what attackers are told there. No other may be without effect in a pod without a policy: it
+/// would show nothing.
+const LACKING: [(&str, &str); 9] = [
+    ("sockets::sctp", "Protocol not supported"),
+    ("sockets::sctp_multihoming", "Protocol not supported"),
+    ("sockets::dccp", "Socket type not supported"),
+    ("sockets::mptcp_fast_open", "Operation not supported"),
+    ("admin::rewritten_behind_the_programs", "We have an error talking to the kernel"),
+    ("admin::tunnel_of_ip", "Unknown device type"),
+    ("admin::tunnel_of_gre", "Unknown device type"),
+    ("admin::tun_forwarded", "/dev/net/tun"),
+    ("admin::connection_that_never_came_in", "/dev/net/tun"),
+];
+
+impl Way {
+    /// Whether it is one that this kernel has not, by what the attacker said.
+    pub fn is_lacking(&self, said: &str) -> bool {
+        LACKING.iter().any(|(name, told)| *name == self.name && said.contains(told))
+    }
+}
+
 /// The program that all attackers are.
 pub fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/adversary/ways/attack.py")
