@@ -79,7 +79,11 @@ async fn race(test: &Setting, pods: &[Pod; 2]) -> anyhow::Result<()> {
         reports.iter().all(|report| report.is_clean()),
         "the connection was faster than the answer, see above"
     );
-    ensure!(reports.iter().all(|report| report.retransmitted_segments == 0), "segments were sent again");
+    // That none was a SYN is known by now. Of all else a busy machine sends a few again.
+    ensure!(
+        reports.iter().all(|report| report.retransmitted_segments <= 10),
+        "segments were sent again: {reports:?}"
+    );
     // And the Egg was in force all the time.
     test.namespace.verify(&pods.each_ref().map(|pod| (pod, vec![blocked("tcp4://n1.fresh.test:443")]))).await
 }

@@ -48,7 +48,8 @@ impl Checked {
     /// Whether it happened as expected.
     pub fn passed(&self) -> bool {
         match self.expect {
-            Expect::Reached => self.report.outcome.is_reached(),
+            // What the first SYN could not reach was out of reach.
+            Expect::Reached => self.report.outcome.is_reached() && self.report.sent_again == 0,
             Expect::Blocked => self.report.outcome.is_blocked(),
         }
     }
@@ -56,7 +57,7 @@ impl Checked {
 
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ConnectReport { target, address, outcome, micros } = &self.report;
+        let ConnectReport { target, address, outcome, micros, sent_again } = &self.report;
         let address = address.map(|address| format!(" ({address})")).unwrap_or_default();
         let verdict = match (self.passed(), self.expect) {
             (true, _) => "as expected",
@@ -68,7 +69,8 @@ impl fmt::Display for Checked {
             "{} → {target}{address}: {outcome} after {:.1} ms, {verdict}",
             self.pod,
             *micros as f64 / 1e3
-        )
+        )?;
+        if *sent_again > 0 { write!(f, " (by SYN number {})", sent_again + 1) } else { Ok(()) }
     }
 }
 

@@ -59,7 +59,7 @@ pub async fn run(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str]) 
 
 /// Starts it. A kubelet asks the API server whether it may, and says no where that takes long, as it does in emulated machines:
 /// nothing has been started then.
-async fn start(
+pub(super) async fn start(
     pods: &Api<Pod>,
     pod: &str,
     command: &[&str],

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, Lines};
 
 use super::PROBE;
+use super::exec::start;
 use super::wait::within;
 use crate::probe::{Change, HoldReport, Outcome};
 
@@ -26,8 +27,7 @@ impl Session {
     async fn start(pods: &Api<Pod>, pod: &str, container: &str, command: &[&str]) -> anyhow::Result<Self> {
         let what = format!("{} in pod {pod}", command.join(" "));
         let attach = AttachParams::default().stdin(true).container(container);
-        let mut process =
-            pods.exec(pod, command.iter().copied(), &attach).await.with_context(|| what.clone())?;
+        let mut process = start(pods, pod, command, &attach).await.with_context(|| what.clone())?;
         let streams = process.stdin().zip(process.stdout());
         let (stdin, stdout) = streams.ok_or_else(|| anyhow!("{what}: no standard streams"))?;
         let lines = BufReader::new(Box::new(stdout) as Box<dyn AsyncRead + Send + Unpin>).lines();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::race::total_retransmissions as sent_again_of;
 use super::{Outcome, Protocol, Target, icmp, micros};
 
 const MESSAGE: &[u8] = b"l7egg probe\n";
@@ -21,24 +22,27 @@ pub struct ConnectReport {
     pub outcome: Outcome,
     /// Microseconds from the question for its name to the outcome.
     pub micros: u64,
+    /// How many times the SYN of a TCP connection was sent again before it was made.
+    pub sent_again: u32,
 }
 
 /// Resolves the target with the system's resolver (glibc's getaddrinfo), connects at once to the first address
 /// of the family, and exchanges a message. `timeout` is for the connection and the exchange, not for the name.
 pub fn connect(target: &Target, timeout: Duration) -> ConnectReport {
     let start = Instant::now();
+    let mut sent_again = 0;
     let (address, outcome) = match resolve(target) {
         Err(outcome) => (None, outcome),
         Ok(address) => {
             let result = match target.protocol {
-                Protocol::Tcp => tcp(address, timeout),
+                Protocol::Tcp => tcp(address, timeout, &mut sent_again),
                 Protocol::Udp => udp(address, timeout),
                 Protocol::Icmp => icmp::ping(address.ip(), timeout),
             };
             (Some(address.ip()), result.err().map_or(Outcome::Ok, Outcome::from))
         }
     };
-    ConnectReport { target: target.clone(), address, outcome, micros: micros(start.elapsed()) }
+    ConnectReport { target: target.clone(), address, outcome, micros: micros(start.elapsed()), sent_again }
 }
 
 /// All of them at the same time, each in a thread of its own; the reports are in the order of the targets.
@@ -55,6 +59,7 @@ pub fn connect_all(targets: &[Target], timeout: Duration) -> Vec<ConnectReport> 
                     address: None,
                     outcome: Outcome::Error("the probe panicked".to_string()),
                     micros: 0,
+                    sent_again: 0,
                 })
             })
             .collect()
@@ -73,8 +78,9 @@ pub fn resolve(target: &Target) -> Result<SocketAddr, Outcome> {
         .ok_or(Outcome::DnsFailure)
 }
 
-fn tcp(address: SocketAddr, timeout: Duration) -> io::Result<()> {
+fn tcp(address: SocketAddr, timeout: Duration, sent_again: &mut u32) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    *sent_again = sent_again_of(&stream)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.write_all(MESSAGE)?;
     let mut answer = [0; MESSAGE.len()];

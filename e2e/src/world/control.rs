@@ -49,7 +49,7 @@ pub fn load_message(zone_file: &str) -> anyhow::Result<Message> {
 pub fn send(update: &Message) -> anyhow::Result<()> {
     let server = SocketAddr::from((RESOLVER4, 53));
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
     socket.send_to(&update.to_vec()?, server).with_context(|| format!("cannot send to {server}"))?;
     let mut buffer = [0; 4096];
     let (length, _) = socket
