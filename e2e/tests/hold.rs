@@ -6,8 +6,10 @@ use anyhow::{Context, ensure};
 use futures::future::{join_all, try_join_all};
 use l7egg_crds::SYSTEM_NAMESPACE;
 use l7egg_e2e::cluster::{
-    AGENT, API_SERVER, Node, OPERATOR, PodPlan, Setting, Signal, Watched, eventually, reached, signal_all,
+    AGENT, API_SERVER, Node, OPERATOR, PodPlan, Setting, Signal, Watched, eventually, pause_all, reached,
+    signal_all,
 };
+use l7egg_e2e::probe::Change;
 
 const EGG: &str = "apiVersion: l7egg.dev/v1alpha1
 kind: Egg
@@ -19,8 +21,10 @@ spec:
 const TARGET: &str = "udp://198.18.7.7:123";
 const BATCHES: usize = 5;
 const BATCH: usize = 10;
-/// Less than `--hold-for`.
-const AWAY: Duration = Duration::from_secs(6);
+/// How often the API server goes away at most.
+const ROUNDS: u32 = 8;
+/// Less than `--hold-for`, by what it takes to be back.
+const AWAY: Duration = Duration::from_secs(4);
 /// The default of `--hold-for`.
 const BOUND: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -65,6 +69,7 @@ async fn the_operator_is_away_while_pods_start() -> anyhow::Result<()> {
     );
     println!("  {escaped} packets of {} pods left before their Egg was enforced", BATCHES * BATCH);
     ensure!(escaped == 0, "{escaped} packets left");
+    ensure!(waited[waited.len() - 1] > 0, "no pod tried anything while the operator was stopped");
     Ok(())
 }
 
@@ -155,13 +160,31 @@ async fn strict(test: &Setting, nodes: &[Node]) -> anyhow::Result<()> {
 /// Pods that start while no agent answers.
 async fn gate(test: &Setting, nodes: &[Node]) -> anyhow::Result<()> {
     let node = test.cluster.two_nodes()[0];
-    signal_all(nodes, Signal::Stop, AGENT).await?;
-    let started = start_without_agents(test, node).await;
-    signal_all(nodes, Signal::Continue, AGENT).await?;
-    started?;
-    let watched = test.namespace.until_denied("late", LIMIT).await?;
-    ensure!(watched.reached == 0, "{watched:?}");
-    let free = test.namespace.running("late-free").await?;
+    for round in 0.. {
+        let (late, free) = (format!("late-{round}"), format!("late-free-{round}"));
+        let restarts = test.cluster.agent_restarts(node).await?;
+        signal_all(nodes, Signal::Stop, AGENT).await?;
+        let started = start_without_agents(test, node, [&late, &free]).await;
+        signal_all(nodes, Signal::Continue, AGENT).await?;
+        let changes = started?;
+        let watched = test.namespace.until_denied(&late, LIMIT).await?;
+        ensure!(watched.reached == 0, "{watched:?}");
+        works(test, &free).await?;
+        // An agent that does not answer is restarted after half a minute, and then does what the stopped one did not.
+        if test.cluster.agent_restarts(node).await? == restarts {
+            let outcomes = changes.iter().flatten().map(|change| &change.outcome);
+            ensure!(outcomes.into_iter().all(|outcome| !outcome.is_reached()), "{changes:?}");
+            println!("  two pods that started while the agents were stopped waited for them");
+            return Ok(());
+        }
+        ensure!(round < 3, "agents are restarted before the pods have started");
+        println!("  once more: the agent was restarted meanwhile");
+    }
+    Ok(())
+}
+
+async fn works(test: &Setting, pod: &str) -> anyhow::Result<()> {
+    let free = test.namespace.running(pod).await?;
     eventually("the pod that no Egg selects works", LIMIT, || async {
         let changes = free.changes().await?;
         Ok(changes
@@ -170,25 +193,26 @@ async fn gate(test: &Setting, nodes: &[Node]) -> anyhow::Result<()> {
             .then_some(())
             .ok_or(format!("{changes:?}")))
     })
-    .await?;
-    println!("  two pods that started while the agents were stopped waited for them");
-    Ok(())
+    .await
 }
 
-async fn start_without_agents(test: &Setting, node: &str) -> anyhow::Result<()> {
-    let free = PodPlan::new("late-free").on(node).command(&["/probe", "watch", TARGET]);
-    try_join_all([watcher("late", node), free].iter().map(|plan| test.namespace.create(plan))).await?;
-    for name in ["late", "late-free"] {
-        let pod = eventually("the pod tries", LIMIT, || async {
+/// Starts two pods, of which an Egg selects the first; what they see in some seconds.
+async fn start_without_agents(
+    test: &Setting,
+    node: &str,
+    [late, free]: [&str; 2],
+) -> anyhow::Result<[Vec<Change>; 2]> {
+    let plans = [watcher(late, node), PodPlan::new(free).on(node).command(&["/probe", "watch", TARGET])];
+    try_join_all(plans.iter().map(|plan| test.namespace.create(plan))).await?;
+    let pods = try_join_all([late, free].map(|name| {
+        eventually("the pod tries", LIMIT, move || async move {
             let pod = test.namespace.running(name).await?;
             Ok(if pod.changes().await?.is_empty() { Err("nothing yet".to_owned()) } else { Ok(pod) })
         })
-        .await?;
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        let changes = pod.changes().await?;
-        ensure!(changes.iter().all(|change| !change.outcome.is_reached()), "{name}: {changes:?}");
-    }
-    Ok(())
+    }))
+    .await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    Ok([pods[0].changes().await?, pods[1].changes().await?])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,18 +220,19 @@ async fn the_api_server_goes_away_while_pods_start() -> anyhow::Result<()> {
     let Some(test) = Setting::new("hold-api").await? else { return Ok(()) };
     test.namespace.enforce(EGG, 0).await?;
     let nodes = Node::all(&test.cluster, &test.namespace).await?;
-    let (mut escaped, mut in_time) = (0, 0);
-    for round in 0..3 {
-        let mut paused = 0;
-        for node in &nodes {
-            paused += node.pause(API_SERVER, 5).await?;
+    let (mut escaped, mut in_time, mut pods) = (0, 0, 0);
+    // Some are to come before the API server stops, and have no assignment yet when it does; the others show that it did stop.
+    for round in 0..ROUNDS {
+        if round >= 3 && in_time > 0 && in_time < pods {
+            break;
         }
-        if paused == 0 {
+        if pause_all(&nodes, API_SERVER, AWAY.as_secs() as u32).await? == 0 {
             println!("skipped: no process {API_SERVER} on any node of this cluster");
             return Ok(());
         }
-        // Some come before the API server stops, and have no assignment yet when it does.
-        tokio::time::sleep(Duration::from_millis(350)).await;
+        // Half a second from when it was told, which was said a moment later.
+        tokio::time::sleep(Duration::from_millis(350).saturating_sub(Duration::from_millis(100) * round))
+            .await;
         let names: Vec<String> = (0..6).map(|number| format!("shop-{round}-{number}")).collect();
         let created = names.iter().enumerate().map(|(number, name)| {
             let plan = watcher(name, test.cluster.two_nodes()[number % 2]);
@@ -221,14 +246,17 @@ async fn the_api_server_goes_away_while_pods_start() -> anyhow::Result<()> {
         });
         for result in join_all(created).await {
             in_time += usize::from(result.context("creating a pod")?);
+            pods += 1;
         }
         for name in &names {
             escaped += test.namespace.until_denied(name, LIMIT).await?.reached;
             test.namespace.kill(name).await?;
         }
     }
-    println!("  {in_time} of 18 pods were created just before the API server stopped for 5 s");
+    let seconds = AWAY.as_secs();
+    println!("  {in_time} of {pods} pods were created just before the API server stopped for {seconds} s");
     println!("  {escaped} packets left before their Egg was enforced");
     ensure!(escaped == 0, "{escaped} packets left");
+    ensure!(in_time > 0 && in_time < pods, "the API server never stopped between two pods");
     Ok(())
 }

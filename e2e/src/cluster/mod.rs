@@ -31,7 +31,7 @@ pub use namespace::Namespace;
 pub use pod::{Pod, PodPlan};
 pub use session::{Hold, Watching};
 pub use setting::Setting;
-pub use signal::{AGENT, API_SERVER, Node, OPERATOR, Signal, signal_all};
+pub use signal::{AGENT, API_SERVER, Node, OPERATOR, Signal, pause_all, signal_all};
 pub use wait::{eventually, within};
 pub use watched::Watched;
 pub use world::World;

@@ -22,16 +22,30 @@ impl Cluster {
     /// When it does not run. That a pod failed, which other tests' pods may have, is an answer.
     pub async fn agent_status(&self, node: &str) -> anyhow::Result<Value> {
         let pods: Api<Pod> = Api::namespaced(self.client().clone(), SYSTEM_NAMESPACE);
-        let of_node = ListParams::default()
-            .labels("app.kubernetes.io/name=l7egg-node-agent")
-            .fields(&format!("spec.nodeName={node}"));
-        let list = pods.list(&of_node).await?;
-        let running = list.iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
-        let name = running.with_context(|| format!("no agent on {node}"))?.name_any();
+        let name = self.agent(node).await?.name_any();
         let command = ["/l7egg-node-agent", "status", "--json"];
         let ran = run(&pods, &name, "node-agent", &command).await?;
         serde_json::from_str(&ran.stdout)
             .with_context(|| format!("{name}: {}: {}", ran.failure.unwrap_or_default(), ran.stderr.trim()))
+    }
+
+    /// How often the agent of a node was started anew.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn agent_restarts(&self, node: &str) -> anyhow::Result<i32> {
+        let status = self.agent(node).await?.status.unwrap_or_default();
+        Ok(status.container_statuses.iter().flatten().map(|container| container.restart_count).sum())
+    }
+
+    async fn agent(&self, node: &str) -> anyhow::Result<Pod> {
+        let pods: Api<Pod> = Api::namespaced(self.client().clone(), SYSTEM_NAMESPACE);
+        let of_node = ListParams::default()
+            .labels("app.kubernetes.io/name=l7egg-node-agent")
+            .fields(&format!("spec.nodeName={node}"));
+        let list = pods.list(&of_node).await?;
+        let running = list.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
+        running.with_context(|| format!("no agent on {node}"))
     }
 
     /// Sets a variable of the agents' environment, and waits until all run with it.

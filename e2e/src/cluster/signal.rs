@@ -1,6 +1,7 @@
 //! Signals to the product's processes: what a crash, an upgrade or a hang looks like.
 
 use anyhow::ensure;
+use futures::future::join_all;
 
 use super::{Cluster, Namespace, Pod, PodPlan};
 
@@ -64,12 +65,16 @@ impl Node {
     }
 }
 
-/// The same on several nodes; an error if no process was there.
+/// The same on several nodes at once; an error if no process was there.
 pub async fn signal_all(nodes: &[Node], signal: Signal, comm: &str) -> anyhow::Result<usize> {
-    let mut count = 0;
-    for node in nodes {
-        count += node.signal(signal, comm).await?;
-    }
+    // None is left out because another could not be reached: what was stopped has to go on.
+    let counts = join_all(nodes.iter().map(|node| node.signal(signal, comm))).await;
+    let count: usize = counts.into_iter().sum::<anyhow::Result<usize>>()?;
     ensure!(count > 0, "no process {comm} on any node: is l7egg installed?");
     Ok(count)
+}
+
+/// Pauses it on several nodes at once: see [`Node::pause`].
+pub async fn pause_all(nodes: &[Node], comm: &str, seconds: u32) -> anyhow::Result<usize> {
+    join_all(nodes.iter().map(|node| node.pause(comm, seconds))).await.into_iter().sum()
 }
