@@ -1,6 +1,6 @@
 //! Nodes whose agent is not ready are kept free of new pods.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -12,6 +12,8 @@ use crate::world::{World, eventually};
 
 const LABEL: &str = "app.kubernetes.io/name";
 const AGENT: &str = "l7egg-node-agent";
+/// How long a controller may take to see a node.
+const CONTROLLER: Duration = Duration::from_secs(20);
 
 fn settings(world: &World) -> Settings {
     Settings { agent_taint: true, lease_namespace: world.namespace.clone(), ..Settings::default() }
@@ -30,6 +32,22 @@ async fn expect(world: &World, node: &str, expected: &[&str]) {
         if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
     })
     .await;
+}
+
+/// Where a controller taints nodes that nobody may schedule to, as all of the tests' are: the one of Kubernetes 1.20 writes the whole list,
+/// as it was when it looked, so it has to be done with it.
+async fn wait_for_unschedulable(world: &World, node: &str) {
+    let api = Api::<Node>::all(world.client.clone());
+    let start = Instant::now();
+    while start.elapsed() < CONTROLLER {
+        let node = api.get(node).await.expect("the node is there");
+        let mut taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default().into_iter();
+        if taints.any(|taint| taint.key == "node.kubernetes.io/unschedulable") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("{node} is not tainted as unschedulable: no controller takes part");
 }
 
 /// The agents' DaemonSet, whose pods these are not: its controller would have a say in them.
@@ -59,6 +77,9 @@ async fn a_node_is_tainted_while_its_agent_is_not_ready() {
     let sets = make_daemon_set(&world).await;
     world.make_pod("agent", "taint-1", json!({LABEL: AGENT})).await;
     world.make_pod("other", "taint-2", json!({})).await;
+    for node in ["taint-1", "taint-2"] {
+        wait_for_unschedulable(&world, node).await;
+    }
     world.start_operator_with(settings(&world)).await;
     expect(&world, "taint-1", &["NoSchedule"]).await;
     set_ready(&world, "agent", true).await;

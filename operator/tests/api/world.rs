@@ -329,10 +329,10 @@ async fn reach() -> Result<Client, String> {
         return Err("KUBECONFIG is not set".to_owned());
     }
     let client = Client::try_default().await.map_err(|error| error.to_string())?;
-    match tokio::time::timeout(Duration::from_secs(5), client.apiserver_version()).await {
+    match tokio::time::timeout(PATIENCE, client.apiserver_version()).await {
         Ok(Ok(_)) => Ok(client),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer within 5 s".to_owned()),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
     }
 }
 
