@@ -11,14 +11,14 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 
-use crate::{causes::causes, guard::ApiServers, reconcile::Input, watch::pauses};
+use crate::{causes::causes, client::watched, guard::ApiServers, reconcile::Input, watch::pauses};
 
 const SERVICE: &str = "kubernetes";
 
 /// Tells where the API server is, and whenever that changes. `known` are addresses that it has in any case.
 pub async fn watch(client: Client, known: ApiServers, inputs: mpsc::Sender<Input>) {
     let api: Api<Endpoints> = Api::namespaced(client, "default");
-    let config = watcher::Config::default().fields(&format!("metadata.name={SERVICE}"));
+    let config = watched().fields(&format!("metadata.name={SERVICE}"));
     let events = watcher(api, config).backoff(pauses());
     pin_mut!(events);
     let mut told = false;

@@ -19,6 +19,7 @@ pub mod assignment;
 pub mod boot;
 pub mod causes;
 pub mod cgroup;
+pub mod client;
 pub mod clock;
 pub mod datapath;
 pub mod desired;

@@ -3,12 +3,12 @@
 use std::{io::IsTerminal, process::ExitCode, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context, bail};
-use kube::Client;
 use l7egg_policy::DomainName;
 
 use crate::{
     api_servers, boot,
     cgroup::{CgroupWatch, Follower, PodCgroup},
+    client,
     engine::{self, End, Engine, Signals},
     flow_log,
     hold::HoldSettings,
@@ -75,7 +75,8 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let config = kube::Config::infer().await.context(no_access)?;
     let mut known = api_servers::of_config(&config).await;
     known.extend(&settings.api_server);
-    let client = Client::try_from(config).context(no_access)?;
+    let client = client::connect(&config).context(no_access)?;
+    let writes = client::connect(&config).context(no_access)?;
     tokio::spawn(api_servers::watch(client.clone(), known, inputs.clone()));
     watch::assignments(&client, &settings.node_name, &inputs);
     let holds = settings.hold() != HoldSettings::Never;
@@ -84,8 +85,8 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     if holds {
         watch::eggs(&client, &inputs);
     }
-    let notices = Notices::new(client.clone(), &settings.node_name);
-    tokio::spawn(reporter::run(client, engine.outcome(), notices));
+    let notices = Notices::new(writes.clone(), &settings.node_name);
+    tokio::spawn(reporter::run(writes, engine.outcome(), notices));
     let mut reconciler = engine
         .reconciler(kernel, Inventory::new(settings.audit), resolvers, settings.hold())
         .with_follower(follower)

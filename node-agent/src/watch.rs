@@ -17,6 +17,7 @@ use l7egg_crds::{ClusterEgg, Egg, EggAssignment, NODE_LABEL, node_label_value};
 
 use crate::{
     causes::causes,
+    client::watched,
     reconcile::Input,
     selected::{self, News, PodObject},
 };
@@ -24,7 +25,7 @@ use crate::{
 /// Watches the assignments of a node.
 pub fn assignments(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<EggAssignment>(&()));
-    let ours = watcher::Config::default().labels(&format!("{NODE_LABEL}={}", node_label_value(node)));
+    let ours = watched().labels(&format!("{NODE_LABEL}={}", node_label_value(node)));
     tokio::spawn(follow("assignments", watcher(api, ours), inputs.clone(), |event| {
         Input::Assignments(Box::new(event))
     }));
@@ -32,7 +33,7 @@ pub fn assignments(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
 
 /// Watches the pods of a node.
 pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
-    let here = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let here = watched().fields(&format!("spec.nodeName={node}"));
     let stream = watcher(Api::<PodObject>::all(client.clone()), here);
     tokio::spawn(follow("pods", stream, inputs.clone(), |event| {
         Input::Selected(News::Pod(map(event, selected::pod)))
@@ -41,21 +42,19 @@ pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
 
 /// Watches all Eggs and ClusterEggs.
 pub fn eggs(client: &Client, inputs: &mpsc::Sender<Input>) {
-    let all = watcher::Config::default();
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Egg>(&()));
-    tokio::spawn(follow("eggs", watcher(api, all.clone()), inputs.clone(), |event| {
+    tokio::spawn(follow("eggs", watcher(api, watched()), inputs.clone(), |event| {
         Input::Selected(News::Egg(map(event, selected::egg)))
     }));
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<ClusterEgg>(&()));
-    tokio::spawn(follow("clustereggs", watcher(api, all), inputs.clone(), |event| {
+    tokio::spawn(follow("clustereggs", watcher(api, watched()), inputs.clone(), |event| {
         Input::Selected(News::ClusterEgg(map(event, selected::cluster_egg)))
     }));
 }
 
 /// Watches all namespaces: their labels, and whether they are ending.
 pub fn namespaces(client: &Client, inputs: &mpsc::Sender<Input>) {
-    let all = watcher::Config::default();
-    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all);
+    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watched());
     tokio::spawn(follow("namespaces", stream, inputs.clone(), |event| {
         Input::Selected(News::Namespace(map(event, selected::namespace)))
     }));

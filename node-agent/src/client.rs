@@ -1,0 +1,66 @@
+//! How long the API server is waited for. A host that dies hard ends none of its connections, so that whoever waits for it would
+//! wait for minutes, or for ever.
+
+use std::{hash::BuildHasher, hash::RandomState, io, time::Duration};
+
+use kube::{Client, Config, runtime::watcher};
+
+/// Silence of a connection after which it is given up. An API server answers within a minute, or says that it cannot, and ends each
+/// watch before this: so a connection that is as silent leads nowhere.
+const SILENT_FOR: Duration = Duration::from_secs(65);
+/// A connection is made within this, with TLS.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+/// What writes one object, or an event, is answered within this.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+/// Seconds after which the API server ends a watch, and how many more it may be. kube gives a watch up that brings nothing for five
+/// seconds longer, and goes on from where it was without a list. Bookmarks would be a sign of life too, but API servers send none for
+/// kinds of which nothing has changed since they started.
+const WATCH_ENDS_AFTER: u32 = 45;
+const WATCH_ENDS_LATER: u32 = 10;
+
+/// A client that notices dead connections. Watches have one for themselves: from one that others use as well, a watch that starts
+/// anew could be given another connection to the same dead host.
+///
+/// # Errors
+/// There can be none with this configuration.
+pub fn connect(config: &Config) -> kube::Result<Client> {
+    patient(config, SILENT_FOR)
+}
+
+fn patient(config: &Config, silent_for: Duration) -> kube::Result<Client> {
+    let mut config = config.clone();
+    config.connect_timeout = Some(CONNECTED_WITHIN);
+    config.write_timeout = Some(CONNECTED_WITHIN);
+    config.read_timeout = Some(silent_for);
+    // From the request on, not from when the connection was used last.
+    config.reset_reader_on_write = true;
+    // Its pauses grow to minutes, unseen; whoever asks tries again by itself.
+    config.default_retry = false;
+    Client::try_from(config)
+}
+
+/// What every watch is made from.
+#[must_use]
+pub fn watched() -> watcher::Config {
+    // Each its own, so that what began anew at once, when an API server had gone, does not do so for ever.
+    let later = RandomState::new().hash_one(()) % u64::from(WATCH_ENDS_LATER + 1);
+    watcher::Config::default().timeout(WATCH_ENDS_AFTER + later as u32)
+}
+
+/// The answer to what writes, or the error that there is none.
+///
+/// # Errors
+/// As the request's own, and that it took too long.
+pub async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    within(ANSWERED_WITHIN, request).await
+}
+
+async fn within<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    tokio::time::timeout(limit, request).await.unwrap_or_else(|_| {
+        let late = format!("no answer from the API server within {limit:?}");
+        Err(kube::Error::Service(io::Error::new(io::ErrorKind::TimedOut, late).into()))
+    })
+}
+
+#[cfg(test)]
+mod tests;
