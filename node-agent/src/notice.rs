@@ -11,6 +11,7 @@ use l7egg_crds::{EggAssignmentStatus, EggKind, EggReference, PodState};
 
 use crate::{
     causes::causes,
+    client::answered,
     datapath::MAP_FULL,
     hold::{HELD, LET_GO},
     limits::LIMIT_REACHED,
@@ -100,37 +101,48 @@ impl Notices {
     }
 
     /// One event for each pod that failed anew since the status was `before`. One that cannot be published is
-    /// only logged: the report says the same.
-    pub async fn publish(&mut self, report: &Report, before: Option<&EggAssignmentStatus>) {
+    /// only logged: the report says the same. False if the API server does not answer; the rest is then left out.
+    pub async fn publish(&self, report: &Report, before: Option<&EggAssignmentStatus>) -> bool {
         for failure in new_failures(before, &report.status) {
             let Some(pod) = report.pods.iter().find(|pod| pod.uid == failure.uid) else { continue };
             let event = warning(&failure.reason, &failure.message, report.egg.as_ref().map(egg_reference));
-            self.send(&event, &pod_reference(&pod.namespace, &pod.name, &pod.uid)).await;
+            if !self.send(&event, &pod_reference(&pod.namespace, &pod.name, &pod.uid)).await {
+                return false;
+            }
         }
+        true
     }
 
-    /// One event for each notice that is new. One that cannot be published is only logged: `status` and the agent's log
-    /// say the same.
-    pub async fn tell(&mut self, notices: &BTreeSet<Notice>) {
-        for notice in notices.difference(&std::mem::take(&mut self.told)) {
+    /// One event for each notice that is new. One that is refused is only logged: `status` and the agent's log say the same.
+    /// False if the API server does not answer; the rest is then told the next time.
+    pub async fn tell(&mut self, notices: &BTreeSet<Notice>) -> bool {
+        self.told.retain(|notice| notices.contains(notice));
+        for notice in notices {
+            if self.told.contains(notice) {
+                continue;
+            }
             let about = match &notice.about {
                 About::Node => self.node.clone(),
                 About::Pod { uid, namespace, name } => pod_reference(namespace, name, uid),
             };
-            self.send(&warning(notice.reason, &notice.message, None), &about).await;
+            if !self.send(&warning(notice.reason, &notice.message, None), &about).await {
+                return false;
+            }
+            self.told.insert(notice.clone());
         }
-        self.told = notices.clone();
+        true
     }
 
-    async fn send(&self, event: &Event, about: &ObjectReference) {
-        if let Err(error) = self.recorder.publish(event, about).await {
-            tracing::warn!(
-                about = about.name,
-                reason = event.reason,
-                error = causes(&error),
-                "event cannot be published; what it says is in the agent's status as well"
-            );
-        }
+    /// Whether the API server answers.
+    async fn send(&self, event: &Event, about: &ObjectReference) -> bool {
+        let Err(error) = answered(self.recorder.publish(event, about)).await else { return true };
+        tracing::warn!(
+            about = about.name,
+            reason = event.reason,
+            error = causes(&error),
+            "event cannot be published; what it says is in the agent's status as well"
+        );
+        matches!(error, kube::Error::Api(_))
     }
 }
 

@@ -1,5 +1,5 @@
 //! Writes reports to the API server: only what differs from what is there, again and again until it is written,
-//! and without anybody waiting for it.
+//! and without anybody waiting for it. One that is refused waits alone; without an API server all do.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -8,9 +8,12 @@ use kube::{
     api::{Api, ApiResource, DynamicObject, PatchParams},
 };
 use l7egg_crds::{EggAssignment, EggAssignmentStatus, PodReport, PodState, status_patch};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use crate::{assignment::AssignmentKey, causes::causes, notice::Notices, reconcile::Outcome, report::Report};
+use crate::{
+    assignment::AssignmentKey, causes::causes, client::answered, notice::Notices, reconcile::Outcome,
+    report::Report,
+};
 
 /// Name under which the agent writes.
 pub const FIELD_MANAGER: &str = "l7egg-node-agent";
@@ -22,32 +25,39 @@ const RECHECK_EVERY: Duration = Duration::from_secs(60);
 /// Keeps the statuses at the API server as `outcome` says. Ends when the reconciler does.
 pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut notices: Notices) {
     let mut written = Written::default();
+    let mut refused = Refused::default();
     let mut retry = RETRY_FIRST;
-    let mut recheck = tokio::time::interval(RECHECK_EVERY);
+    let mut recheck = tokio::time::interval_at(Instant::now() + RECHECK_EVERY, RECHECK_EVERY);
     loop {
         let now = Arc::clone(&outcome.borrow_and_update());
-        let mut failed = false;
-        notices.tell(&now.notices).await;
-        for (key, report) in written.due(&now.reports) {
-            match patch(&client, key, &report.status).await {
+        let mut answers = notices.tell(&now.notices).await;
+        let mut due = written.due(&now.reports);
+        refused.forget(|key| due.iter().all(|(due, _)| *due != key));
+        due.retain(|(key, _)| refused.may_try(key));
+        for (key, report) in due {
+            if !answers {
+                break;
+            }
+            match answered(patch(&client, key, &report.status)).await {
                 Ok(()) => {
-                    notices.publish(report, written.before(key, report)).await;
+                    answers = notices.publish(report, written.before(key, report)).await;
                     written.note(key, report);
+                    refused.accepted(key);
                 }
                 // Deleted meanwhile: the watch will say so.
-                Err(kube::Error::Api(status)) if status.code == 404 => written.note(key, report),
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    written.note(key, report);
+                    refused.accepted(key);
+                }
                 Err(error) => {
+                    answers = matches!(error, kube::Error::Api(_));
+                    let retry = if answers { refused.again(key) } else { retry };
                     tracing::warn!(assignment = %key, error = causes(&error), ?retry, "status cannot be written, tried again; enforcement does not depend on it");
-                    failed = true;
-                    // An object that is refused stops no other; without an API server none can be written.
-                    if !matches!(error, kube::Error::Api(_)) {
-                        break;
-                    }
                 }
             }
         }
         written.forget(&now.reports);
-        if failed {
+        if !answers {
             tokio::time::sleep(retry).await;
             retry = (retry * 2).min(RETRY_MOST);
             continue;
@@ -56,6 +66,7 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
         tokio::select! {
             changed = outcome.changed() => if changed.is_err() { return },
             _ = recheck.tick() => written.recheck(),
+            () = refused.next() => {}
         }
     }
 }
@@ -97,6 +108,39 @@ impl Written {
 
     fn recheck(&mut self) {
         self.0.clear();
+    }
+}
+
+/// What the API server refused, with when it is tried again and the pause before that.
+#[derive(Debug, Default)]
+struct Refused(BTreeMap<AssignmentKey, (Instant, Duration)>);
+
+impl Refused {
+    fn may_try(&self, key: &AssignmentKey) -> bool {
+        self.0.get(key).is_none_or(|(at, _)| *at <= Instant::now())
+    }
+
+    /// The pause until it may be tried again.
+    fn again(&mut self, key: &AssignmentKey) -> Duration {
+        let pause = self.0.get(key).map_or(RETRY_FIRST, |(_, pause)| (*pause * 2).min(RETRY_MOST));
+        self.0.insert(key.clone(), (Instant::now() + pause, pause));
+        pause
+    }
+
+    fn accepted(&mut self, key: &AssignmentKey) {
+        self.0.remove(key);
+    }
+
+    fn forget(&mut self, is_over: impl Fn(&AssignmentKey) -> bool) {
+        self.0.retain(|key, _| !is_over(key));
+    }
+
+    /// Until one may be tried again.
+    async fn next(&self) {
+        match self.0.values().map(|(at, _)| *at).min() {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -210,13 +254,38 @@ mod tests {
             let asked = asked.lock().unwrap();
             asked.iter().filter(|line| line.starts_with(&format!("{name} "))).count()
         };
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(10);
         while asked("a") < 2 || asked("never") < 3 {
-            assert!(tokio::time::Instant::now() < deadline);
+            assert!(Instant::now() < deadline);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(asked("z"), 1, "was written at once, and not again");
         assert_eq!(asked("a"), 2, "was written the second time, and not again");
         drop(sender);
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_lets_no_other_wait() {
+        let (client, asked) = api_server().await;
+        let outcome = |names: &[&str]| {
+            let key = |name: &str| AssignmentKey { namespace: "shop".into(), name: name.into() };
+            let enforced = status(&[pod("p", PodState::Enforced, "")]);
+            let reports = names.iter().map(|name| (key(name), report(name, enforced.clone(), None)));
+            Arc::new(Outcome { reports: reports.collect(), ..Outcome::default() })
+        };
+        let (sender, receiver) = watch::channel(outcome(&["never"]));
+        tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
+        let until = async |count: usize| {
+            while asked.lock().unwrap().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // The pause after the third time is two seconds.
+        until(3).await;
+        sender.send_replace(outcome(&["never", "late"]));
+        tokio::time::timeout(Duration::from_secs(1), until(4)).await.expect("it is written at once");
+        assert!(asked.lock().unwrap()[3].starts_with("late "));
+        until(5).await;
+        assert!(asked.lock().unwrap()[4].starts_with("never "), "is tried again all the same");
     }
 }
