@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
@@ -37,6 +38,12 @@ enum LogFormat {
     Json,
 }
 
+/// A connection is made within this, with TLS.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
+/// Silence of a connection after which it is given up. A watch may be silent until the API server ends it, after 290 s: for kinds of
+/// which nothing has changed since an API server started, it sends no bookmarks.
+const SILENT_FOR: Duration = Duration::from_secs(300);
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let Err(error) = start(Arguments::parse()).await else { return ExitCode::SUCCESS };
@@ -60,13 +67,24 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
-    let client = kube::Client::try_default()
+    let client = client()
         .await
         .context("no way to the API server: run in a pod with a service account, or set KUBECONFIG")?;
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
     run(client, arguments.settings, shutdown).await?;
     Ok(())
+}
+
+/// A client that notices dead connections: a host that dies hard ends none of its own.
+async fn client() -> anyhow::Result<kube::Client> {
+    let mut config = kube::Config::infer().await?;
+    config.connect_timeout = Some(CONNECTED_WITHIN);
+    config.write_timeout = Some(CONNECTED_WITHIN);
+    config.read_timeout = Some(SILENT_FOR);
+    // From the request on, not from when the connection was used last.
+    config.reset_reader_on_write = true;
+    Ok(kube::Client::try_from(config)?)
 }
 
 fn cancel_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {

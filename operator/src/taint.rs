@@ -24,6 +24,10 @@ const AGENT: &str = "l7egg-node-agent";
 const NO_SCHEDULE: &str = "NoSchedule";
 /// What could not be written is tried again after this long.
 const RETRY: Duration = Duration::from_secs(2);
+/// A node's taint is read and written within this, or the API server does not answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+/// Seconds after which the API server ends the watch, so that a connection that is dead is given up a little later.
+const WATCH_ENDS_AFTER: u32 = 50;
 
 /// What is known of an agent's pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +40,8 @@ struct Agent {
 /// operator leads. Nodes that have no agent are left as they are.
 pub async fn run(client: Client, namespace: String, mut leads: watch::Receiver<bool>) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/name={AGENT}"));
+    let labels = format!("app.kubernetes.io/name={AGENT}");
+    let ours = watcher::Config::default().timeout(WATCH_ENDS_AFTER).labels(&labels);
     let mut events = pin!(watcher::watcher(pods, ours).default_backoff());
     let (mut agents, mut due) = (BTreeMap::new(), BTreeSet::new());
     loop {
@@ -57,15 +62,37 @@ pub async fn run(client: Client, namespace: String, mut leads: watch::Receiver<b
             due.clear();
             continue;
         }
-        let mut left = BTreeSet::new();
-        for node in std::mem::take(&mut due) {
-            if let Err(error) = write(&client, &namespace, &node, is_ready(&agents, &node)).await {
+        due = write_all(std::mem::take(&mut due), ANSWERED_WITHIN, |node: String| {
+            let (client, namespace, ready) = (&client, &namespace, is_ready(&agents, &node));
+            async move { write(client, namespace, &node, ready).await }
+        })
+        .await;
+    }
+}
+
+/// The nodes that could not be written. Once the API server does not answer, nobody waits for the others in vain.
+async fn write_all<F: Future<Output = kube::Result<()>>>(
+    nodes: BTreeSet<String>,
+    limit: Duration,
+    write: impl Fn(String) -> F,
+) -> BTreeSet<String> {
+    let mut left = BTreeSet::new();
+    let mut nodes = nodes.into_iter();
+    while let Some(node) = nodes.next() {
+        match tokio::time::timeout(limit, write(node.clone())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
                 tracing::warn!(node, %error, "taint {TAINT} of a node cannot be written, tried again");
                 left.insert(node);
             }
+            Err(_) => {
+                tracing::warn!(node, after = ?limit, "taint {TAINT} of a node cannot be written, tried again: the API server does not answer");
+                left.insert(node);
+                left.extend(nodes.by_ref());
+            }
         }
-        due = left;
     }
+    left
 }
 
 /// Takes in what the API server says of agents; the nodes that it concerns.
@@ -188,6 +215,23 @@ mod tests {
         apply(&mut agents, Event::InitApply(pod("b", "n2", true)));
         assert_eq!(apply(&mut agents, Event::InitDone), ["n2"]);
         assert_eq!(is_ready(&agents, "n1"), None);
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_does_not_answer_is_waited_for_once() {
+        let nodes = ["a", "b", "c", "d"].map(str::to_owned);
+        let asked = std::cell::RefCell::new(Vec::new());
+        let write = async |node: String| {
+            asked.borrow_mut().push(node.clone());
+            match node.as_str() {
+                "a" => Ok(()),
+                "b" => Err(kube::Error::LinesCodecMaxLineLengthExceeded),
+                _ => std::future::pending().await,
+            }
+        };
+        let left = write_all(nodes.into(), Duration::from_millis(20), |node| write(node)).await;
+        assert_eq!(left.into_iter().collect::<Vec<_>>(), ["b", "c", "d"]);
+        assert_eq!(*asked.borrow(), ["a", "b", "c"]);
     }
 
     #[test]
