@@ -32,6 +32,7 @@ pub mod hold;
 pub mod inventory;
 pub mod kernel;
 pub mod kernel_events;
+pub mod kinds;
 pub mod limits;
 mod lock;
 pub mod metrics;

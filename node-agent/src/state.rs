@@ -21,6 +21,9 @@ use crate::{
 pub struct AgentState {
     /// Whether a full list of assignments has come from the API server.
     pub synced: bool,
+    /// What is missing until it is known what is to become of new pods; nothing in an agent that is ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub awaited: Vec<String>,
     /// Whether the kubelet's cgroups were found.
     pub cgroups_found: bool,
     /// The assignments of this node.
@@ -120,6 +123,7 @@ pub fn state(inventory: &Inventory, findings: Findings<'_>) -> AgentState {
     }
     AgentState {
         synced: inventory.is_complete(),
+        awaited: Vec::new(),
         cgroups_found: findings.cgroups.complete,
         assignments: assignments(inventory),
         pods: pods(findings),

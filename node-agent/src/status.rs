@@ -52,6 +52,9 @@ pub fn table(state: &AgentState) -> String {
         text +=
             "The API server has not listed this node's assignments yet; what was enforced before still is.\n";
     }
+    for awaited in &state.awaited {
+        let _ = writeln!(text, "Not ready, waiting for {awaited}");
+    }
     if !state.cgroups_found {
         text += "No kubepods directory was found in any cgroup2 mount.\n";
     }
@@ -114,6 +117,15 @@ shop/a  Failed  MapFull          5M of Egg shop/checkout  Egg shop/checkout
 shop/a: map X is full
 0 pods enforced, 0 audited, 0 pending, 1 failed; 0 policies, 0 assignments
 "
+        );
+    }
+
+    #[test]
+    fn what_an_agent_waits_for_is_told() {
+        let awaited = vec!["the API server's list of pods: forbidden".into()];
+        let state = AgentState { synced: true, cgroups_found: true, awaited, ..AgentState::default() };
+        assert!(
+            table(&state).contains("\nNot ready, waiting for the API server's list of pods: forbidden\n")
         );
     }
 

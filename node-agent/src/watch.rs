@@ -18,6 +18,7 @@ use l7egg_crds::{ClusterEgg, Egg, EggAssignment, NODE_LABEL, node_label_value};
 use crate::{
     causes::causes,
     client::watched,
+    kinds::Kind,
     reconcile::Input,
     selected::{self, News, PodObject},
 };
@@ -26,7 +27,7 @@ use crate::{
 pub fn assignments(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<EggAssignment>(&()));
     let ours = watched().labels(&format!("{NODE_LABEL}={}", node_label_value(node)));
-    tokio::spawn(follow("assignments", watcher(api, ours), inputs.clone(), |event| {
+    tokio::spawn(follow(Kind::Assignments, watcher(api, ours), inputs.clone(), |event| {
         Input::Assignments(Box::new(event))
     }));
 }
@@ -35,7 +36,7 @@ pub fn assignments(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
 pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
     let here = watched().fields(&format!("spec.nodeName={node}"));
     let stream = watcher(Api::<PodObject>::all(client.clone()), here);
-    tokio::spawn(follow("pods", stream, inputs.clone(), |event| {
+    tokio::spawn(follow(Kind::Pods, stream, inputs.clone(), |event| {
         Input::Selected(News::Pod(map(event, selected::pod)))
     }));
 }
@@ -43,11 +44,11 @@ pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
 /// Watches all Eggs and ClusterEggs.
 pub fn eggs(client: &Client, inputs: &mpsc::Sender<Input>) {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Egg>(&()));
-    tokio::spawn(follow("eggs", watcher(api, watched()), inputs.clone(), |event| {
+    tokio::spawn(follow(Kind::Eggs, watcher(api, watched()), inputs.clone(), |event| {
         Input::Selected(News::Egg(map(event, selected::egg)))
     }));
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<ClusterEgg>(&()));
-    tokio::spawn(follow("clustereggs", watcher(api, watched()), inputs.clone(), |event| {
+    tokio::spawn(follow(Kind::ClusterEggs, watcher(api, watched()), inputs.clone(), |event| {
         Input::Selected(News::ClusterEgg(map(event, selected::cluster_egg)))
     }));
 }
@@ -55,7 +56,7 @@ pub fn eggs(client: &Client, inputs: &mpsc::Sender<Input>) {
 /// Watches all namespaces: their labels, and whether they are ending.
 pub fn namespaces(client: &Client, inputs: &mpsc::Sender<Input>) {
     let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watched());
-    tokio::spawn(follow("namespaces", stream, inputs.clone(), |event| {
+    tokio::spawn(follow(Kind::Namespaces, stream, inputs.clone(), |event| {
         Input::Selected(News::Namespace(map(event, selected::namespace)))
     }));
 }
@@ -73,21 +74,24 @@ pub fn pauses() -> ExponentialBackoff {
 /// Passes on what a watch brings, for as long as somebody listens. Errors are the watch's to mend: it tries again after a
 /// pause.
 async fn follow<K: Debug>(
-    what: &'static str,
+    kind: Kind,
     stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
     inputs: mpsc::Sender<Input>,
     to_input: impl Fn(Event<K>) -> Input,
 ) {
     let events = stream.backoff(pauses());
     pin_mut!(events);
-    let mut lost = false;
+    let mut lost = None;
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
                 // A list begins before the API server has been asked for it.
-                if lost && !matches!(event, Event::Init) {
-                    lost = false;
-                    tracing::info!(what, "watched again");
+                if lost.is_some() && !matches!(event, Event::Init) {
+                    lost = None;
+                    tracing::info!(what = %kind, "watched again");
+                    if inputs.send(Input::Unwatched(kind, None)).is_err() {
+                        return;
+                    }
                 }
                 if inputs.send(to_input(event)).is_err() {
                     return;
@@ -97,11 +101,15 @@ async fn follow<K: Debug>(
             Err(watcher::Error::WatchError(status)) if status.code == 410 => {}
             Err(error) => {
                 let error = causes(&error);
-                if std::mem::replace(&mut lost, true) {
-                    tracing::debug!(what, error, "still cannot be watched");
+                if lost.is_some() {
+                    tracing::debug!(what = %kind, error, "still cannot be watched");
                 } else {
-                    tracing::warn!(what, error, "cannot be watched, tried again; what is enforced stays");
+                    tracing::warn!(what = %kind, error, "cannot be watched, tried again; what is enforced stays");
                 }
+                if lost.as_ref() != Some(&error) {
+                    let _ = inputs.send(Input::Unwatched(kind, Some(error.clone())));
+                }
+                lost = Some(error);
             }
         }
     }
@@ -114,5 +122,24 @@ fn map<A, B>(event: Event<A>, read: impl Fn(A) -> B) -> Event<B> {
         Event::Init => Event::Init,
         Event::InitApply(object) => Event::InitApply(read(object)),
         Event::InitDone => Event::InitDone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn why_nothing_comes_is_passed_on_once() {
+        let error = || Err(watcher::Error::NoResourceVersion);
+        let events = [error(), error(), Ok(Event::Init), Ok(Event::<()>::InitDone), Ok(Event::Init)];
+        let (inputs, received) = mpsc::channel();
+        follow(Kind::Eggs, stream::iter(events), inputs, |_| Input::Stop).await;
+        let received: Vec<String> = received.iter().map(|input| format!("{input:?}")).collect();
+        let told = ["Unwatched(Eggs, Some", "Stop", "Unwatched(Eggs, None", "Stop", "Stop"];
+        assert!(received.iter().zip(told).all(|(input, told)| input.starts_with(told)), "{received:?}");
+        assert_eq!(received.len(), told.len());
     }
 }

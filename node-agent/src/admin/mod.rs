@@ -76,13 +76,19 @@ async fn healthz(State(admin): State<Admin>) -> (StatusCode, String) {
     }
 }
 
-/// Ready once everything that was known at the start is enforced; a lost API server does not take that back.
-async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    if admin.outcome.borrow().state.synced {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the API server has not listed this node's assignments yet\n")
+/// Ready once everything that was known at the start is enforced, and it is known which new pods are to be held; a lost API server
+/// does not take that back.
+async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
+    let outcome = Arc::clone(&admin.outcome.borrow());
+    let awaited = &outcome.state.awaited;
+    if outcome.state.synced && awaited.is_empty() {
+        return (StatusCode::OK, "ok\n".into());
     }
+    let mut text: String = awaited.iter().map(|awaited| format!("waiting for {awaited}\n")).collect();
+    if text.is_empty() {
+        text = "the API server has not listed this node's assignments yet\n".into();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
@@ -166,6 +172,11 @@ mod tests {
 
         assert_eq!(get_(&socket, "/healthz").await.0, 200);
         assert_eq!(get_(&socket, "/readyz").await.0, 503);
+        let awaited = vec!["the API server's list of pods: forbidden".into()];
+        let state = AgentState { synced: true, awaited, ..AgentState::default() };
+        sender.send_replace(Arc::new(Outcome { state, ..Outcome::default() }));
+        let unready = (503, "waiting for the API server's list of pods: forbidden\n".into());
+        assert_eq!(get_(&socket, "/readyz").await, unready);
         let state = AgentState { synced: true, ..AgentState::default() };
         sender.send_replace(Arc::new(Outcome { state: state.clone(), ..Outcome::default() }));
         assert_eq!(get_(&socket, "/readyz").await.0, 200);

@@ -15,6 +15,7 @@ mod gate;
 mod look;
 mod pace;
 mod perform;
+mod ready;
 mod settle;
 mod take;
 mod tell;
@@ -32,6 +33,7 @@ use crate::{
     guard::ApiServers,
     hold::{HeldPod, HoldSettings, Holds},
     inventory::Inventory,
+    kinds::Kind,
     limits::Limits,
     metrics::Metrics,
     notice::{Notice, notices},
@@ -58,6 +60,8 @@ pub enum Input {
     Assignments(Box<watcher::Event<DynamicObject>>),
     /// The API server says something of what decides whom Eggs select.
     Selected(News),
+    /// Why a kind cannot be watched, in one line; nothing if it can be again.
+    Unwatched(Kind, Option<String>),
     /// The cgroup tree changed.
     Cgroup(CgroupEvent),
     /// Where the API server is.
@@ -111,6 +115,10 @@ pub struct Reconciler<D> {
     selected: Selected,
     /// Whether all that `selected` can know is going to be told.
     is_told_of_pods: bool,
+    /// Why kinds cannot be watched now.
+    unwatched: BTreeMap<Kind, String>,
+    /// Whether all cgroups have been looked at once.
+    has_found_pods: bool,
     found: Found,
     /// The pods that another version's programs are attached for, by uid, with the ids of their cgroups.
     older: BTreeMap<String, u64>,
@@ -179,6 +187,8 @@ impl<D: Datapath> Reconciler<D> {
             cgroups: PodCgroups::default(),
             selected: Selected::default(),
             is_told_of_pods: false,
+            unwatched: BTreeMap::new(),
+            has_found_pods: false,
             found: Found::new(unsettled.iter().chain(older.keys()).cloned()),
             older,
             heeds_annotations: false,
@@ -354,7 +364,7 @@ impl<D: Datapath> Reconciler<D> {
             unshaped: &self.unshaped,
         };
         Some(Outcome {
-            state: state(&self.inventory, findings),
+            state: AgentState { awaited: self.awaited(), ..state(&self.inventory, findings) },
             pods: explainers(&self.desired, &enforced),
             reports: reports(&self.inventory, findings),
             notices: notices(findings),

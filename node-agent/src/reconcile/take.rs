@@ -26,6 +26,7 @@ impl<D: Datapath> Reconciler<D> {
                         self.holds.appeared(uid, cgroup.id, Instant::now());
                     }
                     CgroupEvent::Scanned(cgroups) => {
+                        self.has_found_pods |= cgroups.complete;
                         self.close_gate(cgroups);
                         let datapath = &self.datapath;
                         self.holds.scanned(cgroups, &|id| datapath.waits_at_gate(id), Instant::now());
@@ -45,6 +46,12 @@ impl<D: Datapath> Reconciler<D> {
                 self.desire();
             }
             Input::Selected(news) => self.take_selected(news),
+            Input::Unwatched(kind, Some(error)) => {
+                self.unwatched.insert(kind, error);
+            }
+            Input::Unwatched(kind, None) => {
+                self.unwatched.remove(&kind);
+            }
             Input::Assignments(event) => {
                 let first = !self.inventory.is_complete();
                 if self.inventory.apply(*event) {

@@ -8,6 +8,7 @@ mod ending;
 mod gate;
 mod hold;
 mod node;
+mod ready;
 
 use super::*;
 use crate::selected::{NamedEgg, NodePod};

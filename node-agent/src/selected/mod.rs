@@ -14,6 +14,7 @@ use self::listed::Listed;
 pub use self::read::{PodObject, cluster_egg, egg, namespace, pod};
 use crate::datapath::NODE_UID;
 use crate::hold::is_static;
+use crate::kinds::Kind;
 
 /// A pod of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,6 +139,14 @@ impl Selected {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.pods.complete && self.has_eggs()
+    }
+
+    /// The kinds of which no full list has come, among those that are going to be told.
+    pub fn unlisted(&self) -> impl Iterator<Item = Kind> {
+        let eggs = [(Kind::Eggs, self.eggs.complete), (Kind::ClusterEggs, self.cluster_eggs.complete)];
+        let others = [(Kind::Pods, self.pods.complete), (Kind::Namespaces, self.namespaces.complete)];
+        let eggs = eggs.into_iter().filter(|_| !self.without_eggs);
+        others.into_iter().chain(eggs).filter(|(_, complete)| !complete).map(|(kind, _)| kind)
     }
 
     /// The pods of this node, once a full list of them has come.

@@ -1,0 +1,70 @@
+//! What an agent waits for until it is ready.
+
+use super::*;
+use crate::kinds::Kind;
+
+fn told_of_pods(hold: HoldSettings, selected: Selected) -> Reconciler<FakeDatapath> {
+    holding(FakeDatapath::default(), hold).with_pods(selected)
+}
+
+fn awaited(agent: &mut Reconciler<FakeDatapath>) -> Vec<String> {
+    agent.pass().unwrap().state.awaited
+}
+
+fn tell(agent: &mut Reconciler<FakeDatapath>, news: News) {
+    agent.take(Input::Selected(news));
+}
+
+const HOLDS: HoldSettings = HoldSettings::AtMost(Duration::from_secs(10));
+
+#[test]
+fn an_agent_that_holds_waits_for_all_that_decides_about_it() {
+    for hold in [HOLDS, HoldSettings::Strict] {
+        let mut agent = told_of_pods(hold, Selected::default());
+        assert_eq!(awaited(&mut agent).len(), 6);
+        list(&mut agent, &[]);
+        let state = agent.pass().unwrap().state;
+        assert!(state.synced, "its meaning is another one");
+        assert_eq!(state.awaited.len(), 5);
+        let lists = [
+            News::Pod(Event::InitDone),
+            News::Egg(Event::InitDone),
+            News::ClusterEgg(Event::InitDone),
+            News::Namespace(Event::InitDone),
+        ];
+        for (left, news) in (1..=4).rev().zip(lists) {
+            tell(&mut agent, news);
+            assert_eq!(awaited(&mut agent).len(), left);
+        }
+        agent.take(Input::Cgroup(CgroupEvent::Scanned(PodCgroups::default())));
+        assert!(awaited(&mut agent)[0].contains("cgroups"), "it was not complete");
+        cgroups(&mut agent, &["p1"]);
+        assert_eq!(awaited(&mut agent), [""; 0]);
+
+        // What is lost later takes nothing back.
+        tell(&mut agent, News::Pod(Event::Init));
+        agent.take(Input::Unwatched(Kind::Pods, Some("gone".into())));
+        agent.take(Input::Cgroup(CgroupEvent::Scanned(PodCgroups::default())));
+        assert_eq!(awaited(&mut agent), [""; 0]);
+    }
+}
+
+#[test]
+fn why_something_is_not_listed_is_said() {
+    let mut agent = told_of_pods(HOLDS, Selected::default());
+    agent.take(Input::Unwatched(Kind::Eggs, Some("eggs.l7egg.dev is forbidden".into())));
+    let of_eggs = |awaited: &[String]| {
+        awaited.iter().any(|it| it.ends_with("list of eggs: eggs.l7egg.dev is forbidden"))
+    };
+    assert!(of_eggs(&awaited(&mut agent)));
+    agent.take(Input::Unwatched(Kind::Eggs, None));
+    assert!(!of_eggs(&awaited(&mut agent)));
+}
+
+#[test]
+fn an_agent_that_never_holds_waits_for_assignments_alone() {
+    let mut agent = told_of_pods(HoldSettings::Never, Selected::without_eggs());
+    assert_eq!(awaited(&mut agent), ["the API server's list of eggassignments"]);
+    list(&mut agent, &[]);
+    assert_eq!(awaited(&mut agent), [""; 0]);
+}
