@@ -8,7 +8,7 @@ use std::{
 };
 
 use l7egg_crds::{AssignedPod, EGRESS_BANDWIDTH_ANNOTATION, EgressLimit, PolicySpec};
-use l7egg_policy::{CompiledPolicy, ResolvConf};
+use l7egg_policy::{CompiledPolicy, ResolvConf, name_some};
 
 use crate::{
     annotated::AnnotatedPod,
@@ -311,7 +311,7 @@ fn not_shaped(pod: &AssignedPod, limits: &[(Cap, String)]) -> Failure {
             "pod {}/{} uses its node's network (hostNetwork: true), whose interfaces belong to all: the bandwidth limit of {} does not hold for it; take the limit off it, or run it without hostNetwork",
             pod.namespace,
             pod.name,
-            of.join(", ")
+            name_some(&of)
         ),
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use l7egg_crds::Mode;
+use l7egg_policy::name_some;
 
 use crate::{
     cgroup::PodCgroups,
@@ -270,7 +271,7 @@ impl View<'_> {
                 let selects = if eggs.len() == 1 { "selects" } else { "select" };
                 let what = format!(
                     "{} {selects} it, and the operator has not assigned it to its node's agent yet (does l7egg-operator run?)",
-                    eggs.join(", ")
+                    name_some(&eggs)
                 );
                 bounded(settings, held_for, Some(pod), &what)
             }

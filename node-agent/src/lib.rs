@@ -21,6 +21,7 @@ pub mod causes;
 pub mod cgroup;
 pub mod client;
 pub mod clock;
+mod cut;
 pub mod datapath;
 pub mod desired;
 pub mod division;

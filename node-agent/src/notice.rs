@@ -12,6 +12,7 @@ use l7egg_crds::{EggAssignmentStatus, EggKind, EggReference, PodState};
 use crate::{
     causes::causes,
     client::answered,
+    cut::cut,
     datapath::MAP_FULL,
     hold::{HELD, LET_GO},
     limits::LIMIT_REACHED,
@@ -150,7 +151,7 @@ fn warning(reason: &str, message: &str, secondary: Option<ObjectReference>) -> E
     Event {
         type_: EventType::Warning,
         reason: reason.into(),
-        note: Some(cut(message)),
+        note: Some(cut(message.to_owned(), NOTE_MAX)),
         action: "Enforce".into(),
         secondary,
     }
@@ -178,26 +179,5 @@ fn egg_reference(egg: &EggReference) -> ObjectReference {
         name: Some(egg.name.clone()),
         uid: Some(egg.uid.clone()),
         ..ObjectReference::default()
-    }
-}
-
-fn cut(message: &str) -> String {
-    message
-        .chars()
-        .scan(0, |bytes, c| {
-            *bytes += c.len_utf8();
-            (*bytes <= NOTE_MAX).then_some(c)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_notes_are_cut_between_characters() {
-        assert_eq!(cut("short"), "short");
-        assert_eq!(cut(&"é".repeat(900)).len(), NOTE_MAX);
     }
 }

@@ -10,6 +10,7 @@ use l7egg_policy::CompiledPolicy;
 use crate::{
     assignment::{Assignment, AssignmentKey, egg_name},
     cgroup::PodCgroups,
+    cut::cut,
     datapath::{EnforcedPod, NETWORK_NOT_READY, NODE_UID, ShapedPod},
     desired::{Desired, DesiredPod, Failure, GUARD_NOT_READY, Limits, UNREADABLE},
     division::is_as_wanted,
@@ -20,6 +21,8 @@ use crate::{
 
 /// Reason of a pod that is under a limit, and that no Egg selects.
 const LIMIT_ONLY: &str = "LimitOnly";
+/// Bytes of a message: an assignment has one for each of its pods, and the API server takes no object without end.
+const MESSAGE_MAX: usize = 1024;
 
 /// The status that one assignment should have.
 #[derive(Clone, Debug, PartialEq)]
@@ -223,7 +226,7 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
         };
         let desired = findings.desired.pods.get(&pod.uid);
         let egress_limit = desired.and_then(|desired| findings.limit(&desired.limits, &pod.uid));
-        PodReport { uid: pod.uid.clone(), state, reason, message, egress_limit }
+        PodReport { uid: pod.uid.clone(), state, reason, message: cut(message, MESSAGE_MAX), egress_limit }
     };
     let (of_node, of_pods): (Vec<_>, Vec<_>) =
         pods.iter().map(one).partition(|report: &PodReport| report.uid == NODE_UID);

@@ -14,6 +14,7 @@ mod limit;
 mod limits;
 mod lookup;
 mod name;
+mod naming;
 mod network;
 mod oracle;
 mod pattern;
@@ -36,6 +37,7 @@ pub use limits::{
 };
 pub use lookup::{lookup_compiled, lookup_query};
 pub use name::{DomainName, MAX_LABEL, MAX_WIRE, NameError};
+pub use naming::name_some;
 pub use network::{IPV4_SPACE, Network, NetworkError, to_address, to_number};
 pub use oracle::{Judgement, Match, RuleReference, Why, judge, judge_query, judge_sender};
 pub use pattern::{

@@ -185,6 +185,30 @@ fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
 }
 
 #[test]
+fn messages_are_not_longer_than_a_kilobyte() {
+    let inventory = inventory_of(&[assignment("a").pod("p1"), assignment("b").host()]);
+    let desired = desired(&inventory, &node_resolvers(), &mut PolicyCache::default());
+    let failure = Failure { reason: "MapFull", message: "€".repeat(5000) };
+    let findings = Findings {
+        desired: &desired,
+        enforced: &BTreeMap::new(),
+        cgroups: &cgroups_of(&["p1"]),
+        held: &BTreeMap::new(),
+        let_go: &BTreeMap::new(),
+        limits: &[],
+        failures: &["p1", NODE_UID].map(|uid| (uid.to_owned(), failure.clone())).into(),
+        shaped: &BTreeMap::new(),
+        unshaped: &BTreeMap::new(),
+    };
+    let all = reports(&inventory, findings);
+    let pods = all.values().flat_map(|report| report.status.pods.iter().map(|pod| &pod.message));
+    let hosts = all.values().flat_map(|report| report.status.host.iter().map(|host| &host.message));
+    let lengths: Vec<usize> = pods.chain(hosts).map(String::len).collect();
+    assert!(lengths.len() == 2 && lengths.iter().all(|length| *length <= 1024), "{lengths:?}");
+    assert!(lengths.contains(&1023), "{lengths:?}");
+}
+
+#[test]
 fn the_status_is_about_this_generation() {
     let inventory = inventory_of(&[assignment("a").generation(4)]);
     let findings = Findings {

@@ -22,8 +22,8 @@ pub use automaton::AutomatonError;
 pub use port_groups::PortPrefix;
 
 use crate::{
-    DnsSettings, DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, ResolvConf, Rule, Source, to_number,
-    validate,
+    DnsSettings, DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, ResolvConf, Rule, Source, name_some,
+    to_number, validate,
 };
 
 /// What all Eggs of a pod mean together, as map entries without ids. Equal policies have equal digests.
@@ -65,7 +65,7 @@ pub enum CompileError {
     /// Together they have more than 64 lists of ports.
     #[error(
         "{} together have {found} different lists of ports, and {MAX_PORT_LISTS} is the most for one pod: use the same lists in more rules, or select the pod with fewer Eggs",
-        .source_names.join(", ")
+        name_some(.source_names)
     )]
     PortLists {
         /// How many.
@@ -76,7 +76,7 @@ pub enum CompileError {
     /// Together their patterns are too many, or too unlike each other.
     #[error(
         "the patterns of {} together need an automaton of {error}; use fewer regular expressions, stars inside labels and suffixes without a dot in front, or select the pod with fewer Eggs",
-        .source_names.join(", ")
+        name_some(.source_names)
     )]
     Automaton {
         /// What is too much.

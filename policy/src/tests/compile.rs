@@ -152,6 +152,16 @@ fn sixty_four_port_lists_and_no_more() {
 }
 
 #[test]
+fn of_many_eggs_that_do_not_fit_together_a_few_are_named() {
+    let specs: Vec<PolicySpec> = (1..=100)
+        .map(|port| spec(&format!("[{{to: [{{cidr: 10.0.0.0/8}}], ports: [{{port: {port}}}]}}]")))
+        .collect();
+    let error = compile(&sources(&specs), &ResolvConf::default()).unwrap_err().to_string();
+    assert!(error.contains("Egg test/4 and 95 more together have 100 different lists"), "{error}");
+    assert!(!error.contains("Egg test/5,"), "{error}");
+}
+
+#[test]
 fn what_should_not_have_been_accepted_is_named() {
     let specs = [spec("[]"), spec("[{to: [{cidr: 10.0.0.1/8}]}]")];
     let error = compile(&sources(&specs), &ResolvConf::default()).unwrap_err();
