@@ -10,12 +10,12 @@ use kube::{api::DynamicObject, runtime::watcher::Event};
 use l7egg_node_agent::{
     cgroup::{CgroupEvent, PodCgroups},
     reconcile::Input,
+    resolv_conf::FollowedResolvConf,
 };
 use tokio::sync::oneshot;
 
 use crate::{
     files::{Files, SETTLED},
-    resolvers::Resolvers,
     units::{self, Unit, UnitWatch},
     wanted::{Host, wanted},
 };
@@ -29,7 +29,7 @@ pub struct Follow {
     /// Files with Eggs.
     pub files: Files,
     /// The DNS servers whose answers are believed.
-    pub resolvers: Resolvers,
+    pub resolvers: FollowedResolvConf,
     /// The cgroup2 directory of the host.
     pub root: PathBuf,
     /// The host, as nodeSelectors see it.

@@ -5,7 +5,6 @@
 
 pub mod files;
 pub mod follow;
-pub mod resolvers;
 pub mod run;
 pub mod settings;
 pub mod units;

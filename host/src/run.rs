@@ -13,6 +13,8 @@ use l7egg_node_agent::{
     kernel_events,
     preflight::Node,
     reconcile::{Apart, Input, NodeCgroup},
+    resolv_conf::{FollowedResolvConf, Readers},
+    resolvers::NodeResolvers,
     run::{detach, log},
     status,
 };
@@ -22,7 +24,6 @@ use tokio::sync::oneshot;
 use crate::{
     files::Files,
     follow::{self, Follow},
-    resolvers::Resolvers,
     settings::{CheckSettings, Cli, Command, RunSettings, UnitsSettings},
     units::{self, UnitWatch},
     wanted::Host,
@@ -52,7 +53,8 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     engine::preflight(&node)?;
     let signals = Signals::new()?;
     let root = root_of(&node)?;
-    let resolvers = Resolvers::read(settings.resolv_conf.clone())?;
+    let path = settings.resolv_conf.clone();
+    let resolvers = FollowedResolvConf::read(path, Readers::Host, NodeResolvers::default())?;
     let host = host(&settings)?;
     let datapath = settings.datapath(kernel_events::tells_learned());
     let (engine, kernel) = Engine::open(&datapath).await?;

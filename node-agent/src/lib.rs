@@ -47,6 +47,7 @@ pub mod preflight;
 pub mod reconcile;
 pub mod report;
 pub mod reporter;
+pub mod resolv_conf;
 pub mod resolvers;
 pub mod run;
 pub mod selected;

@@ -18,6 +18,7 @@ use crate::{
     preflight::Node,
     reconcile::{Apart, Input, NodeCgroup},
     reporter,
+    resolv_conf::{self, FollowedResolvConf, Readers},
     resolvers::{NodeResolvers, cluster_domain, nameservers, search_domains},
     selected::Selected,
     settings::{Cli, Command, DetachSettings, LogFormat, RunSettings},
@@ -66,7 +67,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
         Node { root: "/".into(), bpffs: settings.bpffs.clone(), cgroup_roots: settings.cgroup_root.clone() };
     engine::preflight(&node)?;
     let signals = Signals::new()?;
-    let resolvers = node_resolvers(&settings)?;
+    let resolvers = resolvers(&settings)?;
     let datapath = settings.datapath(kernel_events::tells_learned());
     let (engine, kernel) = Engine::open(&datapath).await?;
     let (inputs, received) = mpsc::channel();
@@ -88,7 +89,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let notices = Notices::new(writes.clone(), &settings.node_name);
     tokio::spawn(reporter::run(writes, engine.outcome(), notices));
     let mut reconciler = engine
-        .reconciler(kernel, Inventory::new(settings.audit), resolvers, settings.hold())
+        .reconciler(kernel, Inventory::new(settings.audit), resolvers.known().clone(), settings.hold())
         .with_follower(follower)
         .with_node(node_cgroup(&settings, &node)?)
         .with_pods(if holds { Selected::default() } else { Selected::without_eggs() });
@@ -99,6 +100,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
         tracing::warn!("--audit: no Egg is enforced on this node; what would be denied is recorded");
     }
     tracing::info!(node = settings.node_name, "agent runs");
+    resolv_conf::follow(resolvers, inputs.clone())?;
     let end = End { on_exit: settings.on_exit, bpffs: &settings.bpffs };
     engine.run(reconciler, (inputs, received), signals, settings.admin(), &end).await?;
     Ok(ExitCode::SUCCESS)
@@ -114,12 +116,9 @@ fn node_cgroup(settings: &RunSettings, node: &Node) -> anyhow::Result<NodeCgroup
     Ok(NodeCgroup { cgroup, is_given: settings.host_cgroup.is_some(), apart: Apart::AllPods })
 }
 
-fn node_resolvers(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {
-    let read = |path: &std::path::Path| {
-        std::fs::read_to_string(path)
-            .with_context(|| format!("{}: give the kubelet's resolvConf as --resolv-conf", path.display()))
-    };
-    let own = read("/etc/resolv.conf".as_ref());
+/// The cluster's DNS, and that of the node, which is followed.
+fn resolvers(settings: &RunSettings) -> anyhow::Result<FollowedResolvConf> {
+    let own = std::fs::read_to_string("/etc/resolv.conf").context("/etc/resolv.conf: give --cluster-dns");
     let cluster = match settings.cluster_dns.as_slice() {
         [] => nameservers(own.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?),
         given => given.to_vec(),
@@ -128,15 +127,14 @@ fn node_resolvers(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {
         Some(domain) => Some(domain.clone()),
         None => own.ok().and_then(|own| cluster_domain(&search_domains(&own))),
     };
-    let node = read(&settings.resolv_conf)?;
-    let resolvers = NodeResolvers {
+    let cluster = NodeResolvers {
         cluster,
         cluster_domain: cluster_domain.or_else(|| DomainName::parse("cluster.local").ok()),
-        node: nameservers(&node),
-        node_search: search_domains(&node),
+        ..NodeResolvers::default()
     };
-    tracing::info!(cluster = ?resolvers.cluster, node = ?resolvers.node, "DNS servers whose answers pods can learn from");
-    Ok(resolvers)
+    tracing::info!(servers = ?cluster.cluster, "the cluster's DNS servers, whose answers pods can learn from");
+    FollowedResolvConf::read(settings.resolv_conf.clone(), Readers::Pods, cluster)
+        .context("the kubelet's resolvConf")
 }
 
 fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) -> anyhow::Result<Follower> {

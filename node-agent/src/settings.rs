@@ -79,7 +79,8 @@ pub struct RunSettings {
     /// list of the agent's own /etc/resolv.conf, else cluster.local.
     #[arg(long, env = "L7EGG_CLUSTER_DOMAIN", value_parser = DomainName::parse)]
     pub cluster_domain: Option<DomainName>,
-    /// The file that pods of dnsPolicy Default get their nameservers from: the kubelet's resolvConf.
+    /// The file that pods of dnsPolicy Default get their nameservers from: the kubelet's resolvConf. Changes are followed; pods that
+    /// run keep what it said before.
     #[arg(long, default_value = "/etc/resolv.conf", env = "L7EGG_RESOLV_CONF")]
     pub resolv_conf: PathBuf,
     /// A cgroup2 directory to find pods in. Not given: every mount of cgroup2. Can be repeated.
