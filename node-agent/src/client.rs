@@ -47,6 +47,16 @@ pub fn watched() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_ENDS_AFTER + later as u32)
 }
 
+/// What a watch is made from whose lists may come from an API server's cache, as the kubelet's own do: lists of all nodes' agents at
+/// once, read from etcd by a quorum, would be what an API server that has just come back can do least. Such a list can be a little
+/// behind, where there are several API servers even behind what was told before; the watch goes on from there and brings the rest.
+/// That is as if news came later, which is why a pod that no Egg is known to select stays new for ten seconds. It is not good enough for assignments: one that is missing in a list frees the pods that run under it.
+#[must_use]
+pub fn cached() -> watcher::Config {
+    // With a size of pages kube leaves out the version 0 that asks for the cache, and the API server reads from etcd.
+    watcher::Config { page_size: None, ..watched().any_semantic() }
+}
+
 /// The answer to what writes, or the error that there is none.
 ///
 /// # Errors

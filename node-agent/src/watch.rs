@@ -17,7 +17,7 @@ use l7egg_crds::{ClusterEgg, Egg, EggAssignment, NODE_LABEL, node_label_value};
 
 use crate::{
     causes::causes,
-    client::watched,
+    client::{cached, watched},
     kinds::Kind,
     reconcile::Input,
     selected::{self, News, PodObject},
@@ -34,7 +34,7 @@ pub fn assignments(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
 
 /// Watches the pods of a node.
 pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
-    let here = watched().fields(&format!("spec.nodeName={node}"));
+    let here = cached().fields(&format!("spec.nodeName={node}"));
     let stream = watcher(Api::<PodObject>::all(client.clone()), here);
     tokio::spawn(follow(Kind::Pods, stream, inputs.clone(), |event| {
         Input::Selected(News::Pod(map(event, selected::pod)))
@@ -44,18 +44,18 @@ pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
 /// Watches all Eggs and ClusterEggs.
 pub fn eggs(client: &Client, inputs: &mpsc::Sender<Input>) {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Egg>(&()));
-    tokio::spawn(follow(Kind::Eggs, watcher(api, watched()), inputs.clone(), |event| {
+    tokio::spawn(follow(Kind::Eggs, watcher(api, cached()), inputs.clone(), |event| {
         Input::Selected(News::Egg(map(event, selected::egg)))
     }));
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<ClusterEgg>(&()));
-    tokio::spawn(follow(Kind::ClusterEggs, watcher(api, watched()), inputs.clone(), |event| {
+    tokio::spawn(follow(Kind::ClusterEggs, watcher(api, cached()), inputs.clone(), |event| {
         Input::Selected(News::ClusterEgg(map(event, selected::cluster_egg)))
     }));
 }
 
 /// Watches all namespaces: their labels, and whether they are ending.
 pub fn namespaces(client: &Client, inputs: &mpsc::Sender<Input>) {
-    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), watched());
+    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), cached());
     tokio::spawn(follow(Kind::Namespaces, stream, inputs.clone(), |event| {
         Input::Selected(News::Namespace(map(event, selected::namespace)))
     }));

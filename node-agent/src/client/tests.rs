@@ -58,9 +58,18 @@ fn namespaces(client: &Client) -> Api<Namespace> {
 
 /// What a watch brings until there were so many requests.
 async fn watch_until(config: &Config, asked: &Asked, requests: usize) -> Vec<Event<Namespace>> {
+    watch(watched(), config, asked, requests).await
+}
+
+async fn watch(
+    what: watcher::Config,
+    config: &Config,
+    asked: &Asked,
+    requests: usize,
+) -> Vec<Event<Namespace>> {
     let client = patient(config, SILENCE).unwrap();
     let mut events = Vec::new();
-    let mut stream = std::pin::pin!(watcher(namespaces(&client), watched()));
+    let mut stream = std::pin::pin!(watcher(namespaces(&client), what));
     let all = async {
         while asked.lock().unwrap().len() < requests {
             tokio::select! {
@@ -88,6 +97,19 @@ async fn a_list_and_the_start_of_a_watch_that_nobody_answers_are_tried_again() {
         let (config, asked) = dies_after(answers).await;
         watch_until(&config, &asked, answers + 2).await;
     }
+}
+
+#[tokio::test]
+async fn lists_come_from_the_cache_where_they_may() {
+    let first = async |what| {
+        let (config, asked) = dies_after(1).await;
+        watch(what, &config, &asked, 1).await;
+        asked.lock().unwrap()[0].clone()
+    };
+    let cached = first(cached()).await;
+    assert!(cached.contains("resourceVersion=0&resourceVersionMatch=NotOlderThan"), "{cached}");
+    assert!(!cached.contains("limit="), "{cached}");
+    assert!(!first(watched()).await.contains("resourceVersion"));
 }
 
 #[tokio::test]
