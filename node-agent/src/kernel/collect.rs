@@ -85,7 +85,7 @@ fn put_back_if_renewed(
 }
 
 fn is_over(value: &Learned, now_ns: u64) -> bool {
-    value.names.iter().all(|slot| slot.name == 0 || slot.expires_ns + KEEP_NS < now_ns)
+    value.names.iter().all(|slot| slot.name == 0 || slot.expires_ns.saturating_add(KEEP_NS) < now_ns)
 }
 
 /// Removes that many names, those first that nobody has asked for longest; not those of live addresses.

@@ -187,7 +187,7 @@ fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
 #[test]
 fn messages_are_not_longer_than_a_kilobyte() {
     let inventory = inventory_of(&[assignment("a").pod("p1"), assignment("b").host()]);
-    let desired = desired(&inventory, &node_resolvers(), &mut PolicyCache::default());
+    let desired = desired(&inventory, &node_resolvers(), &|_| false, &mut PolicyCache::default());
     let failure = Failure { reason: "MapFull", message: "€".repeat(5000) };
     let findings = Findings {
         desired: &desired,

@@ -125,7 +125,12 @@ impl Controller {
             }
             self.turn();
         }
-        let last_writes = async { while self.running.join_next().await.is_some() {} };
+        let last_writes = async {
+            while let Some(done) = self.running.join_next().await {
+                // What it was is still to be told.
+                done.into_iter().for_each(|done| self.finish(done));
+            }
+        };
         if tokio::time::timeout(LAST_WRITES, last_writes).await.is_err() {
             tracing::info!(unfinished = self.running.len(), "requests cut off");
         }
