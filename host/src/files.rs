@@ -93,6 +93,8 @@ impl Files {
             if self.is_settled(&file, None, now) {
                 self.known.remove(&file);
                 look.changed = true;
+            } else {
+                is_whole = false;
             }
         }
         for file in found {
@@ -106,7 +108,8 @@ impl Files {
             };
             let is_known = self.known.get(&file).is_some_and(|known| known.text == text);
             if !is_known && self.has_looked && !self.is_settled(&file, Some(&text), now) {
-                is_whole &= self.known.get(&file).is_some_and(|known| known.is_read);
+                // What it said at the first look may have been the half of it.
+                is_whole = false;
                 continue;
             }
             self.unsettled.remove(&file);
@@ -351,6 +354,30 @@ spec:
         let mut missing = Files::new(vec![directory.path().join("none")]);
         look_twice(&mut missing);
         assert!(!missing.is_whole());
+    }
+
+    #[test]
+    fn it_is_not_whole_while_a_file_is_being_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("web.yaml");
+        // Cut short in a way that can be read.
+        for short in ["", "# Eggs\n"] {
+            fs::write(&file, short).unwrap();
+            let mut files = Files::new(vec![directory.path().into()]);
+            let start = Instant::now();
+            files.look(start);
+            fs::write(&file, WEB).unwrap();
+            files.look(start + SETTLED);
+            assert!(!files.is_whole(), "the rest of it does not count yet");
+            fs::remove_file(&file).unwrap();
+            files.look(start + SETTLED * 2);
+            assert!(!files.is_whole(), "it is away for a moment");
+            fs::write(&file, WEB).unwrap();
+            files.look(start + SETTLED * 3);
+            files.look(start + SETTLED * 4);
+            assert!(files.is_whole());
+            assert_eq!(names(&files), ["Egg system/web"]);
+        }
     }
 
     #[test]
