@@ -21,33 +21,44 @@ pub async fn watch(client: Client, known: ApiServers, inputs: mpsc::Sender<Input
     let config = watched().fields(&format!("metadata.name={SERVICE}"));
     let events = watcher(api, config).backoff(pauses());
     pin_mut!(events);
-    let mut told = false;
-    loop {
-        let servers = match events.next().await {
-            Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => {
-                known.iter().copied().chain(servers(&object)).collect()
-            }
-            Some(Err(error)) => {
-                // One that does not answer now may do so later: until then what is in force for the node stays.
-                if told || !is_refused(&error) {
-                    continue;
-                }
-                tracing::warn!(
-                    error = causes(&error),
-                    "endpoints of the Service kubernetes cannot be read: for a ClusterEgg with a nodeSelector give the API server's addresses as --api-server"
-                );
-                known.clone()
-            }
-            // There are none.
-            Some(Ok(watcher::Event::InitDone)) if !told && !known.is_empty() => known.clone(),
-            Some(Ok(_)) => continue,
-            None => return,
-        };
+    let (mut told, mut warned) = (false, false);
+    while let Some(event) = events.next().await {
+        if let Err(error) = &event
+            && is_refused(error)
+            && !(told || warned)
+        {
+            warned = true;
+            tracing::warn!(
+                error = causes(error),
+                "endpoints of the Service kubernetes cannot be read: for a ClusterEgg with a nodeSelector give the API server's addresses as --api-server"
+            );
+        }
+        let Some(servers) = said(&event, &known, told) else { continue };
         told = true;
         if inputs.send(Input::ApiServers(servers)).is_err() {
             return;
         }
     }
+}
+
+/// Where the API server is, as an event says, if it says so. Never nowhere: a node would be cut off with a guard that guards
+/// nothing, and without any it waits.
+fn said(
+    event: &Result<watcher::Event<Endpoints>, watcher::Error>,
+    known: &ApiServers,
+    told: bool,
+) -> Option<ApiServers> {
+    let servers: ApiServers = match event {
+        Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+            known.iter().copied().chain(servers(object)).collect()
+        }
+        // There are none.
+        Ok(watcher::Event::InitDone) if !told => known.clone(),
+        // One that does not answer now may do so later: until then what is in force for the node stays.
+        Err(error) if !told && is_refused(error) => known.clone(),
+        _ => return None,
+    };
+    Some(servers).filter(|servers| !servers.is_empty())
 }
 
 /// Whether the API server will not say it, however often it is asked.
@@ -115,5 +126,26 @@ mod tests {
         let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["192.168.77.1:6443", "192.168.77.3:6443", "[fd00:77::1]:6443"]);
         assert!(servers(&Endpoints::default()).is_empty());
+    }
+
+    #[test]
+    fn a_guard_that_guards_nothing_is_never_told() {
+        let refusal = |code| {
+            let status = kube::core::Status::failure("no", "No").with_code(code);
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(status.boxed())))
+        };
+        let known = ApiServers::from(["10.96.0.1:443".parse().unwrap()]);
+        let none = Endpoints::default();
+        for code in [401, 403, 404] {
+            assert_eq!(said(&refusal(code), &ApiServers::new(), false), None);
+            assert_eq!(said(&refusal(code), &known, false), Some(known.clone()));
+            assert_eq!(said(&refusal(code), &known, true), None);
+        }
+        assert_eq!(said(&refusal(500), &known, false), None, "it may answer later");
+        for event in [watcher::Event::InitDone, watcher::Event::Apply(none)] {
+            let event = Ok(event);
+            assert_eq!(said(&event, &ApiServers::new(), false), None);
+            assert_eq!(said(&event, &known, false), Some(known.clone()));
+        }
     }
 }
