@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use super::Reconciler;
+use super::{Reconciler, pace::Attempt};
 use crate::{
     causes::causes,
     cgroup::{CgroupEvent, PodCgroup},
@@ -12,18 +12,24 @@ use crate::{
 };
 
 impl<D: Datapath> Reconciler<D> {
-    /// Does all of them. Of bandwidth limits only as many as a pass has time for: pods that are new do not wait for these.
+    /// Does all of them. Of bandwidth limits only as many as a pass has time for: pods that are new do not wait for these, and
+    /// none of them waits for those that have failed.
     pub(super) fn perform_all(&mut self, operations: &[Operation]) {
-        for operation in operations {
+        let (again, others): (Vec<_>, Vec<_>) = operations.iter().partition(
+            |operation| matches!(operation, Operation::Shape { uid, .. } if self.shaping.has_failed(uid)),
+        );
+        for operation in others.into_iter().chain(again) {
             match operation {
-                Operation::Shape { uid, .. } if !self.shaping.may(uid) => {}
+                Operation::Shape { uid, .. } if !self.shaping.may(uid, Instant::now()) => {}
                 Operation::Shape { uid, .. } => {
                     let start = Instant::now();
                     self.perform(operation);
-                    // Who has no network yet has one soon.
-                    let failed =
-                        self.unshaped.get(uid).is_some_and(|failure| failure.reason != NETWORK_NOT_READY);
-                    self.shaping.took(uid, start.elapsed(), failed);
+                    let attempt = match self.unshaped.get(uid) {
+                        None => Attempt::Done,
+                        Some(failure) if failure.reason == NETWORK_NOT_READY => Attempt::NotYet,
+                        Some(_) => Attempt::Failed,
+                    };
+                    self.shaping.took(uid, start.elapsed(), attempt, Instant::now());
                 }
                 _ => self.perform(operation),
             }
@@ -137,10 +143,14 @@ impl<D: Datapath> Reconciler<D> {
             .older
             .keys()
             .map(String::as_str)
-            .filter(|uid| !is_over(uid) && self.until_end(uid) && !self.holds.let_go().contains_key(*uid))
+            .filter(|uid| !is_over(uid) && self.until_end(uid))
             .collect();
-        let is_wanted =
-            |uid: &str| pods.contains_key(uid) || held.contains_key(uid) || until_end.contains(uid);
+        // One that was let go is told to be free, though it may be assigned what cannot be read.
+        let let_go = self.holds.let_go();
+        let is_wanted = |uid: &str| {
+            held.contains_key(uid)
+                || !let_go.contains_key(uid) && (pods.contains_key(uid) || until_end.contains(uid))
+        };
         if let Err(error) = self.datapath.retire_older(&is_wanted) {
             tracing::warn!(error = causes(&error), "what another version left could not be removed");
         }

@@ -351,6 +351,7 @@ fn bandwidth_limits_follow_their_eggs_and_a_refusal_is_told() {
     let failed = (PodState::Failed, "NoFq".to_owned());
     assert_eq!(status(&mut agent, "a"), [failed.clone(), failed]);
     agent.datapath.refuse_shaping = false;
+    std::thread::sleep(Duration::from_millis(150));
     assert_eq!(pass(&mut agent), ["shape p1", "shape p2"]);
     list(&mut agent, &[]);
     assert_eq!(pass(&mut agent), ["unshape p1", "unshape p2", "release p1", "release p2"]);

@@ -1,6 +1,7 @@
 //! New pods that are held, and let go.
 
 use super::*;
+use crate::datapath::OlderPod;
 
 /// Tells the agent that Egg `Egg shop/a` selects every pod of namespace shop, and that these are the node's pods.
 fn select(agent: &mut Reconciler<FakeDatapath>, uids: &[&str]) {
@@ -121,4 +122,24 @@ fn strict_holds_what_nobody_has_told_of_yet_and_lets_go_when_no_egg_selects_it()
     assert_eq!(pass(&mut agent), ["release pod-new"]);
     agent.take(Input::Selected(News::Pod(Event::Apply(NodePod { host_network: true, ..pod }))));
     assert!(pass(&mut agent).is_empty());
+}
+
+#[test]
+fn what_another_version_holds_goes_when_the_pod_is_let_go() {
+    let cgroup_id = cgroups_of(&["pod-a"]).pods["pod-a"].id;
+    let held = |limit| {
+        let mut datapath = FakeDatapath::default();
+        datapath.older.push(OlderPod { uid: "pod-a".into(), cgroup_id, held: true });
+        let mut agent = holding(datapath, limit);
+        cgroups(&mut agent, &["pod-a"]);
+        // It is assigned what only a newer agent can read.
+        list(&mut agent, &[assignment("a").malformed().pod("pod-a")]);
+        agent
+    };
+    let mut agent = held(HoldSettings::AtMost(Duration::from_secs(10)));
+    assert_eq!(pass(&mut agent), [""; 0]);
+    assert!(agent.held.contains_key("pod-a"));
+    let mut agent = held(HoldSettings::AtMost(Duration::ZERO));
+    assert_eq!(pass(&mut agent), ["retire older"]);
+    assert!(agent.holds.let_go().contains_key("pod-a"));
 }
