@@ -10,7 +10,10 @@ use std::{
 
 use inotify::{Inotify, WatchMask};
 use l7egg_crds::Labels;
-use l7egg_node_agent::{cgroup::PodCgroup, netns::oldest_process};
+use l7egg_node_agent::{
+    cgroup::PodCgroup,
+    netns::{Netns, PodNetwork, find},
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -47,11 +50,11 @@ pub struct Unit {
 /// The directory cannot be read.
 pub fn scan(root: &Path) -> io::Result<Vec<Unit>> {
     let mut units = Vec::new();
-    let host = fs::read_link("/proc/self/ns/net").ok();
+    let host = Netns::current().map_err(io::Error::other)?;
     walk(root, &[], &mut |slices, name, cgroup| {
-        let netns =
-            oldest_process(&cgroup.path).and_then(|pid| fs::read_link(format!("/proc/{pid}/ns/net")).ok());
-        units.push(unit(slices, name, cgroup, netns.is_none() || netns == host));
+        // What it has made for itself does not count.
+        let has_own = matches!(find(&cgroup.path, &host), Ok(Some(PodNetwork::Own { .. })));
+        units.push(unit(slices, name, cgroup, !has_own));
     })?;
     units.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     Ok(units)

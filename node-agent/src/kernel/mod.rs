@@ -220,7 +220,11 @@ impl Kernel {
         let known = self.pods.get(uid).cloned();
         let subject = match &known {
             Some(pod) => pod.subject,
-            None => self.free_subject()?,
+            None => {
+                let subject = self.free_subject()?;
+                network::forget_network(&mut self.maps, subject)?;
+                subject
+            }
         };
         // Before the programs are attached, so that they never run without it.
         let paths = self.paths(uid, cgroup)?;

@@ -4,7 +4,7 @@
 //! interfaces/<uid>/<program>/…   what `netns::peers` pins for it
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,14 @@ use l7egg_ebpf_common::abi::{ANY_INTERFACE, Address, AddressKey, Attached, Netwo
 use super::error::{insertion, kernel};
 use super::programs::{Maps, Programs};
 use crate::datapath::{Cover, DatapathError};
-use crate::netns::tc::{Direction, Method, Program};
+use crate::netns::tc::{self, Direction, Method, Program, Target};
 use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, Process, peers};
 
 /// The programs and where they are attached. What may be replied to is remembered before anything is judged.
 const BACKSTOP: [(&str, Direction); 2] = [("entering", Direction::Egress), ("leaving", Direction::Ingress)];
+
+/// Cookie of no namespace (the kernel counts them from 1): nothing that arrives is believed.
+const NOWHERE: u64 = u64::MAX;
 
 /// The networks of this node's pods.
 pub struct Networks {
@@ -31,8 +34,8 @@ pub struct Networks {
 /// What was found for a pod.
 struct Known {
     cover: Cover,
-    /// The namespace, by its cookie: their other numbers are given again. And whose it is; not for pods in the host's network.
-    own: Option<(u64, Process)>,
+    /// Whose network it is; not for pods in the host's.
+    process: Option<Process>,
 }
 
 impl Networks {
@@ -52,15 +55,22 @@ impl Networks {
         subject: u32,
     ) -> Result<Cover, DatapathError> {
         if let Some(known) = self.known.get(uid)
-            && known.own.is_none_or(|(_, process)| process.runs())
+            && known.process.is_none_or(Process::runs)
         {
             return Ok(known.cover.clone());
         }
         let of = || format!("looking for the network of pod {uid}");
-        let found = netns::find(cgroup, &self.host).map_err(kernel(of()))?;
-        let Some(PodNetwork::Own { netns: pod, process }) = found else {
+        let so_far = |known: &BTreeMap<String, Known>| {
+            known.get(uid).map_or(Cover::NotYet, |known| known.cover.clone())
+        };
+        let (pod, process) = match netns::find(cgroup, &self.host).map_err(kernel(of()))? {
+            Some(PodNetwork::Own { netns, process }) => (netns, process),
+            Some(PodNetwork::OwnMaking) => {
+                believe_nobody(maps, subject)?;
+                return Ok(so_far(&self.known));
+            }
             // Its processes are on their way, or have ended.
-            return Ok(self.known.get(uid).map_or(Cover::NotYet, |known| known.cover.clone()));
+            Some(PodNetwork::Host) | None => return Ok(so_far(&self.known)),
         };
         let seen = pod
             .run(|| Ok((netns::interfaces(&self.host)?, netns::addresses()?, netns::cookie()?)))
@@ -69,30 +79,31 @@ impl Networks {
         let (interfaces, addresses, cookie) = seen;
         let interfaces: Vec<Interface> =
             interfaces.into_iter().filter(|one| !one.loopback && one.up).collect();
-        let is_usable = !interfaces.is_empty() && !addresses.is_empty();
-        if let Some(known) = self.known.get_mut(uid) {
-            // Whose process is the oldest may have made a network for itself. Nobody but a CNI plugin gives it an interface that
-            // leads to the host.
-            let leads_here = interfaces.iter().any(|one| one.host_peer.is_some());
-            let is_same = known.own.is_some_and(|(before, _)| before == cookie);
-            if is_same {
-                known.own = Some((cookie, process));
-            }
-            if is_same || !leads_here || !is_usable {
-                return Ok(known.cover.clone());
+        // What the programs believe, also if it was an agent before this one that found it.
+        let before = maps.networks.get(&subject, 0).map_err(kernel(of()))?;
+        let is_same = before.netns == cookie;
+        if is_same && let Some(known) = self.known.get_mut(uid) {
+            known.process = Some(process);
+            return Ok(known.cover.clone());
+        }
+        if interfaces.is_empty() || addresses.is_empty() {
+            return Ok(so_far(&self.known));
+        }
+        if !is_same && is_known(&before) {
+            // Whose process is the oldest may have made a network for itself.
+            if !self.is_made_anew(maps, uid, subject, &interfaces)? {
+                return Ok(so_far(&self.known));
             }
             tracing::info!(uid, "the pod has another network now: its sandbox was made anew");
-            detach(&self.host, &self.directory.join(uid))?;
+            self.known.remove(uid);
+            self.detach(maps, uid, subject)?;
             // The old one is what is believed until the new one is: never any.
             forget_interfaces(maps, subject)?;
         }
-        if !is_usable {
-            return Ok(Cover::NotYet);
-        }
-        self.tell(maps, subject, &interfaces, &addresses, cookie)?;
+        tell(maps, subject, &interfaces, &addresses, cookie)?;
         let cover = self.attach(programs, uid, &pod)?;
         tell_covered(maps, subject, &interfaces, &cover)?;
-        self.known.insert(uid.into(), Known { cover: cover.clone(), own: Some((cookie, process)) });
+        self.known.insert(uid.into(), Known { cover: cover.clone(), process: Some(process) });
         Ok(cover)
     }
 
@@ -105,7 +116,7 @@ impl Networks {
         let netns = self.host_netns().map_err(kernel(what()))?;
         let network = Network { netns, flags: ANY_INTERFACE, ..Network::default() };
         maps.networks.set(subject, network, 0).map_err(kernel(what()))?;
-        self.known.insert(uid.into(), Known { cover: Cover::Host, own: None });
+        self.known.insert(uid.into(), Known { cover: Cover::Host, process: None });
         Ok(Cover::Host)
     }
 
@@ -122,50 +133,54 @@ impl Networks {
     /// Forgets a pod's network.
     pub fn release(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<(), DatapathError> {
         self.known.remove(uid);
-        detach(&self.host, &self.directory.join(uid))?;
+        self.detach(maps, uid, subject)?;
         forget(maps, subject)
     }
 
-    /// Everything that the programs want to know, before they are attached.
-    fn tell(
+    /// Whether these interfaces are those of a sandbox that was made anew. No pod can give itself one that was made in the host's
+    /// network, but with CAP_NET_ADMIN it can take its own elsewhere.
+    fn is_made_anew(
         &self,
-        maps: &mut Maps,
+        maps: &Maps,
+        uid: &str,
         subject: u32,
         interfaces: &[Interface],
-        addresses: &[IpAddr],
-        cookie: u64,
-    ) -> Result<(), DatapathError> {
-        let peers: Vec<u32> = interfaces.iter().filter_map(|interface| interface.host_peer).collect();
-        // An agent before this one has seen the pod when it was new: who may add addresses now is the pod.
-        let is_known =
-            peers.iter().any(|peer| maps.attached.get(peer, 0).is_ok_and(|it| it.subject == subject));
-        if !is_known {
-            for address in addresses {
-                let key = AddressKey { subject, address: Address::from(*address) };
-                maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
+    ) -> Result<bool, DatapathError> {
+        let mut had = BTreeSet::new();
+        for entry in maps.attached.iter() {
+            let (interface, attached) = entry.map_err(kernel("reading map ATTACHED"))?;
+            had.extend((attached.subject == subject).then_some(interface));
+        }
+        for one in interfaces {
+            let is_new = match one.host_peer {
+                // Where a plugin moves them to the host, the next one may get the same index.
+                Some(peer) => !had.contains(&peer) || !self.has_backstop(uid, peer)?,
+                None => one.given && had.is_empty(),
+            };
+            if is_new {
+                return Ok(true);
             }
         }
-        let mut network = Network { netns: cookie, ..Network::default() };
-        for (slot, interface) in network.interfaces.iter_mut().zip(interfaces) {
-            *slot = interface.index;
+        Ok(false)
+    }
+
+    /// Whether the pod's backstop is on an interface of the host.
+    fn has_backstop(&self, uid: &str, interface: u32) -> Result<bool, DatapathError> {
+        let (name, direction) = BACKSTOP[1];
+        let pins = self.directory.join(uid).join(name);
+        tc::is_attached(name, direction, Target::new(interface, &self.host, &pins))
+            .map_err(kernel(format!("looking for the backstop of pod {uid}")))
+    }
+
+    /// Takes the backstop from a pod's interfaces. The index of one that is gone may be another pod's by now.
+    fn detach(&self, maps: &Maps, uid: &str, subject: u32) -> Result<(), DatapathError> {
+        let directory = self.directory.join(uid);
+        let is_anothers = |interface| maps.attached.get(&interface, 0).is_ok_and(|it| it.subject != subject);
+        for (name, _) in BACKSTOP {
+            peers::forget_where(&directory.join(name), is_anothers)
+                .map_err(kernel(format!("forgetting interfaces of pod {uid} that are gone")))?;
         }
-        let before = maps.networks.get(&subject, 0).unwrap_or_default();
-        if before.netns == network.netns {
-            if is_known {
-                network.interfaces = before.interfaces;
-            }
-            if before.interfaces == network.interfaces {
-                network.covered = before.covered;
-            }
-        }
-        maps.networks
-            .set(subject, network, 0)
-            .map_err(kernel(format!("writing the network of subject {subject}")))?;
-        for peer in peers {
-            let attached = Attached { subject, reserved: 0 };
-            maps.attached.insert(peer, attached, 0).map_err(|error| insertion("ATTACHED", error))?;
-        }
-        Ok(())
+        detach(&self.host, &directory)
     }
 
     fn attach(&self, programs: &Programs, uid: &str, pod: &Netns) -> Result<Cover, DatapathError> {
@@ -179,6 +194,50 @@ impl Networks {
         }
         Ok(if uncovered.is_empty() { Cover::Whole } else { Cover::Part { uncovered } })
     }
+}
+
+/// Everything that the programs want to know, before they are attached.
+fn tell(
+    maps: &mut Maps,
+    subject: u32,
+    interfaces: &[Interface],
+    addresses: &[IpAddr],
+    cookie: u64,
+) -> Result<(), DatapathError> {
+    let what = || kernel(format!("the network of subject {subject}"));
+    let before = maps.networks.get(&subject, 0).map_err(what())?;
+    // An agent before this one has seen it when it was new: who may add addresses and interfaces now is the pod.
+    if before.netns != cookie {
+        for address in addresses {
+            let key = AddressKey { subject, address: Address::from(*address) };
+            maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
+        }
+        let mut network = Network { netns: cookie, ..Network::default() };
+        for (slot, interface) in network.interfaces.iter_mut().zip(interfaces) {
+            *slot = interface.index;
+        }
+        maps.networks.set(subject, network, 0).map_err(what())?;
+    }
+    for peer in interfaces.iter().filter_map(|interface| interface.host_peer) {
+        let attached = Attached { subject, reserved: 0 };
+        maps.attached.insert(peer, attached, 0).map_err(|error| insertion("ATTACHED", error))?;
+    }
+    Ok(())
+}
+
+/// Whether a network was found for whom the maps say this.
+fn is_known(network: &Network) -> bool {
+    network.netns != 0 && network.netns != NOWHERE
+}
+
+/// A pod is only in networks of its own making: nothing from there counts. What is known of another one stays.
+fn believe_nobody(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
+    let what = || kernel(format!("the network of subject {subject}"));
+    if maps.networks.get(&subject, 0).map_err(what())?.netns == 0 {
+        let nowhere = Network { netns: NOWHERE, ..Network::default() };
+        maps.networks.set(subject, nowhere, 0).map_err(what())?;
+    }
+    Ok(())
 }
 
 /// Refused queries may go as far as the backstop, which answers them, where there is one.
@@ -234,7 +293,7 @@ fn detach(host: &Netns, directory: &Path) -> Result<(), DatapathError> {
 
 /// Removes what the maps know of the networks of pods that are no more.
 pub fn forget_unknown(maps: &mut Maps, is_known: impl Fn(u32) -> bool) -> Result<(), DatapathError> {
-    let mut unknown = std::collections::BTreeSet::new();
+    let mut unknown = BTreeSet::new();
     for key in maps.addresses.keys() {
         let key = key.map_err(kernel("reading map ADDRESSES"))?;
         unknown.extend((!is_known(key.subject)).then_some(key.subject));
@@ -247,10 +306,15 @@ pub fn forget_unknown(maps: &mut Maps, is_known: impl Fn(u32) -> bool) -> Result
 }
 
 fn forget(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
+    forget_network(maps, subject)?;
+    forget_interfaces(maps, subject)
+}
+
+/// For a subject that is another pod now: what stands there may be from one that ended while no agent ran.
+pub fn forget_network(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
     maps.networks
         .set(subject, Network::default(), 0)
-        .map_err(kernel(format!("clearing the network of subject {subject}")))?;
-    forget_interfaces(maps, subject)
+        .map_err(kernel(format!("clearing the network of subject {subject}")))
 }
 
 fn forget_interfaces(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {

@@ -125,12 +125,12 @@ pub fn settle(maps: &mut Maps, connections: &Path, subject: &Subject<'_>) -> Res
     Ok(settled)
 }
 
-/// Where its sockets are; nowhere if it has no process.
+/// Where its sockets are; nowhere if it has no process there.
 fn network_of(of: &Cgroups<'_>, host: Netns) -> Result<Option<Netns>, DatapathError> {
     let Cgroups::Below { pod, .. } = of else { return Ok(Some(host)) };
     let what = || format!("looking for the network namespace of {}", pod.display());
     Ok(match netns::find(pod, &host).map_err(kernel(what()))? {
-        None => None,
+        None | Some(PodNetwork::OwnMaking) => None,
         Some(PodNetwork::Host) => Some(host),
         Some(PodNetwork::Own { netns, .. }) => Some(netns),
     })

@@ -1,15 +1,17 @@
 //! From a pod's cgroup to its network namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Netns, NetnsError};
+use super::{Netns, NetnsError, interfaces};
 use crate::cgroup::is_of_runtime;
 
 /// Containers are one level below the pod; they may have cgroups of their own.
 const MAX_DEPTH: usize = 8;
+/// Network namespaces of a pod's own making that are looked into: it may make any number.
+const MAX_LOOKED_INTO: usize = 8;
 
 /// Which network a pod is in.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub enum PodNetwork {
         /// Whose it is.
         process: Process,
     },
+    /// Not one of those that its processes are in, as far as can be seen: they have made these for themselves.
+    OwnMaking,
 }
 
 /// A process, which is no other that has the same number later.
@@ -44,20 +48,32 @@ impl Process {
 /// The network of the pod whose cgroup is at `cgroup`; `None` while no process is in it or below it.
 ///
 /// It is that of the oldest process, which is the sandbox's: containers join its namespace, and what they may
-/// make for themselves inside is not the pod's. `host` is the agent's own namespace.
+/// make for themselves inside is not the pod's. Some runtimes have no sandbox, and there the oldest process is the pod's own: so
+/// one that is in a network namespace of its own making does not count. `host` is the agent's own namespace.
 ///
 /// # Errors
 /// The cgroup or the process' namespace cannot be read. Processes that end meanwhile are no error.
 pub fn find(cgroup: &Path, host: &Netns) -> Result<Option<PodNetwork>, NetnsError> {
+    let mut own_making = BTreeSet::new();
     for process in by_age(cgroup)? {
-        match Netns::open(&PathBuf::from(format!("/proc/{}/ns/net", process.pid))) {
+        let netns = match Netns::open(&PathBuf::from(format!("/proc/{}/ns/net", process.pid))) {
             Ok(netns) if netns.id() == host.id() => return Ok(Some(PodNetwork::Host)),
-            Ok(netns) => return Ok(Some(PodNetwork::Own { netns, process })),
-            Err(NetnsError::Open { source, .. }) if is_gone(&source) => {}
+            Ok(netns) => netns,
+            Err(NetnsError::Open { source, .. }) if is_gone(&source) => continue,
             Err(error) => return Err(error),
+        };
+        if own_making.contains(&netns.id()) {
+            continue;
         }
+        if netns.is_of_agents_user()?
+            || own_making.len() < MAX_LOOKED_INTO
+                && netns.run(|| interfaces(host))??.iter().any(|it| it.given)
+        {
+            return Ok(Some(PodNetwork::Own { netns, process }));
+        }
+        own_making.insert(netns.id());
     }
-    Ok(None)
+    Ok((!own_making.is_empty()).then_some(PodNetwork::OwnMaking))
 }
 
 /// The network namespaces of all processes, by [`Netns::id`]. Those that end meanwhile, or that the agent may not
@@ -132,6 +148,9 @@ fn is_gone(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -164,6 +183,34 @@ mod tests {
         let own = Process { pid: std::process::id(), started: started(std::process::id()).unwrap() };
         assert!(own.runs());
         assert!(!Process { started: own.started + 1, ..own }.runs());
+    }
+
+    #[test]
+    fn a_network_that_a_process_has_made_for_itself_is_not_the_pods() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Netns::current().unwrap();
+        let program = ["--user", "--net", "sh", "-c", "echo && exec sleep 60"];
+        let child =
+            Command::new("unshare").args(program).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let Ok(mut child) = child else {
+            println!("skipped: no unshare (util-linux)");
+            return;
+        };
+        let mut line = [0];
+        let has_begun = child.stdout.take().unwrap().read_exact(&mut line).is_ok();
+        if has_begun && nix::unistd::geteuid().is_root() {
+            let procs = directory.path().join("cgroup.procs");
+            fs::write(&procs, format!("{}\n", child.id())).unwrap();
+            let found = find(directory.path(), &host);
+            assert!(matches!(found, Ok(Some(PodNetwork::OwnMaking))), "{found:?}");
+            fs::write(&procs, format!("{}\n{}\n", child.id(), std::process::id())).unwrap();
+            let found = find(directory.path(), &host);
+            assert!(matches!(found, Ok(Some(PodNetwork::Host))), "{found:?}");
+        } else {
+            println!("skipped: not root, or user namespaces cannot be made");
+        }
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct Interface {
     pub up: bool,
     /// Index of the other end of the wire (veth, netkit) in the host's namespace, if it is there.
     pub host_peer: Option<u32>,
+    /// Whether nobody but who works in the host's network can have made it: its other end is there, or what it is on top of
+    /// (macvlan, ipvlan), or it is hardware.
+    pub given: bool,
     /// Most segments of a packet that the stack leaves to the interface (`gso_max_segs`).
     pub gso_max_segs: u32,
 }
@@ -74,10 +77,12 @@ fn interface(link: LinkMessage, host: Option<i32>) -> Interface {
         loopback: link.header.flags.contains(LinkFlags::Loopback),
         up: link.header.flags.contains(LinkFlags::Up),
         host_peer: None,
+        given: false,
         gso_max_segs: 0,
     };
     let mut peer = None;
     let mut peer_netns = None;
+    let mut is_device = false;
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => found.name = name,
@@ -85,6 +90,7 @@ fn interface(link: LinkMessage, host: Option<i32>) -> Interface {
             LinkAttribute::GsoMaxSegs(segments) => found.gso_max_segs = segments,
             LinkAttribute::Link(index) => peer = Some(index),
             LinkAttribute::LinkNetNsId(id) => peer_netns = Some(id),
+            LinkAttribute::ParentDevName(_) => is_device = true,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     if let LinkInfo::Kind(kind) = info {
@@ -97,8 +103,10 @@ fn interface(link: LinkMessage, host: Option<i32>) -> Interface {
     }
     // Of other kinds IFLA_LINK is the interface below, which many pods share.
     let is_wire = [InfoKind::Veth, InfoKind::Netkit].iter().any(|kind| kind.to_string() == found.kind);
-    if is_wire && peer_netns.is_some() && peer_netns == host {
+    let is_of_host = peer_netns.is_some() && peer_netns == host;
+    if is_wire && is_of_host {
         found.host_peer = peer;
     }
+    found.given = is_of_host || is_device && found.kind.is_empty();
     found
 }

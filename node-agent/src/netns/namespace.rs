@@ -1,7 +1,8 @@
 //! A network namespace that is held open.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -9,6 +10,7 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 
 use super::NetnsError;
+use super::error::refused;
 
 /// A network namespace. It stays while this is held, even if all its processes end: hold it no longer than
 /// the work takes.
@@ -42,6 +44,33 @@ impl Netns {
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Whether it belongs to the user namespace of the agent, or to one around that: what a process makes that may make no
+    /// network namespace there belongs to a user namespace of its own.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn is_of_agents_user(&self) -> Result<bool, NetnsError> {
+        let what = || refused(format!("asking whose network namespace {} is", self.id));
+        // SAFETY: takes no argument, and makes a descriptor that nobody else owns.
+        let owner = unsafe {
+            match libc::ioctl(self.file.as_raw_fd(), libc::NS_GET_USERNS) {
+                fd if fd >= 0 => File::from_raw_fd(fd),
+                _ => {
+                    let error = io::Error::last_os_error();
+                    // One around the agent's: ioctl_nsfs(2).
+                    return if error.raw_os_error() == Some(libc::EPERM) {
+                        Ok(true)
+                    } else {
+                        Err(what()(error))
+                    };
+                }
+            }
+        };
+        let inode = |file: &File| file.metadata().map(|metadata| metadata.ino());
+        let own = File::open("/proc/thread-self/ns/user").and_then(|own| inode(&own)).map_err(what())?;
+        Ok(inode(&owner).map_err(what())? == own)
     }
 
     /// Runs `work` inside, on a thread of its own that ends with it: threads of a runtime never change their

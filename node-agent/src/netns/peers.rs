@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use nix::net::if_::if_indextoname;
+
 use super::error::refused;
 use super::tc::{self, Direction, Method, Program, Target};
 use super::{Interface, Netns, NetnsError, interfaces};
@@ -55,7 +57,7 @@ pub fn attach(
             None => {}
         }
     }
-    forget(pins, &kept)?;
+    forget(pins, &kept, host)?;
     Ok(coverage)
 }
 
@@ -78,12 +80,13 @@ pub fn detach_named(
     pins: &Path,
 ) -> Result<(), NetnsError> {
     for name in names(pins)? {
-        let interface = name.rsplit('-').next().and_then(|index| index.parse().ok());
-        if let Some(interface) = interface {
+        if let Some(interface) = interface_of(&name) {
             tc::detach(program, direction, Target::new(interface, host, pins))?;
         }
     }
-    forget(pins, &[])?;
+    for name in names(pins)? {
+        remove(&pins.join(name))?;
+    }
     match fs::remove_dir(pins) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(refused(format!("removing {}", pins.display()))(error))
@@ -92,13 +95,35 @@ pub fn detach_named(
     }
 }
 
-/// Removes pins of interfaces that are gone.
-fn forget(pins: &Path, kept: &[String]) -> Result<(), NetnsError> {
+/// Removes the pins of interfaces whose indices are other interfaces' now, so that [`detach`] leaves those alone.
+///
+/// # Errors
+/// A pin cannot be removed.
+pub fn forget_where(pins: &Path, is_anothers: impl Fn(u32) -> bool) -> Result<(), NetnsError> {
+    let anothers = |name: &String| interface_of(name).is_some_and(&is_anothers);
+    names(pins)?.iter().filter(|name| anothers(name)).try_for_each(|name| remove(&pins.join(name)))
+}
+
+/// Removes pins of interfaces that are gone. A pod with CAP_NET_ADMIN may have taken one elsewhere: what leaves by that still
+/// comes out here.
+fn forget(pins: &Path, kept: &[String], host: &Netns) -> Result<(), NetnsError> {
     for name in names(pins)?.into_iter().filter(|name| !kept.iter().any(|suffix| name.ends_with(suffix))) {
-        let pin = pins.join(name);
-        fs::remove_file(&pin).map_err(refused(format!("removing {}", pin.display())))?;
+        let interface = interface_of(&name).filter(|interface| if_indextoname(*interface).is_ok());
+        let is_there = |interface| name.ends_with(&Target::new(interface, host, pins).pin_suffix());
+        if !interface.is_some_and(is_there) {
+            remove(&pins.join(&name))?;
+        }
     }
     Ok(())
+}
+
+fn remove(pin: &Path) -> Result<(), NetnsError> {
+    fs::remove_file(pin).map_err(refused(format!("removing {}", pin.display())))
+}
+
+/// The index that a pin's name ends with.
+fn interface_of(name: &str) -> Option<u32> {
+    name.rsplit('-').next()?.parse().ok()
 }
 
 fn names(pins: &Path) -> Result<Vec<String>, NetnsError> {

@@ -4,8 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::attacker::{Attacker, Target};
-use crate::harness::{Link, POD4, POD6, Pod, Setup};
-use crate::recorder::Recorder;
+use crate::harness::{Link, POD4, POD6, Pod, Recorder, Setup};
 use crate::way::{Stage, Way};
 
 /// What the attackers' pod may do. `ways/attack.py` knows it.

@@ -10,7 +10,6 @@ mod attacker;
 #[path = "../kernel/harness/mod.rs"]
 #[allow(dead_code, unused_imports)] // Shared with the kernel tests, which use all of it.
 mod harness;
-mod recorder;
 mod way;
 
 use std::process::ExitCode;

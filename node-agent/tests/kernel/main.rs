@@ -27,6 +27,7 @@ mod oracle;
 mod raw;
 mod refusals;
 mod resets;
+mod sandbox;
 mod shaping;
 mod shaping_nodes;
 mod socket_balancer;

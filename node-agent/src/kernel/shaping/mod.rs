@@ -173,7 +173,9 @@ impl Shaping {
         let netns = match find(cgroup, &host)? {
             Some(PodNetwork::Own { netns, .. }) => netns,
             // The first process is on its way from the one to the other.
-            Some(PodNetwork::Host) | None => return Err(DatapathError::network_not_ready(uid)),
+            Some(PodNetwork::Host | PodNetwork::OwnMaking) | None => {
+                return Err(DatapathError::network_not_ready(uid));
+            }
         };
         let pins = self.pins(slot, uid);
         let segments = segments(caps);

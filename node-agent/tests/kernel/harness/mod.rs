@@ -3,11 +3,13 @@
 mod bpffs;
 mod ip;
 mod pod;
+mod recorder;
 mod socket_balancer;
 pub mod systemd;
 pub mod traffic;
 mod verdict_program;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 pub use bpffs::Bpffs;
 use l7egg_crds::PolicySpec;
-use l7egg_ebpf_common::abi::{ABI_VERSION, Name, NameTail};
+use l7egg_ebpf_common::abi::{ABI_VERSION, AddressKey, Name, NameTail, Network};
 use l7egg_node_agent::datapath::{
     ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, NODE_UID, Wanted,
 };
@@ -26,6 +28,7 @@ use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
 #[allow(unused_imports)] // Held: for the chaos tests.
 pub use pod::{Held, Link, POD4, POD6, Pod, cgroup2_root, is_without_a_pause, remove_within};
+pub use recorder::Recorder;
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
 
@@ -39,6 +42,17 @@ pub struct Setup {
     /// The pod.
     pub pod: Pod,
     bpffs: Bpffs,
+}
+
+/// What the programs believe of the pod's network.
+#[derive(Debug, PartialEq)]
+pub struct Believed {
+    /// Which one it is; without what of it has the backstop.
+    pub network: Network,
+    /// Its addresses, as text.
+    pub addresses: BTreeSet<String>,
+    /// The pins of the backstop.
+    pub pins: BTreeSet<PathBuf>,
 }
 
 impl Setup {
@@ -176,6 +190,34 @@ impl Setup {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
         let settled = on_host(pod, || kernel.settle(pod.uid(), pod.cgroup(), &policy(yaml)));
         settled.unwrap_or_else(fail).reset
+    }
+
+    /// What the programs believe of the pod's network.
+    pub fn believed(&self) -> Believed {
+        let subject = self.subject();
+        let data = MapData::from_pin(self.pins("maps").join("NETWORKS")).expect("the pin");
+        let map = Map::from_map_data(data).expect("the map");
+        let networks: Array<_, Network> = Array::try_from(map).expect("an array");
+        let network = Network { covered: 0, ..networks.get(&subject, 0).expect("an entry") };
+        let keys = self.addresses();
+        let keys = keys.keys().map(|key| key.expect("a key")).filter(|key| key.subject == subject);
+        let addresses = keys.map(|key| format!("{:?}", key.address)).collect();
+        let pins = self.pins(&format!("interfaces/{}", self.pod.uid()));
+        let programs = std::fs::read_dir(pins).into_iter().flatten().flatten();
+        let pins = programs.flat_map(|program| std::fs::read_dir(program.path()).expect("pins"));
+        Believed { network, addresses, pins: pins.map(|pin| pin.expect("a pin").path()).collect() }
+    }
+
+    /// The pod's subject id.
+    pub fn subject(&self) -> u32 {
+        let enforced = self.kernel.enforced().expect("what is enforced");
+        enforced.iter().find(|pod| pod.uid == self.pod.uid()).expect("the pod").subject
+    }
+
+    /// The map `ADDRESSES`.
+    pub fn addresses(&self) -> HashMap<MapData, AddressKey, u8> {
+        let data = MapData::from_pin(self.pins("maps").join("ADDRESSES")).expect("the pin");
+        HashMap::try_from(Map::from_map_data(data).expect("the map")).expect("a hash map")
     }
 
     /// The map `NAMES`, to change what is remembered.

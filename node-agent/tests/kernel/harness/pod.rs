@@ -1,7 +1,7 @@
 //! A pod: a cgroup and a network namespace, beside a namespace in which the test world runs.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -149,7 +149,21 @@ impl Pod {
         wait_until_asleep(self.sandbox.as_mut().expect("a sandbox"));
     }
 
-    fn end_sandbox(&mut self) {
+    /// Starts a process in the pod that makes a network for itself, by `unshare` with these arguments, with an interface in it that
+    /// leads nowhere.
+    pub fn nest(&self, how: &[&str]) -> Nested {
+        let script = "ip link add net0 type veth peer name other && ip addr add 10.99.0.2/24 dev net0 \
+            && ip link set net0 up && ip link set other up && echo && exec sleep infinity";
+        let arguments = [how, &["sh", "-c", script]].concat();
+        let mut command = self.command("unshare".as_ref(), &arguments);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("unshare (util-linux)");
+        let mut line = [0];
+        child.stdout.take().expect("its output").read_exact(&mut line).expect("it has a network");
+        Nested(child)
+    }
+
+    /// Ends its sandbox: its oldest process is another one from now on.
+    pub fn end_sandbox(&mut self) {
         if let Some(mut sandbox) = self.sandbox.take() {
             let _ = sandbox.kill();
             let _ = sandbox.wait();
@@ -415,6 +429,23 @@ fn by_node(pod: &str, node: &str, world: &str) {
 pub struct Server(Child);
 
 impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A process in a network of its own making.
+pub struct Nested(Child);
+
+impl Nested {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Nested {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
