@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::thread::sleep;
-use std::time::Duration;
 
 use l7egg_node_agent::netns::tc::{self, Direction, Method, Program, Target};
 use l7egg_node_agent::netns::{Interface, Netns, PodNetwork, find, interfaces, peers};

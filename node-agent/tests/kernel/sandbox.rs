@@ -58,6 +58,9 @@ fn a_sandbox_that_is_made_anew_has_all_that_the_first_one_had() {
                 cover == Cover::Whole || agent_is_away && pass < 39 && cover == Cover::NotYet,
                 "{cover:?}"
             );
+            if pass == 20 {
+                setup.pod.wait_for_sandbox();
+            }
             sleep(Duration::from_millis(50));
         }
         let after = setup.believed();
