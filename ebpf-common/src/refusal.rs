@@ -120,7 +120,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The reset that answers a segment with `len` bytes of payload (RFC 9293 §3.10.7.1).
+    /// The reset that answers a segment with `len` bytes of payload, a SYN being one more (RFC 9293 §3.10.7.1).
     #[inline(always)]
     pub fn reset(sequence: u32, acknowledged: u32, len: u32) -> Self {
         let flags = TCP_RST | TCP_ACK;

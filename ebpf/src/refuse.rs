@@ -142,7 +142,8 @@ crate::global! {
                 Err(_) => return DROP,
             }
         }
-        let reset = Reply::reset(sequence, acknowledged, len).header(packet);
+        let syn = u32::from(packet.tcp_flags & TCP_SYN != 0);
+        let reset = Reply::reset(sequence, acknowledged, len + syn).header(packet);
         let is_answer = frame.turn(packet.transport, TCP as u32) && frame.write(packet.transport, &reset);
         if is_answer { ANSWER } else { DROP }
     }

@@ -151,8 +151,8 @@ fn each_message<M: Body>(
     packet: &Packet,
     work: impl Fn(*mut Half<M>) -> i32,
 ) -> Result<Next, Refusal> {
-    if packet.tcp_flags & TCP_SYN != 0 {
-        begin::<M>(skb, packet)?;
+    if packet.tcp_flags & TCP_SYN != 0 && !begin::<M>(skb, packet)? {
+        return Ok(Next::Ended);
     }
     let len = skb.len().wrapping_sub(u32::from(packet.payload));
     if len == 0 || len > skb.len() {
@@ -202,15 +202,16 @@ const _: () = assert!(query::REFUSED == ENDED && answer::UNREADABLE == ENDED);
 
 /// Begins with the handshake of a connection that the socket opens, and with nothing else: of one that somebody else opened,
 /// or that was open before the programs were there, nothing is learned. A socket that was disconnected and connected again
-/// begins anew.
+/// begins anew, unless a query was refused on it: that may be on its way to the backstop, which answers it by what is here. False
+/// then.
 #[inline(always)]
-fn begin<M: Body>(skb: Skb, packet: &Packet) -> Result<(), Refusal> {
+fn begin<M: Body>(skb: Skb, packet: &Packet) -> Result<bool, Refusal> {
     // What is asked for, and what answers that.
     let expected = if M::IS_SENT { TCP_SYN } else { TCP_SYN | TCP_ACK };
-    let Some(socket) = skb.socket() else { return Ok(()) };
+    let Some(socket) = skb.socket() else { return Ok(true) };
     // SAFETY: a full socket.
     if packet.tcp_flags & (TCP_SYN | TCP_ACK) != expected || unsafe { (*socket).state } != SYN_SENT {
-        return Ok(());
+        return Ok(true);
     }
     let first = sequence(skb, packet);
     let conversation = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).ok_or(Refusal::ScratchBusy)?;
@@ -224,13 +225,12 @@ fn begin<M: Body>(skb: Skb, packet: &Packet) -> Result<(), Refusal> {
             (*received).ended = 0;
         }
         release(received);
-        return Ok(());
+        return Ok(true);
     }
-    let mut said = take_hold(sent);
-    if said.is_ok() {
-        // A query that was refused may be on its way to the backstop, which answers it by what is here.
+    let mut begins = take_hold(sent).map(|()| true);
+    if begins.is_ok() {
         if has_ended(sent) {
-            said = Err(Refusal::Query);
+            begins = Ok(false);
         } else {
             // SAFETY: both are claimed by this run.
             unsafe {
@@ -242,7 +242,7 @@ fn begin<M: Body>(skb: Skb, packet: &Packet) -> Result<(), Refusal> {
         release(sent);
     }
     release(received);
-    said
+    begins
 }
 
 /// Claims one direction of a connection for this run, which has to release it.

@@ -135,23 +135,39 @@ fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreada
                 "EggAssignment {key} cannot be read: {}; it is not written by hand: if operator and agent are of the same version, delete it and the operator writes it anew",
                 place(&error)
             ),
-            pods: match (&data["spec"]["host"], data["spec"]["node"].as_str()) {
-                (Value::Object(_), Some(node)) => Some(vec![node_as_pod(node)]),
-                _ => read_pods(&data["spec"]["pods"]).map(unique),
-            },
+            pods: pods_of_unreadable(key, &data["spec"]),
         }),
     }
 }
 
 /// Whoever may do everything in a namespace may write assignments there. They are for no more than an Egg there could be for.
 fn is_out_of_place(key: &AssignmentKey, spec: &EggAssignmentSpec) -> bool {
-    match spec.egg.kind {
-        EggKind::ClusterEgg => key.namespace != SYSTEM_NAMESPACE,
+    let is_here = |namespace: &str| namespace == key.namespace;
+    let is_anothers = match spec.egg.kind {
+        EggKind::ClusterEgg => !is_here(SYSTEM_NAMESPACE),
         EggKind::Egg => {
-            let is_here = |namespace: &str| namespace == key.namespace;
             spec.host.is_some()
                 || !spec.egg.namespace.as_deref().is_some_and(is_here)
                 || !spec.pods.iter().all(|pod| is_here(&pod.namespace))
+        }
+    };
+    is_anothers || !spec.pods.iter().all(|pod| is_uid(&pod.uid))
+}
+
+/// Whether this can be the uid of a pod's object: not the node, and not what kubelets know static pods by.
+fn is_uid(uid: &str) -> bool {
+    uid != NODE_UID && !(uid.len() == 32 && uid.bytes().all(|digit| digit.is_ascii_hexdigit()))
+}
+
+/// What can be read of the pods of an assignment that cannot be read otherwise, as far as it may name them.
+fn pods_of_unreadable(key: &AssignmentKey, spec: &Value) -> Option<Vec<AssignedPod>> {
+    let is_of_cluster = key.namespace == SYSTEM_NAMESPACE;
+    match (&spec["host"], spec["node"].as_str()) {
+        (Value::Object(_), Some(node)) if is_of_cluster => Some(vec![node_as_pod(node)]),
+        _ => {
+            let mut pods = unique(read_pods(&spec["pods"])?);
+            pods.retain(|pod| is_uid(&pod.uid) && (is_of_cluster || pod.namespace == key.namespace));
+            Some(pods)
         }
     }
 }
@@ -318,6 +334,8 @@ mod tests {
             ("shop", &|spec| spec["pods"][0]["namespace"] = json!("other")),
             ("shop", &|spec| spec["egg"]["namespace"] = json!("other")),
             ("shop", &host),
+            ("shop", &|spec| spec["pods"][0]["uid"] = json!("node")),
+            ("shop", &|spec| spec["pods"][0]["uid"] = json!("0123456789abcdef0123456789abcdef")),
             ("shop", &cluster),
             ("shop", &node),
         ] {
@@ -329,6 +347,19 @@ mod tests {
         for change in [&cluster as &dyn Fn(&mut Value), &node] {
             assert!(of(SYSTEM_NAMESPACE, change).content.is_ok());
         }
+        // Nor by what cannot be read.
+        let unread = |namespace: &str, uid: &str, host: bool| {
+            let object = of("shop", &|spec| {
+                spec["policy"]["egress"] = json!("what");
+                spec["pods"] = json!([{"namespace": namespace, "name": "a", "uid": uid}]);
+                if host {
+                    spec["host"] = json!({});
+                }
+            });
+            object.pods().len()
+        };
+        assert_eq!((unread("shop", "p1", false), unread("other", "p1", false)), (1, 0));
+        assert_eq!((unread("shop", "node", false), unread("other", "p1", true)), (0, 0));
     }
 
     #[test]

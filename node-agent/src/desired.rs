@@ -16,7 +16,7 @@ use crate::{
     division::{self, Division},
     explain::{ExplainedEgg, Explainer},
     inventory::{Entry, Inventory},
-    policies::{PolicyCache, PolicySource, as_sources},
+    policies::{PolicyCache, PolicySource, as_sources, postponed},
     resolvers::{NodeResolvers, resolv_conf},
     shaping::{Cap, cap_of, cap_of_annotation, nest},
 };
@@ -178,6 +178,8 @@ impl<'a> Selection<'a> {
             Ok((policy, division)) => (Ok(policy), None, division),
             Err(failure) => {
                 let (fallback, division) = self.compile_what_fits(cache).unzip();
+                // What else is wrong is told when that is known to be all.
+                let failure = if fallback.is_none() && cache.is_postponing() { postponed() } else { failure };
                 (Err(failure), fallback, division.flatten())
             }
         };

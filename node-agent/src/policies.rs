@@ -27,8 +27,10 @@ type Inputs = (Vec<u64>, ResolvConf);
 
 /// Reason of pods whose policy is compiled later, because others take long.
 pub const POSTPONED: &str = "PolicyCompiling";
-/// So long new policies are compiled in one go. One takes a second at most, and nothing else is enforced meanwhile.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// So long new policies are compiled in one go, and at least one. One takes a second at most, and nothing else is enforced meanwhile.
+const AT_ONCE: Duration = Duration::from_millis(300);
+/// For so many unfinished rounds what nobody asks for is kept: who had to be put off did not come to ask for all that it needs.
+const KEPT_FOR: u32 = 30;
 
 /// Compiled policies by what they are compiled from.
 #[derive(Debug, Default)]
@@ -36,12 +38,15 @@ pub struct PolicyCache {
     entries: BTreeMap<Inputs, Cached>,
     until: Option<Instant>,
     postponed: bool,
+    /// Whether this round has compiled something.
+    has_compiled: bool,
 }
 
 #[derive(Debug)]
 struct Cached {
     policy: Result<Arc<CompiledPolicy>, Failure>,
-    used: bool,
+    /// Rounds in which nobody has asked for it.
+    idle: u32,
 }
 
 impl PolicyCache {
@@ -49,14 +54,21 @@ impl PolicyCache {
     pub fn begin(&mut self) {
         self.until = Some(Instant::now() + AT_ONCE);
         self.postponed = false;
+        self.has_compiled = false;
+    }
+
+    /// Whether there was no time for something in this round.
+    pub fn is_postponing(&self) -> bool {
+        self.postponed
     }
 
     /// Ends it: drops what was not asked for. True if there was no time for all, so that another round is due.
     pub fn end(&mut self) -> bool {
-        // Who had to be put off did not come to ask for all that it needs.
-        if !self.postponed {
-            self.entries.retain(|_, cached| std::mem::take(&mut cached.used));
-        }
+        let most = if self.postponed { KEPT_FOR } else { 0 };
+        self.entries.retain(|_, cached| {
+            cached.idle += 1;
+            cached.idle <= most + 1
+        });
         self.postponed
     }
 
@@ -70,19 +82,26 @@ impl PolicyCache {
         // Not by more: every namespace has its own search domains.
         let resolv_conf = resolv_conf.that_counts(&all);
         let inputs = (sources.iter().map(|source| source.revision).collect(), resolv_conf.clone());
-        if !self.entries.contains_key(&inputs) && self.until.is_some_and(|until| Instant::now() > until) {
-            self.postponed = true;
-            let message =
-                "the policies of this node's pods take long to compile, and this one comes after others";
-            return Err(Failure { reason: POSTPONED, message: message.to_owned() });
+        if !self.entries.contains_key(&inputs) {
+            if self.has_compiled && self.until.is_some_and(|until| Instant::now() > until) {
+                self.postponed = true;
+                return Err(postponed());
+            }
+            self.has_compiled = true;
         }
         let cached = self
             .entries
             .entry(inputs)
-            .or_insert_with(|| Cached { policy: compile_now(&all, &resolv_conf), used: true });
-        cached.used = true;
+            .or_insert_with(|| Cached { policy: compile_now(&all, &resolv_conf), idle: 0 });
+        cached.idle = 0;
         cached.policy.clone()
     }
+}
+
+/// Why a policy is not there that has to wait for others.
+pub fn postponed() -> Failure {
+    let message = "the policies of this node's pods take long to compile, and this one comes after others";
+    Failure { reason: POSTPONED, message: message.to_owned() }
 }
 
 /// As the policy crate has them.

@@ -17,6 +17,7 @@ use crate::{
     hold::{HeldPod, LetGo},
     inventory::{Entry, Inventory},
     limits::{LIMIT_REACHED, Limit},
+    policies::POSTPONED,
 };
 
 /// Reason of a pod that is under a limit, and that no Egg selects.
@@ -101,7 +102,7 @@ impl Findings<'_> {
         }
         let failure = pod.policy.as_ref().err().or_else(|| self.failures.get(uid));
         match failure {
-            Some(failure) if failure.reason == GUARD_NOT_READY => {
+            Some(failure) if [GUARD_NOT_READY, POSTPONED].contains(&failure.reason) => {
                 (PodState::Pending, failure.reason.into(), failure.message.clone())
             }
             Some(failure) => failed(failure, now),

@@ -40,9 +40,8 @@ enum LogFormat {
 
 /// A connection is made within this, with TLS.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
-/// Silence of a connection after which it is given up. A watch may be silent until the API server ends it, after 290 s: for kinds of
-/// which nothing has changed since an API server started, it sends no bookmarks.
-const SILENT_FOR: Duration = Duration::from_secs(300);
+/// Silence of a connection after which it is given up: longer than that of a watch, and than what an API server takes for an answer.
+const SILENT_FOR: Duration = Duration::from_secs(65);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -84,6 +83,8 @@ async fn client() -> anyhow::Result<kube::Client> {
     config.read_timeout = Some(SILENT_FOR);
     // From the request on, not from when the connection was used last.
     config.reset_reader_on_write = true;
+    // Its pauses grow to minutes, unseen; whoever asks tries again by itself.
+    config.default_retry = false;
     Ok(kube::Client::try_from(config)?)
 }
 

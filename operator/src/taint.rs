@@ -15,6 +15,7 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::watch::ENDS_AFTER;
 use crate::write::MANAGER;
 
 /// Key of the taint; its effect is NoSchedule. Nodes can be registered with it, so that it is there before the first pod.
@@ -26,8 +27,6 @@ const NO_SCHEDULE: &str = "NoSchedule";
 const RETRY: Duration = Duration::from_secs(2);
 /// A node's taint is read and written within this, or the API server does not answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
-/// Seconds after which the API server ends the watch, so that a connection that is dead is given up a little later.
-const WATCH_ENDS_AFTER: u32 = 50;
 
 /// What is known of an agent's pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +40,7 @@ struct Agent {
 pub async fn run(client: Client, namespace: String, mut leads: watch::Receiver<bool>) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let labels = format!("app.kubernetes.io/name={AGENT}");
-    let ours = watcher::Config::default().timeout(WATCH_ENDS_AFTER).labels(&labels);
+    let ours = watcher::Config::default().timeout(ENDS_AFTER).labels(&labels);
     let mut events = pin!(watcher::watcher(pods, ours).default_backoff());
     let (mut agents, mut due) = (BTreeMap::new(), BTreeSet::new());
     loop {
@@ -229,7 +228,7 @@ mod tests {
                 _ => std::future::pending().await,
             }
         };
-        let left = write_all(nodes.into(), Duration::from_millis(20), |node| write(node)).await;
+        let left = write_all(nodes.into(), Duration::from_millis(20), write).await;
         assert_eq!(left.into_iter().collect::<Vec<_>>(), ["b", "c", "d"]);
         assert_eq!(*asked.borrow(), ["a", "b", "c"]);
     }

@@ -60,6 +60,10 @@ pub enum News {
     Assignment(Change<Observed, ObjectKey>),
 }
 
+/// Seconds after which the API server ends a watch, which goes on from where it was: so one whose connection is dead is given up a little
+/// later. Bookmarks are no such sign of life, as API servers send none for kinds of which nothing has changed since they started.
+pub const ENDS_AFTER: u32 = 50;
+
 /// Starts to watch everything, each kind in its own task. Pods' bandwidth annotations are read only if they are
 /// `annotated`.
 pub fn start(
@@ -71,7 +75,7 @@ pub fn start(
 ) {
     let (eggs, cluster_eggs) = (ApiResource::erase::<ApiEgg>(&()), ApiResource::erase::<ClusterEgg>(&()));
     let assignments = ApiResource::erase::<EggAssignment>(&());
-    let all = watcher::Config::default();
+    let all = watcher::Config::default().timeout(ENDS_AFTER);
     let ours = all.clone().labels(&format!("{MANAGED_BY_LABEL}={MANAGER}"));
     let bound = all.clone().fields(POD_FIELDS);
 

@@ -39,15 +39,23 @@ pub async fn at_address(address: &str, router: Router) {
 
 /// Serves at a Unix socket, to processes of root and of this process's user alone.
 pub async fn at_socket(path: &Path, router: Router) {
-    let socket = match Socket::bind(path) {
-        Ok(socket) => socket,
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "--admin-socket cannot be had, so `status` and `denied` get no answer");
-            return;
+    let mut told = false;
+    loop {
+        let error = match Socket::bind(path) {
+            Ok(socket) => match axum::serve(socket, router.clone()).await {
+                Ok(()) => return,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                path = %path.display(),
+                %error,
+                "--admin-socket cannot be had, so `status` and `denied` get no answer; tried again every second"
+            );
         }
-    };
-    if let Err(error) = axum::serve(socket, router).await {
-        tracing::warn!(path = %path.display(), %error, "--admin-socket is not served any more");
+        tokio::time::sleep(TRY_EVERY).await;
     }
 }
 

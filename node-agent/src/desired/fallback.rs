@@ -44,7 +44,8 @@ pub(super) fn what_fits<'a>(
             // Nobody knows what else it says, but it frees nobody.
             let is_restricted =
                 || kept().any(|spec| spec.mode == Mode::Enforce && spec.containers.is_empty());
-            return (!is_unread || is_restricted()).then_some(fitting);
+            let is_clusters = || fitting.eggs.iter().any(|(entry, _)| is_of_cluster(entry));
+            return (!is_unread || is_restricted() || is_clusters()).then_some(fitting);
         }
         // One that is for more may restrict all that the others do.
         eggs.sort_by_key(|(entry, _)| !missed.contains(&&entry.object.key));

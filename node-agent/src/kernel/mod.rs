@@ -220,11 +220,7 @@ impl Kernel {
         let known = self.pods.get(uid).cloned();
         let subject = match &known {
             Some(pod) => pod.subject,
-            None => {
-                let subject = self.free_subject()?;
-                network::forget_network(&mut self.maps, subject)?;
-                subject
-            }
+            None => self.free_subject()?,
         };
         // Before the programs are attached, so that they never run without it.
         let paths = self.paths(uid, cgroup)?;
@@ -290,6 +286,7 @@ impl Kernel {
             self.last_subject = if self.last_subject + 1 >= SUBJECTS_MAX { 1 } else { self.last_subject + 1 };
             let id = self.last_subject;
             if !self.in_force.contains_key(&id) && !self.released.contains(&id) {
+                network::forget_network(&mut self.maps, id)?;
                 return Ok(id);
             }
         }

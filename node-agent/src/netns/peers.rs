@@ -108,13 +108,18 @@ pub fn forget_where(pins: &Path, is_anothers: impl Fn(u32) -> bool) -> Result<()
 /// comes out here.
 fn forget(pins: &Path, kept: &[String], host: &Netns) -> Result<(), NetnsError> {
     for name in names(pins)?.into_iter().filter(|name| !kept.iter().any(|suffix| name.ends_with(suffix))) {
-        let interface = interface_of(&name).filter(|interface| if_indextoname(*interface).is_ok());
+        let interface = interface_of(&name).filter(|interface| exists(*interface));
         let is_there = |interface| name.ends_with(&Target::new(interface, host, pins).pin_suffix());
         if !interface.is_some_and(is_there) {
             remove(&pins.join(&name))?;
         }
     }
     Ok(())
+}
+
+/// Whether there is an interface with this index, where the thread is. nix takes the null of if_indextoname(3) for a name without letters.
+fn exists(interface: u32) -> bool {
+    if_indextoname(interface).is_ok_and(|name| !name.is_empty())
 }
 
 fn remove(pin: &Path) -> Result<(), NetnsError> {

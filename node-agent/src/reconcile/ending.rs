@@ -63,7 +63,7 @@ impl<D: Datapath> Reconciler<D> {
                 && (lists_come || selected.is_ending(uid) || selected.selects(uid, egg))
         });
         if is_changed {
-            self.desire();
+            self.is_stale = true;
         }
     }
 }

@@ -50,6 +50,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often a container that is being made is looked at, until it is known which one it is. Between the moment at which a runtime
 /// has mounted everything and the start of the program lie tens of milliseconds.
 const NAMING: Duration = Duration::from_millis(3);
+/// Most inputs that are taken in before a pass.
+const AT_ONCE: usize = 1024;
 /// How often the datapath removes what nothing uses.
 const COLLECT_EVERY: Duration = Duration::from_secs(10);
 
@@ -131,6 +133,8 @@ pub struct Reconciler<D> {
     node_cgroup: Option<NodeCgroup>,
     policies: PolicyCache,
     desired: Desired,
+    /// Something came that `desired` does not know of.
+    is_stale: bool,
     /// Of pods that have something in force: revisions of the cluster's Eggs that it is of, where this agent has seen that.
     in_force_of_cluster: BTreeMap<String, BTreeSet<u64>>,
     failures: BTreeMap<String, Failure>,
@@ -198,6 +202,7 @@ impl<D: Datapath> Reconciler<D> {
             node_cgroup: None,
             policies: PolicyCache::default(),
             desired: Desired::default(),
+            is_stale: false,
             in_force_of_cluster: BTreeMap::new(),
             failures: BTreeMap::new(),
             unshaped: BTreeMap::new(),
@@ -258,7 +263,7 @@ impl<D: Datapath> Reconciler<D> {
                 };
             match inputs.recv_timeout(patience) {
                 Ok(first) => {
-                    for input in std::iter::once(first).chain(inputs.try_iter()) {
+                    for input in std::iter::once(first).chain(inputs.try_iter().take(AT_ONCE)) {
                         stop |= self.take(input);
                     }
                 }
@@ -271,9 +276,6 @@ impl<D: Datapath> Reconciler<D> {
             }
             if stop {
                 return;
-            }
-            if self.desired.is_unfinished {
-                self.desire();
             }
             let start = Instant::now();
             tick_at = start + TICK;
@@ -301,6 +303,7 @@ impl<D: Datapath> Reconciler<D> {
         self.shaping.begin();
         let enforced = self.enforced()?;
         self.heed_endings();
+        self.desire();
         self.look_into_pods();
         self.decide_holds(&enforced);
         self.desired.annotated = match self.heeds_annotations {

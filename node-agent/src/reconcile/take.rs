@@ -38,12 +38,12 @@ impl<D: Datapath> Reconciler<D> {
             }
             Input::ApiServers(servers) => {
                 if self.inventory.set_api_servers(servers) {
-                    self.desire();
+                    self.is_stale = true;
                 }
             }
             Input::Resolvers(resolvers) => {
                 self.node = resolvers;
-                self.desire();
+                self.is_stale = true;
             }
             Input::Selected(news) => self.take_selected(news),
             Input::Unwatched(kind, Some(error)) => {
@@ -56,15 +56,11 @@ impl<D: Datapath> Reconciler<D> {
                 let first = !self.inventory.is_complete();
                 if self.inventory.apply(*event) {
                     self.tell_unreadable();
-                    self.desire();
+                    self.is_stale = true;
                 }
                 if first && self.inventory.is_complete() {
                     let assignments = self.inventory.entries().count();
-                    tracing::info!(
-                        assignments,
-                        pods = self.desired.pods.len(),
-                        "assignments of this node listed"
-                    );
+                    tracing::info!(assignments, "assignments of this node listed");
                 }
             }
         }
@@ -75,23 +71,28 @@ impl<D: Datapath> Reconciler<D> {
     fn take_selected(&mut self, news: News) {
         let is_new = match &news {
             News::Pod(Event::Apply(pod)) => {
-                self.desired.pods.contains_key(&pod.uid) && !self.selected.knows(&pod.uid)
+                !self.selected.knows(&pod.uid)
+                    && (pod.host_network || self.desired.pods.contains_key(&pod.uid))
             }
             News::Pod(Event::InitDone) => true,
             _ => false,
         };
         self.selected.apply(news);
         if is_new {
-            self.desire();
+            self.is_stale = true;
         }
     }
 
+    /// Finds out anew what is to be in force, if there is news.
     pub(super) fn desire(&mut self) {
+        if !std::mem::take(&mut self.is_stale) && !self.desired.is_unfinished {
+            return;
+        }
         let before = std::mem::take(&mut self.desired);
         self.desired = desired(
             &self.inventory,
             &self.node,
-            &|pod| self.selected.is_foreign(&pod.uid, &pod.namespace),
+            &|pod| self.is_told_of_pods && self.selected.is_foreign(pod),
             &mut self.policies,
         );
         let in_host_network = self.desired.pods.iter().filter(|(_, pod)| pod.host_network);

@@ -8,7 +8,7 @@ mod read;
 use std::{cell::RefCell, collections::HashMap};
 
 use kube::runtime::watcher::Event;
-use l7egg_crds::{Labels, SYSTEM_NAMESPACE, Selection};
+use l7egg_crds::{AssignedPod, Labels, SYSTEM_NAMESPACE, Selection};
 
 use self::listed::Listed;
 pub use self::read::{PodObject, cluster_egg, egg, namespace, pod};
@@ -160,10 +160,16 @@ impl Selected {
         self.pods.items.contains_key(uid)
     }
 
-    /// Whether the pod with this uid is known to be in another namespace.
+    /// Whether this is not what the API server says of the pod: it is in another namespace, or not in its node's network. Of pods that
+    /// are not known, only the last counts: who is said to be in its node's network is held by nobody, and may send what it likes there.
     #[must_use]
-    pub fn is_foreign(&self, uid: &str, namespace: &str) -> bool {
-        self.pods.items.get(uid).is_some_and(|pod| pod.namespace != namespace)
+    pub fn is_foreign(&self, pod: &AssignedPod) -> bool {
+        if pod.uid == NODE_UID {
+            return false;
+        }
+        self.pods.items.get(&pod.uid).map_or(pod.host_network, |known| {
+            known.namespace != pod.namespace || known.host_network != pod.host_network
+        })
     }
 
     /// What is known of the pod with this uid.

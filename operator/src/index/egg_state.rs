@@ -63,13 +63,16 @@ impl EggState {
         kept_any || before.as_ref() != self.selection()
     }
 
-    /// Takes up the newest of an earlier operator's assignments, if nothing is in force; whether it did.
+    /// Takes up the newest of an earlier operator's assignments, if nothing is in force; whether it did. Those of other namespaces are
+    /// somebody else's.
     pub fn recover<'a>(&mut self, assignments: impl Iterator<Item = &'a Observed>) -> bool {
         let Err(rejection) = &self.egg.spec else { return false };
         if self.in_force.is_some() {
             return false;
         }
+        let namespace = self.egg.key.assignment_namespace().to_owned();
         let own: Vec<&Assignment> = assignments
+            .filter(|observed| observed.key.namespace == namespace)
             .filter_map(|observed| observed.assignment.as_ref())
             .filter(|assignment| assignment.egg.uid == self.egg.uid)
             .collect();

@@ -182,7 +182,7 @@ async fn what_others_do_to_an_assignment_is_undone() {
         "apiVersion": EggAssignment::api_version(&()), "kind": EggAssignment::kind(&()),
         "spec": {"pods": [{"namespace": &world.namespace, "name": "foreign", "uid": "foreign"}]},
     });
-    let params = PatchParams::apply("somebody");
+    let params = PatchParams::apply("somebody").force();
     world.assignments().patch("all.fake-1", &params, &Patch::Apply(&foreign)).await.unwrap();
     as_before("another manager's pod".to_owned()).await;
     // What the operator itself adds it can still take away.
