@@ -49,7 +49,7 @@ enum Command {
     Build(build::BuildArgs),
     /// Pack container images from what was built
     Images,
-    /// Run the tests: unit, fuzz, kernel, conformance, operator, e2e
+    /// Run the tests: unit, fuzz, kernel, adversary, conformance, operator, chaos, e2e, one-node
     Test(test::TestArgs),
     /// Random inputs for everything that reads what others wrote
     Fuzz(fuzz::FuzzArgs),
