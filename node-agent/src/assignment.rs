@@ -166,6 +166,9 @@ fn pods_of_unreadable(key: &AssignmentKey, spec: &Value) -> Option<Vec<AssignedP
         (Value::Object(_), Some(node)) if is_of_cluster => Some(vec![node_as_pod(node)]),
         _ => {
             let mut pods = unique(read_pods(&spec["pods"])?);
+            // Whose namespace cannot be read is where it stands.
+            let unnamed = pods.iter_mut().filter(|pod| pod.namespace.is_empty() && !is_of_cluster);
+            unnamed.for_each(|pod| pod.namespace.clone_from(&key.namespace));
             pods.retain(|pod| is_uid(&pod.uid) && (is_of_cluster || pod.namespace == key.namespace));
             Some(pods)
         }

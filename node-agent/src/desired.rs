@@ -124,7 +124,7 @@ pub struct Failure {
 pub fn desired(
     inventory: &Inventory,
     node: &NodeResolvers,
-    is_foreign: &dyn Fn(&AssignedPod) -> bool,
+    is_foreign: &dyn Fn(&Entry, &AssignedPod) -> bool,
     cache: &mut PolicyCache,
 ) -> Desired {
     cache.begin();
@@ -138,7 +138,7 @@ pub fn desired(
         if matches!(&entry.object.content, Err(unreadable) if unreadable.pods.is_none()) {
             knows_all_pods = false;
         }
-        for pod in entry.pods().iter().filter(|pod| !is_foreign(pod)) {
+        for pod in entry.pods().iter().filter(|pod| !is_foreign(entry, pod)) {
             let selection = selections.entry(&pod.uid).or_insert_with(|| Selection::new(pod));
             let ResolvConf { servers, search, own_search } = resolv_conf(pod, node);
             selection.resolv_conf.servers.extend(servers);
@@ -147,8 +147,9 @@ pub fn desired(
             selection.sources.push((entry, source.clone()));
         }
     }
-    let pods =
-        selections.into_iter().map(|(uid, selection)| (uid.to_owned(), selection.pod(cache))).collect();
+    let late = cache.resume_at().map(|uid| selections.split_off(uid)).unwrap_or_default();
+    let pods = late.into_iter().chain(selections);
+    let pods = pods.map(|(uid, selection)| (uid.to_owned(), selection.pod(cache))).collect();
     let is_unfinished = cache.end();
     Desired { pods, knows_all_pods, is_unfinished, annotated: None }
 }
@@ -174,12 +175,15 @@ impl<'a> Selection<'a> {
     fn pod(mut self, cache: &mut PolicyCache) -> DesiredPod {
         // The same policy for the same Eggs, whether or not the pod has departed from some.
         self.sources.sort_by_key(|(entry, _)| &entry.object.key);
+        cache.ask_for(&self.pod.uid);
         let (policy, fallback, division) = match self.compile(cache) {
             Ok((policy, division)) => (Ok(policy), None, division),
             Err(failure) => {
                 let (fallback, division) = self.compile_what_fits(cache).unzip();
-                // What else is wrong is told when that is known to be all.
-                let failure = if fallback.is_none() && cache.is_postponing() { postponed() } else { failure };
+                // What else is wrong with them together is told when that is known to be all.
+                let is_late = fallback.is_none() && cache.is_postponing();
+                let is_unread = [UNREADABLE, GUARD_NOT_READY].contains(&failure.reason);
+                let failure = if is_late && !is_unread { postponed() } else { failure };
                 (Err(failure), fallback, division.flatten())
             }
         };

@@ -37,7 +37,13 @@ const KEPT_FOR: u32 = 30;
 pub struct PolicyCache {
     entries: BTreeMap<Inputs, Cached>,
     until: Option<Instant>,
+    /// Whose policies are asked for.
+    pod: String,
+    /// Whether there was no time for some of them.
     postponed: bool,
+    /// The first pod of this round for which there was no time, and that of the round before.
+    late: Option<String>,
+    resume_at: Option<String>,
     /// Whether this round has compiled something.
     has_compiled: bool,
 }
@@ -53,23 +59,36 @@ impl PolicyCache {
     /// Begins a round: from now on there is time for new ones.
     pub fn begin(&mut self) {
         self.until = Some(Instant::now() + AT_ONCE);
-        self.postponed = false;
         self.has_compiled = false;
     }
 
-    /// Whether there was no time for something in this round.
+    /// The pod that is to be the first of this round, so that each has its turn.
+    #[must_use]
+    pub fn resume_at(&self) -> Option<&str> {
+        self.resume_at.as_deref()
+    }
+
+    /// What comes is asked for this pod.
+    pub fn ask_for(&mut self, pod: &str) {
+        pod.clone_into(&mut self.pod);
+        self.postponed = false;
+    }
+
+    /// Whether there was no time for something that the pod asked for.
+    #[must_use]
     pub fn is_postponing(&self) -> bool {
         self.postponed
     }
 
     /// Ends it: drops what was not asked for. True if there was no time for all, so that another round is due.
     pub fn end(&mut self) -> bool {
-        let most = if self.postponed { KEPT_FOR } else { 0 };
+        self.resume_at = self.late.take();
+        let most = if self.resume_at.is_some() { KEPT_FOR } else { 0 };
         self.entries.retain(|_, cached| {
             cached.idle += 1;
             cached.idle <= most + 1
         });
-        self.postponed
+        self.resume_at.is_some()
     }
 
     /// The policy of all sources together.
@@ -85,6 +104,7 @@ impl PolicyCache {
         if !self.entries.contains_key(&inputs) {
             if self.has_compiled && self.until.is_some_and(|until| Instant::now() > until) {
                 self.postponed = true;
+                self.late.get_or_insert_with(|| self.pod.clone());
                 return Err(postponed());
             }
             self.has_compiled = true;
@@ -157,6 +177,25 @@ mod tests {
         let _ = cache.compile(&[source(2)], &none);
         assert!(!cache.end());
         assert_eq!(cache.entries.len(), 1);
+    }
+
+    #[test]
+    fn who_was_late_is_first_the_next_time() {
+        let mut cache = PolicyCache::default();
+        let (spec, none) = (PolicySpec::default(), ResolvConf::default());
+        let source = |revision| PolicySource { revision, name: "Egg a/b".into(), spec: &spec };
+        cache.begin();
+        for (revision, pod) in [(1, "a"), (2, "b"), (3, "c")] {
+            cache.ask_for(pod);
+            assert_eq!(cache.compile(&[source(revision)], &none).is_ok(), pod == "a");
+            assert_eq!(cache.is_postponing(), pod != "a");
+            cache.until = Some(Instant::now() - AT_ONCE);
+        }
+        assert!(cache.end());
+        assert_eq!(cache.resume_at(), Some("b"));
+        cache.begin();
+        assert!(!cache.end());
+        assert_eq!(cache.resume_at(), None);
     }
 
     #[test]

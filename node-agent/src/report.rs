@@ -217,7 +217,14 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
                 let of = Some((&entry.object.key, assignment.policy.mode));
                 findings.limited(desired, findings.state(desired, &pod.uid, of))
             }
-            (Ok(_), None) => (PodState::Pending, String::new(), String::new()),
+            (Ok(_), None) => (
+                PodState::Pending,
+                "PodUnknown".to_owned(),
+                format!(
+                    "the API server has not told the agent of pod {}/{} as it is assigned",
+                    pod.namespace, pod.name
+                ),
+            ),
         };
         let (reason, message) = match &entry.object.content {
             Ok(assignment) if reason.is_empty() && state != PodState::Pending => {

@@ -9,7 +9,7 @@ fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
         node: vec!["198.18.0.53".parse().unwrap()],
         ..NodeResolvers::default()
     };
-    desired(&inventory_of(assignments), &node, &|_| false, &mut PolicyCache::default())
+    desired(&inventory_of(assignments), &node, &|_, _| false, &mut PolicyCache::default())
 }
 
 #[test]

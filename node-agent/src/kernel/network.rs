@@ -109,7 +109,7 @@ impl Networks {
 
     /// Has a pod be in the host's network. What it sends from which of the node's addresses is the node's matter.
     pub fn join_host(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<Cover, DatapathError> {
-        if self.known.contains_key(uid) {
+        if self.known.get(uid).is_some_and(|known| known.process.is_none()) {
             return Ok(Cover::Host);
         }
         let what = || format!("telling that pod {uid} is in the host's network");

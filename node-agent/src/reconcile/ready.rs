@@ -9,9 +9,9 @@ impl<D: Datapath> Reconciler<D> {
     pub(super) fn awaited(&self) -> Vec<String> {
         let holds = self.is_told_of_pods && self.holds.settings() != HoldSettings::Never;
         let mut kinds = Vec::from_iter((!self.inventory.is_complete()).then_some(Kind::Assignments));
-        if holds {
-            kinds.extend(self.selected.unlisted());
-        }
+        let unlisted = self.is_told_of_pods.then(|| self.selected.unlisted()).into_iter().flatten();
+        // Whether a pod is in its node's network is asked for even if none is held.
+        kinds.extend(unlisted.filter(|kind| holds || *kind == Kind::Pods));
         let lists = kinds.into_iter().map(|kind| match self.unwatched.get(&kind) {
             Some(error) => format!("the API server's list of {kind}: {error}"),
             None => format!("the API server's list of {kind}"),

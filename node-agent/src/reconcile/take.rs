@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use kube::runtime::watcher::Event;
+use l7egg_crds::SYSTEM_NAMESPACE;
 use l7egg_ebpf_common::abi::PODS_CGROUPS;
 
 use super::{Apart, Input, NodeCgroup, Reconciler};
@@ -92,7 +93,11 @@ impl<D: Datapath> Reconciler<D> {
         self.desired = desired(
             &self.inventory,
             &self.node,
-            &|pod| self.is_told_of_pods && self.selected.is_foreign(pod),
+            &|entry, pod| {
+                // In the system's own namespace nobody but the operator writes.
+                let is_anybodys = entry.object.key.namespace != SYSTEM_NAMESPACE;
+                self.is_told_of_pods && is_anybodys && self.selected.is_foreign(pod, entry.good.is_some())
+            },
             &mut self.policies,
         );
         let in_host_network = self.desired.pods.iter().filter(|(_, pod)| pod.host_network);

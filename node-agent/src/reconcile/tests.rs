@@ -212,6 +212,18 @@ fn a_pod_of_another_namespace_is_nobodys_to_name() {
     }
     agent.pass();
     assert_eq!(agent.desired.pods.keys().collect::<Vec<_>>(), ["p1"]);
+    // Nor to say that it is in its node's network: who is there is held by nobody.
+    apply(&mut agent, &assignment("a").host_network_pod("p1").host_network_pod("p3"));
+    agent.pass();
+    assert_eq!(agent.desired.pods.len(), 0);
+    let there = NodePod { host_network: true, ..pod("p3", "shop") };
+    agent.take(Input::Selected(News::Pod(Event::Apply(there))));
+    agent.pass();
+    assert_eq!(agent.desired.pods.keys().collect::<Vec<_>>(), ["p3"]);
+    // The system's own namespace is the operator's.
+    apply(&mut agent, &assignment("c").of_cluster().host_network_pod("p4"));
+    agent.pass();
+    assert_eq!(agent.desired.pods.keys().collect::<Vec<_>>(), ["p3", "p4"]);
 }
 
 #[test]

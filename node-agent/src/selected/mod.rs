@@ -160,16 +160,17 @@ impl Selected {
         self.pods.items.contains_key(uid)
     }
 
-    /// Whether this is not what the API server says of the pod: it is in another namespace, or not in its node's network. Of pods that
-    /// are not known, only the last counts: who is said to be in its node's network is held by nobody, and may send what it likes there.
+    /// Whether an assignment of a namespace says of a pod what the API server does not: it is in another namespace, or not in its node's
+    /// network. Of pods that are not known, only the last counts: who is said to be in its node's network is held by nobody, and may send
+    /// what it likes there. Of what an assignment says that cannot be read, `is_read` is false, and the namespace is what counts.
     #[must_use]
-    pub fn is_foreign(&self, pod: &AssignedPod) -> bool {
-        if pod.uid == NODE_UID {
-            return false;
+    pub fn is_foreign(&self, pod: &AssignedPod, is_read: bool) -> bool {
+        match self.pods.items.get(&pod.uid) {
+            None => is_read && pod.host_network,
+            Some(known) => {
+                known.namespace != pod.namespace || is_read && known.host_network != pod.host_network
+            }
         }
-        self.pods.items.get(&pod.uid).map_or(pod.host_network, |known| {
-            known.namespace != pod.namespace || known.host_network != pod.host_network
-        })
     }
 
     /// What is known of the pod with this uid.

@@ -180,7 +180,7 @@ pub fn inventory_of(assignments: &[AssignmentBuilder]) -> Inventory {
 
 /// What these ask for.
 pub fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
-    desired(&inventory_of(assignments), &node_resolvers(), &|_| false, &mut PolicyCache::default())
+    desired(&inventory_of(assignments), &node_resolvers(), &|_, _| false, &mut PolicyCache::default())
 }
 
 /// A node with one cluster DNS address.

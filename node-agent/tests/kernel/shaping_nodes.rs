@@ -117,7 +117,7 @@ impl Cluster {
             }
             inventory.apply(Event::InitDone);
             let desired =
-                desired(&inventory, &NodeResolvers::default(), &|_| false, &mut PolicyCache::default());
+                desired(&inventory, &NodeResolvers::default(), &|_, _| false, &mut PolicyCache::default());
             for pod in &node.pods {
                 let Some(desired) = desired.pods.get(&pod.name) else { continue };
                 let caps = desired.limits.caps.as_ref().expect("caps");

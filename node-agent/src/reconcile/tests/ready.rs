@@ -62,9 +62,12 @@ fn why_something_is_not_listed_is_said() {
 }
 
 #[test]
-fn an_agent_that_never_holds_waits_for_assignments_alone() {
+fn an_agent_that_never_holds_waits_for_assignments_and_pods() {
     let mut agent = told_of_pods(HoldSettings::Never, Selected::without_eggs());
-    assert_eq!(awaited(&mut agent), ["the API server's list of eggassignments"]);
+    let list_of = |kind: &str| format!("the API server's list of {kind}");
+    assert_eq!(awaited(&mut agent), [list_of("eggassignments"), list_of("pods")]);
     list(&mut agent, &[]);
+    assert_eq!(awaited(&mut agent), [list_of("pods")]);
+    agent.take(Input::Selected(News::Pod(Event::InitDone)));
     assert_eq!(awaited(&mut agent), [""; 0]);
 }
