@@ -207,7 +207,8 @@ fn tell(
     let what = || kernel(format!("the network of subject {subject}"));
     let before = maps.networks.get(&subject, 0).map_err(what())?;
     // An agent before this one has seen it when it was new: who may add addresses and interfaces now is the pod.
-    if before.netns != cookie {
+    let is_new = before.netns != cookie;
+    if is_new {
         for address in addresses {
             let key = AddressKey { subject, address: Address::from(*address) };
             maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
@@ -218,7 +219,9 @@ fn tell(
         }
         maps.networks.set(subject, network, 0).map_err(what())?;
     }
-    for peer in interfaces.iter().filter_map(|interface| interface.host_peer) {
+    // A wire that came later has an address that nobody believes: it goes on without the backstop, as it did.
+    let counts = |one: &&Interface| is_new || before.interfaces.contains(&one.index);
+    for peer in interfaces.iter().filter(counts).filter_map(|one| one.host_peer) {
         let attached = Attached { subject, reserved: 0 };
         maps.attached.insert(peer, attached, 0).map_err(|error| insertion("ATTACHED", error))?;
     }

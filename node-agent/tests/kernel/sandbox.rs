@@ -92,6 +92,17 @@ fn a_network_that_the_oldest_process_makes_for_itself_changes_nothing() {
 }
 
 #[test]
+fn a_wire_that_comes_later_goes_on_as_it_did() {
+    let mut setup = Setup::on_node("{egress: [{to: [{cidr: 10.78.0.0/24}]}]}");
+    setup.pod.add_wire();
+    assert_eq!(setup.pod.connect_one("tcp://10.78.0.1:9"), "refused");
+    setup.restart_agent();
+    setup.try_cover();
+    assert_eq!(setup.pod.connect_one("tcp://10.78.0.1:9"), "refused", "beside a new agent");
+    assert_eq!(sent_raw(&setup), ["ARP"], "and the first has its backstop");
+}
+
+#[test]
 fn an_interface_that_the_pod_takes_elsewhere_keeps_its_backstop() {
     for is_oldest in [false, true] {
         let mut setup = Setup::on_node(NAMES);

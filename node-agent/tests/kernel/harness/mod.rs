@@ -1,8 +1,10 @@
 //! What every test needs: a pod and a world in network namespaces of their own, with real cgroups.
 
 mod bpffs;
+mod held;
 mod ip;
 mod pod;
+mod process;
 mod recorder;
 mod socket_balancer;
 pub mod systemd;
@@ -19,6 +21,8 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 pub use bpffs::Bpffs;
+#[allow(unused_imports)] // Not every suite holds connections.
+pub use held::{Held, is_without_a_pause};
 use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::{ABI_VERSION, AddressKey, Name, NameTail, Network};
 use l7egg_node_agent::datapath::{
@@ -26,8 +30,7 @@ use l7egg_node_agent::datapath::{
 };
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
-#[allow(unused_imports)] // Held: for the chaos tests.
-pub use pod::{Held, Link, POD4, POD6, Pod, cgroup2_root, is_without_a_pause, remove_within};
+pub use pod::{Link, POD4, POD6, Pod, cgroup2_root, remove_within};
 pub use recorder::Recorder;
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;

@@ -1,15 +1,17 @@
 //! A pod: a cgroup and a network namespace, beside a namespace in which the test world runs.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use l7egg_node_agent::netns::Netns;
 use serde_json::Value;
 
+use super::held::Held;
+use super::process::{Nested, Server};
 use super::{RESOLVERS, binary, ip, is_emulated, run, unique};
 
 /// Address of the pod.
@@ -144,6 +146,16 @@ impl Pod {
         self.sandbox = Some(self.begin_to_sleep("infinity"));
     }
 
+    /// Gives it another wire to the node, `net1` with 10.78.0.2, beside the one that it has. Behind a node only.
+    pub fn add_wire(&self) {
+        let (pod, node) = (format!("{}p", self.name), format!("{}n", self.name));
+        ip::inside(
+            &pod,
+            &[&veth("net1", &node, "later"), "addr add 10.78.0.2/24 dev net1", "link set net1 up"],
+        );
+        ip::inside(&node, &["addr add 10.78.0.1/24 dev later", "link set later up"]);
+    }
+
     /// Waits until its sandbox is in its network.
     pub fn wait_for_sandbox(&mut self) {
         wait_until_asleep(self.sandbox.as_mut().expect("a sandbox"));
@@ -159,7 +171,7 @@ impl Pod {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("unshare (util-linux)");
         let mut line = [0];
         child.stdout.take().expect("its output").read_exact(&mut line).expect("it has a network");
-        Nested(child)
+        Nested::new(child)
     }
 
     /// Ends its sandbox: its oldest process is another one from now on.
@@ -232,7 +244,7 @@ impl Pod {
             .stderr(Stdio::null())
             .spawn()
             .expect("the probe");
-        let server = Server(child);
+        let server = Server::new(child);
         let target = format!("tcp://{POD4}:{tcp}");
         let deadline = Instant::now() + Duration::from_secs(30);
         while self.world_connect(&[&target]) != ["ok"] {
@@ -425,67 +437,11 @@ fn by_node(pod: &str, node: &str, world: &str) {
     ip::inside(node, &lines.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// A server in the pod.
-pub struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A process in a network of its own making.
-pub struct Nested(Child);
-
-impl Nested {
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Nested {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A connection that is being held.
-pub struct Held {
-    child: Child,
-    lines: std::io::Lines<BufReader<ChildStdout>>,
-}
-
-impl Held {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the probe");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let first = lines.next().expect("a line").expect("a line");
-        assert!(first.contains("connected"), "the connection to be held was not made: {first}");
-        Self { child, lines }
-    }
-
-    /// Closes it, if it is still open; what became of it.
-    pub fn end(mut self) -> Value {
-        drop(self.child.stdin.take());
-        let last = self.lines.next().expect("a report").expect("a line");
-        let _ = self.child.wait();
-        serde_json::from_str(&last).expect("JSON")
-    }
-}
-
 /// What the probe is told to try connections. They have less than the second after which a lost SYN is sent again, so that one that
 /// needed two does not pass for a good one; but where the processor is emulated all may stand still for as long.
 fn connecting<'a>(targets: &[&'a str]) -> Vec<&'a str> {
     let timeout_ms = if is_emulated() { "3000" } else { "600" };
     [&["connect", "--timeout-ms", timeout_ms], targets].concat()
-}
-
-/// Whether a connection that was held was never without an echo for a second. An emulated machine itself stands still for as long.
-pub fn is_without_a_pause(held: &Value) -> bool {
-    is_emulated() || held["longest"].as_u64().expect("microseconds") < 1_000_000
 }
 
 fn outcome(report: &Value) -> String {
