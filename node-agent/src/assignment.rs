@@ -10,7 +10,7 @@ use l7egg_crds::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::datapath::NODE_UID;
+use crate::{datapath::NODE_UID, hold::is_static};
 
 /// Which assignment.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -154,9 +154,9 @@ fn is_out_of_place(key: &AssignmentKey, spec: &EggAssignmentSpec) -> bool {
     is_anothers || !spec.pods.iter().all(|pod| is_uid(&pod.uid))
 }
 
-/// Whether this can be the uid of a pod's object: not the node, and not what kubelets know static pods by.
+/// Whether this can be the uid of a pod's object: not the node, and not a static pod.
 fn is_uid(uid: &str) -> bool {
-    uid != NODE_UID && !(uid.len() == 32 && uid.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    uid != NODE_UID && !is_static(uid)
 }
 
 /// What can be read of the pods of an assignment that cannot be read otherwise, as far as it may name them.

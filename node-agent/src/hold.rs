@@ -316,7 +316,7 @@ fn bounded(
 /// The kubelet knows a static pod by 32 hexadecimal digits, which the API server's object has in an annotation only, and that
 /// whoever may create pods can write. Most static pods are what a node needs to work at all.
 pub fn is_static(uid: &str) -> bool {
-    !uid.contains('-')
+    uid.len() == 32 && uid.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 /// Digest of a pod that has no policy.

@@ -4,7 +4,10 @@
 //! only told at the socket.
 
 use std::{
-    fs, io,
+    fmt::Debug,
+    fs,
+    future::ready,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,9 +19,38 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves at a TCP address, as soon as it can be had. Nothing that is enforced waits for that.
 pub async fn at_address(address: &str, router: Router) {
+    serve(|| TcpListener::bind(address), router, |error| {
+        tracing::warn!(
+            address,
+            %error,
+            "--admin-address cannot be had, so probes and Prometheus get no answer; tried again every second, and \
+             what is enforced does not depend on it"
+        );
+    })
+    .await;
+}
+
+/// Serves at a Unix socket, to processes of root and of this process's user alone.
+pub async fn at_socket(path: &Path, router: Router) {
+    serve(|| ready(Socket::bind(path)), router, |error| {
+        tracing::warn!(
+            path = %path.display(),
+            %error,
+            "--admin-socket cannot be had, so `status` and `denied` get no answer; tried again every second"
+        );
+    })
+    .await;
+}
+
+/// Tries until it can, and tells once that it could not.
+async fn serve<L, F>(bind: impl Fn() -> F, router: Router, tell: impl Fn(io::Error))
+where
+    L: Listener<Addr: Debug>,
+    F: Future<Output = io::Result<L>>,
+{
     let mut told = false;
     loop {
-        let error = match TcpListener::bind(address).await {
+        let error = match bind().await {
             Ok(listener) => match axum::serve(listener, router.clone()).await {
                 Ok(()) => return,
                 Err(error) => error,
@@ -26,34 +58,7 @@ pub async fn at_address(address: &str, router: Router) {
             Err(error) => error,
         };
         if !std::mem::replace(&mut told, true) {
-            tracing::warn!(
-                address,
-                %error,
-                "--admin-address cannot be had, so probes and Prometheus get no answer; tried again every second, and \
-                 what is enforced does not depend on it"
-            );
-        }
-        tokio::time::sleep(TRY_EVERY).await;
-    }
-}
-
-/// Serves at a Unix socket, to processes of root and of this process's user alone.
-pub async fn at_socket(path: &Path, router: Router) {
-    let mut told = false;
-    loop {
-        let error = match Socket::bind(path) {
-            Ok(socket) => match axum::serve(socket, router.clone()).await {
-                Ok(()) => return,
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        if !std::mem::replace(&mut told, true) {
-            tracing::warn!(
-                path = %path.display(),
-                %error,
-                "--admin-socket cannot be had, so `status` and `denied` get no answer; tried again every second"
-            );
+            tell(error);
         }
         tokio::time::sleep(TRY_EVERY).await;
     }

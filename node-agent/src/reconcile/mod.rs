@@ -13,6 +13,7 @@ use tokio::sync::watch;
 mod ending;
 mod gate;
 mod look;
+mod outcome;
 mod pace;
 mod perform;
 mod ready;
@@ -21,7 +22,8 @@ mod take;
 mod tell;
 mod timeline;
 
-use self::{ending::Found, pace::ShapingPace, timeline::Timeline};
+pub use self::outcome::Outcome;
+use self::{ending::Found, outcome::explainers, pace::ShapingPace, timeline::Timeline};
 use crate::{
     annotated::annotated,
     assignment::AssignmentKey,
@@ -29,17 +31,16 @@ use crate::{
     cgroup::{CgroupEvent, Follower, PodCgroup, PodCgroups},
     datapath::{Datapath, EnforcedPod},
     desired::{Desired, Failure},
-    explain::Explainer,
     guard::ApiServers,
     hold::{HeldPod, HoldSettings, Holds},
     inventory::Inventory,
     kinds::Kind,
     limits::Limits,
     metrics::Metrics,
-    notice::{Notice, notices},
+    notice::notices,
     plan::{Known, plan},
     policies::PolicyCache,
-    report::{Findings, Report, reports},
+    report::{Findings, reports},
     resolvers::NodeResolvers,
     selected::{News, Selected},
     state::{AgentState, state},
@@ -92,19 +93,6 @@ pub enum Apart {
     AllPods,
     /// Those that something is in force for, [`PODS_CGROUPS`](l7egg_ebpf_common::abi::PODS_CGROUPS) at most.
     EnforcedPods,
-}
-
-/// What is known after a pass.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcome {
-    /// For people.
-    pub state: AgentState,
-    /// By the id that the kernel knows them by, to explain its events.
-    pub pods: BTreeMap<u32, Arc<Explainer>>,
-    /// For the API server.
-    pub reports: BTreeMap<AssignmentKey, Report>,
-    /// What is to be told as events of the node, and of pods that no assignment names.
-    pub notices: BTreeSet<Notice>,
 }
 
 /// Everything between the inputs and the kernel.
@@ -392,20 +380,6 @@ impl<D: Datapath> Reconciler<D> {
             }
         }
     }
-}
-
-fn explainers(desired: &Desired, enforced: &BTreeMap<String, EnforcedPod>) -> BTreeMap<u32, Arc<Explainer>> {
-    let mut explainers = BTreeMap::new();
-    for now in enforced.values() {
-        let Some(pod) = desired.pods.get(&now.uid) else { continue };
-        explainers.insert(now.subject, Arc::clone(&pod.explainer));
-        for container in now.containers.iter().flat_map(BTreeMap::values).filter(|it| it.subject != 0) {
-            let of_container =
-                Explainer { container: Some(container.name.clone()), ..(*pod.explainer).clone() };
-            explainers.insert(container.subject, Arc::new(of_container));
-        }
-    }
-    explainers
 }
 
 #[cfg(test)]
