@@ -18,6 +18,7 @@ pub mod packet;
 pub mod queries;
 pub mod refusal;
 pub mod shape;
+pub mod share;
 pub mod stream;
 
 #[cfg(test)]

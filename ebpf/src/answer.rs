@@ -6,18 +6,21 @@ use l7egg_ebpf_common::answer::{ANSWER_STEPS, HEADER, MESSAGE_MAX, Message, Step
 use l7egg_ebpf_common::chain::Chain;
 use l7egg_ebpf_common::learned::{self, Belief};
 use l7egg_ebpf_common::packet::Packet;
+use l7egg_ebpf_common::share::Table;
 
 use crate::atomic::Bpf;
 use crate::maps::{CONFIG, LEARNED, SETTINGS};
 use crate::scratch::Scratch;
 use crate::skb::Skb;
 use crate::subject::Current;
-use crate::{Refusal, event, name, queries, scratch};
+use crate::{Refusal, event, name, queries, scratch, share};
 
 /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
 const NO_EXIST: u64 = 1;
 /// `-EEXIST`.
 const EXISTS: i32 = -17;
+/// `-EDQUOT`: our own, not the kernel's.
+const SHARE_REACHED: i32 = -122;
 
 /// Learns the addresses of an answer from one of the pod's resolvers, if it answers a query that was noted. Answers
 /// that fit no query pass: they open nothing. One to a matched query that cannot be read to its end does not: the
@@ -253,8 +256,7 @@ fn go_on(scratch: &mut Scratch, target: u64) {
     let learning = &scratch.learning;
     let policy = learning.policy;
     let mut matched = target != 0 && learning.name == 0 && !scratch.walk.masks().is_empty();
-    if matched && !name::remember(scratch, policy) {
-        event::count(Counter::LearnedFull);
+    if matched && !name::remember(scratch, learning.subject, policy) {
         matched = false;
     }
     scratch.learning.chain.go_on(target, matched);
@@ -284,12 +286,22 @@ fn learn_address(scratch: &mut Scratch) -> i32 {
         Some(known) => Some(known),
         None => {
             learned::set_first(&mut scratch.learned, scratch.learning.name, expires_ns);
-            match LEARNED.insert(key, &scratch.learned, NO_EXIST) {
-                Ok(()) => None,
+            let inserted = if share::has_room(scratch.learning.subject, Table::Learned) {
+                LEARNED.insert(key, &scratch.learned, NO_EXIST)
+            } else {
+                Err(SHARE_REACHED)
+            };
+            match inserted {
+                Ok(()) => {
+                    share::add(scratch.learning.subject, Table::Learned);
+                    None
+                }
                 // Another CPU was first.
                 Err(EXISTS) => LEARNED.get_ptr_mut(key),
-                Err(_) => {
-                    event::count(Counter::LearnedFull);
+                Err(error) => {
+                    if error != SHARE_REACHED {
+                        event::count(Counter::LearnedFull);
+                    }
                     event::learned(
                         scratch.learning.subject,
                         scratch.learning.policy,

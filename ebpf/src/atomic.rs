@@ -1,7 +1,7 @@
 //! Atomic access to map memory, by instructions that Rust's atomics do not offer on this target (compare and
 //! swap: Linux 5.12 and later). Aligned loads and stores of eight bytes are single instructions.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 use core::sync::atomic::AtomicU64;
 
 use l7egg_ebpf_common::atomics::Atomics;
@@ -36,4 +36,12 @@ impl Atomics for Bpf {
 pub fn swap(cell: &AtomicU64, to: u64) -> u64 {
     // SAFETY: as above.
     unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), to) }
+}
+
+/// Adds one.
+#[allow(dead_code, reason = "the shaping object has no use for it")]
+#[inline(always)]
+pub fn increment(cell: &AtomicU64) {
+    // SAFETY: as above.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), 1) };
 }

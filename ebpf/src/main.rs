@@ -54,6 +54,7 @@ mod query;
 mod refuse;
 mod scratch;
 mod sendmsg;
+mod share;
 mod skb;
 mod sock_addr;
 mod stream;

@@ -11,13 +11,14 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
     AddressKey, Asked, Attached, COUNTERS, CidrData, Config, Connection, Container, Flow, FlowKey,
-    FragmentKey, Learned, LearnedKey, Masks, Name, NameMasks, NameTail, NameVerdictKey, Network,
-    PODS_CGROUPS, PatternKey, PodsCgroup, PolicySettings, PortData, ResolverKey, SUBJECTS_MAX, Subject,
-    SubjectState,
+    FragmentKey, LEARNED_MAX, Learned, LearnedKey, Masks, NAMES_MAX, Name, NameMasks, NameTail,
+    NameVerdictKey, Network, PODS_CGROUPS, PatternKey, PodsCgroup, PolicySettings, PortData, ResolverKey,
+    SUBJECTS_MAX, Subject, SubjectState,
 };
 use l7egg_ebpf_common::automaton::State;
 use l7egg_ebpf_common::matcher::Matcher;
 use l7egg_ebpf_common::queries::QueryBucket;
+use l7egg_ebpf_common::share::Cells;
 
 use crate::scratch::Scratch;
 use crate::stream::Conversation;
@@ -78,13 +79,16 @@ pub static OTHER_QUERIES: Array<QueryBucket> = Array::with_max_entries(OTHER_QUE
 // Preallocated, at 26 and 20 MB: else the kernel gets memory for some of their entries while an answer waits, and has none to give
 // where many come at once.
 #[map]
-pub static LEARNED: HashMap<LearnedKey, Learned> = HashMap::with_max_entries(131_072, 0);
+pub static LEARNED: HashMap<LearnedKey, Learned> = HashMap::with_max_entries(LEARNED_MAX, 0);
 
 #[map]
-pub static NAMES: HashMap<u64, Name> = HashMap::with_max_entries(131_072, 0);
+pub static NAMES: HashMap<u64, Name> = HashMap::with_max_entries(NAMES_MAX, 0);
 
 #[map]
-pub static NAME_TAILS: HashMap<u64, NameTail> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+pub static NAME_TAILS: HashMap<u64, NameTail> = HashMap::with_max_entries(NAMES_MAX, BPF_F_NO_PREALLOC);
+
+#[map]
+pub static SHARES: Array<Cells> = Array::with_max_entries(SUBJECTS_MAX, 0);
 
 // A cache over NAMES and PATTERNS.
 #[map]

@@ -3,15 +3,16 @@
 use core::hint::black_box;
 
 use aya_ebpf::helpers::bpf_loop;
-use l7egg_ebpf_common::abi::{Masks, NAME_HEAD, NAME_MAX, NameVerdictKey, PatternKey};
+use l7egg_ebpf_common::abi::{Counter, Masks, NAME_HEAD, NAME_MAX, NameVerdictKey, PatternKey};
 use l7egg_ebpf_common::answer::{HEADER, Message};
 use l7egg_ebpf_common::matcher::LabelCounts;
 use l7egg_ebpf_common::name::{COMPRESSED_STEPS, HASH_STEPS, NameWalk, READ_STEPS, SEARCHES_MAX, Step};
+use l7egg_ebpf_common::share::Table;
 
 use crate::event::about_now_ns;
 use crate::maps::{CONFIG, MATCHERS, NAME_TAILS, NAME_VERDICTS, NAMES, PATTERNS, STATES};
 use crate::scratch::Scratch;
-use crate::{Refusal, scratch};
+use crate::{Refusal, event, scratch, share};
 
 /// Reads the name at `at` of a message; whether it is one.
 #[inline(always)]
@@ -157,14 +158,14 @@ extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
 }
 
 /// Remembers the name that was judged, so that a later policy can judge it again, and what this one said.
-/// False if there is no room: then nothing may be learned by it.
+/// False, and counted, if there is no room: then nothing may be learned by it.
 #[inline(always)]
-pub fn remember(scratch: &Scratch, policy: u32) -> bool {
-    remember_name(scratch.index, policy) == 1
+pub fn remember(scratch: &Scratch, subject: u32, policy: u32) -> bool {
+    remember_name(scratch.index, subject, policy) == 1
 }
 
 crate::global! {
-    fn remember_name(scratch: u32, policy: u32) -> i32 {
+    fn remember_name(scratch: u32, subject: u32, policy: u32) -> i32 {
         let Some(scratch) = scratch::claimed(scratch) else { return 0 };
         let name = scratch.walk.value();
         let now = about_now_ns();
@@ -177,20 +178,30 @@ crate::global! {
                 }
             },
             None => {
+                if !share::has_room(subject, Table::Names) {
+                    return 0;
+                }
                 scratch.name.asked_ns = now;
                 scratch.name.masks = scratch.walk.masks();
                 scratch.name.policy = policy;
                 let len = scratch.walk.len();
-                scratch.name.len = len as u32;
+                scratch.name.len = len as u16;
+                scratch.name.subject = subject as u16;
                 let (head, tail) = scratch.walk.wire().split_at(NAME_HEAD);
                 copy_words::<HEAD_WORDS>(head, &mut scratch.name.wire);
                 if len > NAME_HEAD {
                     copy_words::<TAIL_WORDS>(tail, &mut scratch.name_tail.wire);
                     if NAME_TAILS.insert(&name, &scratch.name_tail, 0).is_err() {
+                        event::count(Counter::LearnedFull);
                         return 0;
                     }
                 }
-                return i32::from(NAMES.insert(&name, &scratch.name, 0).is_ok());
+                if NAMES.insert(&name, &scratch.name, 0).is_err() {
+                    event::count(Counter::LearnedFull);
+                    return 0;
+                }
+                share::add(subject, Table::Names);
+                return 1;
             }
         }
         let key = NameVerdictKey { name, policy, reserved: 0 };

@@ -65,8 +65,7 @@ crate::global! {
         }
         let masks = scratch.walk.masks();
         let matched = !masks.is_empty();
-        if matched && !name::remember(scratch, subject.policy) {
-            event::count(Counter::LearnedFull);
+        if matched && !name::remember(scratch, subject.id, subject.policy) {
             return 1;
         }
         let name = scratch.walk.value();

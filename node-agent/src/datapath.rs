@@ -7,7 +7,7 @@
 mod error;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -301,8 +301,9 @@ pub trait Datapath: Send {
     fn shaped_counts(&self) -> Result<ShapedCounts, DatapathError>;
 
     /// Removes what nothing uses any more: policies without a pod, learned addresses and flows that ran
-    /// out, pins of pods whose cgroup is gone. Called every ten seconds or so.
-    fn collect(&mut self) -> Result<(), DatapathError>;
+    /// out, pins of pods whose cgroup is gone. Called every ten seconds or so. Says which pods, by uid, have as many learned addresses
+    /// or names as one may have.
+    fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError>;
 
     /// What the programs counted since they were loaded.
     fn counters(&self) -> Result<Counters, DatapathError>;

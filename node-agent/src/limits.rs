@@ -25,13 +25,16 @@ pub enum Limit {
     Inherited,
     /// The ring buffer `EVENTS`.
     Events,
+    /// What one pod may have of maps `LEARNED` and `NAMES`.
+    Share,
     /// The programs' working memory.
     Scratch,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 4] = [Limit::Learned, Limit::Inherited, Limit::Events, Limit::Scratch];
+    pub const ALL: [Limit; 5] =
+        [Limit::Learned, Limit::Inherited, Limit::Events, Limit::Share, Limit::Scratch];
 
     /// Its name in metrics.
     #[must_use]
@@ -40,6 +43,7 @@ impl Limit {
             Limit::Learned => "learned",
             Limit::Inherited => "inherited",
             Limit::Events => "events",
+            Limit::Share => "share",
             Limit::Scratch => "scratch",
         }
     }
@@ -57,6 +61,9 @@ impl Limit {
             Limit::Events => {
                 "the ring buffer EVENTS was full: some of what was denied, or would be in mode Audit, is counted but not recorded; enforcement does not depend on it"
             }
+            Limit::Share => {
+                "a pod has its full share of map LEARNED or NAMES (four times as many addresses or names as are free for all pods of the node): it learns no new addresses of names, so its connections to them are denied, and those learned before stay; see why it asks for so many names, let fewer names match, or lower the Egg's dns.maxTTL"
+            }
             Limit::Scratch => {
                 "all working buffers of the kernel programs were in use: DNS packets were dropped, and their senders ask again"
             }
@@ -69,6 +76,8 @@ impl Limit {
         match self {
             Limit::Learned | Limit::Scratch => !policy.names.is_empty() || !policy.automaton.is_empty(),
             Limit::Inherited | Limit::Events => true,
+            // Of some pods, see `Findings::limited`.
+            Limit::Share => false,
         }
     }
 }

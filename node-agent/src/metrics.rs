@@ -50,6 +50,7 @@ const COUNTER_NAMES: [&str; COUNTERS as usize] = [
     "answers_dropped",
     "audit_denied",
     "spoofed",
+    "share_reached",
 ];
 
 /// Metrics that the agent's parts write to.

@@ -1,6 +1,6 @@
 //! From what is in force to what every assignment's status should say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use l7egg_crds::{
     AssignedPod, EggAssignmentStatus, EggReference, EgressLimit, HostReport, Mode, PodReport, PodState,
@@ -55,6 +55,8 @@ pub struct Findings<'a> {
     pub let_go: &'a BTreeMap<String, LetGo>,
     /// The node's limits that are reached.
     pub limits: &'a [Limit],
+    /// Pods that have their share of what is learned, by uid.
+    pub with_a_full_share: &'a BTreeSet<String>,
     /// What went wrong, by uid of the pod.
     pub failures: &'a BTreeMap<String, Failure>,
     /// Pods under caps, by uid.
@@ -133,6 +135,7 @@ impl Findings<'_> {
     pub fn limited(
         &self,
         pod: &DesiredPod,
+        uid: &str,
         (state, reason, message): (PodState, String, String),
     ) -> (PodState, String, String) {
         let is_in_force = matches!(state, PodState::Enforced | PodState::Audited) && message.is_empty();
@@ -140,7 +143,8 @@ impl Findings<'_> {
             return (state, reason, message);
         };
         let concerned = self.limits.iter().filter(|limit| limit.concerns(policy));
-        match concerned.map(|limit| limit.message()).collect::<Vec<_>>() {
+        let own = self.with_a_full_share.contains(uid).then_some(&Limit::Share);
+        match concerned.chain(own).map(|limit| limit.message()).collect::<Vec<_>>() {
             messages if messages.is_empty() => (state, reason, message),
             messages => (state, LIMIT_REACHED.into(), messages.join("; ")),
         }
@@ -215,7 +219,7 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
             ),
             (Ok(assignment), Some(desired)) => {
                 let of = Some((&entry.object.key, assignment.policy.mode));
-                findings.limited(desired, findings.state(desired, &pod.uid, of))
+                findings.limited(desired, &pod.uid, findings.state(desired, &pod.uid, of))
             }
             (Ok(_), None) => (
                 PodState::Pending,

@@ -42,9 +42,22 @@ pub struct Name {
     /// The policy in force for the pod that asked first.
     pub policy: u32,
     /// Length of the name in wire form, at most [`super::NAME_MAX`].
-    pub len: u32,
+    pub len: u16,
+    /// The pod that asked first: its share of `NAMES` counts it. Subject ids are below [`super::SUBJECTS_MAX`].
+    pub subject: u16,
     /// Wire form, lower case, without the root label: its beginning, and zero behind it.
     pub wire: [u8; NAME_HEAD],
+}
+
+/// Map `SHARES`, by subject id: how many entries it has of tables that all share; under id 0 what all have together. The programs count
+/// up, and the agent counts anew now and then.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// Of `LEARNED`.
+    pub learned: u64,
+    /// Of `NAMES`: the names that it was the first to ask for.
+    pub names: u64,
 }
 
 /// Bytes of a name in [`Name`].

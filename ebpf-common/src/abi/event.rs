@@ -39,10 +39,12 @@ pub enum Counter {
     AuditDenied,
     /// Packets that left a pod in somebody else's name.
     Spoofed,
+    /// Addresses and names not learned because their pod has as many as one may have.
+    ShareReached,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: u32 = Counter::Spoofed as u32 + 1;
+pub const COUNTERS: u32 = Counter::ShareReached as u32 + 1;
 
 /// Kinds of [`Event`].
 #[repr(u32)]
@@ -52,7 +54,7 @@ pub enum EventKind {
     Denied = 1,
     /// An address was learned.
     Learned = 2,
-    /// An address could not be learned: `LEARNED` is full.
+    /// An address could not be learned: `LEARNED` is full, or the pod has its share of it.
     LearnedFull = 3,
     /// A new connection or flow would have been denied, were every Egg enforced.
     AuditDenied = 4,

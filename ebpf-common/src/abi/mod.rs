@@ -22,7 +22,7 @@ pub use shape::*;
 pub use subject::*;
 
 /// Version of this layout. Pins live below a directory of this number; a change here is a new number.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Entries of [`SubjectState`]: subject ids are below this. 0 is no pod: programs under test run for it.
 pub const SUBJECTS_MAX: u32 = 65_536;
@@ -35,6 +35,10 @@ pub const PORT_GROUPS_MAX: usize = 64;
 pub const QUERY_SLOTS: usize = 4;
 /// Names that one address can have been learned by at the same time.
 pub const LEARNED_NAMES: usize = 8;
+/// Entries of `LEARNED`.
+pub const LEARNED_MAX: u32 = 131_072;
+/// Entries of `NAMES`, and of `NAME_TAILS`.
+pub const NAMES_MAX: u32 = 131_072;
 /// Longest DNS name in wire form without the root label (RFC 1035 §2.3.4 counts 255 with it).
 pub const NAME_MAX: usize = 254;
 
@@ -85,8 +89,8 @@ mod pod {
     pod!(ShapedPod, Cap, CapClock, FlowClockKey, FlowClock, ShapeCounts);
     pod!(SavedInterfaceKey, SavedInterface);
     pod!(
-        LearnedKey, Learned, Name, NameTail, FlowKey, Flow, Connection, Event, Network, Attached, PodsCgroup,
-        Container
+        LearnedKey, Learned, Name, NameTail, Shares, FlowKey, Flow, Connection, Event, Network, Attached,
+        PodsCgroup, Container
     );
 }
 

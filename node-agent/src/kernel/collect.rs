@@ -9,7 +9,9 @@ use l7egg_ebpf_common::abi::{Learned, LearnedKey};
 
 use super::entries;
 use super::error::kernel;
+use super::names::AskedFor;
 use super::programs::Maps;
+use super::shares::Counted;
 use super::sys;
 use crate::datapath::DatapathError;
 
@@ -20,8 +22,9 @@ const KEEP_NS: u64 = 60_000_000_000;
 /// connection was allowed, however long ago.
 const NAMES_KEPT: usize = 65_536;
 
-/// Removes learned addresses that ran out, and everything of subjects that are no more.
-pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result<(), DatapathError> {
+/// Removes learned addresses that ran out, and everything of subjects that are no more; what is left, by subject.
+pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result<Counted, DatapathError> {
+    let mut counted = Counted::default();
     let mut live = BTreeSet::new();
     let mut expired = Vec::new();
     let known = maps.names.asked()?;
@@ -29,7 +32,10 @@ pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result
     entries::each(&maps.learned, "LEARNED", |key, value| {
         if released.contains(&key.subject) || is_over(&value, now_ns) {
             expired.push(key);
-        } else if surplus > 0 {
+            return;
+        }
+        counted.learned(key.subject);
+        if surplus > 0 {
             live.extend(value.names.iter().map(|slot| slot.name));
         }
     })?;
@@ -39,7 +45,8 @@ pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result
             sys::map_take(map.fd().as_fd(), &key).map_err(kernel("removing an address from map LEARNED"))?;
         put_back_if_renewed(maps, key, taken, now_ns, released);
     }
-    names(maps, known, surplus, &live)
+    names(maps, known, surplus, &live, &mut counted)?;
+    Ok(counted)
 }
 
 /// Removes all else of subjects that are no more: their flows, what came in for them, and their inherited connections. The rest makes
@@ -91,16 +98,20 @@ fn is_over(value: &Learned, now_ns: u64) -> bool {
 /// Removes that many names, those first that nobody has asked for longest; not those of live addresses.
 fn names(
     maps: &mut Maps,
-    mut known: Vec<(u64, u64)>,
-    surplus: usize,
+    mut known: Vec<AskedFor>,
+    mut surplus: usize,
     live: &BTreeSet<u64>,
+    counted: &mut Counted,
 ) -> Result<(), DatapathError> {
-    if surplus == 0 {
-        return Ok(());
-    }
+    let is_too_many = surplus > 0;
     known.sort_unstable();
-    for (_, name) in known.into_iter().filter(|(_, name)| !live.contains(name)).take(surplus) {
-        maps.names.remove(name);
+    for name in known {
+        if surplus > 0 && !live.contains(&name.hash) {
+            maps.names.remove(name.hash);
+            surplus -= 1;
+        } else {
+            counted.name(name.subject);
+        }
     }
-    maps.names.remove_lone_tails()
+    if is_too_many { maps.names.remove_lone_tails() } else { Ok(()) }
 }

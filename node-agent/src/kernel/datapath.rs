@@ -212,14 +212,15 @@ impl Datapath for Kernel {
         self.shaping.counts()
     }
 
-    fn collect(&mut self) -> Result<(), DatapathError> {
+    fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError> {
         self.shaping.collect()?;
         let used: BTreeSet<u32> = self.in_force.values().copied().collect();
         self.policies.retain(&mut self.maps, &used)?;
-        collect::learned(&mut self.maps, boot_ns(), &self.released)?;
+        let counted = collect::learned(&mut self.maps, boot_ns(), &self.released)?;
+        counted.write(&mut self.maps.shares)?;
         collect::of_released(&mut self.maps, &self.released)?;
         self.released.clear();
-        Ok(())
+        Ok(self.uids_of(&counted.used_up()))
     }
 
     fn counters(&self) -> Result<Counters, DatapathError> {
@@ -243,5 +244,16 @@ impl Datapath for Kernel {
                 None
             }
         }
+    }
+}
+
+impl Kernel {
+    /// The pods of which these are subjects, themselves or by their containers.
+    fn uids_of(&self, subjects: &BTreeSet<u32>) -> BTreeSet<String> {
+        let is_one = |pod: &Pod| {
+            subjects.contains(&pod.subject) || !self.subjects_of(pod.subject).is_disjoint(subjects)
+        };
+        let found = self.pods.iter().filter(|(_, pod)| !subjects.is_empty() && is_one(pod));
+        found.map(|(uid, _)| uid.clone()).collect()
     }
 }

@@ -1,9 +1,9 @@
-//! All entries of a hash map, in few calls of the kernel: one by one, each would be two, and the loop that enforces waits meanwhile.
+//! All entries of a map, in few calls of the kernel: one by one, each would be two, and the loop that enforces waits meanwhile.
 
 use std::os::fd::AsFd;
 
 use aya::Pod;
-use aya::maps::{HashMap, IterableMap, MapData};
+use aya::maps::IterableMap;
 
 use super::error::kernel;
 use super::sys;
@@ -14,7 +14,7 @@ const AT_ONCE: usize = 1024;
 
 /// Shows `see` every entry that is there all the time; what comes or goes meanwhile may be among them. `name` is the map's.
 pub fn each<K: Pod, V: Pod>(
-    map: &HashMap<MapData, K, V>,
+    map: &impl IterableMap<K, V>,
     name: &str,
     mut see: impl FnMut(K, V),
 ) -> Result<(), DatapathError> {

@@ -26,6 +26,7 @@ mod policies;
 mod programs;
 mod settle;
 mod shaping;
+mod shares;
 pub(crate) mod sys;
 mod versions;
 
@@ -166,7 +167,7 @@ impl Kernel {
         let id = self.policies.install(&mut self.maps, policy)?;
         self.switch(0, id, policies::flags(policy), 0)?;
         self.released.insert(0);
-        self.collect()
+        self.collect().map(drop)
     }
 
     fn pins(&self, uid: &str) -> PathBuf {
@@ -308,7 +309,7 @@ impl Kernel {
         entries::each(&self.maps.flows, "FLOWS", |key, _| see(key.subject))?;
         entries::each(&self.maps.inbound, "INBOUND", |key, _| see(key.subject))?;
         self.released = unknown;
-        self.collect()
+        self.collect().map(drop)
     }
 }
 

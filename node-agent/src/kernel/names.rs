@@ -18,6 +18,17 @@ pub struct Names {
     pub tails: HashMap<MapData, u64, NameTail>,
 }
 
+/// A name, and who asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AskedFor {
+    /// When it was asked for last, in ns since boot.
+    pub at_ns: u64,
+    /// Its hash.
+    pub hash: u64,
+    /// The subject that asked first.
+    pub subject: u32,
+}
+
 impl Names {
     /// The name with this hash, if it is remembered.
     pub fn by_hash(&self, hash: u64) -> Option<DomainName> {
@@ -29,10 +40,12 @@ impl Names {
         DomainName::from_wire(wire.get(..head.len as usize)?)
     }
 
-    /// When each was asked for last, in ns since boot.
-    pub fn asked(&self) -> Result<Vec<(u64, u64)>, DatapathError> {
+    /// All of them.
+    pub fn asked(&self) -> Result<Vec<AskedFor>, DatapathError> {
         let mut asked = Vec::new();
-        entries::each(&self.heads, "NAMES", |hash, name| asked.push((name.asked_ns, hash)))?;
+        entries::each(&self.heads, "NAMES", |hash, name| {
+            asked.push(AskedFor { at_ns: name.asked_ns, hash, subject: name.subject.into() });
+        })?;
         Ok(asked)
     }
 
@@ -56,13 +69,13 @@ impl Names {
         Ok(())
     }
 
-    /// Takes one over from other maps. One that is known already, or no room: the same as for an answer.
-    pub fn take_over(&mut self, others: &Self, hash: u64) {
+    /// Takes one over from other maps, as one that `subject` asked for. One that is known already, or no room: the same as for an answer.
+    pub fn take_over(&mut self, others: &Self, hash: u64, subject: u32) {
         let Ok(head) = others.heads.get(&hash, 0) else { return };
         if let Ok(tail) = others.tails.get(&hash, 0) {
             let _ = self.tails.insert(hash, tail, NO_EXIST);
         }
         // What another policy said means nothing here, and no policy has the id 0.
-        let _ = self.heads.insert(hash, Name { policy: 0, ..head }, NO_EXIST);
+        let _ = self.heads.insert(hash, Name { policy: 0, subject: subject as u16, ..head }, NO_EXIST);
     }
 }

@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
     AddressKey, Attached, CidrData, Config, Connection, Container, Flow, FlowKey, Learned, LearnedKey, Masks,
     NameMasks, NameVerdictKey, Network, PatternKey, PodsCgroup, PolicySettings, PortData, ResolverKey,
-    SCRATCH_PER_CPU, SubjectState,
+    SCRATCH_PER_CPU, Shares, SubjectState,
 };
 
 use l7egg_ebpf_common::automaton::State;
@@ -59,7 +59,7 @@ impl Hook {
 pub const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 33] = [
+const PINNED: [&str; 34] = [
     "CONTAINERS",
     "CONFIG",
     "SUBJECT",
@@ -78,6 +78,7 @@ const PINNED: [&str; 33] = [
     "NAMES",
     "NAME_TAILS",
     "NAME_VERDICTS",
+    "SHARES",
     "FLOWS",
     "CONNECTIONS",
     "ASKED",
@@ -115,6 +116,7 @@ pub struct Maps {
     pub learned: HashMap<MapData, LearnedKey, Learned>,
     pub names: Names,
     pub name_verdicts: HashMap<MapData, NameVerdictKey, Masks>,
+    pub shares: Array<MapData, Shares>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
     pub inherited: HashMap<MapData, u64, Connection>,
     pub inbound: HashMap<MapData, FlowKey, u64>,
@@ -314,6 +316,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         learned: take!("LEARNED"),
         names: Names { heads: take!("NAMES"), tails: take!("NAME_TAILS") },
         name_verdicts: take!("NAME_VERDICTS"),
+        shares: take!("SHARES"),
         flows: take!("FLOWS"),
         inherited: take!("INHERITED"),
         inbound: take!("INBOUND"),

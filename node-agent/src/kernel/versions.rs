@@ -156,7 +156,7 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
             return;
         }
         for slot in value.names.iter().filter(|slot| slot.name != 0) {
-            maps.names.take_over(&names, slot.name);
+            maps.names.take_over(&names, slot.name, subject);
         }
         taken += usize::from(maps.learned.insert(LearnedKey { subject, ..key }, value, NO_EXIST).is_ok());
     })?;

@@ -131,6 +131,8 @@ pub struct Reconciler<D> {
     shaping: ShapingPace,
     timeline: Timeline,
     limits: Limits,
+    /// Pods that have their share of what is learned, by uid.
+    with_a_full_share: BTreeSet<String>,
     /// Pods whose connections have not been looked at since their policy changed, or since the agent started.
     unsettled: BTreeSet<String>,
     told_unsettled: bool,
@@ -197,6 +199,7 @@ impl<D: Datapath> Reconciler<D> {
             shaping: ShapingPace::default(),
             timeline: Timeline::default(),
             limits: Limits::default(),
+            with_a_full_share: BTreeSet::new(),
             unsettled,
             told_unsettled: false,
             told_unreadable: BTreeMap::new(),
@@ -350,6 +353,7 @@ impl<D: Datapath> Reconciler<D> {
             held: &self.held,
             let_go: self.holds.let_go(),
             limits: &self.limits.reached(Instant::now()),
+            with_a_full_share: &self.with_a_full_share,
             failures: &self.failures,
             shaped: &self.datapath.shaped().into_iter().map(|pod| (pod.uid.clone(), pod)).collect(),
             unshaped: &self.unshaped,

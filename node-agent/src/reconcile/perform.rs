@@ -7,6 +7,7 @@ use crate::{
     causes::causes,
     cgroup::{CgroupEvent, PodCgroup},
     datapath::{Cover, Datapath, DatapathError, NETWORK_NOT_READY},
+    limits::Limit,
     plan::{Operation, ReleaseReason},
     state::short,
 };
@@ -185,11 +186,17 @@ impl<D: Datapath> Reconciler<D> {
     }
 
     pub(super) fn collect(&mut self) {
-        if let Err(error) = self.datapath.collect() {
-            tracing::warn!(
+        match self.datapath.collect() {
+            Ok(with_a_full_share) => {
+                if !with_a_full_share.is_empty() {
+                    self.limits.reach(Limit::Share, Instant::now());
+                }
+                self.with_a_full_share = with_a_full_share;
+            }
+            Err(error) => tracing::warn!(
                 error = causes(&error),
                 "what nothing uses any more stays in the kernel's maps for now"
-            );
+            ),
         }
     }
 }

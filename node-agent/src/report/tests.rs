@@ -10,6 +10,7 @@ struct World {
     assignments: Vec<AssignmentBuilder>,
     cgroups: PodCgroups,
     limits: Vec<Limit>,
+    with_a_full_share: BTreeSet<String>,
     failures: BTreeMap<String, Failure>,
     shaped: BTreeMap<String, ShapedPod>,
     unshaped: BTreeMap<String, Failure>,
@@ -38,6 +39,7 @@ impl World {
             held: &BTreeMap::new(),
             let_go: &BTreeMap::new(),
             limits: &self.limits,
+            with_a_full_share: &self.with_a_full_share,
             failures: &self.failures,
             shaped: &self.shaped,
             unshaped: &self.unshaped,
@@ -154,6 +156,19 @@ fn a_limit_of_the_node_is_told_of_the_pods_that_it_concerns_and_goes_away() {
 }
 
 #[test]
+fn who_has_a_full_share_is_told_and_nobody_else() {
+    let assignments =
+        [assignment("a").allow_name("a.test").pod("p1"), assignment("b").allow_name("a.test").pod("p2")];
+    let mut world = world(&assignments, &["p1", "p2"]);
+    world.limits = vec![Limit::Share];
+    world.with_a_full_share = BTreeSet::from(["p1".to_owned()]);
+    expect(
+        &world.states(&[("p1", "desired"), ("p2", "desired")]),
+        &[("a p1", PodState::Enforced, "LimitReached"), ("b p2", PodState::Enforced, "")],
+    );
+}
+
+#[test]
 fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
     let egg = assignment("a").containers(&["app", "typo"]).pod_with("p1", &["app", "init"]).pod("p2");
     let inventory = inventory_of(&[egg]);
@@ -170,6 +185,7 @@ fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
         held: &BTreeMap::new(),
         let_go: &BTreeMap::new(),
         limits: &[],
+        with_a_full_share: &BTreeSet::new(),
         failures: &BTreeMap::new(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
@@ -196,6 +212,7 @@ fn messages_are_not_longer_than_a_kilobyte() {
         held: &BTreeMap::new(),
         let_go: &BTreeMap::new(),
         limits: &[],
+        with_a_full_share: &BTreeSet::new(),
         failures: &["p1", NODE_UID].map(|uid| (uid.to_owned(), failure.clone())).into(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
@@ -218,6 +235,7 @@ fn the_status_is_about_this_generation() {
         held: &BTreeMap::new(),
         let_go: &BTreeMap::new(),
         limits: &[],
+        with_a_full_share: &BTreeSet::new(),
         failures: &BTreeMap::new(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),

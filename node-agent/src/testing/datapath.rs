@@ -30,6 +30,8 @@ pub struct FakeDatapath {
     pub settled: Vec<(String, bool)>,
     /// How often [`Datapath::collect`] was called.
     pub collected: usize,
+    /// Uids of pods that have their share of what is learned.
+    pub with_a_full_share: BTreeSet<String>,
     /// Uids for which `enforce` fails.
     pub refuse: BTreeSet<String>,
     /// The caps of shaped pods.
@@ -222,9 +224,9 @@ impl Datapath for FakeDatapath {
         Ok(ShapedCounts::default())
     }
 
-    fn collect(&mut self) -> Result<(), DatapathError> {
+    fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError> {
         self.collected += 1;
-        Ok(())
+        Ok(self.with_a_full_share.clone())
     }
 
     fn counters(&self) -> Result<Counters, DatapathError> {

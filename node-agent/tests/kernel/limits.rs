@@ -1,14 +1,15 @@
 //! What happens when something is full: the new is denied and counted, the old stays.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use aya::maps::{HashMap, Map, MapData};
-use l7egg_ebpf_common::abi::{Address, Counter, Learned, LearnedKey};
+use l7egg_ebpf_common::abi::{Address, Counter, Learned, LearnedKey, LearnedName};
 use l7egg_node_agent::datapath::Datapath;
 use l7egg_policy::{CompiledPolicy, Network};
 
-use crate::harness::{Setup, cgroup2_root, policy, unique};
+use crate::harness::{Pod, Setup, cgroup2_root, policy, unique};
 
 fn counted(setup: &Setup, counter: Counter) -> u64 {
     setup.kernel.counters().expect("the counters")[counter as usize]
@@ -52,10 +53,69 @@ fn a_full_table_of_learned_addresses_keeps_the_old_and_denies_the_new() {
     setup.restart_agent();
     assert_eq!(setup.pod.connect_one("tcp4://n1.fresh.test:80"), "ok");
 
-    for number in 0..100 {
+    // Some free places are the others': a pod that has so many gets no more of them.
+    for number in 0..30_000 {
         map.remove(&key(number)).expect("to remove one");
     }
+    setup.kernel.collect().expect("to collect");
     assert_eq!(setup.pod.connect_one("tcp4://n3.fresh.test:80"), "ok");
+}
+
+#[test]
+fn a_pod_that_fills_its_share_leaves_the_others_room() {
+    let names = "{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
+    let mut greedy = Setup::with_policy(names);
+    assert_eq!(greedy.pod.connect_one("tcp4://n1.fresh.test:80"), "ok");
+    let mut map = learned(&greedy);
+    let (key, mut value) = map.iter().next().expect("an address").expect("to read it");
+    value.names.iter_mut().filter(|slot| slot.name != 0).for_each(|slot| slot.expires_ns = u64::MAX / 2);
+    // Four fifths of the map's 131,072.
+    for number in 0..104_900 {
+        map.insert(LearnedKey { address: Address::mapped(address(number)), ..key }, value, 0).expect("room");
+    }
+    let used_up = greedy.kernel.collect().expect("to collect");
+    assert_eq!(used_up, BTreeSet::from([greedy.pod.uid().to_owned()]));
+    assert_eq!(greedy.pod.connect(&["tcp4://n1.fresh.test:80", "tcp4://n2.fresh.test:80"]), ["ok", "denied"]);
+    assert!(counted(&greedy, Counter::ShareReached) > 0);
+    assert_eq!(counted(&greedy, Counter::LearnedFull), 0);
+
+    let other = Pod::new();
+    greedy.kernel.enforce(other.uid(), other.cgroup(), &policy(names)).expect("to enforce");
+    assert_eq!(other.connect(&["tcp4://n3.fresh.test:80", "tcp4://n4.fresh.test:80"]), ["ok", "ok"]);
+
+    for number in 0..1_000 {
+        map.remove(&LearnedKey { address: Address::mapped(address(number)), ..key }).expect("to remove one");
+    }
+    assert_eq!(greedy.kernel.collect().expect("to collect"), BTreeSet::new());
+    assert_eq!(greedy.pod.connect_one("tcp4://n5.fresh.test:80"), "ok");
+}
+
+#[test]
+fn a_pod_that_asks_for_names_without_end_leaves_the_others_room() {
+    let names = "{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
+    let mut greedy = Setup::with_policy(names);
+    assert_eq!(greedy.pod.connect_one("tcp4://n1.fresh.test:80"), "ok");
+    let mut names_known = greedy.names();
+    let (_, name) = names_known.iter().next().expect("a name").expect("to read it");
+    let mut learned = learned(&greedy);
+    let (key, mut value) = learned.iter().next().expect("an address").expect("to read it");
+    // Each address has eight: names of addresses that are believed are not forgotten.
+    let mut hash = 0;
+    for number in 0..13_113 {
+        for slot in &mut value.names {
+            hash += 1;
+            *slot = LearnedName { name: hash, expires_ns: u64::MAX / 2 };
+            names_known.insert(hash, name, 0).expect("room");
+        }
+        learned
+            .insert(LearnedKey { address: Address::mapped(address(number)), ..key }, value, 0)
+            .expect("room");
+    }
+    assert_eq!(greedy.kernel.collect().expect("to collect"), BTreeSet::from([greedy.pod.uid().to_owned()]));
+    assert_eq!(greedy.pod.connect(&["tcp4://n1.fresh.test:80", "tcp4://n2.fresh.test:80"]), ["ok", "denied"]);
+    let other = Pod::new();
+    greedy.kernel.enforce(other.uid(), other.cgroup(), &policy(names)).expect("to enforce");
+    assert_eq!(other.connect(&["tcp4://n3.fresh.test:80", "tcp4://n4.fresh.test:80"]), ["ok", "ok"]);
 }
 
 /// A policy that allows one address of the world, and so many of 10.0.0.0/8 from `first` on. Compiled for one of them: a
