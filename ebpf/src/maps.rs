@@ -10,10 +10,10 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
-    AddressKey, Asked, Attached, COUNTERS, CidrData, Config, Connection, Container, Flow, FlowKey,
+    AddressKey, Asked, Attached, CIDRS_MAX, COUNTERS, CidrData, Config, Connection, Container, Flow, FlowKey,
     FragmentKey, LEARNED_MAX, Learned, LearnedKey, Masks, NAMES_MAX, Name, NameMasks, NameTail,
-    NameVerdictKey, Network, PODS_CGROUPS, PatternKey, PodsCgroup, PolicySettings, PortData, ResolverKey,
-    SUBJECTS_MAX, Subject, SubjectState,
+    NameVerdictKey, Network, PATTERNS_MAX, PODS_CGROUPS, PORTS_MAX, PatternKey, PodsCgroup, PolicySettings,
+    PortData, ResolverKey, STATES_MAX, SUBJECTS_MAX, Subject, SubjectState,
 };
 use l7egg_ebpf_common::automaton::State;
 use l7egg_ebpf_common::matcher::Matcher;
@@ -49,19 +49,20 @@ pub static POLICIES: HashMap<u32, [u8; 32]> = HashMap::with_max_entries(16_384, 
 pub static SETTINGS: HashMap<u32, PolicySettings> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static PATTERNS: HashMap<PatternKey, NameMasks> = HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static PATTERNS: HashMap<PatternKey, NameMasks> =
+    HashMap::with_max_entries(PATTERNS_MAX, BPF_F_NO_PREALLOC);
 
 #[map]
 pub static MATCHERS: HashMap<u32, Matcher> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static STATES: Array<State> = Array::with_max_entries(65_536, 0);
+pub static STATES: Array<State> = Array::with_max_entries(STATES_MAX, 0);
 
 #[map]
-pub static CIDRS: LpmTrie<CidrData, Masks> = LpmTrie::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+pub static CIDRS: LpmTrie<CidrData, Masks> = LpmTrie::with_max_entries(CIDRS_MAX, BPF_F_NO_PREALLOC);
 
 #[map]
-pub static PORTS: LpmTrie<PortData, u64> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+pub static PORTS: LpmTrie<PortData, u64> = LpmTrie::with_max_entries(PORTS_MAX, BPF_F_NO_PREALLOC);
 
 #[map]
 pub static RESOLVERS: HashMap<ResolverKey, u8> = HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);

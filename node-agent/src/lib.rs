@@ -49,6 +49,7 @@ pub mod report;
 pub mod reporter;
 pub mod resolv_conf;
 pub mod resolvers;
+pub mod room;
 pub mod run;
 pub mod selected;
 pub mod settings;

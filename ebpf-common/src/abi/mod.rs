@@ -35,6 +35,14 @@ pub const PORT_GROUPS_MAX: usize = 64;
 pub const QUERY_SLOTS: usize = 4;
 /// Names that one address can have been learned by at the same time.
 pub const LEARNED_NAMES: usize = 8;
+/// Entries of `STATES`: states of all policies' automata.
+pub const STATES_MAX: u32 = 65_536;
+/// Entries of `PATTERNS`.
+pub const PATTERNS_MAX: u32 = 262_144;
+/// Entries of `CIDRS`.
+pub const CIDRS_MAX: u32 = 262_144;
+/// Entries of `PORTS`.
+pub const PORTS_MAX: u32 = 65_536;
 /// Entries of `LEARNED`.
 pub const LEARNED_MAX: u32 = 131_072;
 /// Entries of `NAMES`, and of `NAME_TAILS`.

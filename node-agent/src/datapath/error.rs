@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use l7egg_ebpf_common::share::TIMES_FREE;
+
 /// Reason of a pod whose network is being set up.
 pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 
@@ -26,6 +28,22 @@ pub enum DatapathError {
         map: &'static str,
         /// What the user can do.
         advice: String,
+    },
+    /// The policies of a namespace have as much of a map as is left to them.
+    #[error(
+        "namespace {namespace} would have {own} entries of map {map} on this node, all namespaces together {all} of {entries}, and {TIMES_FREE} times what is free is the most for one: let its Eggs have fewer networks, names or ports, or let more of its pods have the same Eggs"
+    )]
+    ShareReached {
+        /// Name of the map.
+        map: &'static str,
+        /// How many entries it has room for.
+        entries: u32,
+        /// What the namespace's own policies would have of it.
+        own: u64,
+        /// What all would have.
+        all: u64,
+        /// The namespace.
+        namespace: String,
     },
     /// Bandwidth limits cannot be applied to a pod, or not yet.
     #[error("{message}")]
@@ -58,6 +76,7 @@ impl DatapathError {
         match self {
             DatapathError::CgroupGone { .. } => "CgroupGone",
             DatapathError::MapFull { .. } => MAP_FULL,
+            DatapathError::ShareReached { .. } => "ShareReached",
             DatapathError::NotShaped { reason, .. } => reason,
             DatapathError::SeveralKubelets { .. } => "SeveralKubelets",
             DatapathError::Kernel { .. } => "KernelRefused",

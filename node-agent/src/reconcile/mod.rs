@@ -17,6 +17,7 @@ mod outcome;
 mod pace;
 mod perform;
 mod ready;
+mod room;
 mod settle;
 mod take;
 mod tell;
@@ -42,6 +43,7 @@ use crate::{
     policies::PolicyCache,
     report::{Findings, reports},
     resolvers::NodeResolvers,
+    room::Room,
     selected::{News, Selected},
     state::{AgentState, state},
 };
@@ -131,6 +133,7 @@ pub struct Reconciler<D> {
     shaping: ShapingPace,
     timeline: Timeline,
     limits: Limits,
+    room: Room,
     /// Pods that have their share of what is learned, by uid.
     with_a_full_share: BTreeSet<String>,
     /// Pods whose connections have not been looked at since their policy changed, or since the agent started.
@@ -199,6 +202,7 @@ impl<D: Datapath> Reconciler<D> {
             shaping: ShapingPace::default(),
             timeline: Timeline::default(),
             limits: Limits::default(),
+            room: Room::default(),
             with_a_full_share: BTreeSet::new(),
             unsettled,
             told_unsettled: false,
@@ -301,6 +305,7 @@ impl<D: Datapath> Reconciler<D> {
             true => annotated(&self.selected, &self.desired),
             false => Some(BTreeMap::new()),
         };
+        self.count_room(&enforced);
         let known = Known {
             until_end: &|uid| self.until_end(uid),
             is_left_alone: &|uid| self.is_left_alone(uid),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use super::{Reconciler, pace::Attempt};
+use super::{Reconciler, pace::Attempt, room::policies_of};
 use crate::{
     causes::causes,
     cgroup::{CgroupEvent, PodCgroup},
@@ -42,12 +42,15 @@ impl<D: Datapath> Reconciler<D> {
         match operation {
             Operation::Hold { uid, cgroup } => self.hold(uid, cgroup),
             Operation::Enforce { uid, cgroup, policy, containers, first } => {
-                let done = match containers {
+                let policies = policies_of(policy, containers.as_deref());
+                let done = self.check_room(uid, &policies).and_then(|()| match containers {
                     None => self.datapath.enforce(uid, &cgroup.path, policy),
                     Some(containers) => self.datapath.divide(uid, &cgroup.path, policy, containers),
-                };
+                });
                 match done {
                     Ok(()) => {
+                        let namespace = self.namespace_of(uid);
+                        self.room.take(uid, &namespace, policies.into_iter());
                         self.failures.remove(uid);
                         self.older.remove(uid);
                         let of_cluster = self.desired.pods.get(uid).map(|pod| pod.of_cluster.clone());

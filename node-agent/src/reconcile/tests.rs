@@ -2,6 +2,8 @@
 
 use kube::runtime::watcher::Event;
 use l7egg_crds::PodState;
+use l7egg_ebpf_common::abi::CIDRS_MAX;
+use l7egg_policy::Network;
 
 mod annotated;
 mod ending;
@@ -12,7 +14,7 @@ mod ready;
 
 use super::*;
 use crate::selected::{NamedEgg, NodePod};
-use crate::testing::{AssignmentBuilder, FakeDatapath, assignment, cgroups_of, node_resolvers};
+use crate::testing::{AssignmentBuilder, FakeDatapath, assignment, cgroups_of, enforced_pod, node_resolvers};
 
 fn agent(datapath: FakeDatapath) -> Reconciler<FakeDatapath> {
     holding(datapath, HoldSettings::AtMost(Duration::from_secs(10)))
@@ -264,6 +266,31 @@ fn one_refused_pod_does_not_stop_the_others_and_is_tried_again() {
     agent.datapath.refuse.clear();
     assert_eq!(pass(&mut agent), ["enforce p1"]);
     assert_eq!(status(&mut agent, "a")[0], (PodState::Enforced, String::new()));
+}
+
+#[test]
+fn a_namespace_that_fills_the_maps_has_its_next_pod_refused() {
+    let mut agent = agent(FakeDatapath::default());
+    list(&mut agent, &[assignment("a").allow("10.0.0.0/8").pod("p1")]);
+    cgroups(&mut agent, &["p1", "p2", "p3"]);
+    assert_eq!(pass(&mut agent), ["enforce p1"]);
+    let pod = &agent.desired.pods["p1"];
+    let (namespace, mut full) = (pod.namespace.clone(), pod.policy.as_deref().unwrap().clone());
+    let (network, masks) = full.cidrs.iter().next().map(|(network, masks)| (*network, *masks)).unwrap();
+    let networks = (0..CIDRS_MAX - 100).map(|it| (Network { address: it.into(), ..network }, masks));
+    full.cidrs = networks.collect();
+    full.digest = [1; 32];
+    agent.room.take("p2", &namespace, std::iter::once(&full));
+    let cgroup_id = agent.cgroups.pods["p2"].id;
+    // What it says cannot be read, so it keeps what it has.
+    apply(&mut agent, &assignment("c").malformed().pod("p2"));
+    agent.datapath.pods.insert("p2".into(), enforced_pod("p2", cgroup_id, full.digest));
+
+    apply(&mut agent, &assignment("b").allow("10.1.0.0/16").pod("p3"));
+    assert!(pass(&mut agent).is_empty());
+    assert_eq!(status(&mut agent, "b"), [(PodState::Failed, "ShareReached".into())]);
+    agent.datapath.pods.remove("p2");
+    assert_eq!(pass(&mut agent), ["enforce p3"]);
 }
 
 #[test]

@@ -228,7 +228,8 @@ fn nothing_passes_by_a_name_that_cannot_be_judged() {
 fn tails_without_a_name_are_collected_and_others_are_not() {
     let mut setup = Setup::new();
     // More names than are kept.
-    let head = Name { asked_ns: 1, masks: Masks::NONE, policy: 0, len: 100, subject: 0, wire: [1; NAME_HEAD] };
+    let head =
+        Name { asked_ns: 1, masks: Masks::NONE, policy: 0, len: 100, subject: 0, wire: [1; NAME_HEAD] };
     let newest = Name { asked_ns: u64::MAX, ..head };
     let (mut names, mut tails) = (setup.names(), setup.name_tails());
     for name in 1..=65_600 {
