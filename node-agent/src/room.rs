@@ -75,8 +75,6 @@ impl Room {
             Some(map) => Err(DatapathError::ShareReached {
                 map: MAPS[map].0,
                 entries: MAPS[map].1,
-                own: own[map],
-                all: all[map],
                 namespace: namespace.to_owned(),
             }),
         }

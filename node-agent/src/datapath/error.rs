@@ -31,17 +31,13 @@ pub enum DatapathError {
     },
     /// The policies of a namespace have as much of a map as is left to them.
     #[error(
-        "namespace {namespace} would have {own} entries of map {map} on this node, all namespaces together {all} of {entries}, and {TIMES_FREE} times what is free is the most for one: let its Eggs have fewer networks, names or ports, or let more of its pods have the same Eggs"
+        "namespace {namespace} would have more than {TIMES_FREE} times as many entries of map {map} ({entries}) on this node as would be free for others: let its Eggs have fewer networks, names or ports, or let more of its pods have the same Eggs"
     )]
     ShareReached {
         /// Name of the map.
         map: &'static str,
         /// How many entries it has room for.
         entries: u32,
-        /// What the namespace's own policies would have of it.
-        own: u64,
-        /// What all would have.
-        all: u64,
         /// The namespace.
         namespace: String,
     },
