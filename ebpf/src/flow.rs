@@ -1,6 +1,6 @@
 //! UDP and SCTP: flows by address and port, because one socket may have many.
 
-use l7egg_ebpf_common::abi::{Address, Direction, FLOW_IDLE_NS, Flow, FlowKey};
+use l7egg_ebpf_common::abi::{Address, Direction, FLOW_IDLE_NS, Flow, FlowKey, looks_like_an_answer};
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::maps::FLOWS;
@@ -57,8 +57,12 @@ pub fn ingress(subject: &Current, packet: &Packet) -> i32 {
             return 1;
         }
     }
-    let flow =
-        Flow { seen_ns: now_ns, name: 0, policy: subject.policy, direction: Direction::Ingress as u32 };
+    // What the pod itself has opened no policy has allowed yet.
+    let flow = if subject.was_free() && looks_like_an_answer(packet.source_port, packet.destination_port) {
+        Flow { seen_ns: now_ns, name: 0, policy: 0, direction: Direction::Egress as u32 }
+    } else {
+        Flow { seen_ns: now_ns, name: 0, policy: subject.policy, direction: Direction::Ingress as u32 }
+    };
     i32::from(FLOWS.insert(&key, &flow, 0).is_ok())
 }
 

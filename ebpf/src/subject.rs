@@ -4,7 +4,7 @@ use core::sync::atomic::AtomicU64;
 
 use l7egg_ebpf_common::abi::{
     Address, CLASSIFIED, DIVIDED, HOST_NETWORK, LEVEL_SHIFT, NODE, REFUSES, ResolverKey, SETTINGS,
-    SOCKET_BALANCER, SUBJECTS_MAX, SubjectState,
+    SOCKET_BALANCER, SUBJECTS_MAX, SubjectState, WAS_FREE,
 };
 use l7egg_ebpf_common::atomics::Atomics;
 use l7egg_ebpf_common::judge::Enforcement;
@@ -182,6 +182,12 @@ impl Current {
     #[inline(always)]
     pub fn refuses(&self) -> bool {
         self.paths & (REFUSES >> PATHS_SHIFT) as u8 != 0
+    }
+
+    /// Whether it was free until a short time ago.
+    #[inline(always)]
+    pub fn was_free(&self) -> bool {
+        self.paths & (WAS_FREE >> PATHS_SHIFT) as u8 != 0
     }
 
     /// Whether its packets can go elsewhere than its programs ask.

@@ -47,6 +47,20 @@ pub const SETTINGS: u32 = 1 << 13;
 /// Flag of [`SubjectState`]: queries for names that no Allow rule matches are refused; the response code is in `SETTINGS`.
 pub const REFUSES: u32 = 1 << 14;
 
+/// Flag of [`SubjectState`]: the pod was free until a short time ago, so a datagram that looks like the first of somebody else's may be an
+/// answer to what the pod sent then ([`looks_like_an_answer`]).
+pub const WAS_FREE: u32 = 1 << 15;
+
+/// Where the ports begin that Linux chooses for who binds none (`net.ipv4.ip_local_port_range`, its default).
+const CHOSEN_PORTS: u16 = 32_768;
+
+/// Whether a datagram goes from a port that somebody listens on to one that the kernel has chosen, as answers do.
+#[inline(always)]
+#[must_use]
+pub fn looks_like_an_answer(from: u16, to: u16) -> bool {
+    from < CHOSEN_PORTS && to >= CHOSEN_PORTS
+}
+
 /// Cgroups of which each holds pods and nothing else (`kubepods`): those of one node. A machine has one for each kubelet, and
 /// what ended kubelets left behind; programs look at as many as there are.
 pub const PODS_CGROUPS: u32 = 16;

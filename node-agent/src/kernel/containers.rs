@@ -235,6 +235,7 @@ impl Kernel {
                 if inherits && self.classified.contains(&pod) {
                     self.classified.insert(subject);
                 }
+                self.were_free.inherit(subject, pod);
                 let id = self.policies.install(&mut self.maps, policy)?;
                 self.switch(subject, id, policies::flags(policy), flags)?;
                 subject
@@ -271,6 +272,7 @@ impl Kernel {
             .map_err(kernel(format!("clearing subject {subject}")))?;
         self.in_force.remove(&subject);
         self.classified.remove(&subject);
+        self.were_free.remove(subject);
         self.released.insert(subject);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use l7egg_ebpf_common::abi::{COUNTERS, SubjectState};
 use l7egg_policy::CompiledPolicy;
@@ -155,6 +156,7 @@ impl Datapath for Kernel {
         self.looked_for_balancer.remove(uid);
         self.in_force.remove(&subject);
         self.classified.remove(&subject);
+        self.were_free.remove(subject);
         self.released.insert(subject);
         Ok(())
     }
@@ -214,6 +216,7 @@ impl Datapath for Kernel {
 
     fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError> {
         self.shaping.collect()?;
+        self.forget_freedom(Instant::now())?;
         let used: BTreeSet<u32> = self.in_force.values().copied().collect();
         self.policies.retain(&mut self.maps, &used)?;
         let counted = collect::learned(&mut self.maps, boot_ns(), &self.released)?;

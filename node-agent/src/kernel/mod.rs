@@ -29,6 +29,7 @@ mod shaping;
 mod shares;
 pub(crate) mod sys;
 mod versions;
+mod was_free;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -37,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use aya::programs::Program;
 use l7egg_ebpf_common::abi::{
-    ABI_VERSION, CLASSIFIED, HOST_NETWORK, NODE, SOCKET_BALANCER, SUBJECTS_MAX, SubjectState,
+    ABI_VERSION, CLASSIFIED, HOST_NETWORK, NODE, SOCKET_BALANCER, SUBJECTS_MAX, SubjectState, WAS_FREE,
 };
 use l7egg_policy::CompiledPolicy;
 
@@ -52,6 +53,7 @@ use self::programs::{Maps, Programs};
 use self::settle::Cgroups;
 use self::shaping::Shaping;
 use self::versions::Older;
+use self::was_free::WereFree;
 use crate::datapath::{Datapath, DatapathError, DatapathSettings, NODE_UID, Settled};
 
 /// Policy id of a pod that has none yet: its programs let nothing leave.
@@ -81,6 +83,8 @@ pub struct Kernel {
     in_force: BTreeMap<u32, u32>,
     /// Subjects whose connections from before the programs were attached are known.
     classified: BTreeSet<u32>,
+    /// Subjects that were free until a short time ago.
+    were_free: WereFree,
     /// Subjects whose addresses and flows are still in the maps: their ids are not free yet.
     released: BTreeSet<u32>,
     /// When it was last looked whether other programs change a pod's destinations, by uid.
@@ -100,6 +104,7 @@ impl Kernel {
         let pods: BTreeMap<String, Pod> =
             pods::open(&directory.join("pods"), &programs, &maps)?.into_iter().collect();
         let (mut in_force, mut classified) = (BTreeMap::new(), BTreeSet::new());
+        let mut were_free = WereFree::default();
         for pod in pods.values() {
             let state = maps
                 .subjects
@@ -109,11 +114,17 @@ impl Kernel {
             if state.flags & CLASSIFIED != 0 {
                 classified.insert(pod.subject);
             }
+            if state.flags & WAS_FREE != 0 {
+                were_free.insert(pod.subject, Instant::now());
+            }
         }
         let containers = Containers::open(&mut maps, &in_force, &mut classified)?;
         for subject in containers.subjects() {
             let state = maps.subjects.get(&subject, 0).map_err(kernel("reading map SUBJECTS"))?;
             in_force.insert(subject, state.policy);
+            if state.flags & WAS_FREE != 0 {
+                were_free.insert(subject, Instant::now());
+            }
         }
         // What was installed and not used, or written in part, when the last agent ended.
         let used: BTreeSet<u32> = in_force.values().copied().collect();
@@ -141,6 +152,7 @@ impl Kernel {
             pods_cgroup_ids: Vec::new(),
             in_force,
             classified,
+            were_free,
             released: BTreeSet::new(),
             looked_for_balancer: BTreeMap::new(),
             last_subject,
@@ -177,7 +189,8 @@ impl Kernel {
     /// One write of eight bytes: a packet sees the old policy or the new one. `paths` is of [`Self::paths`].
     fn switch(&mut self, subject: u32, id: u32, enforcement: u32, paths: u32) -> Result<(), DatapathError> {
         let classified = if self.classified.contains(&subject) { CLASSIFIED } else { 0 };
-        let state = SubjectState { policy: id, flags: enforcement | classified | paths };
+        let was_free = self.were_free.flag(subject);
+        let state = SubjectState { policy: id, flags: enforcement | classified | was_free | paths };
         self.maps
             .set_state(subject, state)
             .map_err(kernel(format!("switching subject {subject} to policy {id}")))?;
@@ -223,6 +236,9 @@ impl Kernel {
             Some(pod) => pod.subject,
             None => self.free_subject()?,
         };
+        if known.is_none() && id != HELD && !self.older.knows(uid) {
+            self.were_free.insert(subject, Instant::now());
+        }
         // Before the programs are attached, so that they never run without it.
         let paths = self.paths(uid, cgroup)?;
         self.gather(subject, containers::Pass::Before)?;

@@ -1,8 +1,10 @@
 //! Connections that come in.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::Duration;
+
+use l7egg_node_agent::datapath::Datapath;
 
 use crate::harness::{POD4, POD6, Setup};
 
@@ -50,6 +52,63 @@ fn loopback_and_the_pods_own_addresses_are_free() {
         &format!("udp://[{POD6}]:8080"),
     ]);
     assert_eq!(got, ["ok", "ok", "ok", "ok", "ok", "ok"]);
+}
+
+/// Asks a server that answers late, and goes on when it is told to.
+const ASK_LATE: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('', 0))
+s.settimeout(5)
+s.sendto(b'?', ('198.18.0.80', 777))
+print('asked', flush=True)
+print(s.recvfrom(10)[0].decode(), flush=True)
+for _ in range(3):
+    try:
+        s.sendto(b'!', ('198.18.0.80', 777))
+        print('sent', flush=True)
+    except PermissionError:
+        print('denied', flush=True)
+";
+const ANSWER_LATE: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('198.18.0.80', 777))
+print('ready', flush=True)
+peer = s.recvfrom(10)[1]
+sys.stdin.readline()
+s.sendto(b'late', peer)
+sys.stdin.readline()
+";
+
+#[test]
+fn an_answer_that_comes_long_after_the_first_policy_opens_nothing() {
+    let mut setup = Setup::new();
+    let mut server = setup.pod.in_world("python3".as_ref());
+    let server = server.args(["-c", ANSWER_LATE]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut server = server.spawn().expect("python3");
+    let mut answering = BufReader::new(server.stdout.take().expect("its output")).lines();
+    assert_eq!(answering.next().expect("a line").expect("text"), "ready");
+    let mut client = setup.pod.command("python3".as_ref(), &["-c", ASK_LATE]);
+    let mut client = client.stdout(Stdio::piped()).spawn().expect("python3");
+    let mut said = BufReader::new(client.stdout.take().expect("its output")).lines();
+    let mut says = || said.next().expect("a line").expect("text");
+    assert_eq!(says(), "asked");
+
+    setup.enforce("{egress: []}");
+    setup.settle("{egress: []}");
+    setup.kernel.collect().expect("to collect");
+    let mut tell = server.stdin.take().expect("its input");
+    tell.write_all(b"\n").expect("to tell it");
+    assert_eq!(says(), "late");
+    assert_eq!([says(), says(), says()], ["denied"; 3]);
+
+    // What others open has its replies all the same.
+    let _server = setup.pod.serve(8080, 8080);
+    assert_eq!(setup.pod.world_connect(&[&format!("udp://{POD4}:8080")]), ["ok"]);
+    client.wait().expect("python3");
+    drop(tell);
+    server.wait().expect("python3");
 }
 
 #[test]
