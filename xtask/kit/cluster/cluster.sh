@@ -6,28 +6,27 @@
 #   cluster.sh status     [--dir DIR]                  what runs, and its memory
 #   cluster.sh kubeconfig [--dir DIR]                  print the kubeconfig's path
 #   cluster.sh exec       [--dir DIR] [--on MACHINE] -- CMD...   run CMD inside (default: on node1)
-#   cluster.sh load       [--dir DIR] IMAGE.tar...     import images into every node
+#   cluster.sh load       [--dir DIR] IMAGE.tar...     import images into every node, but not into the VM
+#   cluster.sh join       [--dir DIR] [--kernel SERIES] IMAGE.tar...  start another node in a VM; import images there
+#   cluster.sh joined     [--dir DIR]                  wait until that node is ready
+#   cluster.sh leave      [--dir DIR]                  end the VM, and forget its node
 #   cluster.sh stop|start|restart [--dir DIR] MACHINE SERVICE    e.g. restart node2 kubelet
 #
 # MACHINE is node1, node2 or world. Each has its own mount, network, PID and UTS
 # namespaces. `world` is the nodes' default gateway and stands for the network outside
 # the cluster. Nothing is reachable from, or routed to, the host's network.
+# The node in a VM is node3, with Debian's kernel SERIES (default: 6.12; see ../vm/vmrun). The VM is a service
+# of world, also called node3. It is tainted with l7egg.dev/emulated:NoSchedule. Commands cannot be run there.
 # All state is below DIR (default: ${TMPDIR:-/tmp}/l7egg-cluster). Needs root.
 # KUBE=DIR takes the binaries from DIR. L7EGG_PATIENCE=N waits N times as long, for emulated machines.
 set -euo pipefail
 HERE=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 
-# --- addresses ---------------------------------------------------------------
-node_ip()   { echo "192.168.77.$1"; };   node_ip6()  { echo "fd00:77::$1"; }
-pod_cidr4() { echo "10.88.$1.0/24"; };   pod_cidr6() { echo "fd00:88:0:$1::/64"; }
-WORLD_IP=192.168.77.254  WORLD_IP6=fd00:77::fe
-POD_CIDRS=10.88.0.0/16,fd00:88::/48
-SERVICE_CIDRS=10.96.0.0/16,fd00:96::/112
-API_CLUSTER_IP=10.96.0.1  DNS_CLUSTER_IP=10.96.0.10
+. "$HERE/lib/network.sh"
+
 GATES=IPv6DualStack=true,EphemeralContainers=true
 PAUSE_IMAGE=registry.local/pause:1
-# Where pods of dnsPolicy Default and programs on the nodes ask: the test world that e2e runs on every node.
-WORLD_DNS=198.18.0.53
+VM_NODE=3   # the number of the node in a VM, however many others there are
 
 log() { printf '[cluster +%ds] %s\n' "$SECONDS" "$*" >&2; }
 die() { log "error: $*"; exit 1; }
@@ -49,7 +48,7 @@ alive() {   # MACHINE: true while its PID 1 runs, and is the very process that w
     ! grep -q '^State:.Z' "/proc/$pid/status"
 }
 enter() {   # MACHINE: set ENTER to the command that runs another one inside
-  [ -e "$DIR/$1/init.pid" ] || die "there is no $1"
+  [ -e "$DIR/$1/init.pid" ] || die "there is no $1 on this machine"
   # setpriv: killing the outer process ends the inner one, which has another PID.
   ENTER=(nsenter -t "$(pid_of "$1")" -m -u -n -p -- setpriv --pdeathsig TERM
          env PATH="$DIR/bin:$KUBE/bin:$PATH" KUBECONFIG="$DIR/kubeconfig" NO_PROXY='*' no_proxy='*')
@@ -83,18 +82,10 @@ boot() {   # MACHINE: new namespaces with node-init.sh as PID 1
 connect() {   # NUMBER: plug node N into the bridge in world
   net world ip link add "veth$1" type veth peer name eth0 netns "$(pid_of "node$1")"
   net world ip link set "veth$1" master lan0 up
-  net "node$1" ip addr add "$(node_ip "$1")/24" dev eth0
-  net "node$1" ip addr add "$(node_ip6 "$1")/64" dev eth0 nodad
-  net "node$1" ip link set eth0 up
-  net "node$1" ip route add default via $WORLD_IP
-  net "node$1" ip -6 route add default via $WORLD_IP6
+  address_node "$1"
 }
-route_pods() {   # NUMBER: tell every other machine the way to node N's pods; nothing is masqueraded
-  local m; for m in $(machines); do
-    [ "$m" != "node$1" ] || continue
-    net "$m" ip route add "$(pod_cidr4 "$1")" via "$(node_ip "$1")"
-    net "$m" ip -6 route add "$(pod_cidr6 "$1")" via "$(node_ip6 "$1")"
-  done
+announce() {   # NUMBER: tell every other machine the way to node N's pods
+  local m; for m in $(machines); do [ "$m" = "node$1" ] || route_pods "$m" "$1"; done
 }
 
 # --- cgroups: one subtree per cluster in every hierarchy, and nothing else ----
@@ -166,7 +157,7 @@ up() {
   for m in $(machines); do boot "$m"; done
   . "$HERE/lib/config.sh"
   write_certs; write_kubeconfigs; write_control_plane
-  for n in $(seq "$NODES"); do write_node "$n"; done
+  for n in $(seq "$NODES"); do write_node "$n" "$CGROUP/node$n"; done
   "$HERE/mkimage.py" $PAUSE_IMAGE "$DIR/pause.tar" --add "$KUBE/bin/pause:/pause" --cmd /pause
   for m in $(machines); do wait_for 10 "$m" test -e "$DIR/$m/ready"; done
   hide_cgroups
@@ -176,7 +167,7 @@ up() {
   net world ip addr add $WORLD_IP6/64 dev lan0 nodad
   net world ip link set lan0 up
   for n in $(seq "$NODES"); do connect "$n"; done
-  for n in $(seq "$NODES"); do route_pods "$n"; done
+  for n in $(seq "$NODES"); do announce "$n"; done
 
   start node1 etcd; start node1 kube-apiserver
   for n in $(seq "$NODES"); do start "node$n" containerd; done
@@ -251,9 +242,50 @@ load() {
   done
 }
 
+join() {   # IMAGE.tar...
+  local vm=node$VM_NODE
+  [ ! -e "$DIR/$vm" ] || die "there is a $vm; run '$0 leave --dir $DIR' first"
+  "$HERE/../vm/fetch-kernel" "$KERNEL" >/dev/null || die "no kernel $KERNEL"
+  mkdir -p "$DIR/$vm/svc" "$DIR/$vm/log"
+  . "$HERE/lib/config.sh"
+  write_vm_node "$KERNEL" "$@"
+  net world ip tuntap add dev "vm$VM_NODE" mode tap || die "cannot make a tap device; is there a /dev/net/tun?"
+  net world ip link set "vm$VM_NODE" master lan0 up
+  announce "$VM_NODE"
+  start world "$vm"
+  wait_for 5 "the VM to start" service_runs world "$vm"
+  log "$vm boots; its logs: $DIR/world/log/$vm.log, $DIR/$vm/log"
+}
+joined() {
+  local vm=node$VM_NODE
+  [ -e "$DIR/$vm" ] || die "no VM has joined; run '$0 join --dir $DIR' first"
+  # An emulated machine takes some minutes.
+  wait_for 600 "$vm to be ready, or its VM to end" vm_is_ready_or_gone && ! service_gone world "$vm" && return
+  tail -n 20 "$DIR/world/log/$vm.log" "$DIR/$vm"/log/*.log >&2 || true
+  die "the VM did not become a node; logs are above"
+}
+vm_is_ready_or_gone() {
+  inside node1 kubectl wait --for=condition=Ready node "node$VM_NODE" --timeout=5s || service_gone world "node$VM_NODE"
+}
+leave() {   # also what is left of a VM that ended by itself
+  local m vm=node$VM_NODE
+  [ -e "$DIR/$vm" ] || { log "no VM has joined"; return 0; }
+  stop world "$vm"
+  for m in $(machines); do
+    net "$m" ip route del "$(pod_cidr4 $VM_NODE)"; net "$m" ip -6 route del "$(pod_cidr6 $VM_NODE)"
+  done 2>/dev/null || true
+  net world ip link del "vm$VM_NODE" 2>/dev/null || true
+  rm -rf "${DIR:?}/$vm" "$DIR/world/svc/$vm"*
+  # Nobody is there to say that its pods have ended.
+  inside node1 kubectl delete node "$vm" --ignore-not-found >/dev/null
+  inside node1 kubectl delete pods -A --field-selector "spec.nodeName=$vm" --force --grace-period=0 >/dev/null 2>&1 ||
+    log "pods of $vm are left"
+  log "$vm left"
+}
+
 usage() { sed -n '2,/^set /{s/^# \{0,1\}//;/^set /!p}' "${BASH_SOURCE[0]}"; exit "${1:-0}"; }
 
-DIR=${TMPDIR:-/tmp}/l7egg-cluster NODES=2 ON=node1 KEEP_LOGS=
+DIR=${TMPDIR:-/tmp}/l7egg-cluster NODES=2 ON=node1 KEEP_LOGS= KERNEL=6.12
 [ $# -gt 0 ] || usage 1
 COMMAND=$1; shift
 ARGS=()
@@ -262,6 +294,7 @@ while [ $# -gt 0 ]; do
     --dir) DIR=$2; shift 2 ;;
     --nodes) NODES=$2; shift 2 ;;
     --on) ON=$2; shift 2 ;;
+    --kernel) KERNEL=$2; shift 2 ;;
     --keep-logs) KEEP_LOGS=1; shift ;;
     --) shift; ARGS+=("$@"); break ;;
     -*) die "unknown option $1" ;;
@@ -281,6 +314,7 @@ case $COMMAND in
     enter "$ON"
     exec "${ENTER[@]}" sh -c 'cd "$1" 2>/dev/null || cd /; shift; exec "$@"' sh "$PWD" "${ARGS[@]}" ;;
   load) load "${ARGS[@]}" ;;
+  join|joined|leave) "$COMMAND" "${ARGS[@]}" ;;
   start|stop) "$COMMAND" "${ARGS[@]}" ;;
   restart) stop "${ARGS[@]}"; start "${ARGS[@]}" ;;
   help|-h|--help) usage ;;

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced by cluster.sh: writes certificates, kubeconfigs and the services' start
-# scripts below $DIR. Uses DIR, KUBE, CGROUP, NODES and the address functions.
+# scripts below $DIR. Uses DIR, KUBE, CGROUP, CGROUP2, NODES, VM_NODE and the address functions.
 
 write_certs() {   # EC keys, because making them takes milliseconds
   local pki=$DIR/pki ec=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
@@ -39,7 +39,8 @@ K
   client "$DIR/pki/kcm.kubeconfig" system:kube-controller-manager
   client "$DIR/pki/scheduler.kubeconfig" system:kube-scheduler
   client "$DIR/pki/proxy.kubeconfig" system:kube-proxy
-  for n in $(seq "$NODES"); do client "$DIR/pki/node$n.kubeconfig" "system:node:node$n" system:nodes; done
+  # The API server reads the tokens once, so the one of a node that may join later is made now.
+  for n in $(seq "$NODES") "$VM_NODE"; do client "$DIR/pki/node$n.kubeconfig" "system:node:node$n" system:nodes; done
 }
 
 service() {   # MACHINE NAME: the start script comes on standard input
@@ -75,7 +76,7 @@ exec kube-scheduler --kubeconfig=$pki/scheduler.kubeconfig --feature-gates=$GATE
 S
 }
 
-write_node() {   # NUMBER
+write_node() {   # NUMBER CGROUP [KUBELET'S OPTIONS]
   local n=$1 dir=$DIR/node$1 pki=$DIR/pki
   mkdir -p "$dir/cni"
   cat >"$dir/cni/10-bridge.conflist" <<S
@@ -111,7 +112,7 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 featureGates: {IPv6DualStack: true, EphemeralContainers: true}
 cgroupDriver: cgroupfs
-cgroupRoot: $CGROUP/node$n          # kubepods goes below it, in every cgroup hierarchy
+cgroupRoot: $2          # kubepods goes below it, in every cgroup hierarchy
 failSwapOn: false
 authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: $pki/ca.crt}}
 authorization: {mode: Webhook}
@@ -128,10 +129,28 @@ S
   service "node$n" kubelet <<S
 exec kubelet --config=$dir/kubelet.yaml --kubeconfig=$pki/node$n.kubeconfig --hostname-override=node$n --node-ip=$(node_ip "$n"),$(node_ip6 "$n") \\
   --container-runtime=remote --container-runtime-endpoint=unix:///run/containerd/containerd.sock \\
-  --image-service-endpoint=unix:///run/containerd/containerd.sock --pod-infra-container-image=$PAUSE_IMAGE
+  --image-service-endpoint=unix:///run/containerd/containerd.sock --pod-infra-container-image=$PAUSE_IMAGE ${3:-}
 S
   service "node$n" kube-proxy <<S
 exec kube-proxy --kubeconfig=$pki/proxy.kubeconfig --feature-gates=$GATES --hostname-override=node$n --proxy-mode=iptables \\
   --cluster-cidr=$POD_CIDRS --conntrack-max-per-core=0
+S
+}
+
+write_vm_node() {   # KERNEL IMAGE.tar...: the node in a VM, where the images are imported, and world's service that runs the VM
+  local kernel=$1 name=node$VM_NODE dir=$DIR/node$VM_NODE; shift
+  # Only what is meant for it: it is slow, and may end at any time.
+  write_node "$VM_NODE" "${CGROUP2#/sys/fs/cgroup}/$name" --register-with-taints=l7egg.dev/emulated:NoSchedule
+  service "$name" boot <<S
+echo containerd >$dir/ctl
+until ctr version >/dev/null 2>&1; do sleep 0.5; done
+for image in $DIR/pause.tar${1:+$(printf ' %q' "$@")}; do ctr -n k8s.io images import "\$image"; done
+echo kubelet >$dir/ctl
+echo kube-proxy >$dir/ctl
+S
+  service world "$name" <<S
+export TMPDIR=$dir L7EGG_CACHE=$(printf %q "${L7EGG_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/l7egg}")
+exec $(printf %q "$HERE/../vm/vmrun") --kernel $kernel --cpus 1 --mem 2048 --timeout 86400 --tap vm$VM_NODE --dir $dir/log -- \\
+  $(printf %q "$HERE/lib/vm-node.sh") $DIR $VM_NODE
 S
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # PID 1 of one machine (node1, node2 or world), started by cluster.sh in new
-# mount, network, PID and UTS namespaces.
+# mount, network, PID and UTS namespaces; or of node3 in a VM, started by vm-node.sh.
 #
 #   node-init.sh NAME NODEDIR CGROUP
 #
