@@ -70,6 +70,9 @@ impl Cluster {
         let mut nodes: Vec<String> =
             nodes.iter().filter(|node| is_ready(node)).map(ResourceExt::name_any).collect();
         nodes.sort();
+        if let Some(only) = node_of_tests() {
+            nodes.retain(|node| *node == only);
+        }
         if nodes.is_empty() {
             bail!("no node of the cluster is ready");
         }
@@ -81,7 +84,7 @@ impl Cluster {
         &self.client
     }
 
-    /// The ready nodes' names, sorted; at least one.
+    /// The ready nodes' names, sorted; at least one. Only the one of `L7EGG_E2E_NODE`, if that is set.
     pub fn nodes(&self) -> &[String] {
         &self.nodes
     }
@@ -90,6 +93,12 @@ impl Cluster {
     pub fn two_nodes(&self) -> [&str; 2] {
         [&self.nodes[0], self.nodes.get(1).unwrap_or(&self.nodes[0])]
     }
+}
+
+/// `L7EGG_E2E_NODE=NAME` is the node that all pods of the tests are on, unless they ask for another: for one that can do what the
+/// others cannot.
+fn node_of_tests() -> Option<String> {
+    std::env::var("L7EGG_E2E_NODE").ok().filter(|name| !name.is_empty())
 }
 
 fn is_ready(node: &core::Node) -> bool {

@@ -38,14 +38,14 @@ pub struct PodPlan {
 }
 
 impl PodPlan {
-    /// A pod that asks the world's resolver over IPv4, on any node.
+    /// A pod that asks the world's resolver over IPv4, on any node (or the one of `L7EGG_E2E_NODE`).
     pub fn new(name: &str) -> Self {
         let port = Pod::PORT.to_string();
         PodPlan {
             name: name.to_string(),
             labels: serde_json::Map::new(),
             annotations: serde_json::Map::new(),
-            node: None,
+            node: super::node_of_tests(),
             scheduled_to: None,
             nameserver: Some(IpAddr::V4(world::RESOLVER4)),
             command: [PROBE, "serve", "--tcp", &port, "--udp", &port].map(String::from).to_vec(),
@@ -81,6 +81,7 @@ impl PodPlan {
     /// For the scheduler, which has this node to choose only, and tolerates no taint.
     #[must_use]
     pub fn scheduled_to(mut self, node: &str) -> Self {
+        self.node = None;
         self.scheduled_to = Some(node.to_string());
         self
     }
