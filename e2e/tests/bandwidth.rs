@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use l7egg_crds::{CONDITION_PROGRAMMED, ConditionStatus, EGRESS_BANDWIDTH_ANNOTATION, EggStatus};
-use l7egg_e2e::cluster::{Pod, PodPlan, Setting, blocked, eventually, reached};
+use l7egg_e2e::cluster::{Pod, PodPlan, Setting, blocked, eventually, patience, reached};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// How often a rate is measured.
-const TRIES: usize = 3;
+/// How often a rate is measured, where nothing is emulated.
+const TRIES: u32 = 3;
 
 fn egg(shaping: &str) -> String {
     format!(
@@ -54,7 +54,7 @@ async fn rate(pod: &Pod, what: &str) -> anyhow::Result<f64> {
 /// At least this, in the best of some tries, as a busy machine takes from it; and less than the most in each of them.
 async fn expect(pod: &Pod, what: &str, least: f64, most: f64) -> anyhow::Result<()> {
     let mut best: f64 = 0.0;
-    for _ in 0..TRIES {
+    for _ in 0..TRIES * patience() {
         let found = rate(pod, what).await?;
         ensure!(found < most, "{what}: {found} bit/s");
         best = best.max(found);

@@ -32,7 +32,7 @@ pub use pod::{Pod, PodPlan};
 pub use session::{Hold, Watching};
 pub use setting::Setting;
 pub use signal::{AGENT, API_SERVER, Node, OPERATOR, Signal, pause_all, signal_all};
-pub use wait::{eventually, within};
+pub use wait::{eventually, patience, within};
 pub use watched::Watched;
 pub use world::World;
 

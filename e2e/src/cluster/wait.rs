@@ -44,6 +44,6 @@ pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output =
 }
 
 /// `L7EGG_PATIENCE=N` waits N times as long: for machines that are emulated.
-fn patience() -> u32 {
+pub fn patience() -> u32 {
     std::env::var("L7EGG_PATIENCE").ok().and_then(|patience| patience.parse().ok()).unwrap_or(1)
 }
