@@ -40,6 +40,12 @@ pub fn run() -> Result<Vec<PathBuf>> {
     [OPERATOR, NODE_AGENT, TESTKIT].iter().map(|image| pack(image, true)).collect()
 }
 
+/// Packs what runs on every node: not the operator.
+pub fn of_every_node() -> Result<Vec<PathBuf>> {
+    setup::ensure(&[Part::Images])?;
+    [NODE_AGENT, TESTKIT].iter().map(|image| pack(image, true)).collect()
+}
+
 /// Packs the test kit for a cluster's DNS, with our own programs only if they have been built already.
 pub fn testkit() -> Result<PathBuf> {
     setup::ensure(&[Part::Images])?;

@@ -58,6 +58,30 @@ impl Kubernetes {
         Ok(())
     }
 
+    /// Waits until a node's agent is ready, however slow the node.
+    pub fn agent_is_ready(&self, node: &str) -> Result<()> {
+        let of_node = format!("spec.nodeName={node}");
+        let wait = [
+            "kubectl",
+            "-n",
+            NAMESPACE,
+            "wait",
+            "pod",
+            "--for=condition=Ready",
+            "-l",
+            "app.kubernetes.io/name=l7egg-node-agent",
+            "--field-selector",
+            &of_node,
+            "--timeout=300s",
+        ];
+        let waited =
+            step(format!("waiting for the agent on {node}"), self.command(wait)).limit(330).quietly("agent");
+        if waited.is_err() {
+            self.explain();
+        }
+        waited
+    }
+
     /// Prints what a developer looks at first when something in the cluster fails.
     pub fn explain(&self) {
         let logs =

@@ -1,6 +1,7 @@
 //! `cargo xtask cluster`: a real Kubernetes on this machine, in namespaces of its own, from Debian's packages.
 
 mod local;
+mod vm_node;
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 
 pub use local::LocalCluster;
+pub use vm_node::VmNode;
 
 use crate::images;
 use crate::process::{replace_by, step};

@@ -43,7 +43,7 @@ enum Tier {
     Operator,
     /// The product on a real cluster
     E2e,
-    /// Bandwidth limits on a real kubelet: a cluster of one node in a VM, whose kernel has the `fq` that this one may lack
+    /// Bandwidth limits on a real kubelet: on one more node, in a VM, whose kernel has the `fq` that this one may lack
     OneNode,
     /// All of them
     All,
@@ -98,9 +98,9 @@ pub struct E2eArgs {
 /// Runs `cargo xtask test`. An error if a test failed or a tier could not run.
 pub fn run(args: &TestArgs) -> Result<()> {
     let wanted = |tier| args.tiers.contains(&tier) || args.tiers.contains(&Tier::All);
-    let on_cluster = [Tier::Chaos, Tier::Operator, Tier::E2e].into_iter().any(wanted);
+    let on_cluster = [Tier::Chaos, Tier::Operator, Tier::E2e, Tier::OneNode].into_iter().any(wanted);
     setup::ensure(&Part::ALL)?;
-    if on_cluster && args.dir.is_none() || wanted(Tier::OneNode) {
+    if on_cluster && args.dir.is_none() {
         cluster::build_kubernetes_beside(build::all_and_tests)?;
     } else {
         build::all_and_tests()?;
@@ -125,9 +125,6 @@ pub fn run(args: &TestArgs) -> Result<()> {
         let is_named = args.tiers.contains(&Tier::Adversary);
         let kernels = if is_named { args.kernels.clone().unwrap_or_else(both) } else { Vec::new() };
         suites::run(&mut report, "adversary", &kernels, &args.filter);
-    }
-    if wanted(Tier::OneNode) && args.filter.is_empty() {
-        report.add(one_node_tier::run());
     }
     if on_cluster && let Err(error) = run_on_cluster(&mut report, args, &wanted) {
         report.add(Row::unable("cluster", &error));
@@ -159,6 +156,10 @@ fn run_on_cluster(report: &mut Report, args: &TestArgs, wanted: &dyn Fn(Tier) ->
     }
     if wanted(Tier::E2e) {
         cluster_tiers::e2e(report, &kubernetes, &args.filter);
+    }
+    // The last one: others use all nodes that there are.
+    if wanted(Tier::OneNode) && args.filter.is_empty() {
+        report.add(one_node_tier::run(&kubernetes, wanted(Tier::E2e)));
     }
     Ok(())
 }
