@@ -148,6 +148,7 @@ for image in $DIR/pause.tar${1:+$(printf ' %q' "$@")}; do ctr -n k8s.io images i
 echo kubelet >$dir/ctl
 echo kube-proxy >$dir/ctl
 S
+  # One CPU: two with a thread each (VM_ACCEL) take half as much again of the host's, are not ready earlier, and sometimes panic.
   service world "$name" <<S
 export TMPDIR=$dir L7EGG_CACHE=$(printf %q "${L7EGG_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/l7egg}")
 exec $(printf %q "$HERE/../vm/vmrun") --kernel $kernel --cpus 1 --mem 2048 --timeout 86400 --tap vm$VM_NODE --dir $dir/log -- \\
