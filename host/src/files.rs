@@ -8,15 +8,21 @@ use std::{
 };
 
 use kube::api::DynamicObject;
-use l7egg_crds::GROUP;
+use l7egg_crds::{EggKind, GROUP};
 use l7egg_operator::{
-    index::{Egg, EggKey},
+    index::{Accepted, Egg, EggKey, Rejection},
     read,
 };
 use serde::Deserialize;
+use serde_json::Value;
+
+use crate::fields;
 
 /// The namespace of an Egg that names none: that of the host's services.
 pub const NAMESPACE: &str = "system";
+
+/// The version of the API that is read.
+const VERSION: &str = "v1alpha1";
 
 /// What is written in the files.
 #[derive(Debug, Default)]
@@ -215,32 +221,90 @@ fn listed(path: &Path) -> io::Result<Vec<PathBuf>> {
 fn eggs(text: &str) -> Result<(Vec<Egg>, Vec<String>), String> {
     let (mut eggs, mut ignored) = (Vec::new(), Vec::new());
     for (number, document) in (1..).zip(serde_yaml::Deserializer::from_str(text)) {
-        let value = serde_json::Value::deserialize(document).map_err(|error| error.to_string())?;
+        // By way of a value of YAML, which has no field twice.
+        let value = serde_yaml::Value::deserialize(document).map_err(|error| error.to_string())?;
+        let of = |what: String| format!("document {number}: {what}");
+        let value = serde_json::to_value(value)
+            .map_err(|error| of(format!("is not what JSON could say: {error}")))?;
         if value.is_null() {
             continue;
         }
-        let of = |what: String| format!("document {number}: {what}");
-        let mut object: DynamicObject =
-            serde_json::from_value(value).map_err(|error| of(format!("is no object: {error}")))?;
-        let (api_version, kind) = object.types.take().map(|it| (it.api_version, it.kind)).unwrap_or_default();
-        if !api_version.starts_with(&format!("{GROUP}/")) || !["Egg", "ClusterEgg"].contains(&kind.as_str()) {
-            ignored.push(of(format!("a {kind} of {api_version} is nothing to a host without Kubernetes")));
-            continue;
+        match egg(&value).map_err(of)? {
+            Some(egg) => eggs.push(egg),
+            None => ignored.push(of(format!(
+                "a {} of {} is nothing to a host without Kubernetes",
+                value["kind"].as_str().unwrap_or_default(),
+                value["apiVersion"].as_str().unwrap_or_default()
+            ))),
         }
-        let name = object.metadata.name.clone();
-        let egg = if kind == "Egg" {
-            object.metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
-            read::egg(&object)
-        } else {
-            object.metadata.namespace = None;
-            read::cluster_egg(&object)
-        };
-        eggs.push(
-            egg.filter(|_| name.is_some_and(|it| !it.is_empty()))
-                .ok_or_else(|| of("metadata.name: is missing".into()))?,
-        );
     }
     Ok((eggs, ignored))
+}
+
+/// An object as an Egg, if it is one. What it is has to be certain: an Egg that is taken for another one ends what was in force.
+fn egg(value: &Value) -> Result<Option<Egg>, String> {
+    let mut object = DynamicObject::deserialize(value).map_err(|error| format!("is no object: {error}"))?;
+    let types = object.types.take();
+    let types = types
+        .ok_or_else(|| format!("apiVersion and kind: write {GROUP}/{VERSION}, and Egg or ClusterEgg"))?;
+    let is_ours = types.api_version.split('/').next() == Some(GROUP);
+    let kind = match types.kind.as_str() {
+        "Egg" => EggKind::Egg,
+        "ClusterEgg" => EggKind::ClusterEgg,
+        other if is_ours && other != "EggAssignment" => {
+            return Err(format!("kind: {other:?} is none of {GROUP}: write Egg or ClusterEgg"));
+        }
+        _ => return Ok(None),
+    };
+    if types.api_version != format!("{GROUP}/{VERSION}") {
+        return Err(format!("apiVersion: {:?} is not known: write {GROUP}/{VERSION}", types.api_version));
+    }
+    if let Some(unknown) = fields::unknown_in_head(value).first() {
+        return Err(unknown.to_string());
+    }
+    if object.metadata.name.as_ref().is_none_or(String::is_empty) {
+        return Err("metadata.name: is missing".into());
+    }
+    let egg = match kind {
+        EggKind::Egg => {
+            object.metadata.namespace.get_or_insert_with(|| NAMESPACE.to_owned());
+            read::egg(&object)
+        }
+        EggKind::ClusterEgg => {
+            object.metadata.namespace = None;
+            read::cluster_egg(&object)
+        }
+    };
+    let mut egg = egg.ok_or("metadata.deletionTimestamp: it is being deleted: leave it out")?;
+    let unknown = fields::unknown_in_spec(kind, value);
+    if !unknown.is_empty() {
+        let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
+        egg.spec = Err(rejected(egg.spec, &unknown.join("; ")));
+    }
+    if let Ok(accepted) = &egg.spec
+        && let Some(problem) = not_for_units(accepted)
+    {
+        egg.spec = Err(rejected(egg.spec, problem));
+    }
+    Ok(Some(egg))
+}
+
+/// What pods have and units have not. For the host itself both are refused anyway.
+fn not_for_units(accepted: &Accepted) -> Option<&'static str> {
+    if !accepted.policy.containers.is_empty() {
+        return Some("spec.containers: is for pods: a unit is enforced as a whole, so leave it out");
+    }
+    accepted
+        .policy
+        .shaping
+        .as_ref()
+        .map(|_| "spec.shaping: is for pods: units have no bandwidth limits, so leave it out")
+}
+
+/// What is said against it, with what was said before.
+fn rejected(spec: Result<Accepted, Rejection>, problem: &str) -> Rejection {
+    let before = spec.err().map(|rejection| format!("; {}", rejection.message)).unwrap_or_default();
+    Rejection { reason: "Invalid", message: format!("{problem}{before}"), selection: None }
 }
 
 #[cfg(test)]
@@ -386,6 +450,84 @@ spec:
         let mut files = Files::new(vec![examples]);
         assert_eq!(look_twice(&mut files), Look { changed: true, ..Look::default() });
         assert_eq!(names(&files), ["Egg system/web", "ClusterEgg host"]);
+    }
+
+    #[test]
+    fn what_is_misspelled_opens_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("web.yaml");
+        let wide = "egress: [{to: [{cidr: 192.0.2.0/24}], ports: [{port: 443}]}, {action: Deny, to: [{cidr: 192.0.2.7/32}]}]\n  mode: Enforce";
+        let good = WEB.replace("egress: [{to: [{cidr: 192.0.2.0/24}]}]", wide);
+        for (right, wrong, told) in [
+            (
+                "ports:",
+                "prots:",
+                "Egg system/web: spec.egress[0].prots: there is no such field: is ports meant?",
+            ),
+            (
+                "action:",
+                "acton:",
+                "Egg system/web: spec.egress[1].acton: there is no such field: is action meant?",
+            ),
+            (
+                "mode: Enforce",
+                "mod: Audit",
+                "Egg system/web: spec.mod: there is no such field: is mode meant?",
+            ),
+            (
+                "matchLabels",
+                "matchLables",
+                "Egg system/web: spec.podSelector.matchLables: there is no such field: is matchLabels meant?",
+            ),
+            (
+                "v1alpha1",
+                "v1beta9",
+                "document 1: apiVersion: \"l7egg.dev/v1beta9\" is not known: write l7egg.dev/v1alpha1",
+            ),
+            (
+                "l7egg.dev/v1alpha1",
+                "l7eg.dev/v1alpha1",
+                "document 1: apiVersion: \"l7eg.dev/v1alpha1\" is not known",
+            ),
+            ("apiVersion", "apiVerson", "document 1: apiVersion and kind: write l7egg.dev/v1alpha1"),
+            ("kind: Egg", "kind: Eg", "document 1: kind: \"Eg\" is none of l7egg.dev"),
+            (
+                "name: web",
+                "name: web, namespce: user",
+                "document 1: metadata.namespce: there is no such field: is namespace meant?",
+            ),
+            ("spec:", "spc:", "document 1: spc: there is no such field: is spec meant?"),
+            ("mode: Enforce", "mode: Enforce\n  mode: Audit", "mode"),
+            ("mode: Enforce", "containers: [web]", "Egg system/web: spec.containers: is for pods"),
+            ("mode: Enforce", "shaping: {egress: {rate: 20M}}", "Egg system/web: spec.shaping: is for pods"),
+        ] {
+            fs::write(&file, &good).unwrap();
+            let mut files = Files::new(vec![directory.path().into()]);
+            assert_eq!(look_twice(&mut files), Look { changed: true, ..Look::default() });
+            let before: Vec<Egg> = files.accepted().cloned().collect();
+            assert!(good.contains(right));
+            fs::write(&file, good.replacen(right, wrong, 1)).unwrap();
+            let look = look_twice(&mut files);
+            let [problem] = look.problems.as_slice() else { panic!("{wrong}: {look:?}") };
+            assert!(problem.contains("web.yaml: ") && problem.contains(told), "{wrong}: {problem}");
+            assert!(files.accepted().eq(&before), "{wrong}: what it said before stays");
+
+            let mut files = Files::new(vec![directory.path().into()]);
+            look_twice(&mut files);
+            assert!(files.accepted().next().is_none() && !files.is_whole(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn all_examples_have_fields_that_there_are() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+        let mut files = Files::new(vec![examples]);
+        let look = look_twice(&mut files);
+        // What a host has not.
+        let (pods_only, others): (Vec<_>, Vec<_>) =
+            look.problems.iter().partition(|problem| problem.contains(": is for pods: "));
+        assert_eq!(others, [""; 0]);
+        assert!(!pods_only.is_empty() && files.accepted().count() > 10);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use l7egg_node_agent::{
     run::{detach, log},
     status,
 };
-
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -39,7 +39,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             log(cli.log_format);
             enforce(*settings).await
         }
-        Command::Check(settings) => Ok(check(settings)),
+        Command::Check(settings) => check(&settings),
         Command::Units(settings) => show_units(&settings),
         Command::Status(settings) => status::run(&settings).await,
         Command::Denied(settings) => flow_log::show::run(&settings).await,
@@ -93,13 +93,23 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(settings: CheckSettings) -> ExitCode {
-    let mut files = Files::new(settings.eggs);
-    let look = files.look(Instant::now());
-    files.accepted().for_each(|egg| println!("{}: can be enforced", egg.key));
-    look.ignored.iter().for_each(|ignored| eprintln!("{ignored}"));
-    look.problems.iter().for_each(|problem| eprintln!("error: {problem}"));
-    if look.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn check(settings: &CheckSettings) -> anyhow::Result<ExitCode> {
+    let mut files = Files::new(settings.eggs.clone());
+    let mut look = files.look(Instant::now());
+    let accepted: Vec<String> = files.accepted().map(|egg| egg.key.to_string()).collect();
+    if accepted.is_empty() && look.problems.is_empty() {
+        let places: Vec<String> = settings.eggs.iter().map(|path| path.display().to_string()).collect();
+        look.problems.push(format!("no Egg in {}", places.join(", ")));
+    }
+    if settings.json {
+        let told = json!({"accepted": accepted, "ignored": look.ignored, "problems": look.problems});
+        println!("{}", serde_json::to_string_pretty(&told)?);
+    } else {
+        accepted.iter().for_each(|egg| println!("{egg}: can be enforced"));
+        look.ignored.iter().for_each(|ignored| eprintln!("{ignored}"));
+        look.problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+    }
+    Ok(if look.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show_units(settings: &UnitsSettings) -> anyhow::Result<ExitCode> {

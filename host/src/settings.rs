@@ -46,7 +46,7 @@ pub struct Cli {
 pub enum Command {
     /// Enforce, until told to stop by SIGTERM or SIGINT.
     Run(Box<RunSettings>),
-    /// Say of each Egg in these files whether it can be enforced. Exit code 1 if one cannot.
+    /// Say of each Egg in these files whether it can be enforced. Exit code 1 if one cannot, or there is none.
     Check(CheckSettings),
     /// Show the units of this host, with the labels that Eggs select them by.
     Units(UnitsSettings),
@@ -54,6 +54,12 @@ pub enum Command {
     Status(StatusSettings),
     /// Show what was denied, or would have been in mode Audit: the last 4,096 flows. Exit code 0 if there is
     /// nothing, 1 if there is something, 2 if nobody can be asked.
+    #[command(after_help = "\
+Examples:
+  l7egg denied                                 what was denied lately, oldest first
+  l7egg denied -f                              and what comes after, until Ctrl-C
+  l7egg denied --pod system/nginx.service      of one unit
+  l7egg denied --json | jq 'select(.verdict == \"audit\") | [.pod, .destination, .port, .names]'")]
     Denied(DeniedSettings),
     /// Stop enforcing on this host and remove every trace from the kernel. Stop `l7egg run` first, or it starts anew.
     Detach(DetachSettings),
@@ -133,9 +139,12 @@ impl RunSettings {
 /// Settings of `check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckSettings {
-    /// Files with Eggs, or directories with such files.
+    /// Files with Eggs, or directories with such files (*.yaml, *.yml).
     #[arg(default_value = EGGS)]
     pub eggs: Vec<PathBuf>,
+    /// Print JSON: what is accepted, ignored, and wrong.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Settings of `units`.
