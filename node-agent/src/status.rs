@@ -49,8 +49,7 @@ pub fn table(state: &AgentState) -> String {
         let _ = writeln!(text, "{name}: {message}");
     }
     if !state.synced {
-        text +=
-            "The API server has not listed this node's assignments yet; what was enforced before still is.\n";
+        text += "It is not known yet what is to be enforced here; what was enforced before still is.\n";
     }
     for awaited in &state.awaited {
         let _ = writeln!(text, "Not ready, waiting for {awaited}");

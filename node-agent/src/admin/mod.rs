@@ -86,7 +86,7 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
     }
     let mut text: String = awaited.iter().map(|awaited| format!("waiting for {awaited}\n")).collect();
     if text.is_empty() {
-        text = "the API server has not listed this node's assignments yet\n".into();
+        text = "it has just been started\n".into();
     }
     (StatusCode::SERVICE_UNAVAILABLE, text)
 }

@@ -13,6 +13,11 @@ impl<D: Datapath> Reconciler<D> {
         // Whether a pod is in its node's network is asked for even if none is held.
         kinds.extend(unlisted.filter(|kind| holds || *kind == Kind::Pods));
         let lists = kinds.into_iter().map(|kind| match self.unwatched.get(&kind) {
+            // A host without Kubernetes.
+            _ if !self.is_told_of_pods => {
+                "all files with Eggs to be read and accepted; where that lasts, `l7egg check` says why"
+                    .to_owned()
+            }
             Some(error) => format!("the API server's list of {kind}: {error}"),
             None => format!("the API server's list of {kind}"),
         });

@@ -71,3 +71,11 @@ fn an_agent_that_never_holds_waits_for_assignments_and_pods() {
     agent.take(Input::Selected(News::Pod(Event::InitDone)));
     assert_eq!(awaited(&mut agent), [""; 0]);
 }
+
+#[test]
+fn a_host_waits_for_files() {
+    let mut agent = holding(FakeDatapath::default(), HoldSettings::Never);
+    assert!(matches!(awaited(&mut agent).as_slice(), [files] if files.contains("`l7egg check`")));
+    list(&mut agent, &[]);
+    assert_eq!(awaited(&mut agent), [""; 0]);
+}
