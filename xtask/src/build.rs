@@ -41,6 +41,14 @@ pub fn all_and_tests() -> Result<()> {
     step("building the workspace and its tests", cargo).limit(3600).run()
 }
 
+/// The kernel programs and these packages, for those who use them.
+pub fn release(packages: &[&str]) -> Result<()> {
+    kernel_programs()?;
+    let mut cargo = command("cargo", ["build", "--release"]);
+    cargo.args(packages.iter().flat_map(|package| ["--package", package]));
+    step("building for release", cargo).limit(3600).run()
+}
+
 /// Builds the kernel programs into `target/ebpf`: [`workspace::EBPF_OBJECTS`].
 pub fn kernel_programs() -> Result<()> {
     setup::ensure(&[Part::Ebpf])?;

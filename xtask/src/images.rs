@@ -1,14 +1,25 @@
-//! `cargo xtask images`: OCI archives of what runs in a cluster, packed without Docker.
+//! `cargo xtask images`: OCI archives of what runs in a cluster, packed without Docker. Tests and the demo take those of profile dev,
+//! which are built anyway; a cluster of somebody's takes those of profile release.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 
+use crate::build;
 use crate::process::{command, step};
 use crate::setup::{self, Part};
-use crate::workspace;
+use crate::workspace::{self, Profile};
+
+/// Which images.
+#[derive(Args)]
+pub struct ImagesArgs {
+    /// Build operator and node agent optimised, and pack these two, for a registry: into TARGET/images/release
+    #[arg(long)]
+    release: bool,
+}
 
 /// An image and the programs in it.
 struct Image {
@@ -34,10 +45,17 @@ const TESTKIT: Image = Image {
     busybox: true,
 };
 
+/// Runs `cargo xtask images`.
+pub fn run(args: &ImagesArgs) -> Result<()> {
+    let archives = if args.release { release()? } else { all()? };
+    archives.iter().for_each(|path| println!("{}", path.display()));
+    Ok(())
+}
+
 /// Packs all images into `TARGET/images` and returns the archives' paths. Their programs must have been built.
-pub fn run() -> Result<Vec<PathBuf>> {
+pub fn all() -> Result<Vec<PathBuf>> {
     setup::ensure(&[Part::Images])?;
-    [OPERATOR, NODE_AGENT, TESTKIT].iter().map(|image| pack(image, true)).collect()
+    [OPERATOR, NODE_AGENT, TESTKIT].iter().map(|image| pack(image, Profile::Dev, true)).collect()
 }
 
 /// Packs what runs on every node: not the operator.
@@ -49,18 +67,28 @@ pub fn of_every_node() -> Result<Vec<PathBuf>> {
 /// Packs the test kit for a cluster's DNS, with our own programs only if they have been built already.
 pub fn testkit() -> Result<PathBuf> {
     setup::ensure(&[Part::Images])?;
-    pack(&TESTKIT, false)
+    pack(&TESTKIT, Profile::Dev, false)
 }
 
-fn pack(image: &Image, complete: bool) -> Result<PathBuf> {
-    let directory = workspace::target().join("images");
+/// Builds and packs what a cluster of somebody's runs.
+fn release() -> Result<Vec<PathBuf>> {
+    setup::ensure(&[Part::Images])?;
+    build::release(&["l7egg-operator", "l7egg-node-agent"])?;
+    [OPERATOR, NODE_AGENT].iter().map(|image| pack(image, Profile::Release, true)).collect()
+}
+
+fn pack(image: &Image, profile: Profile, complete: bool) -> Result<PathBuf> {
+    let directory = match profile {
+        Profile::Dev => workspace::target().join("images"),
+        Profile::Release => workspace::target().join("images/release"),
+    };
     fs::create_dir_all(directory.join("bin"))?;
     let archive = directory.join(image.name).with_extension("tar");
 
     let mut sources = vec![workspace::kit("cluster/mkimage.py")];
     let mut additions = Vec::new();
     for name in image.programs {
-        let program = workspace::binary(name);
+        let program = workspace::program(name, profile);
         if program.is_file() {
             let stripped = strip(&program, &directory.join("bin").join(name))?;
             additions.push(format!("{}:/{name}", stripped.display()));
@@ -78,8 +106,12 @@ fn pack(image: &Image, complete: bool) -> Result<PathBuf> {
     let recipe = archive.with_extension("recipe");
     let wanted = additions.join("\n");
     if fs::read_to_string(&recipe).ok().as_deref() != Some(&wanted) || !is_newer(&archive, &sources) {
-        let mut mkimage =
-            command(workspace::kit("cluster/mkimage.py"), [format!("registry.local/{}:dev", image.name)]);
+        let tag = match profile {
+            Profile::Dev => "dev",
+            Profile::Release => env!("CARGO_PKG_VERSION"),
+        };
+        let reference = format!("registry.local/{}:{tag}", image.name);
+        let mut mkimage = command(workspace::kit("cluster/mkimage.py"), [reference]);
         mkimage.arg(&archive).args(image.busybox.then_some("--busybox"));
         mkimage.args(additions.iter().flat_map(|addition| ["--add", addition]));
         if let [program] = image.programs {

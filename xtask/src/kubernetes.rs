@@ -35,7 +35,7 @@ impl Kubernetes {
     /// Installs operator and node agent from this working tree and waits until they run.
     pub fn install(&self) -> Result<()> {
         if let Self::Local(cluster) = self {
-            cluster.load(&images::run()?)?;
+            cluster.load(&images::all()?)?;
         }
         // The kubectl of Kubernetes 1.20 knows no CEL rules in CRDs.
         let apply = match self {

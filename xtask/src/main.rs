@@ -44,18 +44,40 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Install what is missing (Debian 12), or say what is
+    #[command(after_help = "\
+Examples:
+  cargo xtask setup                all that the other commands need, at once")]
     Setup,
     /// Build the kernel programs and the workspace
+    #[command(after_help = "\
+Examples:
+  cargo xtask build                everything, in target/debug
+  cargo xtask build --ebpf-only && cargo build --release -p l7egg-host")]
     Build(build::BuildArgs),
-    /// Pack container images from what was built
-    Images,
+    /// Pack container images: of what `build` has built, or, optimised, for a registry
+    #[command(after_help = "\
+Examples:
+  cargo xtask images --release     build and pack operator and node agent, for a registry
+  skopeo copy oci-archive:target/images/release/l7egg-operator.tar docker://REGISTRY/l7egg-operator:TAG
+  cargo xtask build && cargo xtask images
+                                   what tests load into clusters, the test kit too")]
+    Images(images::ImagesArgs),
     /// Run the tests: unit, fuzz, kernel, adversary, conformance, operator, chaos, e2e, one-node
     Test(test::TestArgs),
     /// Random inputs for everything that reads what others wrote
     Fuzz(fuzz::FuzzArgs),
     /// Show Eggs at work on a real Kubernetes
+    #[command(after_help = "\
+Examples:
+  cargo xtask demo                 and take everything down again
+  cargo xtask demo --keep && cargo xtask cluster exec -- kubectl get eggs -A")]
     Demo(demo::DemoArgs),
     /// Run the e2e tests against any cluster
+    #[command(after_help = "\
+Examples:
+  cargo xtask e2e                                      on a cluster of its own
+  cargo xtask e2e --kubeconfig ~/.kube/config          on that one, whose nodes have the images
+  cargo xtask e2e --dir /tmp/l7egg-cluster -- names    only these tests, on one that `cluster up` started")]
     E2e(test::E2eArgs),
     /// A real Kubernetes on this machine
     Cluster(cluster::ClusterArgs),
@@ -64,14 +86,25 @@ enum Command {
     /// Measure
     Bench(bench::BenchArgs),
     /// Regenerate manifests/crds
+    #[command(after_help = "\
+Examples:
+  cargo xtask crds                 after a change of crds/
+  cargo xtask crds --check         as lint does")]
     Crds(crds::CrdsArgs),
     /// Format the code
+    #[command(after_help = "\
+Examples:
+  cargo xtask fmt
+  cargo xtask fmt --check          as lint does")]
     Fmt {
         /// Change nothing; fail if something is not formatted
         #[arg(long)]
         check: bool,
     },
     /// Format, clippy, generated files, licenses: all that needs no test run
+    #[command(after_help = "\
+Examples:
+  cargo xtask lint && cargo xtask test        what a change must pass")]
     Lint,
 }
 
@@ -90,9 +123,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Setup => setup::run(),
         Command::Build(args) => build::run(&args),
-        Command::Images => {
-            images::run().map(|archives| archives.iter().for_each(|path| println!("{}", path.display())))
-        }
+        Command::Images(args) => images::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Demo(args) => demo::run(&args),

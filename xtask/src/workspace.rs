@@ -13,9 +13,27 @@ pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
+/// How programs are built.
+#[derive(Clone, Copy)]
+pub enum Profile {
+    /// For tests and the demo.
+    Dev,
+    /// For those who use them.
+    Release,
+}
+
 /// A program that `cargo build` made (profile dev).
 pub fn binary(name: &str) -> PathBuf {
-    target().join("debug").join(name)
+    program(name, Profile::Dev)
+}
+
+/// A program that `cargo build` made.
+pub fn program(name: &str, profile: Profile) -> PathBuf {
+    let folder = match profile {
+        Profile::Dev => "debug",
+        Profile::Release => "release",
+    };
+    target().join(folder).join(name)
 }
 
 /// The kernel programs' object files, without `.o`; the node agent embeds them.

@@ -106,7 +106,7 @@ pub fn run(args: &ClusterArgs) -> Result<()> {
             exec.args(["--on", on, "--"]).args(command).current_dir(std::env::current_dir()?);
             never(replace_by(exec)?)
         }
-        Action::Load { archives } if archives.is_empty() => local::load(&args.dir, &images::run()?),
+        Action::Load { archives } if archives.is_empty() => local::load(&args.dir, &images::all()?),
         Action::Load { archives } => local::load(&args.dir, archives),
         Action::Restart { machine, service } => {
             let mut restart = cluster("restart");
