@@ -25,13 +25,13 @@ pub struct Dns {
     /// Networks of the DNS servers that are believed: of the pod's own, those in none of these are judged as any other
     /// destination is, and teach no names. Not written: all of the pod's own, also those that its `dnsConfig` names. Of
     /// several Eggs each that has a list has to have the server in it. The search domains of the `dnsConfig` do not count for
-    /// `refuseUnmatched`, then.
+    /// `refuseUnmatched`, then. Not for nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 43)))]
     pub servers: Vec<String>,
     /// Queries to the pod's own DNS servers for names that no Allow rule matches do not leave, so that DNS itself is
     /// no way out. They are answered at once. Names that would match without one of the pod's search domains behind
-    /// them are still asked for.
+    /// them are still asked for. Not for nodes.
     #[serde(default)]
     pub refuse_unmatched: bool,
     /// The response code for them. Not written: REFUSED. NXDOMAIN is for images with musl (Alpine), which takes no other

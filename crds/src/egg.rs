@@ -121,8 +121,8 @@ pub struct ClusterEggSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "LabelSelector")]
     pub node_selector: Option<LabelSelector>,
-    /// What these pods or nodes may reach, and how. For nodes without `containers`, `shaping`, `dns.refuseUnmatched`, and
-    /// names in Deny rules.
+    /// What these pods or nodes may reach, and how. For nodes without `containers`, `shaping`, `dns.refuseUnmatched`,
+    /// `dns.servers`, and names in Deny rules; at most 61 rules, of which a Deny rule counts as four.
     #[serde(flatten)]
     pub policy: PolicySpec,
 }
