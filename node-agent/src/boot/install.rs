@@ -80,7 +80,6 @@ fn unit(libraries: &BTreeSet<PathBuf>) -> String {
         "# Installed by l7egg-node-agent gate install; l7egg-node-agent gate remove takes it away.
 [Unit]
 Description=l7egg: nothing leaves new pods until the agent has decided about them
-Documentation=man:l7egg-node-agent
 After=sys-fs-bpf.mount
 Before=kubelet.service k3s.service k3s-agent.service rke2-server.service rke2-agent.service k0scontroller.service k0sworker.service
 
