@@ -61,7 +61,7 @@ pub fn all() -> Result<Vec<PathBuf>> {
 /// Packs what runs on every node: not the operator.
 pub fn of_every_node() -> Result<Vec<PathBuf>> {
     setup::ensure(&[Part::Images])?;
-    [NODE_AGENT, TESTKIT].iter().map(|image| pack(image, true)).collect()
+    [NODE_AGENT, TESTKIT].iter().map(|image| pack(image, Profile::Dev, true)).collect()
 }
 
 /// Packs the test kit for a cluster's DNS, with our own programs only if they have been built already.
