@@ -57,6 +57,20 @@ pub fn add_qdisc(interface: u32) -> io::Result<bool> {
     }
 }
 
+/// Whether it is there, whoever has made it.
+pub fn has_qdisc(interface: u32) -> io::Result<bool> {
+    let message = TcMessage::with_index(interface as i32);
+    let answers = Rtnetlink::open()?.dump(RouteNetlinkMessage::GetQueueDiscipline(message))?;
+    // An old kernel tells of those of all interfaces.
+    Ok(answers.iter().any(|answer| match answer {
+        RouteNetlinkMessage::NewQueueDiscipline(message) => {
+            let is_clsact = |one: &TcAttribute| matches!(one, TcAttribute::Kind(kind) if kind == "clsact");
+            message.header.index == interface as i32 && message.attributes.iter().any(is_clsact)
+        }
+        _ => false,
+    }))
+}
+
 /// Removes it, and with it all filters.
 pub fn remove_qdisc(interface: u32) -> io::Result<()> {
     gone_is_done(Rtnetlink::open()?.change(RouteNetlinkMessage::DelQueueDiscipline(qdisc(interface)), 0))
@@ -82,6 +96,20 @@ pub fn remove_filter(filter: Filter<'_>) -> io::Result<()> {
 pub fn has_filter(filter: Filter<'_>) -> io::Result<bool> {
     let filters = filters(filter.interface, filter.direction)?;
     Ok(filters.iter().any(|message| u32::from(message.header.handle) == filter.handle()))
+}
+
+/// Id of the program of a filter, if that is there.
+pub fn program_of(filter: Filter<'_>) -> io::Result<Option<u32>> {
+    let filters = filters(filter.interface, filter.direction)?;
+    let ours = filters.iter().filter(|message| u32::from(message.header.handle) == filter.handle());
+    let mut attributes = ours.flat_map(|message| &message.attributes);
+    Ok(attributes.find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => options.iter().find_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+            _ => None,
+        }),
+        _ => None,
+    }))
 }
 
 /// Whether anybody's filter is on the interface.

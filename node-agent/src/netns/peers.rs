@@ -1,6 +1,7 @@
 //! The host's side of a pod's interfaces: what leaves the pod comes in there, frames that the pod's
 //! processes write straight to their interface too.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -93,6 +94,24 @@ pub fn detach_named(
         }
         _ => Ok(()),
     }
+}
+
+/// Gives what is remembered of qdiscs by the pins in `from` to those in `to`, as far as the program's filters are of these.
+///
+/// # Errors
+/// A pin cannot be moved.
+pub fn hand_over(program: &str, host: &Netns, from: &Path, to: &Path) -> Result<(), NetnsError> {
+    pinned(from)?.into_iter().try_for_each(|interface| {
+        tc::hand_over(program, Target::new(interface, host, from), Target::new(interface, host, to))
+    })
+}
+
+/// The interfaces that a directory has pins for, by their indices.
+///
+/// # Errors
+/// It cannot be read.
+pub fn pinned(pins: &Path) -> Result<BTreeSet<u32>, NetnsError> {
+    Ok(names(pins)?.iter().filter_map(|name| interface_of(name)).collect())
 }
 
 /// Removes the pins of interfaces whose indices are other interfaces' now, so that [`detach`] leaves those alone.

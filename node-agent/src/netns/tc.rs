@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use aya::programs::ProgramInfo;
 use aya::util::KernelVersion;
 
 use super::clsact::{self, Filter};
@@ -107,12 +108,19 @@ impl<'a> Target<'a> {
         self.pins.join(format!("{program}{}", self.pin_suffix()))
     }
 
-    /// Its presence says that there is a filter, or the clsact qdisc for it, of our making. bpffs holds
-    /// nothing but BPF objects, so it is a pin of the program.
+    /// Of the program that our filter has. A filter of the same name with another program is of another version of l7egg,
+    /// which has put it in the place of ours.
     fn filter_pin(&self, program: &str) -> PathBuf {
         self.pins.join(format!("filter-{program}{}", self.pin_suffix()))
     }
 
+    /// The same while that program is being replaced: the filter has one of the two.
+    fn next_filter_pin(&self, program: &str) -> PathBuf {
+        self.pins.join(format!("filter-{program}{}-new", self.pin_suffix()))
+    }
+
+    /// Its presence says that the clsact qdisc is of our making. bpffs holds nothing but BPF objects, so it is a pin of the
+    /// program.
     fn qdisc_pin(&self) -> PathBuf {
         self.pins.join(format!("clsact{}", self.pin_suffix()))
     }
@@ -129,20 +137,16 @@ pub fn attach(method: Method, program: Program<'_>, target: Target<'_>) -> Resul
     match method {
         Method::Tcx => attach_link(program, target).map_err(refused(what)),
         Method::Clsact => {
-            let made = clsact::add_qdisc(target.interface).map_err(refused(format!(
+            make_qdisc(program.fd, target).map_err(refused(format!(
                 "{what}: adding its clsact qdisc (is there an ingress qdisc already?)"
             )))?;
-            if made {
-                pin_over(program.fd, &target.qdisc_pin()).map_err(refused(what.clone()))?;
-            }
-            pin_over(program.fd, &target.filter_pin(program.name)).map_err(refused(what.clone()))?;
-            clsact::add_filter(filter(program.name, program.direction, target), program.fd)
-                .map_err(refused(what))
+            attach_filter(program, target).map_err(refused(what))
         }
     }
 }
 
-/// Detaches a program; nothing happens if it is not attached. A clsact qdisc that was made for it goes with
+/// Detaches a program; nothing happens if it is not attached, or another version of l7egg has put its own filter in the place of
+/// this one's. A clsact qdisc that was made for it goes with
 /// the last filter, whoever's that is.
 ///
 /// # Errors
@@ -150,13 +154,23 @@ pub fn attach(method: Method, program: Program<'_>, target: Target<'_>) -> Resul
 pub fn detach(name: &str, direction: Direction, target: Target<'_>) -> Result<(), NetnsError> {
     let what = format!("detaching {name} from {direction} of interface {}", target.interface);
     remove_pin(&target.link_pin(name)).map_err(refused(what.clone()))?;
-    if target.filter_pin(name).exists() {
-        clsact::remove_filter(filter(name, direction, target)).map_err(refused(what.clone()))?;
-        remove_pin(&target.filter_pin(name)).map_err(refused(what.clone()))?;
-    }
+    detach_filter(filter(name, direction, target), target).map_err(refused(what.clone()))?;
     if target.qdisc_pin().exists() && !clsact::has_filters(target.interface).map_err(refused(what.clone()))? {
         clsact::remove_qdisc(target.interface).map_err(refused(what.clone()))?;
         remove_pin(&target.qdisc_pin()).map_err(refused(what))?;
+    }
+    Ok(())
+}
+
+/// Gives what `from` remembers of the interface's clsact qdisc to `to`, if the program's filter is `to`'s: it takes the qdisc away
+/// with that.
+///
+/// # Errors
+/// A pin cannot be moved.
+pub fn hand_over(name: &str, from: Target<'_>, to: Target<'_>) -> Result<(), NetnsError> {
+    if from.qdisc_pin().exists() && to.filter_pin(name).exists() {
+        let what = format!("moving {} to {}", from.qdisc_pin().display(), to.pins.display());
+        fs::rename(from.qdisc_pin(), to.qdisc_pin()).map_err(refused(what))?;
     }
     Ok(())
 }
@@ -198,13 +212,60 @@ fn attach_link(program: Program<'_>, target: Target<'_>) -> io::Result<()> {
     sys::pin(link.as_fd(), &pin)
 }
 
-/// Pins a program, in the place of what is pinned there.
-fn pin_over(program: BorrowedFd<'_>, pin: &Path) -> io::Result<()> {
-    let mut new = pin.as_os_str().to_owned();
-    new.push("-new");
-    let _ = fs::remove_file(&new);
-    sys::pin(program, Path::new(&new))?;
-    fs::rename(&new, pin)
+/// Makes the clsact qdisc, and remembers it before: who ends in between leaves none that nobody takes away.
+fn make_qdisc(program: BorrowedFd<'_>, target: Target<'_>) -> io::Result<()> {
+    if clsact::has_qdisc(target.interface)? {
+        return Ok(());
+    }
+    let pin = target.qdisc_pin();
+    remove_pin(&pin)?;
+    sys::pin(program, &pin)?;
+    match clsact::add_qdisc(target.interface) {
+        Ok(true) => Ok(()),
+        // Another was quicker, or there is no interface.
+        other => remove_pin(&pin).and(other.map(drop)),
+    }
+}
+
+/// What is pinned is what the filter has, or may have if this process ends in between.
+fn attach_filter(program: Program<'_>, target: Target<'_>) -> io::Result<()> {
+    let filter = filter(program.name, program.direction, target);
+    let (pin, next) = (target.filter_pin(program.name), target.next_filter_pin(program.name));
+    if next.exists() {
+        // Whoever was replacing it has ended.
+        match clsact::program_of(filter)? {
+            Some(id) if pinned_program(&next)? == Some(id) => fs::rename(&next, &pin)?,
+            _ => remove_pin(&next)?,
+        }
+    }
+    let pinned = if pin.exists() { &next } else { &pin };
+    sys::pin(program.fd, pinned)?;
+    clsact::add_filter(filter, program.fd)?;
+    if pinned == &next { fs::rename(&next, &pin) } else { Ok(()) }
+}
+
+fn detach_filter(filter: Filter<'_>, target: Target<'_>) -> io::Result<()> {
+    let pins = [target.filter_pin(filter.name), target.next_filter_pin(filter.name)];
+    let mut ours = Vec::new();
+    for pin in &pins {
+        ours.extend(pinned_program(pin)?);
+    }
+    if ours.is_empty() {
+        return Ok(());
+    }
+    if clsact::program_of(filter)?.is_some_and(|id| ours.contains(&id)) {
+        clsact::remove_filter(filter)?;
+    }
+    pins.iter().try_for_each(|pin| remove_pin(pin))
+}
+
+/// Id of the program that is pinned here; none if nothing is.
+fn pinned_program(pin: &Path) -> io::Result<Option<u32>> {
+    if !pin.exists() {
+        return Ok(None);
+    }
+    let program = ProgramInfo::from_pin(pin).map_err(io::Error::other)?;
+    Ok(Some(program.id()))
 }
 
 fn remove_pin(pin: &Path) -> io::Result<()> {

@@ -126,6 +126,28 @@ fn a_qdisc_and_filters_of_others_stay() {
 }
 
 #[test]
+fn a_filter_that_another_has_replaced_is_not_ones_own_any_more() {
+    let (pod, bpffs) = (Pod::new(), Bpffs::new());
+    let netns = pod.netns();
+    let interface = eth0(&pod, &netns).index;
+    let pins = ["older", "newer"].map(|version| bpffs.path().join(version));
+    let [older, newer] = pins.each_ref().map(|pins| Target::new(interface, &netns, pins));
+    let attach = |verdict: &VerdictProgram, target| {
+        let program = Program { fd: verdict.fd(), name: NAME, direction: Direction::Egress };
+        netns.run(|| tc::attach(Method::Clsact, program, target)).expect("the pod").expect("an attachment");
+    };
+    let detach = |target| {
+        netns.run(|| tc::detach(NAME, Direction::Egress, target)).expect("the pod").expect("a removal");
+    };
+    attach(&VerdictProgram::pass(), older);
+    attach(&VerdictProgram::drop(), newer);
+    detach(older);
+    assert_eq!(pod.connect_one(SERVER), "timeout");
+    detach(newer);
+    assert_eq!(pod.connect_one(SERVER), "ok");
+}
+
+#[test]
 fn the_hosts_side_of_every_interface_of_a_pod() {
     for method in methods() {
         let (pod, bpffs) = (Pod::new(), Bpffs::new());
