@@ -17,7 +17,7 @@ use super::entries;
 use super::error::{insertion, kernel};
 use super::policies;
 use super::programs::Maps;
-use super::{Kernel, pods};
+use super::{Kernel, network, pods};
 use crate::datapath::{ContainerPolicy, DatapathError, EnforcedContainer, Wanted};
 
 /// Inode number of the root of a cgroup tree (fs/kernfs/dir.c).
@@ -168,7 +168,6 @@ impl Kernel {
         match pods::attach(&pins, uid, cgroup, pod, &self.programs, &mut self.maps) {
             Ok(attached) => {
                 self.pods.insert(uid.into(), attached);
-                self.older.release(uid)?;
                 result
             }
             Err(error) => {
@@ -187,6 +186,8 @@ impl Kernel {
         if is_unknown {
             self.in_force.remove(&pod);
             self.released.insert(pod);
+            // What was taken over from another version is not to be another pod's that gets this id.
+            network::forget(&mut self.maps, pod)?;
         }
         Ok(())
     }
@@ -207,7 +208,7 @@ impl Kernel {
     }
 
     /// Gives what a pod remembers to its containers.
-    fn scatter(&mut self, pod: u32, pass: Pass) -> Result<(), DatapathError> {
+    pub(super) fn scatter(&mut self, pod: u32, pass: Pass) -> Result<(), DatapathError> {
         let subjects = self.subjects_of(pod);
         give(&mut self.maps, &BTreeSet::from([pod]), &subjects, pass)
     }
@@ -341,7 +342,7 @@ fn give(maps: &mut Maps, from: &BTreeSet<u32>, to: &BTreeSet<u32>, pass: Pass) -
 }
 
 /// The names of both; those that last longest, if these are too many.
-fn both(a: &Learned, b: &Learned) -> Learned {
+pub fn both(a: &Learned, b: &Learned) -> Learned {
     let mut by_name = BTreeMap::new();
     for slot in a.names.iter().chain(&b.names).filter(|slot| slot.name != 0) {
         let expires: &mut u64 = by_name.entry(slot.name).or_default();

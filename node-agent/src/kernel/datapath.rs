@@ -127,16 +127,23 @@ impl Datapath for Kernel {
         // A pod that was moved has nothing there any more.
         let (wanted, others): (Vec<_>, Vec<_>) = self.older.pods().partition(|uid| is_wanted(uid));
         others.iter().try_for_each(|uid| self.older.release(uid))?;
-        if wanted.is_empty() { self.older.retire() } else { Ok(()) }
+        // Nor is a gate taken away before the present one is there.
+        let is_needed = self.older.has_gate() && !self.gate.stands();
+        if wanted.is_empty() && !is_needed { self.older.retire() } else { Ok(()) }
     }
 
     fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
         self.look_for_balancer(uid, cgroup)?;
         let Some(pod) = self.pods.get(uid) else { return Ok(Cover::NotYet) };
-        if uid == NODE_UID || self.host_network.contains(uid) {
-            return self.networks.join_host(&mut self.maps, uid, pod.subject);
-        }
-        self.networks.cover(&self.programs, &mut self.maps, uid, cgroup, pod.subject)
+        let cover = if uid == NODE_UID || self.host_network.contains(uid) {
+            self.networks.join_host(&mut self.maps, uid, pod.subject)
+        } else {
+            let older = self.older.pins_of(uid);
+            self.networks.cover(&self.programs, &mut self.maps, uid, cgroup, pod.subject, &older)
+        };
+        let is_covered = matches!(cover, Ok(Cover::Whole | Cover::Part { .. } | Cover::Host));
+        self.succeed(uid, cgroup, is_covered)?;
+        cover
     }
 
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {

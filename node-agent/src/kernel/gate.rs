@@ -142,9 +142,16 @@ impl Gate {
     }
 }
 
+/// Whether another version has a gate.
+pub fn is_in(version: &Path) -> bool {
+    entries(&version.join("gate")).is_ok_and(|places| !places.is_empty())
+}
+
 /// Whom another version's gate lets through; none if it has none.
 pub fn admitted_by(version: &Path) -> Option<BTreeSet<u64>> {
-    entries(&version.join("gate")).ok()?.first()?;
+    if !is_in(version) {
+        return None;
+    }
     let map = aya::maps::MapData::from_pin(version.join("maps/ADMITTED")).ok()?;
     let map: HashMap<_, u64, u64> = aya::maps::Map::from_map_data(map).ok()?.try_into().ok()?;
     ids(&map).ok()

@@ -97,8 +97,8 @@ impl Kernel {
     pub fn open(settings: &DatapathSettings) -> Result<Self, DatapathError> {
         let directory = directory(&settings.bpffs);
         let (programs, mut maps) = programs::load(&directory.join("maps"), settings.tell_learned)?;
-        let shaping = Shaping::open(&directory)?;
         let older = Older::find(&directory);
+        let shaping = Shaping::open(&directory)?;
         let hash_key = config::configure(&mut maps, settings, older.hash_key())?;
         let mut policies = Policies::open(&maps, hash_key)?;
         let pods: BTreeMap<String, Pod> =
@@ -134,7 +134,8 @@ impl Kernel {
         // Programs were replaced: what they know of connections is to be looked at again.
         maps.begin_generation().map_err(kernel("writing map GENERATION"))?;
         network::forget_unknown(&mut maps, |subject| in_force.contains_key(&subject))?;
-        let networks = Networks::open(directory.join("interfaces"))?;
+        let is_known = |uid: &str| pods.contains_key(uid);
+        let networks = Networks::open(versions::interfaces(&directory), &maps, is_known)?;
         let gate = Gate::open(directory.join("gate"), &programs, &maps)?;
         let mut kernel = Self {
             directory,
@@ -245,30 +246,41 @@ impl Kernel {
         self.switch(subject, id, enforcement, paths)?;
         self.gather(subject, containers::Pass::After)?;
         self.unite(subject)?;
-        // Before as well, so that what the pod has learned is never missing; afterwards for what came in between.
+        // So that what the pod has learned is never missing. What comes until the old programs go: `succeed`.
         self.older.take_over(uid, cgroup, subject, &mut self.maps);
         let pins = self.pins(uid);
         match pods::attach(&pins, uid, cgroup, subject, &self.programs, &mut self.maps) {
             Ok(pod) => {
                 self.pods.insert(uid.into(), pod);
-                if !self.older.knows(uid) {
-                    return Ok(());
-                }
-                self.older.take_over(uid, cgroup, subject, &mut self.maps);
-                self.older.release(uid)?;
-                // The old ones looked like programs of others.
-                let paths = self.paths(uid, cgroup)?;
-                self.switch(subject, id, enforcement, paths)
+                Ok(())
             }
             Err(error) => {
                 if known.is_none() {
                     pods::remove_pins(&pins);
                     self.in_force.remove(&subject);
                     self.released.insert(subject);
+                    // What was taken over is not to be another pod's that gets this id.
+                    network::forget(&mut self.maps, subject)?;
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Takes another version's programs from a pod, once there is nothing that they alone enforce: whose backstop is there needs
+    /// the present one first.
+    fn succeed(&mut self, uid: &str, cgroup: &Path, is_covered: bool) -> Result<(), DatapathError> {
+        let Some(pod) = self.pods.get(uid).filter(|pod| pod.complete) else { return Ok(()) };
+        if !self.older.knows(uid) || !is_covered && self.older.covers(uid) {
+            return Ok(());
+        }
+        let subject = pod.subject;
+        self.older.take_over(uid, cgroup, subject, &mut self.maps);
+        self.scatter(subject, containers::Pass::After)?;
+        self.older.release(uid)?;
+        // The old ones looked like programs of others.
+        self.looked_for_balancer.remove(uid);
+        self.look_for_balancer(uid, cgroup)
     }
 
     /// Looks at the connections of a subject, whose cgroups and whose pod's subject are given.
@@ -329,16 +341,22 @@ impl Kernel {
     }
 }
 
-/// Detaches every pod, puts the interfaces of shaped pods back, and removes every pin, of every version.
+/// Detaches every pod, puts the interfaces of shaped pods back, and removes every pin, of every version. What cannot be removed
+/// keeps its pins, so that it can be tried again.
 pub fn remove_everything(bpffs: &Path) -> Result<(), DatapathError> {
     let root = bpffs.join("l7egg");
-    let unshaped = shaping::unshape_all(&directory(bpffs));
-    let mut versions = fs::read_dir(&root).into_iter().flatten().flatten();
-    let uncovered = versions.try_for_each(|version| network::detach_all(&version.path().join("interfaces")));
+    let versions = versions::all(&root);
+    let mut result = shaping::unshape_all(&directory(bpffs));
+    let interfaces: Vec<PathBuf> = versions.iter().map(|version| versions::interfaces(version)).collect();
+    for version in &versions {
+        result = result.and(versions::detach(version, &interfaces));
+    }
+    result?;
     match fs::remove_dir_all(&root) {
-        Ok(()) => uncovered.and(unshaped),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(kernel(format!("removing {}", root.display()))(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(kernel(format!("removing {}", root.display()))(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@ use l7egg_ebpf_common::abi::{ANY_INTERFACE, Address, AddressKey, Attached, Netwo
 
 use super::error::{insertion, kernel};
 use super::programs::{Maps, Programs};
+use crate::causes::causes;
 use crate::datapath::{Cover, DatapathError};
 use crate::netns::tc::{self, Direction, Method, Program, Target};
 use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, Process, peers};
@@ -39,13 +40,33 @@ struct Known {
 }
 
 impl Networks {
-    /// Those that an earlier agent left are found by and by. `directory` is for the pins.
-    pub fn open(directory: PathBuf) -> Result<Self, DatapathError> {
+    /// Those that an earlier agent left are found by and by. `directory` is for the pins; what there is of pods that are not known
+    /// goes, as the maps have forgotten them.
+    pub fn open(
+        directory: PathBuf,
+        maps: &Maps,
+        is_known: impl Fn(&str) -> bool,
+    ) -> Result<Self, DatapathError> {
         let host = Netns::current().map_err(kernel("opening the host's network namespace"))?;
-        Ok(Self { host, method: Method::of_this_kernel(), directory, known: BTreeMap::new() })
+        let networks = Self { host, method: Method::of_this_kernel(), directory, known: BTreeMap::new() };
+        for uid in uids(&networks.directory).into_iter().filter(|uid| !is_known(uid)) {
+            if let Err(error) = networks.detach(&uid, |interface| maps.attached.get(&interface, 0).is_ok()) {
+                tracing::warn!(
+                    uid,
+                    error = causes(&error),
+                    "the backstop of a pod that is gone could not be removed; tried again when the agent starts"
+                );
+            }
+        }
+        Ok(networks)
     }
 
-    /// Finds the pod's network and puts the backstop there, unless that is done.
+    /// Where a pod's pins are.
+    pub fn pins(&self, uid: &str) -> PathBuf {
+        self.directory.join(uid)
+    }
+
+    /// Finds the pod's network and puts the backstop there, unless that is done. `older` are other versions' pins for it.
     pub fn cover(
         &mut self,
         programs: &Programs,
@@ -53,6 +74,7 @@ impl Networks {
         uid: &str,
         cgroup: &Path,
         subject: u32,
+        older: &[PathBuf],
     ) -> Result<Cover, DatapathError> {
         if let Some(known) = self.known.get(uid)
             && known.process.is_none_or(Process::runs)
@@ -91,12 +113,12 @@ impl Networks {
         }
         if !is_same && is_known(&before) {
             // Whose process is the oldest may have made a network for itself.
-            if !self.is_made_anew(maps, uid, subject, &interfaces)? {
+            if !self.is_made_anew(maps, uid, subject, &interfaces, older)? {
                 return Ok(so_far(&self.known));
             }
             tracing::info!(uid, "the pod has another network now: its sandbox was made anew");
             self.known.remove(uid);
-            self.detach(maps, uid, subject)?;
+            self.detach(uid, |interface| is_anothers(maps, interface, subject))?;
             // The old one is what is believed until the new one is: never any.
             forget_interfaces(maps, subject)?;
         }
@@ -133,7 +155,7 @@ impl Networks {
     /// Forgets a pod's network.
     pub fn release(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<(), DatapathError> {
         self.known.remove(uid);
-        self.detach(maps, uid, subject)?;
+        self.detach(uid, |interface| is_anothers(maps, interface, subject))?;
         forget(maps, subject)
     }
 
@@ -145,6 +167,7 @@ impl Networks {
         uid: &str,
         subject: u32,
         interfaces: &[Interface],
+        older: &[PathBuf],
     ) -> Result<bool, DatapathError> {
         let mut had = BTreeSet::new();
         for entry in maps.attached.iter() {
@@ -154,7 +177,7 @@ impl Networks {
         for one in interfaces {
             let is_new = match one.host_peer {
                 // Where a plugin moves them to the host, the next one may get the same index.
-                Some(peer) => !had.contains(&peer) || !self.has_backstop(uid, peer)?,
+                Some(peer) => !had.contains(&peer) || !self.has_backstop(uid, peer, older)?,
                 None => one.given && had.is_empty(),
             };
             if is_new {
@@ -164,36 +187,67 @@ impl Networks {
         Ok(false)
     }
 
-    /// Whether the pod's backstop is on an interface of the host.
-    fn has_backstop(&self, uid: &str, interface: u32) -> Result<bool, DatapathError> {
+    /// Whether the pod's backstop is on an interface of the host, maybe another version's.
+    fn has_backstop(&self, uid: &str, interface: u32, older: &[PathBuf]) -> Result<bool, DatapathError> {
         let (name, direction) = BACKSTOP[1];
-        let pins = self.directory.join(uid).join(name);
-        tc::is_attached(name, direction, Target::new(interface, &self.host, &pins))
-            .map_err(kernel(format!("looking for the backstop of pod {uid}")))
+        for pins in std::iter::once(&self.pins(uid)).chain(older) {
+            let pins = pins.join(name);
+            if tc::is_attached(name, direction, Target::new(interface, &self.host, &pins))
+                .map_err(kernel(format!("looking for the backstop of pod {uid}")))?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes the backstop from a pod's interfaces. The index of one that is gone may be another pod's by now.
-    fn detach(&self, maps: &Maps, uid: &str, subject: u32) -> Result<(), DatapathError> {
-        let directory = self.directory.join(uid);
-        let is_anothers = |interface| maps.attached.get(&interface, 0).is_ok_and(|it| it.subject != subject);
+    fn detach(&self, uid: &str, is_anothers: impl Fn(u32) -> bool) -> Result<(), DatapathError> {
+        let directory = self.pins(uid);
         for (name, _) in BACKSTOP {
-            peers::forget_where(&directory.join(name), is_anothers)
+            peers::forget_where(&directory.join(name), &is_anothers)
                 .map_err(kernel(format!("forgetting interfaces of pod {uid} that are gone")))?;
         }
         detach(&self.host, &directory)
     }
 
     fn attach(&self, programs: &Programs, uid: &str, pod: &Netns) -> Result<Cover, DatapathError> {
-        let directory = self.directory.join(uid);
+        let directory = self.pins(uid);
         let mut uncovered = Vec::new();
         for (name, direction) in BACKSTOP {
             let program = Program { fd: programs.classifier(name)?, name, direction };
             let coverage = peers::attach(self.method, program, pod, &self.host, &directory.join(name))
                 .map_err(kernel(format!("attaching the backstop of pod {uid}")))?;
             uncovered = coverage.uncovered.into_iter().map(|one| one.name).collect();
+            let peers: BTreeSet<u32> = coverage.covered.iter().filter_map(|one| one.host_peer).collect();
+            self.own_alone(uid, name, &peers)?;
         }
         Ok(if uncovered.is_empty() { Cover::Whole } else { Cover::Part { uncovered } })
     }
+
+    /// Has no other pod's pins name these interfaces: those that had the same indices are gone, and whoever takes away what is
+    /// pinned for these would take the pod's.
+    fn own_alone(&self, uid: &str, name: &str, interfaces: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        // A link knows its interface.
+        if self.method == Method::Tcx {
+            return Ok(());
+        }
+        uids(&self.directory).iter().filter(|other| *other != uid).try_for_each(|other| {
+            peers::forget_where(&self.pins(other).join(name), |interface| interfaces.contains(&interface))
+                .map_err(kernel(format!("forgetting interfaces of pod {other} that are gone")))
+        })
+    }
+}
+
+/// Whether an interface of the host is known to be of another subject.
+fn is_anothers(maps: &Maps, interface: u32, subject: u32) -> bool {
+    maps.attached.get(&interface, 0).is_ok_and(|it| it.subject != subject)
+}
+
+/// The pods that have pins below a directory.
+fn uids(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Everything that the programs want to know, before they are attached.
@@ -266,20 +320,51 @@ fn tell_covered(
     maps.networks.set(subject, network, 0).map_err(what())
 }
 
-/// Takes the backstop from every pod below a directory of pins: a filter stays on its interface without them.
-pub fn detach_all(directory: &Path) -> Result<(), DatapathError> {
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
-    let host = Netns::current().map_err(kernel("opening the host's network namespace"))?;
-    entries.flatten().try_for_each(|entry| detach(&host, &entry.path()))
+/// Takes the backstop from every pod below a directory of pins: a filter stays on its interface without them. `versions` are such
+/// directories, of all versions.
+pub fn detach_all(directory: &Path, versions: &[PathBuf]) -> Result<(), DatapathError> {
+    let mut result = Ok(());
+    for uid in uids(directory) {
+        // One that cannot be detached keeps its pins, and keeps no other from it.
+        result = result.and(detach_one(directory, &uid, versions));
+    }
+    result
 }
 
-/// Takes it from the pod whose pins are in this directory.
-pub fn detach_one(directory: &Path) -> Result<(), DatapathError> {
-    if !directory.exists() {
+/// Takes it from one pod. What its filters needed stays where another version has put its own in the place of these.
+pub fn detach_one(directory: &Path, uid: &str, versions: &[PathBuf]) -> Result<(), DatapathError> {
+    let pins = directory.join(uid);
+    if !pins.exists() {
         return Ok(());
     }
     let host = Netns::current().map_err(kernel("opening the host's network namespace"))?;
-    detach(&host, directory)
+    if Method::of_this_kernel() == Method::Clsact {
+        leave_to_others(&host, directory, uid, versions)
+            .map_err(kernel(format!("leaving to others what is pinned in {}", pins.display())))?;
+    }
+    detach(&host, &pins)
+}
+
+/// Has a pod's pins name nothing that others need.
+fn leave_to_others(
+    host: &Netns,
+    directory: &Path,
+    uid: &str,
+    versions: &[PathBuf],
+) -> Result<(), NetnsError> {
+    for (name, _) in BACKSTOP {
+        let pins = directory.join(uid).join(name);
+        for heir in versions.iter().filter(|version| *version != directory) {
+            peers::hand_over(name, host, &pins, &heir.join(uid).join(name))?;
+        }
+        // Whose of several pods an index is, nobody tells: the last of them takes away what is there.
+        let mut of_others = BTreeSet::new();
+        for other in uids(directory).iter().filter(|other| *other != uid) {
+            of_others.extend(peers::pinned(&directory.join(other).join(name))?);
+        }
+        peers::forget_where(&pins, |interface| of_others.contains(&interface))?;
+    }
+    Ok(())
 }
 
 /// Takes it from the pod whose pins are in a directory.
@@ -287,7 +372,8 @@ fn detach(host: &Netns, directory: &Path) -> Result<(), DatapathError> {
     if !directory.exists() {
         return Ok(());
     }
-    for (name, direction) in BACKSTOP {
+    // Who came first has made what both need, and remembers it.
+    for (name, direction) in BACKSTOP.into_iter().rev() {
         peers::detach_named(name, direction, host, &directory.join(name))
             .map_err(kernel(format!("detaching the backstop that is pinned in {}", directory.display())))?;
     }
@@ -308,7 +394,8 @@ pub fn forget_unknown(maps: &mut Maps, is_known: impl Fn(u32) -> bool) -> Result
     unknown.into_iter().try_for_each(|subject| forget(maps, subject))
 }
 
-fn forget(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
+/// The same for one subject.
+pub fn forget(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
     forget_network(maps, subject)?;
     forget_interfaces(maps, subject)
 }

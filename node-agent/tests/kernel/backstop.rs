@@ -124,5 +124,30 @@ fn a_released_pod_has_nothing_left_on_its_interface() {
     assert!(both.iter().all(|(name, direction)| is_attached(&setup, name, *direction)));
     setup.release();
     assert!(!both.iter().any(|(name, direction)| is_attached(&setup, name, *direction)));
+    assert_eq!(setup.backstop(), [""; 0], "not what it needed there either");
     assert_eq!(setup.pod.connect(&["tcp://198.18.2.1:80", "udp://198.18.2.1:123"]), ["ok", "ok"]);
+}
+
+#[test]
+fn uninstalling_leaves_nothing_on_interfaces() {
+    for version in ["v0", "own"] {
+        let setup = Setup::on_node("{egress: []}");
+        if version == "v0" {
+            setup.become_another_version();
+        }
+        setup.remove_everything();
+        assert_eq!(setup.backstop(), [""; 0], "{version}");
+        assert!(!setup.bpffs().join("l7egg").exists());
+        assert_eq!(setup.pod.connect(&["tcp://198.18.2.1:80", "udp://198.18.2.1:123"]), ["ok", "ok"]);
+    }
+}
+
+#[test]
+fn a_pod_that_ended_while_no_agent_ran_has_nothing_left() {
+    let mut setup = Setup::on_node("{egress: []}");
+    setup.pod.end_sandbox();
+    std::fs::remove_dir(setup.pod.cgroup()).expect("an empty cgroup");
+    setup.restart_agent();
+    assert_eq!(setup.backstop(), [""; 0]);
+    assert!(!setup.pins(&format!("interfaces/{}", setup.pod.uid())).exists());
 }

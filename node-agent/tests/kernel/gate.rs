@@ -275,3 +275,41 @@ fn a_socket_waits_through_a_change_of_version() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
     assert_eq!(report["outcome"], "ok", "{report}");
 }
+
+#[test]
+fn who_waits_at_one_of_two_other_versions_gates_waits_on() {
+    for is_first_moved_last in [false, true] {
+        let mut setup = Setup::new();
+        let pod = id(setup.pod.cgroup());
+        close(&mut setup, &[pod]);
+        setup.become_another_version();
+        setup.restart_agent();
+        close(&mut setup, &[]);
+        setup.move_pins(&format!("l7egg/v{ABI_VERSION}"), "l7egg/v1");
+        if is_first_moved_last {
+            setup.move_pins("l7egg/v0", "hidden");
+            setup.move_pins("hidden", "l7egg/v0");
+        }
+        setup.restart_agent();
+        close(&mut setup, &[pod]);
+        assert!(setup.kernel.waits_at_gate(pod), "{is_first_moved_last}");
+        admit(&mut setup);
+        assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
+    }
+}
+
+#[test]
+fn another_versions_gate_stays_until_there_is_one_of_this() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    setup.become_another_version();
+    setup.restart_agent();
+    // As where the own one cannot be closed.
+    setup.retire_older(true);
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    let pod = id(setup.pod.cgroup());
+    close(&mut setup, &[pod]);
+    setup.retire_older(true);
+    assert_eq!(setup.versions(), [format!("v{ABI_VERSION}")]);
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+}

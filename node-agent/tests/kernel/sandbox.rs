@@ -145,7 +145,7 @@ fn nothing_is_believed_of_a_pod_that_is_only_in_a_network_of_its_own_making() {
 }
 
 /// Which of [`FRAMES`] arrive in the world.
-fn sent_raw(setup: &Setup) -> Vec<&'static str> {
+pub fn sent_raw(setup: &Setup) -> Vec<&'static str> {
     let recorder = Recorder::new(&setup.pod.world_netns());
     in_pod(&setup.pod, &["python3", "-c", FRAMES]);
     sleep(Duration::from_millis(200));

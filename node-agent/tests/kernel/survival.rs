@@ -2,11 +2,36 @@
 
 use std::time::Duration;
 
+use l7egg_ebpf_common::abi::ABI_VERSION;
 use l7egg_node_agent::datapath::Datapath;
 
-use crate::harness::{Setup, policy};
+use crate::harness::{POD4, Setup, policy};
+use crate::sandbox::sent_raw;
 
 const NAMES: &str = "{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
+
+fn own_version() -> String {
+    format!("v{ABI_VERSION}")
+}
+
+/// The change to this version is over: nothing is left of others, the pod is enforced, and uninstalling takes all of it away.
+fn assert_converged(mut setup: Setup, what: &str) {
+    setup.retire_older(true);
+    assert_eq!(setup.versions(), [own_version()], "{what}");
+    let programs = |setup: &Setup| -> Vec<String> {
+        setup.backstop().into_iter().filter(|name| name != "clsact").collect()
+    };
+    assert_eq!(programs(&setup), ["entering", "leaving"], "{what}");
+    assert_eq!(sent_raw(&setup), ["ARP"], "{what}");
+    assert_eq!(
+        setup.pod.connect(&["tcp4://n3.fresh.test:80", "tcp://198.18.0.80:80"]),
+        ["ok", "denied"],
+        "{what}"
+    );
+    setup.remove_everything();
+    assert_eq!(setup.backstop(), [""; 0], "{what}");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "ok", "{what}");
+}
 
 #[test]
 fn a_new_agent_takes_over_without_cutting_or_opening_anything() {
@@ -67,7 +92,7 @@ fn another_version_is_replaced_without_losing_what_pods_have_learned() {
     assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["ok", "denied"]);
     setup.restart_agent();
     assert!(setup.kernel.enforced().expect("what is enforced").is_empty(), "its layout is another one");
-    setup.kernel.retire_older(&|_| true).expect("the pod rests on it");
+    setup.retire_older(true);
     assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["ok", "denied"]);
     setup.enforce(names);
     assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["ok", "denied"]);
@@ -75,7 +100,126 @@ fn another_version_is_replaced_without_losing_what_pods_have_learned() {
     // What the old programs know does not count any more.
     setup.enforce("{egress: [{to: [{cidr: 198.18.64.8/32}]}]}");
     assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["denied", "ok"]);
-    setup.kernel.retire_older(&|_| true).expect("nothing rests on it");
-    assert_eq!(setup.versions(), [format!("v{}", l7egg_ebpf_common::abi::ABI_VERSION)]);
+    setup.retire_older(true);
+    assert_eq!(setup.versions(), [own_version()]);
     assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["denied", "ok"]);
+}
+
+#[test]
+fn the_backstop_of_another_version_stays_until_the_new_one_is_there() {
+    let mut setup = Setup::on_node(NAMES);
+    assert_eq!(sent_raw(&setup), ["ARP"]);
+    setup.become_another_version();
+    setup.restart_agent();
+    assert_eq!(sent_raw(&setup), ["ARP"], "by the other version");
+    setup.enforce_uncovered(NAMES);
+    assert_eq!(sent_raw(&setup), ["ARP"], "in between");
+    setup.enforce(NAMES);
+    assert_converged(setup, "after all");
+}
+
+#[test]
+fn a_change_of_version_that_was_broken_off_is_continued() {
+    // By an agent that ended before it looked at the pod's interfaces.
+    let mut setup = Setup::on_node(NAMES);
+    setup.become_another_version();
+    setup.restart_agent();
+    setup.enforce_uncovered(NAMES);
+    setup.restart_agent();
+    setup.try_cover();
+    assert_converged(setup, "its interfaces were not looked at");
+    // By one that ended before it took anything of the other version away.
+    let mut setup = Setup::on_node(NAMES);
+    setup.move_pins(&format!("l7egg/{}", own_version()), "hidden");
+    setup.restart_agent();
+    setup.enforce(NAMES);
+    setup.move_pins("hidden", "l7egg/v0");
+    setup.restart_agent();
+    setup.try_cover();
+    assert_converged(setup, "nothing was taken away");
+}
+
+#[test]
+fn uninstalling_in_the_middle_of_a_change_of_version_leaves_nothing() {
+    for is_newer_moved_last in [false, true] {
+        let mut setup = Setup::on_node(NAMES);
+        setup.move_pins(&format!("l7egg/{}", own_version()), "hidden");
+        setup.restart_agent();
+        setup.enforce(NAMES);
+        setup.move_pins("hidden", "l7egg/v0");
+        if is_newer_moved_last {
+            let own = format!("l7egg/{}", own_version());
+            setup.move_pins(&own, "hidden");
+            setup.move_pins("hidden", &own);
+        }
+        setup.remove_everything();
+        assert_eq!(setup.backstop(), [""; 0], "{is_newer_moved_last}");
+        assert!(!setup.bpffs().join("l7egg").exists());
+        assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "ok", "{is_newer_moved_last}");
+    }
+}
+
+#[test]
+fn two_other_versions_are_replaced_at_once() {
+    let mut setup = Setup::on_node(NAMES);
+    setup.become_another_version();
+    setup.restart_agent();
+    setup.enforce_uncovered(NAMES);
+    setup.move_pins(&format!("l7egg/{}", own_version()), "l7egg/v1");
+    setup.restart_agent();
+    setup.enforce(NAMES);
+    assert_converged(setup, "before the first change was over");
+}
+
+#[test]
+fn a_pod_that_ends_during_a_change_of_version_leaves_nothing() {
+    let mut setup = Setup::on_node(NAMES);
+    setup.become_another_version();
+    setup.pod.end_sandbox();
+    std::fs::remove_dir(setup.pod.cgroup()).expect("an empty cgroup");
+    setup.restart_agent();
+    setup.retire_older(false);
+    assert_eq!(setup.backstop(), [""; 0]);
+    assert_eq!(setup.versions(), [own_version()]);
+}
+
+#[test]
+fn what_was_half_removed_goes() {
+    let mut setup = Setup::on_node(NAMES);
+    setup.become_another_version();
+    std::fs::remove_dir_all(setup.bpffs().join("l7egg/v0/maps")).expect("the maps' pins");
+    setup.restart_agent();
+    setup.enforce(NAMES);
+    assert_converged(setup, "its maps are gone");
+}
+
+#[test]
+fn what_a_pod_says_of_its_network_by_now_is_not_believed_by_another_version() {
+    let mut setup = Setup::on_node(NAMES);
+    let before = setup.believed();
+    crate::netns::in_pod(&setup.pod, &["ip", "addr", "add", "10.77.0.99/24", "dev", "eth0"]);
+    setup.become_another_version();
+    setup.restart_agent();
+    setup.enforce(NAMES);
+    assert_eq!(setup.believed().addresses, before.addresses);
+    assert_eq!(setup.believed().network, before.network);
+    let _server = setup.pod.serve(8080, 8080);
+    assert_eq!(setup.pod.world_connect(&[&format!("tcp://{POD4}:8080")]), ["ok"]);
+    assert_converged(setup, "the same network");
+}
+
+#[test]
+fn what_containers_have_learned_outlives_a_change_of_version() {
+    let mut setup = Setup::with_policy(NAMES);
+    setup.divide(&[("app", Some(NAMES)), ("side", None)]);
+    setup.pod.enter("app");
+    assert_eq!(setup.pod.dig(&["n7.fresh.test", "A"]), "198.18.64.7");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.64.7:80"), "ok");
+    setup.become_another_version();
+    setup.restart_agent();
+    setup.divide(&[("app", Some(NAMES)), ("side", None)]);
+    setup.try_cover();
+    setup.retire_older(true);
+    assert_eq!(setup.versions(), [own_version()]);
+    assert_eq!(setup.pod.connect(&["tcp://198.18.64.7:80", "tcp://198.18.64.8:80"]), ["ok", "denied"]);
 }

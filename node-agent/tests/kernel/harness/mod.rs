@@ -29,6 +29,7 @@ use l7egg_node_agent::datapath::{
     ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, NODE_UID, Wanted,
 };
 use l7egg_node_agent::kernel::Kernel;
+use l7egg_node_agent::netns::tc::{self, Direction, Target};
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
 pub use pod::{Link, POD4, POD6, Pod, cgroup2_root, remove_within};
 pub use recorder::Recorder;
@@ -253,14 +254,61 @@ impl Setup {
 
     /// What `l7egg-node-agent detach` does.
     pub fn remove_everything(&self) {
-        l7egg_node_agent::kernel::remove_everything(self.bpffs.path()).unwrap_or_else(fail);
+        let remove = || l7egg_node_agent::kernel::remove_everything(self.bpffs.path());
+        on_host(&self.pod, remove).unwrap_or_else(fail);
+    }
+
+    /// Has what other versions left go as far as nothing rests on it.
+    pub fn retire_older(&mut self, is_wanted: bool) {
+        let (kernel, pod) = (&mut self.kernel, &self.pod);
+        on_host(pod, || kernel.retire_older(&|_| is_wanted)).unwrap_or_else(fail);
+    }
+
+    /// Enforces a policy for the pod, whose interfaces are not looked at yet.
+    pub fn enforce_uncovered(&mut self, yaml: &str) {
+        let (kernel, pod) = (&mut self.kernel, &self.pod);
+        on_host(pod, || kernel.enforce(pod.uid(), pod.cgroup(), &policy(yaml))).unwrap_or_else(fail);
+    }
+
+    /// What of the backstop is on the node's side of the pod's interface: the programs that run, and the qdisc that they may
+    /// need for that.
+    pub fn backstop(&self) -> Vec<String> {
+        let node = format!("{}n", self.pod.uid());
+        let show = |arguments: &[&str]| {
+            let output =
+                Command::new("tc").args(["-n", &node]).args(arguments).output().expect("tc (iproute2)");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let mut found = Vec::new();
+        if show(&["qdisc", "show", "dev", "pod"]).contains("clsact") {
+            found.push("clsact".to_owned());
+        }
+        let netns = self.pod.node_netns();
+        for (name, direction) in [("entering", Direction::Egress), ("leaving", Direction::Ingress)] {
+            let filters = show(&["filter", "show", "dev", "pod", &direction.to_string()]);
+            let pins = self.pins(&format!("interfaces/{}/{name}", self.pod.uid()));
+            let by_link = netns.run(|| {
+                // SAFETY: a valid C string.
+                let interface = unsafe { libc::if_nametoindex(c"pod".as_ptr()) };
+                pins.exists()
+                    && tc::is_attached(name, direction, Target::new(interface, &netns, &pins))
+                        .expect("an answer")
+            });
+            let many = filters.matches(&format!("{name} direct-action")).count();
+            found.extend(std::iter::repeat_n(name.to_owned(), many.max(by_link.expect("the node").into())));
+        }
+        found
     }
 
     /// Has the agent's pins look as if an agent of another version had left them.
     pub fn become_another_version(&self) {
-        let root = self.bpffs.path().join("l7egg");
-        let (own, other) = (root.join(format!("v{ABI_VERSION}")), root.join("v0"));
-        std::fs::rename(own, other).expect("to rename a directory in bpffs");
+        self.move_pins(&format!("l7egg/v{ABI_VERSION}"), "l7egg/v0");
+    }
+
+    /// Moves what is in a directory of bpffs to another one; out of sight of agents, if that is not below `l7egg`.
+    pub fn move_pins(&self, from: &str, to: &str) {
+        let in_bpffs = |path: &str| self.bpffs.path().join(path);
+        std::fs::rename(in_bpffs(from), in_bpffs(to)).expect("to rename a directory in bpffs");
     }
 
     /// The versions that have pins.
