@@ -127,8 +127,8 @@ impl Datapath for Kernel {
         // A pod that was moved has nothing there any more.
         let (wanted, others): (Vec<_>, Vec<_>) = self.older.pods().partition(|uid| is_wanted(uid));
         others.iter().try_for_each(|uid| self.older.release(uid))?;
-        // Nor is a gate taken away before the present one is there.
-        let is_needed = self.older.has_gate() && !self.gate.stands();
+        // Nor is a limit taken off, or a gate away, before the present one is there.
+        let is_needed = self.shaping.rests_on_others() || self.older.has_gate() && !self.gate.stands();
         if wanted.is_empty() && !is_needed { self.older.retire() } else { Ok(()) }
     }
 

@@ -98,7 +98,7 @@ impl Kernel {
         let directory = directory(&settings.bpffs);
         let (programs, mut maps) = programs::load(&directory.join("maps"), settings.tell_learned)?;
         let older = Older::find(&directory);
-        let shaping = Shaping::open(&directory)?;
+        let shaping = Shaping::open(&directory, older.directories())?;
         let hash_key = config::configure(&mut maps, settings, older.hash_key())?;
         let mut policies = Policies::open(&maps, hash_key)?;
         let pods: BTreeMap<String, Pod> =
@@ -346,7 +346,7 @@ impl Kernel {
 pub fn remove_everything(bpffs: &Path) -> Result<(), DatapathError> {
     let root = bpffs.join("l7egg");
     let versions = versions::all(&root);
-    let mut result = shaping::unshape_all(&directory(bpffs));
+    let mut result = shaping::unshape_all(&versions);
     let interfaces: Vec<PathBuf> = versions.iter().map(|version| versions::interfaces(version)).collect();
     for version in &versions {
         result = result.and(versions::detach(version, &interfaces));

@@ -39,6 +39,11 @@ impl Older {
         Self { own: own.to_owned(), versions }
     }
 
+    /// They, for what else is pinned there.
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.versions
+    }
+
     /// The secret of the name hash, so that names keep their hashes.
     pub fn hash_key(&self) -> Option<[u32; 2]> {
         self.versions.iter().find_map(|version| {

@@ -327,6 +327,102 @@ fn one_egg_does_names_and_a_limit_at_once() {
 }
 
 #[test]
+fn another_versions_limit_goes_on_until_the_new_one_and_what_was_before_is_put_back() {
+    for is_limited_still in [true, false] {
+        let mut shaped = Shaped::new();
+        if !has_fq(&mut shaped) {
+            return;
+        }
+        shaped.unshape();
+        shaped.tc(&["qdisc", "replace", "dev", "eth0", "root", "handle", "5:", "fq_codel", "limit", "1234"]);
+        let before = shaped.state();
+        shaped.shape(&[pod_cap(10 * MEGABIT)]);
+        shaped.setup.become_another_version();
+        shaped.setup.restart_agent();
+        shaped.setup.retire_older(true);
+        assert_eq!(shaped.setup.versions().len(), 2, "the limit rests on it");
+        assert_eq!(shaped.setup.kernel.shaped().len(), 1, "and is known");
+        shaped.measure(10 * MEGABIT, 2, 3 * SECOND, 0.8);
+        if is_limited_still {
+            // The other version's program would hold it to less.
+            shaped.shape(&[pod_cap(20 * MEGABIT)]);
+            shaped.setup.retire_older(true);
+            assert_eq!(shaped.setup.versions().len(), 1);
+            shaped.measure(20 * MEGABIT, 2, 3 * SECOND, 0.8);
+        }
+        shaped.unshape();
+        assert_eq!(shaped.state(), before, "{is_limited_still}");
+        shaped.setup.retire_older(true);
+        assert_eq!(shaped.setup.versions().len(), 1);
+        assert!(shaped.setup.kernel.shaped().is_empty());
+    }
+}
+
+#[test]
+fn a_change_of_version_that_was_broken_off_puts_back_what_was_before() {
+    let mut shaped = Shaped::new();
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    shaped.unshape();
+    shaped.tc(&["qdisc", "replace", "dev", "eth0", "root", "handle", "5:", "fq_codel", "limit", "1234"]);
+    let before = shaped.state();
+    let own = format!("l7egg/v{}", l7egg_ebpf_common::abi::ABI_VERSION);
+    for is_uninstalled in [false, true] {
+        shaped.shape(&[pod_cap(10 * MEGABIT)]);
+        // An agent that shaped it without having looked what the other version knows.
+        shaped.setup.move_pins(&own, "hidden");
+        shaped.setup.restart_agent();
+        shaped.shape(&[pod_cap(10 * MEGABIT)]);
+        shaped.setup.move_pins("hidden", "l7egg/v0");
+        shaped.setup.restart_agent();
+        if is_uninstalled {
+            shaped.setup.remove_everything();
+        } else {
+            shaped.shape(&[pod_cap(20 * MEGABIT)]);
+            shaped.setup.retire_older(true);
+            assert_eq!(shaped.setup.versions().len(), 1);
+            shaped.measure(20 * MEGABIT, 2, 3 * SECOND, 0.8);
+            shaped.unshape();
+        }
+        assert_eq!(shaped.state(), before, "{is_uninstalled}");
+    }
+}
+
+#[test]
+fn uninstalling_takes_another_versions_limits_off() {
+    let mut shaped = Shaped::new();
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    shaped.unshape();
+    let before = shaped.state();
+    shaped.shape(&[pod_cap(10 * MEGABIT)]);
+    shaped.setup.become_another_version();
+    shaped.setup.remove_everything();
+    assert_eq!(shaped.state(), before);
+}
+
+#[test]
+fn a_limit_that_cannot_be_set_on_every_interface_is_on_none() {
+    let mut shaped = Shaped::new();
+    if !has_fq(&mut shaped) {
+        return;
+    }
+    shaped.unshape();
+    let netns = format!("{}p", shaped.setup.pod.uid());
+    crate::harness::run("ip", &["-n", &netns, "link", "add", "net1", "type", "dummy"]);
+    crate::harness::run("ip", &["-n", &netns, "link", "set", "net1", "up"]);
+    shaped.tc(&["qdisc", "replace", "dev", "net1", "root", "handle", "5:", "htb"]);
+    let before = shaped.state();
+    let (uid, cgroup) = (shaped.setup.pod.uid().to_owned(), shaped.setup.pod.cgroup().to_owned());
+    let error = shaped.setup.kernel.shape(&uid, &cgroup, &[pod_cap(MEGABIT)]).expect_err("a classful qdisc");
+    assert_eq!(error.reason(), "InterfaceInUse");
+    assert_eq!(shaped.state(), before);
+    assert!(shaped.setup.kernel.shaped().is_empty());
+}
+
+#[test]
 fn a_pod_without_a_network_is_told_apart() {
     let mut setup = Setup::new();
     let (uid, cgroup) = (setup.pod.uid().to_owned(), setup.pod.cgroup().to_owned());

@@ -1,11 +1,12 @@
 //! A pod's interfaces: `fq`, segment size and program put on them, and taken off again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{HashMap, MapData};
 use l7egg_ebpf_common::abi::{SavedInterface, SavedInterfaceKey};
 
 use super::objects::PodProgram;
+use super::older::Before;
 use crate::datapath::DatapathError;
 use crate::kernel::error::{insertion, kernel};
 use crate::netns::pacing::{self, RootQdisc};
@@ -15,7 +16,8 @@ use crate::netns::{Interface, Netns, NetnsError, interfaces};
 /// The program, its links' pins, its filters.
 const NAME: &str = "shape";
 
-type Saved = HashMap<MapData, SavedInterfaceKey, SavedInterface>;
+/// How interfaces were before they were touched.
+pub type Saved = HashMap<MapData, SavedInterfaceKey, SavedInterface>;
 
 /// Where a pod's interfaces are.
 #[derive(Clone, Copy)]
@@ -90,32 +92,44 @@ pub fn lost(place: Place<'_>, segments: u32, saved: &Saved) -> Result<Option<Str
     })?
 }
 
-/// Takes everything off again, and puts back what was there before.
-pub fn restore(
-    netns: &Netns,
-    host: &Netns,
-    slot: u32,
-    pins: &Path,
-    saved: &mut Saved,
-) -> Result<(), DatapathError> {
+/// Takes everything off again that is pinned in one of these directories, and puts back what was there before.
+pub fn restore(netns: &Netns, host: &Netns, pins: &[PathBuf], before: &Before) -> Result<(), DatapathError> {
     netns.run(|| {
         for interface in interfaces(host)? {
-            let target = Target::new(interface.index, netns, pins);
-            tc::detach(NAME, Direction::Egress, target)?;
-            let key = SavedInterfaceKey { slot, interface: interface.index, netns: netns.id() };
-            let Ok(before) = saved.get(&key, 0) else { continue };
+            detach(&interface, netns, pins)?;
+            let Some(before) = before.of(netns.id(), interface.index) else { continue };
             let what = |what| format!("putting back {what} of interface {} of the pod", interface.name);
             let now = pacing::root_qdisc(interface.index).map_err(kernel(what("the qdisc")))?;
             // Somebody else's meanwhile.
             if now.is_ours() {
-                pacing::put_back(interface.index, &qdisc(&before)).map_err(kernel(what("the qdisc")))?;
+                pacing::put_back(interface.index, &qdisc(before)).map_err(kernel(what("the qdisc")))?;
             }
             pacing::set_gso_max_segs(interface.index, before.gso_max_segs)
                 .map_err(kernel(what("the segment size")))?;
-            let _ = saved.remove(&key);
         }
         Ok(())
     })?
+}
+
+/// Takes off what is pinned in `older`, where what is pinned in `place` is in its place.
+pub fn succeed(place: Place<'_>, older: &[PathBuf]) -> Result<(), DatapathError> {
+    place.netns.run(|| {
+        for interface in interfaces(place.host)? {
+            let own = Target::new(interface.index, place.netns, place.pins);
+            for pins in older {
+                tc::hand_over(NAME, Target::new(interface.index, place.netns, pins), own)?;
+            }
+            detach(&interface, place.netns, older)?;
+        }
+        Ok(())
+    })?
+}
+
+fn detach(interface: &Interface, netns: &Netns, pins: &[PathBuf]) -> Result<(), NetnsError> {
+    // Twice: a qdisc goes with the last filter, which may be another version's than the one that has made it.
+    pins.iter()
+        .chain(pins)
+        .try_for_each(|pins| tc::detach(NAME, Direction::Egress, Target::new(interface.index, netns, pins)))
 }
 
 /// Forgets how the interfaces of a slot were.

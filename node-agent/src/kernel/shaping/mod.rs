@@ -5,11 +5,12 @@
 //! ```
 //!
 //! What is attached stays when the agent ends. A new agent finds the pods here, and applies their caps again
-//! when it knows them; until then the old program goes on.
+//! when it knows them; until then the old program goes on. So does another version's, whose pods are found in its directory.
 
 mod caps;
 mod interfaces;
 mod objects;
+mod older;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,11 +18,13 @@ use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use l7egg_ebpf_common::abi::{self, CAPS_PER_POD, SHAPED_PODS_MAX, SavedInterfaceKey, ShapeCounts};
+use l7egg_ebpf_common::abi::{self, CAPS_PER_POD, SHAPED_PODS_MAX, ShapeCounts};
 
 use self::caps::CapIds;
 use self::objects::{Factory, Maps};
+use self::older::Older;
 use super::error::kernel;
+use crate::causes::causes;
 use crate::datapath::{CapCounts, DatapathError, ShapedCounts, ShapedPod};
 use crate::netns::tc::Method;
 use crate::netns::{Netns, PodNetwork, all_of_processes, find};
@@ -41,6 +44,7 @@ pub struct Shaping {
     maps: Maps,
     cap_ids: CapIds,
     pods: BTreeMap<String, Pod>,
+    older: Older,
     last_slot: u32,
     /// The pod whose interfaces were looked at last.
     last_looked_at: String,
@@ -60,17 +64,18 @@ struct Applied {
 }
 
 impl Shaping {
-    /// Opens the maps and the pods of the agent's directory in bpffs.
-    pub fn open(directory: &Path) -> Result<Self, DatapathError> {
+    /// Opens the maps and the pods of the agent's directory in bpffs, and finds those of other `versions`.
+    pub fn open(directory: &Path, versions: &[PathBuf]) -> Result<Self, DatapathError> {
         let method = Method::of_this_kernel();
         let (factory, maps) = Factory::open(&directory.join(MAPS))?;
         let directory = directory.join(PODS);
         let cap_ids = CapIds::open(&maps)?;
         let pods: BTreeMap<String, Pod> =
             pinned(&directory)?.into_iter().map(|(slot, uid)| (uid, Pod { slot, applied: None })).collect();
+        let older = Older::find(versions)?;
         let last_slot = pods.values().map(|pod| pod.slot).max().unwrap_or(0);
         let last_looked_at = String::new();
-        Ok(Shaping { directory, method, factory, maps, cap_ids, pods, last_slot, last_looked_at })
+        Ok(Shaping { directory, method, factory, maps, cap_ids, pods, older, last_slot, last_looked_at })
     }
 
     /// The pods.
@@ -79,7 +84,14 @@ impl Shaping {
             uid: uid.clone(),
             caps: pod.applied.as_ref().map(|applied| applied.caps.clone()),
         };
-        self.pods.iter().map(one).collect()
+        let of_others = self.older.uids().filter(|uid| !self.pods.contains_key(*uid));
+        let of_others = of_others.map(|uid| ShapedPod { uid: uid.clone(), caps: None });
+        self.pods.iter().map(one).chain(of_others).collect()
+    }
+
+    /// Whether other versions' limits are in force.
+    pub fn rests_on_others(&self) -> bool {
+        !self.older.is_empty()
     }
 
     /// See [`crate::datapath::Datapath::shape`].
@@ -95,7 +107,7 @@ impl Shaping {
             Ok(netns) => netns,
             Err(error) => {
                 if known.is_none() {
-                    self.forget(uid, slot);
+                    self.give_up(uid, slot, cgroup);
                 }
                 return Err(error);
             }
@@ -107,15 +119,17 @@ impl Shaping {
 
     /// See [`crate::datapath::Datapath::unshape`].
     pub fn unshape(&mut self, uid: &str, cgroup: Option<&Path>) -> Result<(), DatapathError> {
-        let Some(pod) = self.pods.get(uid) else { return Ok(()) };
-        let slot = pod.slot;
-        if let Some(cgroup) = cgroup {
-            let host = Netns::current()?;
-            if let Some(PodNetwork::Own { netns, .. }) = find(cgroup, &host)? {
-                interfaces::restore(&netns, &host, slot, &self.pins(slot, uid), &mut self.maps.saved)?;
-            }
+        let slot = self.pods.get(uid).map(|pod| pod.slot);
+        if slot.is_none() && !self.older.knows(uid) {
+            return Ok(());
         }
-        self.forget(uid, slot);
+        if let Some(cgroup) = cgroup {
+            self.restore(uid, slot, cgroup)?;
+        }
+        if let Some(slot) = slot {
+            self.forget(uid, slot);
+        }
+        self.older.forget(uid);
         self.pods.remove(uid);
         Ok(())
     }
@@ -178,6 +192,13 @@ impl Shaping {
             }
         };
         let pins = self.pins(slot, uid);
+        // Before the interfaces are touched: by this an agent after one that ended here finds how they were.
+        fs::create_dir_all(&pins).map_err(kernel(format!("creating {}", pins.display())))?;
+        if self.older.knows(uid) {
+            let mut before = self.older.before(uid);
+            before.add(&self.maps.saved, slot);
+            before.write(&mut self.maps.saved, slot)?;
+        }
         let segments = segments(caps);
         let applied = self.pods.get(uid).and_then(|pod| pod.applied.as_ref());
         let place = interfaces::Place { netns: &netns, host: &host, slot, pins: &pins, method: self.method };
@@ -188,7 +209,43 @@ impl Shaping {
             _ => Some(self.factory.program(slot)?),
         };
         interfaces::prepare(place, uid, segments, program.as_mut(), &mut self.maps.saved)?;
+        if self.older.knows(uid) {
+            interfaces::succeed(place, &self.older.pins(uid))?;
+            self.older.forget(uid);
+        }
         Ok(netns.id())
+    }
+
+    /// Puts the interfaces back of a pod of which not all could be prepared.
+    fn give_up(&mut self, uid: &str, slot: u32, cgroup: &Path) {
+        // Another version's limit goes on.
+        let restored = if self.older.knows(uid) {
+            Ok(false)
+        } else {
+            self.restore(uid, Some(slot), cgroup).map(|()| true)
+        };
+        match restored {
+            Ok(true) => return self.forget(uid, slot),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                uid,
+                error = causes(&error),
+                "the pod's interfaces could not be put back as they were; tried again with its limit"
+            ),
+        }
+        self.pods.insert(uid.into(), Pod { slot, applied: None });
+    }
+
+    /// Takes what is attached off the pod's interfaces, if it still has some, and puts back what was there before.
+    fn restore(&self, uid: &str, slot: Option<u32>, cgroup: &Path) -> Result<(), DatapathError> {
+        let host = Netns::current()?;
+        let Some(PodNetwork::Own { netns, .. }) = find(cgroup, &host)? else { return Ok(()) };
+        let (mut pins, mut before) = (self.older.pins(uid), self.older.before(uid));
+        if let Some(slot) = slot {
+            pins.push(self.pins(slot, uid));
+            before.add(&self.maps.saved, slot);
+        }
+        interfaces::restore(&netns, &host, &pins, &before)
     }
 
     /// Looks at the next pods' interfaces.
@@ -228,11 +285,7 @@ impl Shaping {
 
     /// Removes what is known of a slot.
     fn forget(&mut self, uid: &str, slot: u32) {
-        let pins = self.pins(slot, uid);
-        for entry in fs::read_dir(&pins).into_iter().flatten().flatten() {
-            let _ = fs::remove_file(entry.path());
-        }
-        let _ = fs::remove_dir(&pins);
+        older::remove(&self.pins(slot, uid));
         let _ = self.maps.pods.set(slot, abi::ShapedPod::default(), 0);
         interfaces::forget(slot, &mut self.maps.saved);
     }
@@ -264,26 +317,28 @@ impl Shaping {
     }
 }
 
-/// Takes the caps off all pods, and puts their interfaces back as they were, for an agent that goes for good. A
+/// Takes the caps off all pods of these versions, and puts their interfaces back as they were, for an agent that goes for good. A
 /// pod whose processes have all ended has no interfaces any more.
-pub fn unshape_all(directory: &Path) -> Result<(), DatapathError> {
-    if !directory.join(PODS).exists() {
+pub fn unshape_all(versions: &[PathBuf]) -> Result<(), DatapathError> {
+    let mut shaped = Older::find(versions)?;
+    if shaped.is_empty() {
         return Ok(());
     }
-    let mut shaping = Shaping::open(directory)?;
     let host = Netns::current()?;
     let all = all_of_processes()?;
-    let pods: Vec<(String, u32)> = shaping.pods.iter().map(|(uid, pod)| (uid.clone(), pod.slot)).collect();
-    for (uid, slot) in pods {
-        let pins = shaping.pins(slot, &uid);
-        let saved: Vec<SavedInterfaceKey> = shaping.maps.saved.keys().flatten().collect();
-        let netns: BTreeSet<u64> = saved.iter().filter(|key| key.slot == slot).map(|key| key.netns).collect();
-        for netns in netns.iter().filter_map(|id| all.get(id)) {
-            interfaces::restore(netns, &host, slot, &pins, &mut shaping.maps.saved)?;
+    let uids: Vec<String> = shaped.uids().cloned().collect();
+    let mut result = Ok(());
+    for uid in uids {
+        let (pins, before) = (shaped.pins(&uid), shaped.before(&uid));
+        let mut there = before.netns().into_iter().filter_map(|netns| all.get(&netns));
+        let restored = there.try_for_each(|netns| interfaces::restore(netns, &host, &pins, &before));
+        // One that cannot be put back keeps what is known of it, and keeps no other from it.
+        if restored.is_ok() {
+            shaped.forget(&uid);
         }
-        shaping.forget(&uid, slot);
+        result = result.and(restored);
     }
-    Ok(())
+    result
 }
 
 fn segments(caps: &[Cap]) -> u32 {
