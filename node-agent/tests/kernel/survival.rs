@@ -5,7 +5,7 @@ use std::time::Duration;
 use l7egg_ebpf_common::abi::ABI_VERSION;
 use l7egg_node_agent::datapath::Datapath;
 
-use crate::harness::{POD4, Setup, policy};
+use crate::harness::{POD4, Setup, is_without_a_pause, policy};
 use crate::sandbox::sent_raw;
 
 const NAMES: &str = "{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
@@ -116,6 +116,29 @@ fn the_backstop_of_another_version_stays_until_the_new_one_is_there() {
     assert_eq!(sent_raw(&setup), ["ARP"], "in between");
     setup.enforce(NAMES);
     assert_converged(setup, "after all");
+}
+
+#[test]
+fn live_connections_outlive_a_change_of_version() {
+    let mut setup = Setup::on_node(NAMES);
+    let _server = setup.pod.serve(8080, 8080);
+    let out = setup.pod.hold("tcp4://n1.fresh.test:80");
+    let inbound = setup.pod.world_hold(&format!("tcp://{POD4}:8080"));
+    // Twice: there, and back again.
+    for _change in 0..2 {
+        setup.become_another_version();
+        setup.restart_agent();
+        setup.enforce_uncovered(NAMES);
+        std::thread::sleep(Duration::from_millis(300));
+        setup.enforce(NAMES);
+        assert_eq!(setup.settle(NAMES), 0);
+        setup.retire_older(true);
+        assert_eq!(setup.versions(), [own_version()]);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    for held in [out.end(), inbound.end()] {
+        assert!(held["outcome"] == "ok" && is_without_a_pause(&held), "{held}");
+    }
 }
 
 #[test]
