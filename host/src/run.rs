@@ -43,7 +43,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Units(settings) => show_units(&settings),
         Command::Status(settings) => status::run(&settings).await,
         Command::Denied(settings) => flow_log::show::run(&settings).await,
-        Command::Detach(settings) => detach(&settings),
+        Command::Detach(settings) => detach(&settings).await,
     }
 }
 

@@ -305,11 +305,32 @@ pub trait Datapath: Send {
     /// or names as one may have.
     fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError>;
 
+    /// Looks whether what outlives the agent is still there, and puts back what somebody has taken away. Pods get back what was in
+    /// force for them, whatever is wanted by now; `cgroup_of` says where they are. Where that fails, they count as having nothing, or
+    /// not all, in force. Called every other second.
+    fn mend(&mut self, cgroup_of: &dyn Fn(&str) -> Option<PathBuf>) -> Result<Mended, DatapathError> {
+        let _ = cgroup_of;
+        Ok(Mended::default())
+    }
+
     /// What the programs counted since they were loaded.
     fn counters(&self) -> Result<Counters, DatapathError>;
 
     /// The stream of events. The first call takes it; later calls get `None`.
     fn events(&mut self) -> Option<Box<dyn EventSource>>;
+}
+
+/// What was put back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mended {
+    /// Uids of pods for which nothing was in force, or not all.
+    pub pods: BTreeSet<String>,
+    /// Those for which that is still so, by uid, and why.
+    pub failed: BTreeMap<String, String>,
+    /// Uids of pods whose backstop was gone: [`Datapath::cover`] puts it back.
+    pub backstops: BTreeSet<String>,
+    /// How many maps were pinned no more.
+    pub maps: usize,
 }
 
 /// What was done about a pod's connections.

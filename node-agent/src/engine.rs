@@ -3,6 +3,7 @@
 use std::{
     sync::{Arc, mpsc},
     thread,
+    time::Duration,
 };
 
 use anyhow::bail;
@@ -20,13 +21,16 @@ use crate::{
     inventory::Inventory,
     kernel::{self, Kernel},
     kernel_events,
-    lock::Lock,
+    lock::{Lock, LockError},
     metrics::{Metrics, OutcomeCollector},
     preflight::{Node, bandwidth_limits},
     reconcile::{Input, Outcome, Reconciler},
     resolvers::NodeResolvers,
     settings::OnExit,
 };
+
+/// How often it is seen to that no other agent starts.
+const LOOK_AT_LOCK_EVERY: Duration = Duration::from_secs(2);
 
 /// Checks that the node can do what is needed.
 ///
@@ -130,7 +134,7 @@ impl Engine {
         admin_places: AdminPlaces,
         end: &End<'_>,
     ) -> anyhow::Result<()> {
-        let Engine { registry, metrics, flow_log, publish, outcome, lock: _lock } = self;
+        let Engine { registry, metrics, flow_log, publish, outcome, mut lock } = self;
         let admin = Admin { registry, metrics, outcome, flow_log };
         tokio::spawn(admin::serve(admin, admin_places));
         let (ended, end_of_loop) = oneshot::channel();
@@ -140,10 +144,24 @@ impl Engine {
         })?;
         let Signals { mut terminate, mut interrupt } = signals;
         tokio::pin!(end_of_loop);
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = &mut end_of_loop => bail!("the reconciler ended: this is a bug; what is enforced stays"),
+        let mut told_lock = false;
+        let mut look_at_lock = tokio::time::interval(LOOK_AT_LOCK_EVERY);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = &mut end_of_loop => bail!("the reconciler ended: this is a bug; what is enforced stays"),
+                // Somebody may have removed it with all else that is in the bpffs, and then another one have started.
+                _ = look_at_lock.tick() => match lock.renew() {
+                    Ok(()) => told_lock = false,
+                    Err(error @ LockError::Taken { .. }) => return Err(error.into()),
+                    Err(error) if !told_lock => {
+                        told_lock = true;
+                        tracing::error!(%error, "what is enforced cannot be kept from other agents; tried again");
+                    }
+                    Err(_) => {}
+                },
+            }
         }
         let _ = inputs.send(Input::Stop);
         let _ = end_of_loop.await;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Time that an agent has that is about to end, such as the one that this replaces.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// Why the lock is not to be had.
@@ -17,11 +17,13 @@ const TRY_EVERY: Duration = Duration::from_millis(50);
 pub enum LockError {
     /// Somebody has it.
     #[error(
-        "another l7egg enforces with the bpffs {bpffs}: stop it, or give this one a bpffs of its own (--bpffs)"
+        "another l7egg enforces with the bpffs {bpffs} ({holder}): stop it, or give this one a bpffs of its own (--bpffs)"
     )]
     Taken {
         /// The mount.
         bpffs: PathBuf,
+        /// Who it is, for people.
+        holder: String,
     },
     /// What is locked cannot be made or opened.
     #[error("{path} cannot be locked: {error}")]
@@ -37,7 +39,8 @@ pub enum LockError {
 /// behind that a person would have to remove.
 #[derive(Debug)]
 pub struct Lock {
-    _directory: File,
+    bpffs: PathBuf,
+    directory: File,
 }
 
 impl Lock {
@@ -46,20 +49,40 @@ impl Lock {
     /// # Errors
     /// Another one runs on, or the bpffs cannot be written to.
     pub async fn take(bpffs: &Path) -> Result<Lock, LockError> {
-        let deadline = Instant::now() + PATIENCE;
+        Self::take_within(PATIENCE, bpffs).await
+    }
+
+    /// The same with another patience.
+    pub(crate) async fn take_within(patience: Duration, bpffs: &Path) -> Result<Lock, LockError> {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(lock) = Self::attempt(bpffs)? {
                 return Ok(lock);
             }
             if Instant::now() > deadline {
-                return Err(LockError::Taken { bpffs: bpffs.to_owned() });
+                return Err(LockError::Taken { bpffs: bpffs.to_owned(), holder: holder(bpffs) });
             }
             tokio::time::sleep(TRY_EVERY).await;
         }
     }
 
+    /// Locks what is there now, if somebody has removed what was locked.
+    ///
+    /// # Errors
+    /// Another l7egg was quicker, or the bpffs cannot be written to any more.
+    pub fn renew(&mut self) -> Result<(), LockError> {
+        let locked = self.directory.metadata().map(|locked| locked.ino()).ok();
+        let there = fs::metadata(path(&self.bpffs)).map(|there| there.ino()).ok();
+        if locked.is_some() && locked == there {
+            return Ok(());
+        }
+        let taken = || LockError::Taken { bpffs: self.bpffs.clone(), holder: holder(&self.bpffs) };
+        *self = Self::attempt(&self.bpffs)?.ok_or_else(taken)?;
+        Ok(())
+    }
+
     fn attempt(bpffs: &Path) -> Result<Option<Lock>, LockError> {
-        let path = bpffs.join("l7egg/lock");
+        let path = path(bpffs);
         let unusable = |error| LockError::Unusable { path: path.clone(), error };
         DirBuilder::new().mode(0o700).recursive(true).create(&path).map_err(unusable)?;
         let directory = File::open(&path).map_err(unusable)?;
@@ -71,8 +94,38 @@ impl Lock {
         // Whoever had it may have removed every trace meanwhile, this directory too.
         let locked = directory.metadata().map_err(unusable)?.ino();
         let is_there = fs::metadata(&path).is_ok_and(|there| there.ino() == locked);
-        Ok(is_there.then_some(Lock { _directory: directory }))
+        Ok(is_there.then(|| Lock { bpffs: bpffs.to_owned(), directory }))
     }
+}
+
+fn path(bpffs: &Path) -> PathBuf {
+    bpffs.join("l7egg/lock")
+}
+
+/// Who has the lock, for people. Its process may be out of this one's sight, in another PID namespace.
+fn holder(bpffs: &Path) -> String {
+    let pid = || {
+        let locked = fs::metadata(path(bpffs)).ok()?.ino();
+        holder_in(&fs::read_to_string("/proc/locks").ok()?, locked)
+    };
+    match pid() {
+        Some(pid) => match fs::read_to_string(format!("/proc/{pid}/comm")) {
+            Ok(name) => format!("{}, process {pid}", name.trim_end()),
+            Err(_) => format!("process {pid}"),
+        },
+        None => "in another container".to_owned(),
+    }
+}
+
+/// Who has locked the file with this inode number: `1: FLOCK  ADVISORY  WRITE 8282 fe:00:6186097 0 EOF`. Numbers are those of one file
+/// system, but nobody else locks directories of such a number.
+fn holder_in(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = fields[..] else { return None };
+        let is_it = file.rsplit(':').next()?.parse() == Ok(inode);
+        pid.parse().ok().filter(|pid| is_it && *pid > 0)
+    })
 }
 
 #[cfg(test)]
@@ -93,5 +146,27 @@ mod tests {
         assert!(Lock::attempt(bpffs.path()).unwrap().is_none());
         drop(second);
         assert!(Lock::attempt(bpffs.path()).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_lost_what_was_locked_locks_it_again_unless_another_has() {
+        let bpffs = tempfile::tempdir().unwrap();
+        let mut lock = Lock::take(bpffs.path()).await.unwrap();
+        lock.renew().unwrap();
+        fs::remove_dir_all(bpffs.path().join("l7egg")).unwrap();
+        lock.renew().unwrap();
+        assert!(Lock::attempt(bpffs.path()).unwrap().is_none());
+        fs::remove_dir_all(bpffs.path().join("l7egg")).unwrap();
+        let _another = Lock::attempt(bpffs.path()).unwrap().unwrap();
+        let error = lock.renew().unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn who_has_it_stands_in_the_systems_list() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:20:12 0 EOF\n2: FLOCK  ADVISORY  WRITE 8 00:20:12 0 EOF\n2: -> FLOCK  ADVISORY  WRITE 9 00:20:12 0 EOF\n3: FLOCK  ADVISORY  WRITE 0 00:20:13 0 EOF\n";
+        assert_eq!(holder_in(locks, 12), Some(8));
+        assert_eq!(holder_in(locks, 13), None, "in another PID namespace");
+        assert_eq!(holder_in(locks, 2), None);
     }
 }

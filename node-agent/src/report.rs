@@ -14,7 +14,7 @@ use crate::{
     datapath::{EnforcedPod, NETWORK_NOT_READY, NODE_UID, ShapedPod},
     desired::{Desired, DesiredPod, Failure, GUARD_NOT_READY, Limits, UNREADABLE},
     division::is_as_wanted,
-    hold::{HeldPod, LetGo},
+    hold::{HeldPod, LetGo, NO_POLICY},
     inventory::{Entry, Inventory},
     limits::{LIMIT_REACHED, Limit},
     policies::POSTPONED,
@@ -303,6 +303,7 @@ fn in_force(policy: &CompiledPolicy, mode: Option<Mode>) -> (PodState, String, S
 fn failed(failure: &Failure, now: Option<&EnforcedPod>) -> (PodState, String, String) {
     let rest = match now {
         Some(now) if now.held => "the pod is held: nothing may leave it",
+        Some(now) if now.policy == NO_POLICY => "nothing, or not all, is in force for the pod",
         Some(_) => "what was in force for the pod before still is",
         None => "nothing is in force for the pod",
     };

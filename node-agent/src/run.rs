@@ -14,6 +14,7 @@ use crate::{
     hold::HoldSettings,
     inventory::Inventory,
     kernel, kernel_events,
+    lock::{Lock, LockError, PATIENCE},
     notice::Notices,
     preflight::Node,
     reconcile::{Apart, Input, NodeCgroup},
@@ -36,7 +37,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match (cli.command, cli.run) {
         (Some(Command::Status(settings)), _) => status::run(&settings).await,
         (Some(Command::Denied(settings)), _) => flow_log::show::run(&settings).await,
-        (Some(Command::Detach(settings)), _) => detach(&settings),
+        (Some(Command::Detach(settings)), _) => detach(&settings).await,
         (Some(Command::Gate(settings)), _) => boot::run(&settings).await.map(|()| ExitCode::SUCCESS),
         (Some(Command::Run(settings)), _) => {
             log(cli.log_format);
@@ -52,11 +53,25 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Does what `detach` says.
+/// Does what `detach` says. Not beside an agent, which would put everything back.
 ///
 /// # Errors
-/// Something could not be removed.
-pub fn detach(settings: &DetachSettings) -> anyhow::Result<ExitCode> {
+/// An agent runs, or something could not be removed.
+pub async fn detach(settings: &DetachSettings) -> anyhow::Result<ExitCode> {
+    detach_within(PATIENCE, settings).await
+}
+
+async fn detach_within(patience: Duration, settings: &DetachSettings) -> anyhow::Result<ExitCode> {
+    let _lock = match Lock::take_within(patience, &settings.bpffs).await {
+        Ok(lock) => Some(lock),
+        Err(LockError::Taken { bpffs, holder }) => bail!(
+            "nothing was detached: an l7egg ({holder}) runs with the bpffs {}, and would enforce again what is taken from it. Stop it first, or start it with --on-exit detach: then it takes everything off when it is stopped",
+            bpffs.display()
+        ),
+        // Nothing of ours was ever there.
+        Err(LockError::Unusable { .. }) if !settings.bpffs.join("l7egg").exists() => None,
+        Err(error) => return Err(error.into()),
+    };
     kernel::remove_everything(&settings.bpffs)?;
     println!("nothing of l7egg is left below {}", settings.bpffs.display());
     Ok(ExitCode::SUCCESS)
@@ -194,5 +209,20 @@ mod tests {
         assert_eq!(log_filter(None), "info,kube_client=off");
         assert_eq!(log_filter(Some("debug".into())), "debug,kube_client=off");
         assert_eq!(log_filter(Some("info,kube_client=debug".into())), "info,kube_client=debug");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_detached_beside_an_agent() {
+        let bpffs = tempfile::tempdir().unwrap();
+        let settings = DetachSettings { bpffs: bpffs.path().to_owned() };
+        let pin = bpffs.path().join("l7egg/v1/pods/p");
+        std::fs::create_dir_all(&pin).unwrap();
+        let agent = Lock::take(bpffs.path()).await.unwrap();
+        let error = detach_within(Duration::ZERO, &settings).await.unwrap_err().to_string();
+        assert!(error.contains("--on-exit detach") && error.contains("process "), "{error}");
+        assert!(pin.exists());
+        drop(agent);
+        detach(&settings).await.unwrap();
+        assert!(!bpffs.path().join("l7egg").exists());
     }
 }

@@ -14,8 +14,8 @@ use super::settle::Cgroups;
 use super::{HELD, Kernel, collect, events, node, pods, policies};
 use crate::clock::boot_ns;
 use crate::datapath::{
-    ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, NODE_UID, OlderPod,
-    Settled, ShapedCounts, ShapedPod,
+    ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, Mended, NODE_UID,
+    OlderPod, Settled, ShapedCounts, ShapedPod,
 };
 use crate::shaping::Cap;
 
@@ -231,6 +231,10 @@ impl Datapath for Kernel {
         collect::of_released(&mut self.maps, &self.released)?;
         self.released.clear();
         Ok(self.uids_of(&counted.used_up()))
+    }
+
+    fn mend(&mut self, cgroup_of: &dyn Fn(&str) -> Option<PathBuf>) -> Result<Mended, DatapathError> {
+        self.mend_pins(cgroup_of)
     }
 
     fn counters(&self) -> Result<Counters, DatapathError> {

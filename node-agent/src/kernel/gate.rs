@@ -14,6 +14,7 @@ use aya::maps::HashMap;
 use l7egg_ebpf_common::abi::HOST_NETNS;
 
 use super::error::{insertion, kernel};
+use super::pins::is_gone;
 use super::programs::{Hook, Maps, Programs};
 use super::{pods, sys};
 use crate::datapath::DatapathError;
@@ -109,6 +110,17 @@ impl Gate {
             self.incomplete.remove(&id);
         }
         Ok(())
+    }
+
+    /// Sees where programs have been taken away: there they are attached again when it is closed the next time. It stands there all
+    /// the same: who has come meanwhile was not there when it was closed first.
+    pub fn look(&mut self) {
+        for id in &self.places {
+            let pins = self.directory.join(id.to_string());
+            if GATE.iter().any(|hook| is_gone(&pins.join(hook.name))) {
+                self.incomplete.insert(*id);
+            }
+        }
     }
 
     /// Lets a pod through.

@@ -18,9 +18,11 @@ mod error;
 mod events;
 mod gate;
 mod matchers;
+mod mend;
 mod names;
 mod network;
 mod node;
+mod pins;
 mod pods;
 mod policies;
 mod programs;
@@ -46,6 +48,7 @@ use self::containers::Containers;
 use self::error::kernel;
 use self::gate::Gate;
 use self::network::Networks;
+use self::pins::Pins;
 use self::pods::Pod;
 use self::policies::Policies;
 pub use self::programs::{HOOKS, Hook, Verified};
@@ -73,6 +76,10 @@ pub struct Kernel {
     pods: BTreeMap<String, Pod>,
     networks: Networks,
     gate: Gate,
+    /// What is pinned.
+    pinned: Pins,
+    /// Uids of pods whose programs somebody has taken away, and that could not be attached again.
+    unmended: BTreeSet<String>,
     /// Uids of pods in the host's network.
     host_network: BTreeSet<String>,
     containers: Containers,
@@ -137,6 +144,7 @@ impl Kernel {
         let is_known = |uid: &str| pods.contains_key(uid);
         let networks = Networks::open(versions::interfaces(&directory), &maps, is_known)?;
         let gate = Gate::open(directory.join("gate"), &programs, &maps)?;
+        let pinned = Pins::open(&directory)?;
         let mut kernel = Self {
             directory,
             programs,
@@ -147,6 +155,8 @@ impl Kernel {
             pods,
             networks,
             gate,
+            pinned,
+            unmended: BTreeSet::new(),
             host_network: BTreeSet::new(),
             containers,
             pods_cgroups: None,

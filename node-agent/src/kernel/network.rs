@@ -159,6 +159,11 @@ impl Networks {
         forget(maps, subject)
     }
 
+    /// Has a pod's backstop looked after anew: it was taken away.
+    pub fn forget_cover(&mut self, uid: &str) {
+        self.known.remove(uid);
+    }
+
     /// Whether these interfaces are those of a sandbox that was made anew. No pod can give itself one that was made in the host's
     /// network, but with CAP_NET_ADMIN it can take its own elsewhere.
     fn is_made_anew(

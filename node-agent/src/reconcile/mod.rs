@@ -13,6 +13,7 @@ use tokio::sync::watch;
 mod ending;
 mod gate;
 mod look;
+mod mend;
 mod outcome;
 mod pace;
 mod perform;
@@ -57,6 +58,9 @@ const NAMING: Duration = Duration::from_millis(3);
 const AT_ONCE: usize = 1024;
 /// How often the datapath removes what nothing uses.
 const COLLECT_EVERY: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether what is enforced still is.
+const MEND_EVERY: Duration = Duration::from_secs(2);
 
 /// What the reconciler reacts to.
 #[derive(Debug)]
@@ -150,6 +154,8 @@ pub struct Reconciler<D> {
     told_unheld: BTreeSet<String>,
     /// What was said of the gate.
     told_gate: Option<String>,
+    /// What was said of what cannot be put back.
+    told_unmended: Option<String>,
 }
 
 impl<D: Datapath> Reconciler<D> {
@@ -212,6 +218,7 @@ impl<D: Datapath> Reconciler<D> {
             told_crowd: false,
             told_unheld: BTreeSet::new(),
             told_gate: None,
+            told_unmended: None,
         };
         reconciler.open_gate();
         reconciler
@@ -246,6 +253,7 @@ impl<D: Datapath> Reconciler<D> {
     /// The loop. Ends when told to, or when nobody is left to tell.
     pub fn run(mut self, inputs: &mpsc::Receiver<Input>, outcome: &watch::Sender<Arc<Outcome>>) {
         let mut collect_at = Instant::now() + COLLECT_EVERY;
+        let mut mend_at = Instant::now() + MEND_EVERY;
         let mut tick_at = Instant::now() + TICK;
         loop {
             let mut stop = false;
@@ -286,6 +294,10 @@ impl<D: Datapath> Reconciler<D> {
             if Instant::now() >= collect_at {
                 self.collect();
                 collect_at = Instant::now() + COLLECT_EVERY;
+            }
+            if Instant::now() >= mend_at {
+                self.mend();
+                mend_at = Instant::now() + MEND_EVERY;
             }
             self.metrics.turned(start.elapsed());
             self.metrics.alive();

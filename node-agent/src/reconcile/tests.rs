@@ -9,6 +9,7 @@ mod annotated;
 mod ending;
 mod gate;
 mod hold;
+mod mend;
 mod node;
 mod ready;
 

@@ -13,7 +13,7 @@ use crate::{
     cgroup::PodCgroups,
     datapath::{
         ContainerPolicy, Counters, Datapath, DatapathError, EnforcedContainer, EnforcedPod, EventSource,
-        OlderPod, Settled, ShapedCounts, ShapedPod, Wanted,
+        Mended, OlderPod, Settled, ShapedCounts, ShapedPod, Wanted,
     },
     shaping::Cap,
     testing::enforced_pod,
@@ -46,6 +46,8 @@ pub struct FakeDatapath {
     pub gate: Option<BTreeSet<u64>>,
     /// What another version left.
     pub older: Vec<OlderPod>,
+    /// Uids of pods whose programs somebody has detached.
+    pub lost: BTreeSet<String>,
     /// Whether nothing at all can be read.
     pub broken: bool,
     ids: BTreeMap<PathBuf, u64>,
@@ -227,6 +229,14 @@ impl Datapath for FakeDatapath {
     fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError> {
         self.collected += 1;
         Ok(self.with_a_full_share.clone())
+    }
+
+    fn mend(&mut self, cgroup_of: &dyn Fn(&str) -> Option<PathBuf>) -> Result<Mended, DatapathError> {
+        if self.broken {
+            return Err(refusal("pinning"));
+        }
+        let pods = std::mem::take(&mut self.lost).into_iter().filter(|uid| cgroup_of(uid).is_some());
+        Ok(Mended { pods: pods.collect(), ..Mended::default() })
     }
 
     fn counters(&self) -> Result<Counters, DatapathError> {

@@ -218,6 +218,18 @@ fn an_open_gate_leaves_nothing() {
 }
 
 #[test]
+fn a_gate_that_somebody_takes_away_stands_again_and_admits_nobody_for_that() {
+    let mut setup = Setup::new();
+    close(&mut setup, &[]);
+    fs::remove_dir_all(setup.bpffs().join(format!("l7egg/v{ABI_VERSION}/gate"))).expect("to take it away");
+    setup.kernel.mend(&|_| None).expect("a look");
+    let pod = id(setup.pod.cgroup());
+    close(&mut setup, &[pod]);
+    assert!(setup.kernel.waits_at_gate(pod), "it came while the gate was away, for all that is known");
+    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+}
+
+#[test]
 fn a_gate_with_a_program_less_is_completed() {
     let mut setup = Setup::new();
     close(&mut setup, &[]);

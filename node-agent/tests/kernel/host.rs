@@ -200,6 +200,31 @@ fn whoever_has_its_port_keeps_it_from_nothing_and_a_second_one_leaves_it_alone()
 }
 
 #[test]
+fn beside_it_nobody_frees_anybody() {
+    let mut host = Host::new();
+    host.write("web.yaml", WEB);
+    host.start();
+    host.becomes("web", OF_WEB);
+    let detach = host.command(&["detach", "--bpffs"]).arg(host.setup.bpffs()).output().expect("l7egg detach");
+    let said = String::from_utf8_lossy(&detach.stderr);
+    assert_eq!(detach.status.code(), Some(2), "{said}");
+    assert!(said.contains("--on-exit detach"), "{said}");
+    assert_eq!(host.outcomes(&host.unit("web")), OF_WEB);
+
+    // Who does it by hand does not for long.
+    fs::remove_dir_all(host.setup.bpffs().join("l7egg")).expect("to remove all pins");
+    let deadline = Instant::now() + PATIENCE;
+    while host.setup.pins("pods").read_dir().map_or(0, Iterator::count) == 0 {
+        assert!(Instant::now() < deadline, "nothing is put back");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    host.becomes("web", OF_WEB);
+    let mut second = host.run_command();
+    let ended = host.setup.pod.netns().run(move || second.output()).expect("the host's network");
+    assert_eq!(ended.expect("l7egg").status.code(), Some(2), "the first one has its lock again");
+}
+
+#[test]
 fn the_hosts_dns_servers_may_be_named_later() {
     let mut host = Host::new();
     let servers = host.files.path().join("resolv.conf");

@@ -1,11 +1,12 @@
 //! What outlives the agent.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use l7egg_ebpf_common::abi::ABI_VERSION;
-use l7egg_node_agent::datapath::Datapath;
+use l7egg_node_agent::datapath::{Datapath, Mended};
 
-use crate::harness::{POD4, Setup, is_without_a_pause, policy};
+use crate::harness::{POD4, Setup, fail, is_without_a_pause, policy, run};
 use crate::sandbox::sent_raw;
 
 const NAMES: &str = "{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
@@ -70,6 +71,82 @@ fn a_cgroup_that_was_made_anew_is_attached_again() {
     assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "ok");
     setup.enforce("{egress: []}");
     assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "denied");
+}
+
+/// What is looked at every other second.
+fn mend(setup: &mut Setup) -> Mended {
+    let cgroup = setup.pod.cgroup().to_owned();
+    setup.kernel.mend(&|_| Some(cgroup.clone())).unwrap_or_else(fail)
+}
+
+#[test]
+fn what_somebody_takes_away_is_enforced_again() {
+    let mut setup = Setup::on_node(NAMES);
+    assert_eq!(mend(&mut setup), Mended::default());
+    assert_eq!(setup.pod.connect(&["tcp4://n1.fresh.test:80", "tcp://198.18.0.80:80"]), ["ok", "denied"]);
+    let (subject, believed) = (setup.subject(), setup.believed());
+    let maps = || std::fs::read_dir(setup.pins("maps")).expect("pins").count();
+    let maps_before = maps();
+    std::fs::remove_dir_all(setup.bpffs().join("l7egg")).expect("to remove all pins");
+    // What the kernel does with links that nobody holds it does soon, not at once.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while setup.pod.connect_one("tcp://198.18.0.80:80") != "ok" {
+        assert!(Instant::now() < deadline, "nothing is enforced any more");
+    }
+    let mended = mend(&mut setup);
+    let pods = BTreeSet::from([setup.pod.uid().to_owned()]);
+    assert_eq!(
+        mended,
+        Mended { pods: pods.clone(), backstops: pods, maps: maps_before, ..Mended::default() }
+    );
+    setup.try_cover();
+    assert_eq!((setup.subject(), setup.believed()), (subject, believed));
+    assert_eq!(setup.pod.connect(&["tcp4://n2.fresh.test:80", "tcp://198.18.0.80:80"]), ["ok", "denied"]);
+    assert_eq!(mend(&mut setup), Mended::default());
+    // Another agent finds all of it.
+    setup.restart_agent();
+    assert_eq!(setup.subject(), subject);
+    assert_eq!(setup.pod.connect(&["tcp4://n3.fresh.test:80", "tcp://198.18.0.80:80"]), ["ok", "denied"]);
+    // One link of eight is enough.
+    std::fs::remove_file(setup.pins("pods").join(setup.pod.uid()).join("egress")).expect("a pin");
+    assert_eq!(mend(&mut setup).pods.len(), 1);
+    assert_eq!(setup.pod.connect_one("udp://198.18.0.80:123"), "denied");
+}
+
+#[test]
+fn a_held_pod_whose_programs_are_taken_away_is_held_again() {
+    let mut setup = Setup::on_held_node();
+    std::fs::remove_dir_all(setup.pins("pods")).expect("to remove all pins");
+    assert_eq!(mend(&mut setup).pods.len(), 1);
+    assert!(setup.kernel.enforced().expect("what is enforced")[0].held);
+    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
+}
+
+#[test]
+fn what_cannot_be_put_back_does_not_count_as_enforced_and_is_tried_again() {
+    let mut setup = Setup::on_held_node();
+    let bpffs = setup.bpffs().to_owned();
+    std::fs::remove_dir_all(bpffs.join("l7egg")).expect("to remove all pins");
+    // Where it was there is a file system for all kinds of files, and so for no pin.
+    run("mount", &["-t", "tmpfs", "none", &bpffs.to_string_lossy()]);
+    setup.kernel.mend(&|_| None).expect_err("nothing can be pinned there");
+    let enforced = setup.kernel.enforced().expect("what is enforced");
+    assert!(!enforced[0].held && enforced[0].policy == [0; 32]);
+    run("umount", &[&bpffs.to_string_lossy()]);
+    assert_eq!(mend(&mut setup).pods.len(), 1);
+    assert!(setup.kernel.enforced().expect("what is enforced")[0].held);
+    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
+}
+
+#[test]
+fn who_has_another_cgroup_by_now_is_left_to_the_plan() {
+    let mut setup = Setup::with_policy("{egress: []}");
+    std::fs::remove_dir_all(setup.pins("pods")).expect("to remove all pins");
+    assert_eq!(setup.kernel.mend(&|_| Some("/".into())).unwrap_or_else(fail), Mended::default());
+    assert_eq!(setup.kernel.enforced().expect("what is enforced")[0].policy, [0; 32]);
+    setup.enforce("{egress: []}");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "denied");
+    assert_eq!(mend(&mut setup), Mended::default());
 }
 
 #[test]
