@@ -35,6 +35,7 @@ pub mod kernel;
 pub mod kernel_events;
 pub mod kinds;
 pub mod limits;
+pub mod linger;
 mod lock;
 pub mod metrics;
 pub mod mounts;

@@ -2,8 +2,8 @@
 //! is turned away, counted, and told for as long as it goes on.
 
 use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
 };
 
 pub use l7egg_crds::REASON_LIMIT_REACHED as LIMIT_REACHED;
@@ -11,10 +11,7 @@ use l7egg_ebpf_common::abi::Counter;
 use l7egg_policy::CompiledPolicy;
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::Counters;
-
-/// A limit counts as reached for so long after it last turned something away.
-const LINGER: Duration = Duration::from_secs(60);
+use crate::{datapath::Counters, linger::Lingering};
 
 /// What can be full without any call of the agent's failing: a policy that does not fit is the failure of its pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -70,23 +67,25 @@ impl Limit {
         }
     }
 
-    /// Whether it matters for a pod with this policy.
+    /// Whether it matters for every pod with this policy.
     #[must_use]
     pub fn concerns(self, policy: &CompiledPolicy) -> bool {
         match self {
             Limit::Learned | Limit::Scratch => !policy.names.is_empty() || !policy.automaton.is_empty(),
-            Limit::Inherited | Limit::Events => true,
-            // Of some pods, see `Findings::limited`.
-            Limit::Share => false,
+            // Of some pods, see `Limits::reached_of_pods`.
+            Limit::Share | Limit::Inherited => false,
+            // Says nothing of what is enforced, and any pod can bring it about.
+            Limit::Events => false,
         }
     }
 }
 
-/// When each limit last turned something away.
+/// When limits last turned something away.
 #[derive(Debug, Default)]
 pub struct Limits {
     before: Option<Counters>,
-    last: BTreeMap<Limit, Instant>,
+    of_node: BTreeMap<Limit, Lingering>,
+    of_pods: BTreeMap<(String, Limit), Lingering>,
 }
 
 impl Limits {
@@ -99,27 +98,51 @@ impl Limits {
                 (Limit::Scratch, Counter::ScratchBusy),
             ] {
                 if counters[counter as usize] > before[counter as usize] {
-                    self.last.insert(limit, now);
+                    self.reach(limit, now);
                 }
             }
         }
     }
 
     /// One of them turned something away.
-    pub fn reach(&mut self, limit: Limit, now: Instant) {
-        self.last.insert(limit, now);
+    fn reach(&mut self, limit: Limit, now: Instant) {
+        self.of_node.insert(limit, Lingering::seen(self.of_node.get(&limit).copied(), now));
+    }
+
+    /// One of them turned something of this pod away.
+    pub fn reach_of(&mut self, uid: &str, limit: Limit, now: Instant) {
+        self.reach(limit, now);
+        let of_pod = (uid.to_owned(), limit);
+        let lingering = Lingering::seen(self.of_pods.get(&of_pod).copied(), now);
+        self.of_pods.insert(of_pod, lingering);
     }
 
     /// Those that are reached.
     #[must_use]
     pub fn reached(&self, now: Instant) -> Vec<Limit> {
-        let is_recent = |last: &Instant| now.saturating_duration_since(*last) < LINGER;
-        self.last.iter().filter(|(_, last)| is_recent(last)).map(|(limit, _)| *limit).collect()
+        self.of_node.iter().filter(|(_, it)| it.holds(now)).map(|(limit, _)| *limit).collect()
+    }
+
+    /// Those that only certain pods feel, by uid of these.
+    #[must_use]
+    pub fn reached_of_pods(&self, now: Instant) -> BTreeMap<String, BTreeSet<Limit>> {
+        let mut reached: BTreeMap<String, BTreeSet<Limit>> = BTreeMap::new();
+        for ((uid, limit), _) in self.of_pods.iter().filter(|(_, it)| it.holds(now)) {
+            reached.entry(uid.clone()).or_default().insert(*limit);
+        }
+        reached
+    }
+
+    /// Forgets other pods than these.
+    pub fn retain(&mut self, is_known: impl Fn(&str) -> bool) {
+        self.of_pods.retain(|(uid, _), _| is_known(uid));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use l7egg_ebpf_common::abi::COUNTERS;
 
     use super::*;
@@ -139,10 +162,15 @@ mod tests {
         assert!(limits.reached(start).is_empty());
         limits.count(&counters(Counter::LearnedFull, 8), after(10));
         limits.count(&counters(Counter::LearnedFull, 8), after(11));
-        limits.reach(Limit::Inherited, after(30));
+        limits.reach_of("p", Limit::Inherited, after(30));
         assert_eq!(limits.reached(after(69)), [Limit::Learned, Limit::Inherited]);
         assert_eq!(limits.reached(after(70)), [Limit::Inherited]);
-        assert!(limits.reached(after(90)).is_empty());
+        assert_eq!(limits.reached_of_pods(after(70)), [("p".into(), [Limit::Inherited].into())].into());
+        assert!(limits.reached(after(90)).is_empty() && limits.reached_of_pods(after(90)).is_empty());
+        // Again, soon after: it takes longer this time.
+        limits.count(&counters(Counter::LearnedFull, 9), after(91));
+        assert_eq!(limits.reached(after(91 + 119)), [Limit::Learned]);
+        assert!(limits.reached(after(91 + 120)).is_empty());
     }
 
     #[test]

@@ -55,8 +55,8 @@ pub struct Findings<'a> {
     pub let_go: &'a BTreeMap<String, LetGo>,
     /// The node's limits that are reached.
     pub limits: &'a [Limit],
-    /// Pods that have their share of what is learned, by uid.
-    pub with_a_full_share: &'a BTreeSet<String>,
+    /// Of these, those that only certain pods feel, by uid of the pods.
+    pub limits_of_pods: &'a BTreeMap<String, BTreeSet<Limit>>,
     /// What went wrong, by uid of the pod.
     pub failures: &'a BTreeMap<String, Failure>,
     /// Pods under caps, by uid.
@@ -143,7 +143,7 @@ impl Findings<'_> {
             return (state, reason, message);
         };
         let concerned = self.limits.iter().filter(|limit| limit.concerns(policy));
-        let own = self.with_a_full_share.contains(uid).then_some(&Limit::Share);
+        let own = self.limits_of_pods.get(uid).into_iter().flatten();
         match concerned.chain(own).map(|limit| limit.message()).collect::<Vec<_>>() {
             messages if messages.is_empty() => (state, reason, message),
             messages => (state, LIMIT_REACHED.into(), messages.join("; ")),

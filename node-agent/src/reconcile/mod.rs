@@ -138,8 +138,6 @@ pub struct Reconciler<D> {
     timeline: Timeline,
     limits: Limits,
     room: Room,
-    /// Pods that have their share of what is learned, by uid.
-    with_a_full_share: BTreeSet<String>,
     /// Pods whose connections have not been looked at since their policy changed, or since the agent started.
     unsettled: BTreeSet<String>,
     told_unsettled: bool,
@@ -209,7 +207,6 @@ impl<D: Datapath> Reconciler<D> {
             timeline: Timeline::default(),
             limits: Limits::default(),
             room: Room::default(),
-            with_a_full_share: BTreeSet::new(),
             unsettled,
             told_unsettled: false,
             told_unreadable: BTreeMap::new(),
@@ -352,6 +349,7 @@ impl<D: Datapath> Reconciler<D> {
         let is_known = |uid: &String| self.desired.pods.contains_key(uid) || self.held.contains_key(uid);
         self.told_uncovered.retain(is_known);
         self.told_unheld.retain(is_known);
+        self.limits.retain(|uid| enforced.iter().any(|pod| pod.uid == uid));
         self.selected.retain(|uid| self.cgroups.pods.contains_key(uid));
         self.timeline
             .retain(|uid| self.cgroups.pods.contains_key(uid) || self.desired.pods.contains_key(uid));
@@ -363,14 +361,15 @@ impl<D: Datapath> Reconciler<D> {
             self.metrics.shaping(self.named(counts));
         }
         let enforced = enforced.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
+        let now = Instant::now();
         let findings = Findings {
             desired: &self.desired,
             enforced: &enforced,
             cgroups: &self.cgroups,
             held: &self.held,
             let_go: self.holds.let_go(),
-            limits: &self.limits.reached(Instant::now()),
-            with_a_full_share: &self.with_a_full_share,
+            limits: &self.limits.reached(now),
+            limits_of_pods: &self.limits.reached_of_pods(now),
             failures: &self.failures,
             shaped: &self.datapath.shaped().into_iter().map(|pod| (pod.uid.clone(), pod)).collect(),
             unshaped: &self.unshaped,

@@ -191,10 +191,8 @@ impl<D: Datapath> Reconciler<D> {
     pub(super) fn collect(&mut self) {
         match self.datapath.collect() {
             Ok(with_a_full_share) => {
-                if !with_a_full_share.is_empty() {
-                    self.limits.reach(Limit::Share, Instant::now());
-                }
-                self.with_a_full_share = with_a_full_share;
+                let now = Instant::now();
+                with_a_full_share.iter().for_each(|uid| self.limits.reach_of(uid, Limit::Share, now));
             }
             Err(error) => tracing::warn!(
                 error = causes(&error),

@@ -39,7 +39,7 @@ impl<D: Datapath> Reconciler<D> {
             tracing::info!(pod, uid, eggs, reset, "connections that are not allowed any more were reset");
         }
         if lost > 0 {
-            self.limits.reach(Limit::Inherited, Instant::now());
+            self.limits.reach_of(uid, Limit::Inherited, Instant::now());
             tracing::warn!(
                 pod,
                 uid,

@@ -10,7 +10,7 @@ struct World {
     assignments: Vec<AssignmentBuilder>,
     cgroups: PodCgroups,
     limits: Vec<Limit>,
-    with_a_full_share: BTreeSet<String>,
+    limits_of_pods: BTreeMap<String, BTreeSet<Limit>>,
     failures: BTreeMap<String, Failure>,
     shaped: BTreeMap<String, ShapedPod>,
     unshaped: BTreeMap<String, Failure>,
@@ -39,7 +39,7 @@ impl World {
             held: &BTreeMap::new(),
             let_go: &BTreeMap::new(),
             limits: &self.limits,
-            with_a_full_share: &self.with_a_full_share,
+            limits_of_pods: &self.limits_of_pods,
             failures: &self.failures,
             shaped: &self.shaped,
             unshaped: &self.unshaped,
@@ -146,12 +146,8 @@ fn a_limit_of_the_node_is_told_of_the_pods_that_it_concerns_and_goes_away() {
         &world.states(&in_force),
         &[("a p1", PodState::Enforced, ""), ("b p2", PodState::Enforced, "LimitReached")],
     );
-    world.limits = vec![Limit::Events];
-    expect(
-        &world.states(&in_force),
-        &[("a p1", PodState::Enforced, "LimitReached"), ("b p2", PodState::Enforced, "LimitReached")],
-    );
-    world.limits = vec![];
+    // Of the node: one pod that is denied often would be in all tenants' statuses.
+    world.limits = vec![Limit::Events, Limit::Inherited];
     expect(&world.states(&in_force), &[("a p1", PodState::Enforced, ""), ("b p2", PodState::Enforced, "")]);
 }
 
@@ -161,7 +157,7 @@ fn who_has_a_full_share_is_told_and_nobody_else() {
         [assignment("a").allow_name("a.test").pod("p1"), assignment("b").allow_name("a.test").pod("p2")];
     let mut world = world(&assignments, &["p1", "p2"]);
     world.limits = vec![Limit::Share];
-    world.with_a_full_share = BTreeSet::from(["p1".to_owned()]);
+    world.limits_of_pods = [("p1".to_owned(), [Limit::Share].into())].into();
     expect(
         &world.states(&[("p1", "desired"), ("p2", "desired")]),
         &[("a p1", PodState::Enforced, "LimitReached"), ("b p2", PodState::Enforced, "")],
@@ -185,7 +181,7 @@ fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
         held: &BTreeMap::new(),
         let_go: &BTreeMap::new(),
         limits: &[],
-        with_a_full_share: &BTreeSet::new(),
+        limits_of_pods: &BTreeMap::new(),
         failures: &BTreeMap::new(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
@@ -212,7 +208,7 @@ fn messages_are_not_longer_than_a_kilobyte() {
         held: &BTreeMap::new(),
         let_go: &BTreeMap::new(),
         limits: &[],
-        with_a_full_share: &BTreeSet::new(),
+        limits_of_pods: &BTreeMap::new(),
         failures: &["p1", NODE_UID].map(|uid| (uid.to_owned(), failure.clone())).into(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
@@ -235,7 +231,7 @@ fn the_status_is_about_this_generation() {
         held: &BTreeMap::new(),
         let_go: &BTreeMap::new(),
         limits: &[],
-        with_a_full_share: &BTreeSet::new(),
+        limits_of_pods: &BTreeMap::new(),
         failures: &BTreeMap::new(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
