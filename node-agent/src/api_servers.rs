@@ -11,7 +11,7 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 
-use crate::{causes::causes, client::watched, guard::ApiServers, reconcile::Input, watch::pauses};
+use crate::{causes::causes, client::watched, guard::ApiServers, pauses::Pauses, reconcile::Input};
 
 const SERVICE: &str = "kubernetes";
 
@@ -19,7 +19,7 @@ const SERVICE: &str = "kubernetes";
 pub async fn watch(client: Client, known: ApiServers, inputs: mpsc::Sender<Input>) {
     let api: Api<Endpoints> = Api::namespaced(client, "default");
     let config = watched().fields(&format!("metadata.name={SERVICE}"));
-    let events = watcher(api, config).backoff(pauses());
+    let events = watcher(api, config).backoff(Pauses::default());
     pin_mut!(events);
     let (mut told, mut warned) = (false, false);
     while let Some(event) = events.next().await {

@@ -65,6 +65,21 @@ pub async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> kube
     within(ANSWERED_WITHIN, request).await
 }
 
+/// Whether there is no API server that answers, or one that has too much to do: whoever asks leaves it alone for a while, whatever
+/// else he has to ask.
+#[must_use]
+pub fn has_no_time(error: &kube::Error) -> bool {
+    match error {
+        // 500 ServerTimeout: etcd is too slow for it.
+        kube::Error::Api(status) => {
+            matches!(status.code, 429 | 503 | 504) || status.code == 500 && status.reason == "ServerTimeout"
+        }
+        // An answer to this one request that cannot be read.
+        kube::Error::SerdeError(_) => false,
+        _ => true,
+    }
+}
+
 async fn within<T>(limit: Duration, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
     tokio::time::timeout(limit, request).await.unwrap_or_else(|_| {
         let late = format!("no answer from the API server within {limit:?}");

@@ -7,17 +7,17 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use l7egg_crds::{EggAssignmentStatus, EggKind, EggReference, PodState};
+use l7egg_crds::{EggKind, EggReference, PodReport, PodState};
 
 use crate::{
     causes::causes,
-    client::answered,
+    client::{answered, has_no_time},
     cut::cut,
     datapath::MAP_FULL,
     hold::{HELD, LET_GO},
     limits::LIMIT_REACHED,
     report::{Findings, Report},
-    reporter::{FIELD_MANAGER, new_failures},
+    reporter::FIELD_MANAGER,
 };
 
 /// Reason of an event of a pod without an Egg whose annotation cannot limit it.
@@ -101,10 +101,10 @@ impl Notices {
         Notices { recorder: Recorder::new(client, reporter), node, told: BTreeSet::new() }
     }
 
-    /// One event for each pod that failed anew since the status was `before`. One that cannot be published is
-    /// only logged: the report says the same. False if the API server does not answer; the rest is then left out.
-    pub async fn publish(&self, report: &Report, before: Option<&EggAssignmentStatus>) -> bool {
-        for failure in new_failures(before, &report.status) {
+    /// One event for each of these pods of a report, which failed anew. One that cannot be published is only logged: the report
+    /// says the same. False if the API server has no time for it; the rest is then left out.
+    pub async fn publish(&self, report: &Report, failures: Vec<&PodReport>) -> bool {
+        for failure in failures {
             let Some(pod) = report.pods.iter().find(|pod| pod.uid == failure.uid) else { continue };
             let event = warning(&failure.reason, &failure.message, report.egg.as_ref().map(egg_reference));
             if !self.send(&event, &pod_reference(&pod.namespace, &pod.name, &pod.uid)).await {
@@ -115,7 +115,7 @@ impl Notices {
     }
 
     /// One event for each notice that is new. One that is refused is only logged: `status` and the agent's log say the same.
-    /// False if the API server does not answer; the rest is then told the next time.
+    /// False if the API server has no time for it; the rest is then told the next time.
     pub async fn tell(&mut self, notices: &BTreeSet<Notice>) -> bool {
         self.told.retain(|notice| notices.contains(notice));
         for notice in notices {
@@ -134,7 +134,7 @@ impl Notices {
         true
     }
 
-    /// Whether the API server answers.
+    /// Whether the API server answers, and has time for more.
     async fn send(&self, event: &Event, about: &ObjectReference) -> bool {
         let Err(error) = answered(self.recorder.publish(event, about)).await else { return true };
         tracing::warn!(
@@ -143,7 +143,7 @@ impl Notices {
             error = causes(&error),
             "event cannot be published; what it says is in the agent's status as well"
         );
-        matches!(error, kube::Error::Api(_))
+        !has_no_time(&error)
     }
 }
 

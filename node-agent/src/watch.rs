@@ -1,8 +1,7 @@
 //! What the API server tells: each kind of object in a task of its own, as inputs of the reconciler.
 
-use std::{fmt::Debug, sync::mpsc, time::Duration};
+use std::{fmt::Debug, sync::mpsc};
 
-use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
@@ -10,7 +9,7 @@ use kube::{
     api::{Api, ApiResource, DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
-        watcher::{self, Event, ExponentialBackoff, watcher},
+        watcher::{self, Event, watcher},
     },
 };
 use l7egg_crds::{ClusterEgg, Egg, EggAssignment, NODE_LABEL, node_label_value};
@@ -19,6 +18,7 @@ use crate::{
     causes::causes,
     client::{cached, watched},
     kinds::Kind,
+    pauses::Pauses,
     reconcile::Input,
     selected::{self, News, PodObject},
 };
@@ -61,16 +61,6 @@ pub fn namespaces(client: &Client, inputs: &mpsc::Sender<Input>) {
     }));
 }
 
-/// How long a watch that has failed waits before it tries again.
-pub fn pauses() -> ExponentialBackoff {
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .without_max_times();
-    ExponentialBackoff::from(pauses)
-}
-
 /// Passes on what a watch brings, for as long as somebody listens. Errors are the watch's to mend: it tries again after a
 /// pause.
 async fn follow<K: Debug>(
@@ -79,7 +69,7 @@ async fn follow<K: Debug>(
     inputs: mpsc::Sender<Input>,
     to_input: impl Fn(Event<K>) -> Input,
 ) {
-    let events = stream.backoff(pauses());
+    let events = stream.backoff(Pauses::default());
     pin_mut!(events);
     let mut lost = None;
     while let Some(event) = events.next().await {

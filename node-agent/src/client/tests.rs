@@ -140,3 +140,18 @@ fn watches_do_not_end_together_and_before_they_are_given_up() {
     let last = Duration::from_secs(u64::from(*ends.last().unwrap()) + 5);
     assert!(last < SILENT_FOR, "{ends:?}");
 }
+
+#[test]
+fn who_is_busy_is_told_from_who_refuses() {
+    let answer = |code, reason: &str| {
+        let status = kube::core::Status { code, reason: reason.into(), ..kube::core::Status::default() };
+        kube::Error::Api(Box::new(status))
+    };
+    let busy =
+        [(429, "TooManyRequests"), (503, "ServiceUnavailable"), (504, "Timeout"), (500, "ServerTimeout")];
+    assert!(busy.iter().all(|(code, reason)| has_no_time(&answer(*code, reason))));
+    let refuses = [(403, "Forbidden"), (422, "Invalid"), (500, "InternalError"), (404, "NotFound")];
+    assert!(!refuses.iter().any(|(code, reason)| has_no_time(&answer(*code, reason))));
+    let late = io::Error::new(io::ErrorKind::TimedOut, "late");
+    assert!(has_no_time(&kube::Error::Service(late.into())));
+}

@@ -1,0 +1,169 @@
+//! Statuses and an API server.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use axum::{extract::Path, http::StatusCode};
+
+use serde_json::json;
+
+use super::*;
+use crate::report::Report;
+
+pub(super) fn pod(uid: &str, state: PodState, message: &str) -> PodReport {
+    PodReport { uid: uid.into(), state, reason: String::new(), message: message.into(), egress_limit: None }
+}
+
+pub(super) fn status(pods: &[PodReport]) -> EggAssignmentStatus {
+    EggAssignmentStatus { observed_generation: Some(1), pods: pods.to_vec(), host: None }
+}
+
+fn report(uid: &str, status: EggAssignmentStatus, known: Option<EggAssignmentStatus>) -> Report {
+    Report { uid: uid.into(), egg: None, pods: vec![], status, known }
+}
+
+fn one(report: Report) -> BTreeMap<AssignmentKey, Report> {
+    BTreeMap::from([(AssignmentKey { namespace: "a".into(), name: "b".into() }, report)])
+}
+
+#[test]
+fn only_what_differs_is_due() {
+    let mut written = Written::default();
+    let enforced = status(&[pod("p", PodState::Enforced, "")]);
+    let reports = one(report("u", enforced.clone(), None));
+    assert_eq!(written.due(&reports).len(), 1);
+    written.note(reports.keys().next().unwrap(), "u", enforced.clone());
+    assert!(written.due(&reports).is_empty());
+
+    // An agent that starts anew finds what it wrote before.
+    let known = one(report("u", enforced.clone(), Some(enforced.clone())));
+    assert!(Written::default().due(&known).is_empty());
+    // Made again under the same name, the object has no status.
+    assert_eq!(written.due(&one(report("other", enforced.clone(), None))).len(), 1);
+    // Somebody wrote over it.
+    let over = one(report("u", enforced, Some(EggAssignmentStatus::default())));
+    assert!(written.due(&over).is_empty());
+    written.recheck();
+    assert_eq!(written.due(&over).len(), 1);
+}
+
+#[test]
+fn a_failure_is_told_once() {
+    let before = status(&[pod("p", PodState::Failed, "x"), pod("q", PodState::Pending, "")]);
+    let now = status(&[
+        pod("p", PodState::Failed, "x, and another text"),
+        pod("q", PodState::Failed, "y"),
+        pod("r", PodState::Enforced, ""),
+    ]);
+    let uids = |failures: Vec<&PodReport>| failures.iter().map(|pod| pod.uid.clone()).collect::<Vec<_>>();
+    assert_eq!(uids(new_failures(Some(&before), &now)), ["q"]);
+    assert_eq!(uids(new_failures(None, &now)), ["p", "q"]);
+}
+
+/// An API server that refuses the first two statuses it is given, and every one of assignment `never`.
+async fn api_server() -> (Client, Arc<Mutex<Vec<String>>>) {
+    answers(|number, name| if number <= 2 || name == "never" { 500 } else { 200 }).await
+}
+
+/// One that answers so to each status that it is given, by its number and the assignment's name.
+async fn answers(code: fn(usize, &str) -> u16) -> (Client, Arc<Mutex<Vec<String>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let status = move |Path(name): Path<String>, body: String| async move {
+        let mut log = log.lock().unwrap();
+        log.push(format!("{name} {body}"));
+        let code = code(log.len(), &name);
+        let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "code": code});
+        (StatusCode::from_u16(code).unwrap(), answer.to_string())
+    };
+    let path = "/apis/l7egg.dev/v1alpha1/namespaces/shop/eggassignments/{name}/status";
+    let router = axum::Router::new().route(path, axum::routing::patch(status));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+    (crate::client::connect(&config).unwrap(), asked)
+}
+
+#[tokio::test]
+async fn a_status_is_tried_until_it_is_written_and_stops_no_other() {
+    let (client, asked) = api_server().await;
+    let key = |name: &str| AssignmentKey { namespace: "shop".into(), name: name.into() };
+    let enforced = status(&[pod("p", PodState::Enforced, "")]);
+    let reports = ["a", "never", "z"].map(|name| (key(name), report(name, enforced.clone(), None)));
+    let outcome = Outcome { reports: BTreeMap::from(reports), ..Outcome::default() };
+    let (sender, receiver) = watch::channel(Arc::new(outcome));
+    tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
+
+    let asked = |name: &str| {
+        let asked = asked.lock().unwrap();
+        asked.iter().filter(|line| line.starts_with(&format!("{name} "))).count()
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while asked("a") < 2 || asked("never") < 3 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(asked("z"), 1, "was written at once, and not again");
+    assert_eq!(asked("a"), 2, "was written the second time, and not again");
+    drop(sender);
+}
+
+#[tokio::test]
+async fn what_is_refused_lets_no_other_wait() {
+    let (client, asked) = api_server().await;
+    let outcome = |names: &[&str]| {
+        let key = |name: &str| AssignmentKey { namespace: "shop".into(), name: name.into() };
+        let enforced = status(&[pod("p", PodState::Enforced, "")]);
+        let reports = names.iter().map(|name| (key(name), report(name, enforced.clone(), None)));
+        Arc::new(Outcome { reports: reports.collect(), ..Outcome::default() })
+    };
+    let (sender, receiver) = watch::channel(outcome(&["never"]));
+    tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
+    let until = async |count: usize| {
+        while asked.lock().unwrap().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // The pause after the third time is two seconds.
+    until(3).await;
+    sender.send_replace(outcome(&["never", "late"]));
+    tokio::time::timeout(Duration::from_secs(1), until(4)).await.expect("it is written at once");
+    assert!(asked.lock().unwrap()[3].starts_with("late "));
+    until(5).await;
+    assert!(asked.lock().unwrap()[4].starts_with("never "), "is tried again all the same");
+}
+
+fn outcome(reports: Vec<Report>) -> Arc<Outcome> {
+    let key = |report: &Report| AssignmentKey { namespace: "shop".into(), name: report.uid.clone() };
+    let reports = reports.into_iter().map(|report| (key(&report), report));
+    Arc::new(Outcome { reports: reports.collect(), ..Outcome::default() })
+}
+
+#[tokio::test]
+async fn an_api_server_that_has_too_much_to_do_is_left_alone() {
+    let (client, asked) = answers(|_, _| 429).await;
+    let enforced = || status(&[pod("p", PodState::Enforced, "")]);
+    let reports = (0..50).map(|number| report(&format!("a{number}"), enforced(), None)).collect();
+    let (_sender, receiver) = watch::channel(outcome(reports));
+    tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // Pauses of 0.5 to 1 s and 1 to 2 s lie behind it, and of at least 2 s before it.
+    let asked = asked.lock().unwrap().len();
+    assert!((2..=3).contains(&asked), "{asked}");
+}
+
+#[tokio::test]
+async fn a_restart_takes_nothing_back_and_tells_what_is_new() {
+    let (client, asked) = answers(|_, _| 200).await;
+    let in_force = status(&[pod("p", PodState::Enforced, "")]);
+    let pending = status(&[pod("p", PodState::Pending, "")]);
+    let known = |name: &str, now: &EggAssignmentStatus| report(name, now.clone(), Some(in_force.clone()));
+    let another = || report("new", in_force.clone(), None);
+    let (sender, receiver) = watch::channel(outcome(vec![known("old", &pending), another()]));
+    tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    sender.send_replace(outcome(vec![known("old", &in_force), another()]));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let asked = asked.lock().unwrap().clone();
+    assert!(asked.len() == 1 && asked[0].starts_with("new "), "{asked:?}");
+}
