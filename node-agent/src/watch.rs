@@ -12,7 +12,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use l7egg_crds::{ClusterEgg, Egg, EggAssignment, NODE_LABEL, node_label_value};
+use l7egg_crds::{EggAssignment, NODE_LABEL, node_label_value};
 
 use crate::{
     causes::causes,
@@ -20,7 +20,7 @@ use crate::{
     kinds::Kind,
     pauses::Pauses,
     reconcile::Input,
-    selected::{self, News, PodObject},
+    selected::{self, ClusterEggObject, EggObject, News, PodObject},
 };
 
 /// Watches the assignments of a node.
@@ -43,12 +43,12 @@ pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
 
 /// Watches all Eggs and ClusterEggs.
 pub fn eggs(client: &Client, inputs: &mpsc::Sender<Input>) {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Egg>(&()));
-    tokio::spawn(follow(Kind::Eggs, watcher(api, cached()), inputs.clone(), |event| {
+    let stream = watcher(Api::<EggObject>::all(client.clone()), cached());
+    tokio::spawn(follow(Kind::Eggs, stream, inputs.clone(), |event| {
         Input::Selected(News::Egg(map(event, selected::egg)))
     }));
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<ClusterEgg>(&()));
-    tokio::spawn(follow(Kind::ClusterEggs, watcher(api, cached()), inputs.clone(), |event| {
+    let stream = watcher(Api::<ClusterEggObject>::all(client.clone()), cached());
+    tokio::spawn(follow(Kind::ClusterEggs, stream, inputs.clone(), |event| {
         Input::Selected(News::ClusterEgg(map(event, selected::cluster_egg)))
     }));
 }

@@ -72,7 +72,7 @@ impl World {
         }
         self.selected.apply(News::Pod(Event::InitDone));
         self.selected.apply(News::Egg(Event::Init));
-        egg.into_iter().for_each(|egg| self.selected.apply(News::Egg(Event::InitApply(egg))));
+        egg.into_iter().for_each(|egg| _ = self.selected.apply(News::Egg(Event::InitApply(egg))));
         self.selected.apply(News::Egg(Event::InitDone));
         self.selected.apply(News::ClusterEgg(Event::InitDone));
         self.selected.apply(News::Namespace(Event::InitDone));

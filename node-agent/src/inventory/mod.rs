@@ -47,6 +47,19 @@ impl Entry {
     pub fn pods(&self) -> &[AssignedPod] {
         self.good.as_ref().map_or_else(|| self.object.pods(), |good| &good.pods)
     }
+
+    /// Whether more than the status that the API server has is another.
+    fn is_another(&self, other: &Entry) -> bool {
+        let Entry {
+            object: AssignmentObject { key, uid, generation, content, reported: _ },
+            good,
+            revision,
+            guard,
+        } = self;
+        let of = &other.object;
+        (key, uid, generation, content) != (&of.key, &of.uid, &of.generation, &of.content)
+            || (good, revision, guard) != (&other.good, &other.revision, &other.guard)
+    }
 }
 
 impl Inventory {
@@ -56,7 +69,8 @@ impl Inventory {
         Inventory { audit, ..Inventory::default() }
     }
 
-    /// Takes in what the watch says. True if that can change anything.
+    /// Takes in what the watch says. True if that can change anything: not if it is a status alone, such as this agent has just
+    /// written.
     pub fn apply(&mut self, event: Event<DynamicObject>) -> bool {
         match event {
             Event::Init => {
@@ -68,7 +82,7 @@ impl Inventory {
                 return false;
             }
             Event::InitDone => self.replace(),
-            Event::Apply(object) => self.insert(&object),
+            Event::Apply(object) => return self.insert(&object),
             Event::Delete(object) => {
                 let before = self.entries.remove(&AssignmentKey::of(&object));
                 self.departed.changed(before.as_ref(), None);
@@ -87,7 +101,7 @@ impl Inventory {
         let of_node: Vec<AssignmentObject> =
             self.entries.values().filter(of_node).map(|entry| entry.object.clone()).collect();
         let any = !of_node.is_empty();
-        of_node.into_iter().for_each(|object| self.put(object));
+        of_node.into_iter().for_each(|object| _ = self.put(object));
         any
     }
 
@@ -126,15 +140,16 @@ impl Inventory {
         self.complete = true;
     }
 
-    fn insert(&mut self, object: &DynamicObject) {
+    fn insert(&mut self, object: &DynamicObject) -> bool {
         let mut object = AssignmentObject::read(object);
         if let (true, Ok(assignment)) = (self.audit, &mut object.content) {
             Arc::make_mut(&mut assignment.policy).mode = Mode::Audit;
         }
-        self.put(object);
+        self.put(object)
     }
 
-    fn put(&mut self, object: AssignmentObject) {
+    /// True if anything but the status is another than before.
+    fn put(&mut self, object: AssignmentObject) -> bool {
         // An object of the same name but another uid is another one.
         let before = self.entries.remove(&object.key);
         let (good_before, revision_before, guard_before) =
@@ -153,7 +168,9 @@ impl Inventory {
         });
         let entry = Entry { object, good, revision, guard };
         self.departed.changed(before.as_ref(), Some(&entry));
+        let changed = before.is_none_or(|before| before.is_another(&entry));
         self.entries.insert(entry.object.key.clone(), entry);
+        changed
     }
 
     /// What is to be enforced; of the node itself with what it keeps reachable. Nothing while that is not known.
@@ -199,6 +216,21 @@ mod tests {
         assert_eq!(revision(&inventory), first);
         inventory.apply(Event::Apply(assignment("a").allow("10.0.0.0/9").pod("p1").object()));
         assert_ne!(revision(&inventory), first);
+    }
+
+    #[test]
+    fn a_status_alone_changes_nothing() {
+        let mut inventory = Inventory::default();
+        let built = || assignment("a").allow("10.0.0.0/8").pod("p1");
+        assert!(inventory.apply(Event::Apply(built().object())));
+        let mut written = built().object();
+        written.data["status"] = serde_json::json!({"observedGeneration": 1, "pods": []});
+        assert!(!inventory.apply(Event::Apply(written.clone())));
+        assert!(inventory.entries().next().unwrap().object.reported.is_some(), "it is known all the same");
+        assert!(!inventory.apply(Event::Apply(written)));
+        assert!(inventory.apply(Event::Apply(built().pod("p2").object())));
+        assert!(inventory.apply(Event::Apply(built().pod("p2").generation(7).object())));
+        assert!(inventory.apply(Event::Apply(built().pod("p2").generation(7).uid("other").object())));
     }
 
     #[test]

@@ -24,8 +24,8 @@ mod take;
 mod tell;
 mod timeline;
 
-pub use self::outcome::Outcome;
 use self::{ending::Found, outcome::explainers, pace::ShapingPace, timeline::Timeline};
+pub use self::{outcome::Outcome, take::Taken};
 use crate::{
     annotated::annotated,
     assignment::AssignmentKey,
@@ -253,7 +253,6 @@ impl<D: Datapath> Reconciler<D> {
         let mut mend_at = Instant::now() + MEND_EVERY;
         let mut tick_at = Instant::now() + TICK;
         loop {
-            let mut stop = false;
             let naming = self.cgroups.awaits_names();
             let patience =
                 match self.has_unsettled() || self.shaping.is_unfinished() || self.desired.is_unfinished {
@@ -263,8 +262,18 @@ impl<D: Datapath> Reconciler<D> {
                 };
             match inputs.recv_timeout(patience) {
                 Ok(first) => {
-                    for input in std::iter::once(first).chain(inputs.try_iter().take(AT_ONCE)) {
-                        stop |= self.take(input);
+                    let all = std::iter::once(first).chain(inputs.try_iter().take(AT_ONCE));
+                    match all.map(|input| self.take(input)).max() {
+                        Some(Taken::Stop) => return,
+                        // Most of what the watches tell is what this agent has just written, and other nodes' news.
+                        Some(Taken::Nothing)
+                            if patience > Duration::ZERO
+                                && Instant::now() < tick_at
+                                && !(naming && self.look_into_pods()) =>
+                        {
+                            continue;
+                        }
+                        _ => {}
                     }
                 }
                 // Only a look, as long as it shows nothing new.
@@ -272,10 +281,7 @@ impl<D: Datapath> Reconciler<D> {
                     continue;
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
-                Err(mpsc::RecvTimeoutError::Disconnected) => stop = true,
-            }
-            if stop {
-                return;
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
             let start = Instant::now();
             tick_at = start + TICK;

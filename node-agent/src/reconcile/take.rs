@@ -15,11 +15,22 @@ use crate::{
     selected::News,
 };
 
+/// What an input means for the loop. In this order the one that counts most is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Taken {
+    /// Nothing, or what the next tick is soon enough for.
+    Nothing,
+    /// Something is another than before.
+    News,
+    /// It is the last.
+    Stop,
+}
+
 impl<D: Datapath> Reconciler<D> {
-    /// Takes one input in. True if it is the last.
-    pub fn take(&mut self, input: Input) -> bool {
-        match input {
-            Input::Stop => return true,
+    /// Takes one input in.
+    pub fn take(&mut self, input: Input) -> Taken {
+        let is_news = match input {
+            Input::Stop => return Taken::Stop,
             Input::Cgroup(event) => {
                 match &event {
                     CgroupEvent::Appeared { uid, cgroup } => {
@@ -36,26 +47,27 @@ impl<D: Datapath> Reconciler<D> {
                 }
                 self.cgroups.apply(event);
                 self.place_node();
+                true
             }
             Input::ApiServers(servers) => {
-                if self.inventory.set_api_servers(servers) {
-                    self.is_stale = true;
-                }
+                let is_news = self.inventory.set_api_servers(servers);
+                self.is_stale |= is_news;
+                is_news
             }
             Input::Resolvers(resolvers) => {
                 self.node = resolvers;
                 self.is_stale = true;
+                true
             }
             Input::Selected(news) => self.take_selected(news),
             Input::Unwatched(kind, Some(error)) => {
-                self.unwatched.insert(kind, error);
+                self.unwatched.insert(kind, error.clone()).as_ref() != Some(&error)
             }
-            Input::Unwatched(kind, None) => {
-                self.unwatched.remove(&kind);
-            }
+            Input::Unwatched(kind, None) => self.unwatched.remove(&kind).is_some(),
             Input::Assignments(event) => {
                 let first = !self.inventory.is_complete();
-                if self.inventory.apply(*event) {
+                let is_news = self.inventory.apply(*event);
+                if is_news {
                     self.tell_unreadable();
                     self.is_stale = true;
                 }
@@ -63,13 +75,14 @@ impl<D: Datapath> Reconciler<D> {
                     let assignments = self.inventory.entries().count();
                     tracing::info!(assignments, "assignments of this node listed");
                 }
+                is_news
             }
-        }
-        false
+        };
+        if is_news { Taken::News } else { Taken::Nothing }
     }
 
-    /// Whose pod it is may be known only after somebody has named it.
-    fn take_selected(&mut self, news: News) {
+    /// Whose pod it is may be known only after somebody has named it. True if it changes anything.
+    fn take_selected(&mut self, news: News) -> bool {
         let is_new = match &news {
             News::Pod(Event::Apply(pod)) => {
                 !self.selected.knows(&pod.uid)
@@ -78,10 +91,9 @@ impl<D: Datapath> Reconciler<D> {
             News::Pod(Event::InitDone) => true,
             _ => false,
         };
-        self.selected.apply(news);
-        if is_new {
-            self.is_stale = true;
-        }
+        let changed = self.selected.apply(news);
+        self.is_stale |= is_new;
+        changed || is_new
     }
 
     /// Finds out anew what is to be in force, if there is news.

@@ -82,6 +82,25 @@ fn a_settled_node_is_left_alone() {
 }
 
 #[test]
+fn what_is_no_news_asks_for_no_pass() {
+    let mut agent = settled();
+    let built = || assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2");
+    let mut written = built().object();
+    written.data["status"] = serde_json::json!({"pods": []});
+    let mut take = |object| agent.take(Input::Assignments(Box::new(Event::Apply(object))));
+    assert_eq!(take(written), Taken::Nothing, "what this agent has just written");
+    assert_eq!(take(built().generation(2).object()), Taken::News);
+    let egg = |accepted| NamedEgg { name: "Egg other/x".into(), selection: None, accepted };
+    let news = |egg| Input::Selected(News::Egg(Event::Apply(egg)));
+    assert_eq!(agent.take(news(egg(None))), Taken::News);
+    assert_eq!(agent.take(news(egg(None))), Taken::Nothing);
+    assert_eq!(agent.take(Input::Unwatched(Kind::Eggs, Some("x".into()))), Taken::News);
+    assert_eq!(agent.take(Input::Unwatched(Kind::Eggs, Some("x".into()))), Taken::Nothing);
+    assert_eq!([Taken::Stop, Taken::Nothing, Taken::News].into_iter().max(), Some(Taken::Stop));
+    assert_eq!(agent.take(Input::Stop), Taken::Stop);
+}
+
+#[test]
 fn a_restart_writes_nothing() {
     let mut restarted = agent(settled().datapath);
     assert!(pass(&mut restarted).is_empty(), "before anything is known");

@@ -2,6 +2,7 @@
 //! the kubelet's, and needs no operator. Only for holding new pods until the operator has assigned them, and for the bandwidth
 //! limits of pods that have none from an Egg; what is enforced is in the assignments alone. Plain data: news in, answers out.
 
+mod fields;
 mod listed;
 mod read;
 
@@ -11,7 +12,7 @@ use kube::runtime::watcher::Event;
 use l7egg_crds::{AssignedPod, Labels, SYSTEM_NAMESPACE, Selection};
 
 use self::listed::Listed;
-pub use self::read::{PodObject, cluster_egg, egg, namespace, pod};
+pub use self::read::{ClusterEggObject, EggObject, PodObject, cluster_egg, egg, namespace, pod};
 use crate::datapath::NODE_UID;
 use crate::hold::is_static;
 use crate::kinds::Kind;
@@ -116,15 +117,18 @@ impl Selected {
         Selected { without_eggs: true, ..Selected::default() }
     }
 
-    /// Takes in what the API server says.
-    pub fn apply(&mut self, news: News) {
+    /// Takes in what the API server says. Whether anything is another than before.
+    pub fn apply(&mut self, news: News) -> bool {
         let changed = match news {
             News::Pod(event) => {
                 if let Event::Apply(pod) | Event::Delete(pod) | Event::InitApply(pod) = &event {
                     self.verdicts.get_mut().remove(&pod.uid);
                 }
-                let ended = matches!(event, Event::InitDone);
-                self.pods.apply(event, |pod| pod.uid.clone(), |pod, _| pod) && ended
+                if !matches!(event, Event::InitDone) {
+                    // Says nothing of other pods.
+                    return self.pods.apply(event, |pod| pod.uid.clone(), |pod, _| pod);
+                }
+                self.pods.apply(event, |pod| pod.uid.clone(), |pod, _| pod)
             }
             News::Egg(event) => self.eggs.apply(event, |egg| egg.name.clone(), Held::new),
             News::ClusterEgg(event) => self.cluster_eggs.apply(event, |egg| egg.name.clone(), Held::new),
@@ -133,6 +137,7 @@ impl Selected {
         if changed {
             self.verdicts.get_mut().clear();
         }
+        changed
     }
 
     /// Whether a full list of everything has come.

@@ -6,15 +6,16 @@ use k8s_openapi::{
 };
 use kube::{
     Resource,
-    api::{DynamicObject, ObjectMeta, PartialObjectMeta},
+    api::{ObjectMeta, PartialObjectMeta},
 };
 use l7egg_crds::{
-    CONDITION_ACCEPTED, ConditionStatus, EGRESS_BANDWIDTH_ANNOTATION, EggStatus, Namespaces, Selection,
-    selector_at,
+    CONDITION_ACCEPTED, ClusterEgg, Condition, ConditionStatus, EGRESS_BANDWIDTH_ANNOTATION, Egg, Namespaces,
+    Selection, selector_at,
 };
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::fields::{Fields, Spec, Status};
 use super::{NamedEgg, NamedNamespace, NodePod};
 
 /// Those fields of a pod that are used: the others are not even decoded.
@@ -40,6 +41,32 @@ struct PodSpec {
 #[serde(default)]
 struct PodStatus {
     phase: Option<String>,
+}
+
+/// An Egg as it comes, without its rules: they can be a megabyte, in every Egg of the cluster.
+#[derive(Resource, Clone, Debug, Default, Deserialize)]
+#[resource(inherit = "Egg")]
+pub struct EggObject {
+    /// Name, namespace, generation, whether it is being deleted.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub(super) spec: Fields<Spec>,
+    #[serde(default)]
+    pub(super) status: Fields<Status>,
+}
+
+/// The same of a ClusterEgg.
+#[derive(Resource, Clone, Debug, Default, Deserialize)]
+#[resource(inherit = "ClusterEgg")]
+pub struct ClusterEggObject {
+    /// Name, generation, whether it is being deleted.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub(super) spec: Fields<Spec>,
+    #[serde(default)]
+    pub(super) status: Fields<Status>,
 }
 
 /// A pod of the node.
@@ -70,26 +97,27 @@ pub fn namespace(object: PartialObjectMeta<Namespace>) -> NamedNamespace {
 
 /// An Egg.
 #[must_use]
-pub fn egg(object: DynamicObject) -> NamedEgg {
+pub fn egg(object: EggObject) -> NamedEgg {
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
     let name = egg_prefix(&namespace) + object.metadata.name.as_deref().unwrap_or_default();
-    let pods = selector(&object.data["spec"]["podSelector"]);
-    named(&object, name, pods.map(|pods| Selection::Pods { namespaces: Namespaces::One(namespace), pods }))
+    let pods = selector(object.spec.get("podSelector"));
+    let selection = pods.map(|pods| Selection::Pods { namespaces: Namespaces::One(namespace), pods });
+    named(&object.metadata, &object.spec, &object.status, name, selection)
 }
 
 /// A ClusterEgg.
 #[must_use]
-pub fn cluster_egg(object: DynamicObject) -> NamedEgg {
+pub fn cluster_egg(object: ClusterEggObject) -> NamedEgg {
     let name = format!("ClusterEgg {}", object.metadata.name.as_deref().unwrap_or_default());
-    let spec = &object.data["spec"];
-    let namespaces = match &spec["namespaceSelector"] {
+    let spec = &object.spec;
+    let namespaces = match spec.get("namespaceSelector") {
         Value::Null => selector(&Value::Object(serde_json::Map::new())),
         written => selector(written),
     };
-    let selection = namespaces.zip(selector(&spec["podSelector"]));
+    let selection = namespaces.zip(selector(spec.get("podSelector")));
     let selection = selection
         .map(|(namespaces, pods)| Selection::Pods { namespaces: Namespaces::Matching(namespaces), pods });
-    named(&object, name, selection)
+    named(&object.metadata, spec, &object.status, name, selection)
 }
 
 /// How the names of a namespace's Eggs begin.
@@ -97,15 +125,21 @@ pub(super) fn egg_prefix(namespace: &str) -> String {
     format!("Egg {namespace}/")
 }
 
-fn named(object: &DynamicObject, name: String, selection: Option<Selection>) -> NamedEgg {
-    let denies = object.data["spec"]["mode"] != "Audit" && object.metadata.deletion_timestamp.is_none();
-    NamedEgg { name, selection: selection.filter(|_| denies), accepted: accepted(object) }
+fn named(
+    metadata: &ObjectMeta,
+    spec: &Fields<Spec>,
+    status: &Fields<Status>,
+    name: String,
+    selection: Option<Selection>,
+) -> NamedEgg {
+    let denies = spec.get("mode") != "Audit" && metadata.deletion_timestamp.is_none();
+    NamedEgg { name, selection: selection.filter(|_| denies), accepted: accepted(metadata, status) }
 }
 
-fn accepted(object: &DynamicObject) -> Option<bool> {
-    let status = EggStatus::deserialize(&object.data["status"]).ok()?;
-    let condition = status.conditions.iter().find(|condition| condition.type_ == CONDITION_ACCEPTED)?;
-    let is_of_now = condition.observed_generation == object.metadata.generation;
+fn accepted(metadata: &ObjectMeta, status: &Fields<Status>) -> Option<bool> {
+    let conditions = Vec::<Condition>::deserialize(status.get("conditions")).ok()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == CONDITION_ACCEPTED)?;
+    let is_of_now = condition.observed_generation == metadata.generation;
     is_of_now.then_some(condition.status == ConditionStatus::True)
 }
 

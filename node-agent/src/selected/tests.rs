@@ -9,6 +9,11 @@ fn object(value: Value) -> DynamicObject {
     serde_json::from_value(value).unwrap()
 }
 
+/// As the watch reads it.
+fn read(object: &DynamicObject) -> NamedEgg {
+    egg(serde_json::from_str(&serde_json::to_string(object).unwrap()).unwrap())
+}
+
 fn egg_object(name: &str, mode: &str, generation: i64, accepted: Option<(i64, &str)>) -> DynamicObject {
     let conditions = accepted.map(|(generation, status)| {
         json!([{"type": "Accepted", "status": status, "observedGeneration": generation, "reason": "x", "message": "",
@@ -36,8 +41,8 @@ fn world(pods: &[NodePod], eggs: &[DynamicObject]) -> Selected {
     let mut selected = Selected::default();
     selected.apply(News::Pod(Event::Init));
     selected.apply(News::Egg(Event::Init));
-    pods.iter().for_each(|pod| selected.apply(News::Pod(Event::InitApply(pod.clone()))));
-    eggs.iter().for_each(|object| selected.apply(News::Egg(Event::InitApply(egg(object.clone())))));
+    pods.iter().for_each(|pod| _ = selected.apply(News::Pod(Event::InitApply(pod.clone()))));
+    eggs.iter().for_each(|object| _ = selected.apply(News::Egg(Event::InitApply(read(object)))));
     selected.apply(News::Pod(Event::InitDone));
     selected.apply(News::Egg(Event::InitDone));
     selected.apply(News::ClusterEgg(Event::InitDone));
@@ -90,7 +95,7 @@ fn an_edit_that_is_not_accepted_leaves_what_was() {
     let mut selected =
         world(&[node_pod("a", "shop", "web")], &[egg_object("web", "Enforce", 1, Some((1, "True")))]);
     let mut apply = |object: DynamicObject| {
-        selected.apply(News::Egg(Event::Apply(egg(object))));
+        selected.apply(News::Egg(Event::Apply(read(&object))));
         eggs_of(&selected, "a").len()
     };
     let edited = |accepted| {
@@ -110,10 +115,11 @@ fn an_edit_that_is_not_accepted_leaves_what_was() {
 #[test]
 fn cluster_eggs_select_by_the_labels_of_namespaces_but_never_l7egg_itself() {
     let cluster = |namespaces: Value| {
-        cluster_egg(object(json!({
+        let object = json!({
             "apiVersion": "l7egg.dev/v1alpha1", "kind": "ClusterEgg", "metadata": {"name": "all", "generation": 1},
             "spec": {"namespaceSelector": namespaces, "podSelector": {}},
-        })))
+        });
+        cluster_egg(serde_json::from_str(&object.to_string()).unwrap())
     };
     let mut selected =
         world(&[node_pod("a", "shop", "web"), node_pod("b", SYSTEM_NAMESPACE, "operator")], &[]);
@@ -139,9 +145,9 @@ fn without_full_lists_nothing_is_free() {
     let mut selected = Selected::default();
     selected.apply(News::Pod(Event::Apply(node_pod("a", "shop", "web"))));
     assert_eq!(selected.verdict("a"), Verdict::Unknown);
-    selected.apply(News::Egg(Event::Apply(egg(egg_object("web", "Enforce", 1, None)))));
+    selected.apply(News::Egg(Event::Apply(read(&egg_object("web", "Enforce", 1, None)))));
     assert_eq!(eggs_of(&selected, "a"), ["Egg shop/web"], "one Egg is enough to know");
-    selected.apply(News::Egg(Event::Delete(egg(egg_object("web", "Enforce", 1, None)))));
+    selected.apply(News::Egg(Event::Delete(read(&egg_object("web", "Enforce", 1, None)))));
     for news in
         [News::Egg(Event::InitDone), News::ClusterEgg(Event::InitDone), News::Namespace(Event::InitDone)]
     {
@@ -165,6 +171,38 @@ fn what_cannot_be_read_selects_nothing() {
     worse.metadata.name = Some("worse".into());
     let selected = world(&[node_pod("a", "shop", "web")], &[bad, worse]);
     assert_eq!(selected.verdict("a"), Verdict::Free);
+}
+
+#[test]
+fn of_an_egg_nothing_is_kept_but_whom_it_is_for() {
+    let mut object = egg_object("web", "Enforce", 1, Some((1, "True")));
+    object.data["spec"]["egress"] = json!([{"to": [{"domainNames": vec!["a.test"; 10_000]}]}]);
+    object.data["status"]["nodes"] = json!([{"message": "x"}]);
+    let read: EggObject = serde_json::from_str(&serde_json::to_string(&object).unwrap()).unwrap();
+    assert!(format!("{read:?}").len() < 2000, "{read:?}");
+    let named = egg(read);
+    assert!(named.selection.is_some() && named.accepted == Some(true));
+    // What no schema would let through ends no list.
+    for spec in [json!([1, {}]), json!("x"), json!(true), json!(-1), json!(0.5), json!(null)] {
+        object.data["spec"] = spec.clone();
+        object.data["status"] = spec;
+        let read: EggObject = serde_json::from_str(&serde_json::to_string(&object).unwrap()).unwrap();
+        assert_eq!(egg(read).selection, None);
+    }
+}
+
+#[test]
+fn what_changes_nothing_is_known_to_change_nothing() {
+    let mut selected =
+        world(&[node_pod("a", "shop", "web")], &[egg_object("web", "Enforce", 1, Some((1, "True")))]);
+    let mut rules = egg_object("web", "Enforce", 1, Some((1, "True")));
+    rules.data["status"]["summary"] = json!("3 pods");
+    assert!(!selected.apply(News::Egg(Event::Apply(read(&rules)))));
+    assert!(!selected.apply(News::Pod(Event::Apply(node_pod("a", "shop", "web")))));
+    assert!(selected.apply(News::Pod(Event::Apply(node_pod("a", "shop", "other")))));
+    assert!(selected.apply(News::Egg(Event::Apply(read(&egg_object("web", "Audit", 2, Some((2, "True"))))))));
+    assert!(!selected.apply(News::Egg(Event::Delete(read(&egg_object("nobody", "Enforce", 1, None))))));
+    assert!(selected.apply(News::Pod(Event::Delete(node_pod("a", "shop", "other")))));
 }
 
 #[test]
