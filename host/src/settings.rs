@@ -53,7 +53,7 @@ pub enum Command {
     /// Show what is enforced. Exit code 1 if something failed, 2 if nobody can be asked.
     Status(StatusSettings),
     /// Show what was denied, or would have been in mode Audit: the last 4,096 flows. Exit code 0 if there is
-    /// nothing, 1 if there is something, 2 if nobody can be asked.
+    /// nothing, 1 if there is something, 2 if nobody can be asked, or the unit is not known.
     #[command(after_help = "\
 Examples:
   l7egg denied                                 what was denied lately, oldest first
@@ -61,7 +61,8 @@ Examples:
   l7egg denied --pod system/nginx.service      of one unit
   l7egg denied --json | jq 'select(.verdict == \"audit\") | [.pod, .destination, .port, .names]'")]
     Denied(DeniedSettings),
-    /// Stop enforcing on this host and remove every trace from the kernel. Stop `l7egg run` first, or it starts anew.
+    /// Stop enforcing on this host and remove every trace from the kernel. Fails while `l7egg run` does, which would enforce again:
+    /// stop it first, or give it --on-exit detach.
     Detach(DetachSettings),
 }
 
@@ -104,7 +105,7 @@ pub struct RunSettings {
     #[arg(long)]
     pub audit: bool,
     /// Whether enforcement stays when the program is told to stop. keep is for restarts and upgrades.
-    #[arg(long, value_enum, default_value_t = OnExit::Keep)]
+    #[arg(long, value_enum, default_value_t = OnExit::Keep, env = "L7EGG_ON_EXIT")]
     pub on_exit: OnExit,
 }
 

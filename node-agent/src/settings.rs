@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use l7egg_policy::DomainName;
 
 use crate::{admin::AdminPlaces, datapath::DatapathSettings, hold::HoldSettings};
@@ -52,12 +52,14 @@ pub struct Cli {
 pub enum Command {
     /// Enforce, until told to stop by SIGTERM or SIGINT.
     Run(Box<RunSettings>),
-    /// Show what a running agent enforces. Exit code 1 if some pod failed, 2 if the agent cannot be asked.
+    /// Show what a running agent enforces. Exit code 1 if some pod failed, 2 if the agent cannot be asked. What an agent waits for that
+    /// is not ready yet is said, and changes no exit code: /readyz tells.
     Status(StatusSettings),
     /// Show what was denied, or would have been in mode Audit: the last 4,096 flows. Exit code 0 if there is
-    /// nothing, 1 if there is something, 2 if the agent cannot be asked.
+    /// nothing, 1 if there is something, 2 if the agent cannot be asked, or does not know the pod.
     Denied(DeniedSettings),
-    /// Stop enforcing on this node and remove every trace from the kernel. Stop the agent first, or it starts anew.
+    /// Stop enforcing on this node and remove every trace from the kernel. Fails while the agent runs, which would enforce again:
+    /// stop it first, or give it --on-exit detach.
     Detach(DetachSettings),
     /// For a node that boots, before its kubelet starts: have new pods wait until an agent with --strict has decided about them. Ends
     /// when there is a cgroup of pods. Does nothing where an agent has run since the node booted.
@@ -116,7 +118,7 @@ pub struct RunSettings {
     pub ttl_grace: Duration,
     /// Take every Egg as one in mode Audit: nothing is denied on this node, and what would be denied is recorded.
     /// For the whole cluster, set it in the DaemonSet.
-    #[arg(long, env = "L7EGG_AUDIT")]
+    #[arg(long, env = "L7EGG_AUDIT", value_parser = BoolishValueParser::new())]
     pub audit: bool,
     /// A new pod that an Egg in mode Enforce selects is held, so that nothing leaves it, until the operator has assigned it
     /// and its policy is in force; usually milliseconds, before its first container. For at most so long, in seconds;
@@ -128,14 +130,14 @@ pub struct RunSettings {
     /// the node's network, static pods, and l7egg's own. Other pods that Eggs select cannot start working while the
     /// operator is away, and no other pod at all can while this agent is: programs stay behind that keep new ones waiting
     /// for it, until an agent without this runs, or `detach`.
-    #[arg(long, env = "L7EGG_STRICT")]
+    #[arg(long, env = "L7EGG_STRICT", value_parser = BoolishValueParser::new())]
     pub strict: bool,
     /// Whether a pod's annotation kubernetes.io/egress-bandwidth limits it, where no Egg selects it: `false` leaves that to CNI
     /// plugins. Give the operator the same, which says it of pods that Eggs select.
-    #[arg(long, env = "L7EGG_EGRESS_BANDWIDTH_ANNOTATION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, env = "L7EGG_EGRESS_BANDWIDTH_ANNOTATION", default_value_t = true, action = clap::ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub egress_bandwidth_annotation: bool,
     /// Whether enforcement stays when the agent is told to stop. keep is for restarts and upgrades.
-    #[arg(long, value_enum, default_value_t = OnExit::Keep)]
+    #[arg(long, value_enum, default_value_t = OnExit::Keep, env = "L7EGG_ON_EXIT")]
     pub on_exit: OnExit,
 }
 
@@ -187,6 +189,7 @@ Examples:
   l7egg-node-agent denied                      what was denied lately, oldest first
   l7egg-node-agent denied -f                   and what comes after, until Ctrl-C
   l7egg-node-agent denied --pod shop/web-1     of one pod
+  l7egg-node-agent denied --pod 'node node1'   of the node itself
   l7egg-node-agent denied --json | jq 'select(.verdict == \"audit\") | [.pod, .destination, .port, .names]'")]
 pub struct DeniedSettings {
     /// The Unix socket of the running agent.
@@ -198,7 +201,8 @@ pub struct DeniedSettings {
     /// Go on: print a flow whenever it is seen.
     #[arg(long, short)]
     pub follow: bool,
-    /// Only flows of this pod: NAMESPACE/NAME.
+    /// Only flows of this pod: NAMESPACE/NAME; of the node itself: `node NAME`; of `l7egg run` a unit's: SLICE/UNIT, such as
+    /// system/web.service. As `status` calls them.
     #[arg(long)]
     pub pod: Option<String>,
 }
@@ -316,6 +320,18 @@ mod tests {
     fn other_commands_need_no_node_name() {
         assert!(matches!(parse("agent status --json").unwrap().command, Some(Command::Status(_))));
         assert!(matches!(parse("agent detach --log-format json").unwrap().command, Some(Command::Detach(_))));
+    }
+
+    #[test]
+    fn booleans_are_written_as_people_do() {
+        let annotation = |value: &str| {
+            let line = format!("agent --node-name n --egress-bandwidth-annotation {value}");
+            parse(&line).map(|cli| cli.run.unwrap().egress_bandwidth_annotation)
+        };
+        for (written, meant) in [("1", true), ("yes", true), ("true", true), ("0", false), ("off", false)] {
+            assert_eq!(annotation(written).unwrap(), meant, "{written}");
+        }
+        assert!(annotation("maybe").is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use super::{DeniedFlow, DeniedVerdict};
-use crate::{ask, settings::DeniedSettings};
+use crate::{ask, settings::DeniedSettings, state::AgentState};
 
 /// How often a running agent is asked for what is new.
 const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -16,12 +16,16 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 /// something to print.
 ///
 /// # Errors
-/// There is no agent, or it does not answer.
+/// There is no agent, or it does not answer, or does not know the pod.
 pub async fn run(settings: &DeniedSettings) -> anyhow::Result<ExitCode> {
     let mut after = 0;
     let mut is_any = false;
+    let mut asked_for = settings.pod.as_deref();
     loop {
         let flows = flows(&settings.admin_socket, after).await?;
+        if let Some(pod) = asked_for.take() {
+            check_pod(pod, &flows, &settings.admin_socket).await?;
+        }
         after = flows.iter().map(|flow| flow.number).max().unwrap_or(after);
         let wanted: Vec<&DeniedFlow> =
             flows.iter().filter(|flow| settings.pod.as_ref().is_none_or(|pod| *pod == flow.pod)).collect();
@@ -38,6 +42,30 @@ pub async fn run(settings: &DeniedSettings) -> anyhow::Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => return Ok(if is_any { ExitCode::FAILURE } else { ExitCode::SUCCESS }),
         }
     }
+}
+
+/// That nothing is denied to a pod is worth knowing only if there is such a pod.
+async fn check_pod(pod: &str, flows: &[DeniedFlow], socket: &Path) -> anyhow::Result<()> {
+    if flows.iter().any(|flow| flow.pod == pod) {
+        return Ok(());
+    }
+    let (code, text) = ask::ask(socket, "/state").await?;
+    let state: Option<AgentState> = serde_json::from_str(&text).ok().filter(|_| code == 200);
+    let known = state.with_context(|| format!("{} is not of an agent of this version", socket.display()))?;
+    if let Some(what) = unknown(pod, &known) {
+        bail!(what);
+    }
+    Ok(())
+}
+
+/// What to say if there is no such pod.
+fn unknown(pod: &str, known: &AgentState) -> Option<String> {
+    if known.pods.iter().any(|known| known.name == pod) {
+        return None;
+    }
+    Some(format!(
+        "no Egg is for {pod} here, and nothing is recorded of it: write NAMESPACE/NAME of a pod of this node, `node NAME` of the node itself, or SLICE/UNIT of a unit, as `status` shows them"
+    ))
 }
 
 async fn flows(socket: &Path, after: u64) -> anyhow::Result<Vec<DeniedFlow>> {
@@ -91,9 +119,8 @@ mod tests {
     use super::*;
     use crate::flow_log::Process;
 
-    #[test]
-    fn a_line_for_people() {
-        let flow = DeniedFlow {
+    fn flow() -> DeniedFlow {
+        DeniedFlow {
             number: 7,
             verdict: DeniedVerdict::Audit,
             pod: "shop/a".into(),
@@ -108,13 +135,47 @@ mod tests {
             first: "2026-01-01T00:00:00.000Z".into(),
             last: "2026-01-01T00:00:01.000Z".into(),
             count: 2,
-        };
+        }
+    }
+
+    #[test]
+    fn a_line_for_people() {
+        let flow = flow();
         assert_eq!(
             lines(&[&flow]),
             "2026-01-01T00:00:01.000Z audit  shop/a TCP 192.0.2.1 port 443 (api.example.com) by curl[12] 2 times: no rule allows it\n"
         );
         let read: DeniedFlow = serde_json::from_str(lines_of_json(&[&flow]).unwrap().trim()).unwrap();
         assert_eq!(read, flow);
+    }
+
+    /// An agent that knows one pod, and has recorded a flow of one that is gone.
+    fn agent(directory: &Path) -> DeniedSettings {
+        let socket = directory.join("agent.sock");
+        let pod = serde_json::json!({"uid": "u", "name": "shop/a", "eggs": [], "resolvers": [], "state": "Enforced"});
+        let pod = serde_json::from_value(pod).unwrap();
+        let state = serde_json::to_string(&AgentState { pods: vec![pod], ..AgentState::default() }).unwrap();
+        let flow = DeniedFlow { pod: "shop/gone".into(), ..flow() };
+        let flows = serde_json::to_string(&[flow]).unwrap();
+        let router = axum::Router::new()
+            .route("/state", axum::routing::get(|| async { state }))
+            .route("/denied", axum::routing::get(|| async { flows }));
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        DeniedSettings { admin_socket: socket, json: false, follow: false, pod: None }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_nobody_knows_is_an_error_and_not_one_to_which_nothing_is_denied() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = agent(directory.path());
+        let of = |pod: &str| DeniedSettings { pod: Some(pod.to_owned()), ..settings.clone() };
+        assert_eq!(run(&of("shop/a")).await.unwrap(), ExitCode::SUCCESS);
+        assert_eq!(run(&of("shop/gone")).await.unwrap(), ExitCode::FAILURE);
+        let error = run(&of("a")).await.unwrap_err().to_string();
+        for form in ["NAMESPACE/NAME", "`node NAME`", "SLICE/UNIT"] {
+            assert!(error.contains(form), "{error}");
+        }
     }
 
     #[tokio::test]
