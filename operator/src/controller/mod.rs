@@ -158,7 +158,7 @@ impl Controller {
         for (key, egg) in changes.desired {
             self.queue.push(Task::Assignment(key), egg, true);
         }
-        for (key, egg) in changes.observed {
+        for (key, egg) in changes.shares.into_iter().chain(changes.observed) {
             self.queue.push(Task::Assignment(key), egg, false);
         }
         for egg in changes.status {

@@ -9,10 +9,15 @@ use super::{EggKey, ObjectKey};
 pub struct Changes {
     /// EggAssignments that are to be something else than before, each with its Egg if that is known.
     pub desired: BTreeMap<ObjectKey, Option<EggKey>>,
+    /// EggAssignments whose part of a shared rate may be another, because pods of other nodes came or went.
+    pub shares: BTreeMap<ObjectKey, Option<EggKey>>,
     /// EggAssignments that became something else on the API server.
     pub observed: BTreeMap<ObjectKey, Option<EggKey>>,
     /// Eggs whose status may be another.
     pub status: BTreeSet<EggKey>,
+    /// Eggs of which some are to be in `shares`. Each has thousands of nodes, and a list brings a hundred thousand of its pods:
+    /// so they are looked up once, when all that is asked for.
+    pub(super) sharing: BTreeSet<EggKey>,
 }
 
 impl Changes {

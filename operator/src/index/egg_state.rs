@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use l7egg_crds::{AssignedHost, AssignedPod, EggReference, PolicySpec};
 
-use super::shares::{is_shared, shares};
+use super::shares::Sharers;
 use super::{Assignment, Changes, Egg, EggKey, Labels, Node, ObjectKey, Observed, Pod, Selection, Tally};
 use crate::naming::assignment_key;
 
@@ -14,6 +14,7 @@ pub(super) struct EggState {
     pub egg: Egg,
     in_force: Option<InForce>,
     pub nodes: BTreeMap<String, NodeState>,
+    sharers: Sharers,
 }
 
 /// The last accepted state of an Egg. It stays when an edit is not accepted.
@@ -46,7 +47,7 @@ pub(super) struct Target {
 
 impl EggState {
     pub fn new(egg: Egg) -> Self {
-        let mut state = EggState { egg, in_force: None, nodes: BTreeMap::new() };
+        let mut state = EggState { egg, in_force: None, nodes: BTreeMap::new(), sharers: Sharers::default() };
         state.enforce();
         state
     }
@@ -90,6 +91,7 @@ impl EggState {
                 .collect(),
             kept: own.iter().flat_map(|assignment| &assignment.pods).map(|pod| pod.uid.clone()).collect(),
         });
+        self.follow_sharers();
         true
     }
 
@@ -155,15 +157,20 @@ impl EggState {
             return;
         }
         let node = self.node(&pod.node, targets);
-        let news =
-            if selected { node.pods.insert(pod.key()) || changed } else { node.pods.remove(&pod.key()) };
-        if !news {
-            return;
+        let moved = if selected { node.pods.insert(pod.key()) } else { node.pods.remove(&pod.key()) };
+        if moved {
+            let namespace = &pod.assigned.namespace;
+            let shares = match selected {
+                true => self.sharers.add(&pod.node, namespace),
+                false => self.sharers.remove(&pod.node, namespace),
+            };
+            // Every node's part of a shared rate is another now.
+            if shares && !changes.sharing.contains(&self.egg.key) {
+                changes.sharing.insert(self.egg.key.clone());
+            }
         }
-        self.changed(&pod.node, targets, changes);
-        // Every node's part of a shared rate is another now.
-        if self.policy().is_some_and(|policy| is_shared(policy)) {
-            self.mark_nodes(changes);
+        if moved || (selected && changed) {
+            self.changed(&pod.node, targets, changes);
         }
     }
 
@@ -195,6 +202,15 @@ impl EggState {
         }
     }
 
+    /// Marks the nodes whose part of a shared rate is another than the last time.
+    pub fn mark_shares(&mut self, changes: &mut Changes) {
+        for name in self.sharers.take_changed() {
+            if let Some(node) = self.nodes.get(name) {
+                changes.shares.insert(node.assignment.clone(), Some(self.egg.key.clone()));
+            }
+        }
+    }
+
     pub fn desired<'a>(&self, node: &str, pod: impl Fn(&ObjectKey) -> Option<&'a Pod>) -> Option<Assignment> {
         let in_force = self.in_force.as_ref()?;
         let NodeState { host, pods, .. } = self.nodes.get(node)?;
@@ -208,7 +224,7 @@ impl EggState {
                 generation: in_force.generation,
             },
             policy: in_force.policy.clone(),
-            shares: shares(&in_force.policy, node, &self.nodes),
+            shares: self.sharers.of_node(node),
             host: host.clone(),
             pods: pods.iter().filter_map(pod).map(|pod| assigned(pod, &in_force.policy)).collect(),
         })
@@ -260,6 +276,13 @@ impl EggState {
             kept: HashSet::new(),
             kept_nodes: HashSet::new(),
         });
+        self.follow_sharers();
+    }
+
+    fn follow_sharers(&mut self) {
+        let Some(in_force) = &self.in_force else { return };
+        let pods = self.nodes.iter().flat_map(|(name, node)| node.pods.iter().map(move |pod| (name, pod)));
+        self.sharers.follow(&in_force.policy, pods);
     }
 }
 

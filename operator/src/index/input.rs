@@ -98,14 +98,20 @@ pub struct Assignment {
     pub pods: Vec<AssignedPod>,
 }
 
-impl PartialEq for Assignment {
-    fn eq(&self, other: &Self) -> bool {
+impl Assignment {
+    /// Whether the two are the same but for the node's parts of a shared rate.
+    pub fn is_but_for_shares(&self, other: &Self) -> bool {
         self.node == other.node
             && self.egg == other.egg
-            && self.shares == other.shares
             && self.host == other.host
             && same_pods(&self.pods, &other.pods)
             && same_policy(&self.policy, &other.policy)
+    }
+}
+
+impl PartialEq for Assignment {
+    fn eq(&self, other: &Self) -> bool {
+        self.shares == other.shares && self.is_but_for_shares(other)
     }
 }
 

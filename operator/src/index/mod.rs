@@ -56,8 +56,13 @@ struct Namespace {
 }
 
 impl Index {
-    /// Marks what changed since the last time, and forgets it.
+    /// What changed since the last time.
     pub fn take_changes(&mut self) -> Changes {
+        for egg in std::mem::take(&mut self.changes.sharing) {
+            if let Some(state) = self.eggs.get_mut(&egg) {
+                state.mark_shares(&mut self.changes);
+            }
+        }
         std::mem::take(&mut self.changes)
     }
 

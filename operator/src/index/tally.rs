@@ -50,12 +50,12 @@ pub struct Trouble {
 
 impl Tally {
     /// The tally of one node: a report counts only if it is about the assignment as it now is, and that is
-    /// the one desired.
+    /// the one desired. Its part of a shared rate may be one of a moment ago: who shares comes and goes all the time.
     pub fn of_node(desired: &Assignment, observed: Option<&Observed>, write_error: Option<&str>) -> Self {
         let selected = desired.pods.len() + usize::from(desired.host.is_some());
         let mut tally = Tally { selected, ..Tally::default() };
         let current = observed.filter(|observed| {
-            observed.assignment.as_ref() == Some(desired)
+            observed.assignment.as_ref().is_some_and(|it| it.is_but_for_shares(desired))
                 && observed.status.observed_generation == Some(observed.generation)
         });
         if let (None, Some(error)) = (current, write_error) {

@@ -46,6 +46,17 @@ fn policy(cidr: &str) -> PolicySpec {
     }
 }
 
+/// The Egg with a rate that pods share; none if there is no scope.
+fn shaped(mut egg: Egg, scope: &str) -> Egg {
+    let shaping = serde_json::json!({"egress": {"rate": "50M", "scope": scope}});
+    if let (Ok(accepted), false) = (&mut egg.spec, scope.is_empty()) {
+        let policy =
+            PolicySpec { shaping: serde_json::from_value(shaping).unwrap(), ..(*accepted.policy).clone() };
+        accepted.policy = Arc::new(policy);
+    }
+    egg
+}
+
 fn app(name: &str) -> Selector {
     Expression::Equal("app".into(), name.into()).into()
 }
@@ -123,7 +134,9 @@ fn pods_of(index: &Index, key: &ObjectKey) -> Vec<String> {
 
 fn dirty(index: &mut Index) -> BTreeSet<String> {
     let changes = index.take_changes();
-    changes.desired.into_keys().chain(changes.observed.into_keys()).map(|key| key.to_string()).collect()
+    let keys =
+        changes.desired.into_keys().chain(changes.shares.into_keys()).chain(changes.observed.into_keys());
+    keys.map(|key| key.to_string()).collect()
 }
 
 fn none() -> BTreeSet<String> {

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use l7egg_crds::ShapingScope;
+
 use super::*;
 
 #[derive(Clone, Debug)]
@@ -29,6 +31,7 @@ enum Happening {
         name: &'static str,
         app: &'static str,
         cidr: &'static str,
+        scope: &'static str,
         good: bool,
     },
     EggGone {
@@ -39,6 +42,7 @@ enum Happening {
         name: &'static str,
         env: &'static str,
         app: &'static str,
+        scope: &'static str,
         good: bool,
     },
     ClusterEggGone {
@@ -54,6 +58,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     let namespace = || select(&["shop", "test"][..]);
     let name = || select(&["a", "b"][..]);
     let label = || select(&["", "x", "y"][..]);
+    let scope = || select(&["", "Pod", "Egg", "Namespace"][..]);
     prop_oneof![
         4 => (namespace(), select(&["p", "q", "r"][..]), select(&["n1", "n2"][..]), label())
             .prop_map(|(namespace, name, node, app)| Happening::Pod { namespace, name, node, app }),
@@ -61,11 +66,13 @@ fn happening() -> impl Strategy<Value = Happening> {
             .prop_map(|(namespace, name)| Happening::PodGone { namespace, name }),
         1 => (namespace(), label()).prop_map(|(name, env)| Happening::Namespace { name, env }),
         1 => namespace().prop_map(|name| Happening::NamespaceGone { name }),
-        3 => (namespace(), name(), label(), select(&["10.0.0.0/8", "192.0.2.0/24"][..]), any::<bool>())
-            .prop_map(|(namespace, name, app, cidr, good)| Happening::Egg { namespace, name, app, cidr, good }),
+        3 => (namespace(), name(), label(), select(&["10.0.0.0/8", "192.0.2.0/24"][..]), scope(), any::<bool>())
+            .prop_map(|(namespace, name, app, cidr, scope, good)| Happening::Egg {
+                namespace, name, app, cidr, scope, good,
+            }),
         1 => (namespace(), name()).prop_map(|(namespace, name)| Happening::EggGone { namespace, name }),
-        2 => (name(), label(), label(), any::<bool>())
-            .prop_map(|(name, env, app, good)| Happening::ClusterEgg { name, env, app, good }),
+        2 => (name(), label(), label(), scope(), any::<bool>())
+            .prop_map(|(name, env, app, scope, good)| Happening::ClusterEgg { name, env, app, scope, good }),
         1 => name().prop_map(|name| Happening::ClusterEggGone { name }),
         1 => any::<usize>().prop_map(|number| Happening::AssignmentGone { number }),
     ]
@@ -122,8 +129,35 @@ impl Model {
                 }
             }
         }
+        let pods: Vec<_> =
+            all.values().map(|it| (it.egg.clone(), it.node.clone(), it.pods.clone())).collect();
+        for assignment in all.values_mut() {
+            let pods = pods.iter().filter(|(egg, ..)| *egg == assignment.egg);
+            assignment.shares = shares(
+                assignment,
+                &pods.flat_map(|(_, node, pods)| pods.iter().map(move |pod| (node, pod))).collect::<Vec<_>>(),
+            );
+        }
         all
     }
+}
+
+/// Counted anew from all pods of the Egg.
+fn shares(assignment: &Assignment, pods: &[(&String, &AssignedPod)]) -> Vec<l7egg_crds::RateShare> {
+    let Some(limit) = l7egg_policy::Limit::of(&assignment.policy) else { return Vec::new() };
+    let groups: BTreeSet<Option<String>> = match limit.scope {
+        ShapingScope::Pod => return Vec::new(),
+        ShapingScope::Egg => [None].into(),
+        ShapingScope::Namespace => assignment.pods.iter().map(|pod| Some(pod.namespace.clone())).collect(),
+    };
+    let share = |namespace: Option<String>| {
+        let sharers =
+            || pods.iter().filter(|(_, pod)| namespace.as_ref().is_none_or(|it| *it == pod.namespace));
+        let here = sharers().filter(|(node, _)| **node == assignment.node).count() as u64;
+        let bits_per_second = limit.bits_per_second * here / sharers().count() as u64;
+        l7egg_crds::RateShare { namespace, bits_per_second: i64::try_from(bits_per_second).unwrap() }
+    };
+    groups.into_iter().map(share).collect()
 }
 
 fn selector(label: &str, value: &str) -> Selector {
@@ -152,12 +186,14 @@ fn happen(index: &mut Index, model: &mut Model, happening: Happening) {
             model.namespaces.remove(name);
             index.remove_namespace(name);
         }
-        Happening::Egg { namespace, name, app, cidr, good } => {
-            let egg = model.next_egg(egg(namespace, name, 0, selector("app", app), cidr), good);
+        Happening::Egg { namespace, name, app, cidr, scope, good } => {
+            let egg = egg(namespace, name, 0, selector("app", app), cidr);
+            let egg = model.next_egg(shaped(egg, scope), good);
             index.apply_egg(egg);
         }
-        Happening::ClusterEgg { name, env, app, good } => {
-            let egg = model.next_egg(cluster_egg(name, selector("env", env), selector("app", app)), good);
+        Happening::ClusterEgg { name, env, app, scope, good } => {
+            let egg = cluster_egg(name, selector("env", env), selector("app", app));
+            let egg = model.next_egg(shaped(egg, scope), good);
             index.apply_egg(egg);
         }
         Happening::EggGone { namespace, name } => {
@@ -182,7 +218,8 @@ fn write_marked(index: &mut Index) -> usize {
     let mut written = 0;
     loop {
         let changes = index.take_changes();
-        let marked: BTreeSet<_> = changes.desired.into_keys().chain(changes.observed.into_keys()).collect();
+        let marked = changes.desired.into_keys().chain(changes.shares.into_keys());
+        let marked: BTreeSet<_> = marked.chain(changes.observed.into_keys()).collect();
         if marked.is_empty() {
             return written;
         }

@@ -83,3 +83,46 @@ fn reports_cost_their_node(mut index: Index) {
     println!("an agent's report with the ClusterEgg's tally {report:?}");
     assert!(report < Duration::from_millis(20), "{report:?}");
 }
+
+/// A rate that all pods share, by namespace or altogether: 30 pods of each namespace of each node.
+#[test]
+fn a_shared_rate_costs_the_nodes_that_share_it() {
+    let mut index = Index::default();
+    for number in 0..PODS {
+        index.apply_pod(numbered(number));
+    }
+    for scope in ["Namespace", "Egg"] {
+        let all = shaped(cluster_egg("all", Selector::default(), Selector::default()), scope);
+        let start = Instant::now();
+        index.apply_egg(Egg { generation: if scope == "Egg" { 2 } else { 1 }, ..all.clone() });
+        assert_eq!(index.take_changes().desired.len(), NODES);
+        let begun = start.elapsed();
+        let start = Instant::now();
+        assert_eq!(index.summary(&all.key).unwrap().tally.selected, PODS);
+        let counted = start.elapsed();
+
+        let start = Instant::now();
+        let gone = numbered(0);
+        index.remove_pod(&gone.key());
+        let changes = index.take_changes();
+        assert_eq!(changes.desired.len(), 1);
+        let sharing = if scope == "Egg" { NODES } else { nodes_of(&gone.assigned.namespace) };
+        assert_eq!(changes.shares.len(), sharing);
+        for key in changes.shares.keys() {
+            assert!(!index.desired(key).unwrap().shares.is_empty());
+        }
+        let news = start.elapsed();
+        index.apply_pod(gone);
+
+        println!("{scope}: first look {begun:?}, tally {counted:?}, a pod's news with all it marks {news:?}");
+        assert!(begun < Duration::from_secs(20), "{begun:?}");
+        assert!(counted < Duration::from_secs(20), "{counted:?}");
+        assert!(news < Duration::from_secs(2), "{news:?}");
+    }
+}
+
+/// Nodes that have pods of this namespace besides the first one.
+fn nodes_of(namespace: &str) -> usize {
+    let pods = (1..PODS).map(numbered).filter(|pod| pod.assigned.namespace == namespace);
+    pods.map(|pod| pod.node).collect::<BTreeSet<_>>().len()
+}
