@@ -1,18 +1,29 @@
 //! Eggs on the way from the watch to the index. Each spec is judged once, and beside all else: to judge patterns can take
 //! seconds, and their author decides how often. Plain data; who drives it judges what [`Judging::next_job`] gives out.
 //!
-//! Of an Egg that waits only what was told last is judged, and namespaces take turns.
+//! Of an Egg that waits only what was told last is judged, and namespaces take turns. An Egg that is edited again and again is
+//! judged later and later; what is in force for it stays meanwhile.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kube::api::DynamicObject;
 use kube::runtime::watcher::Event;
 use sha2::{Digest, Sha256};
 
 use crate::index::{Accepted, Egg, EggKey, Rejection};
+use crate::pace::{Limits, Pace};
 use crate::read::{as_judged, guarded};
 use crate::watch::Change;
+
+/// How often one Egg is judged.
+static LIMITS: Limits = Limits {
+    free: 5,
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(10),
+    quiet: Duration::from_secs(10),
+};
 
 /// What is said of a spec.
 pub type Judgement = Result<Accepted, Rejection>;
@@ -25,6 +36,8 @@ pub struct Judging {
     /// Eggs that wait, by namespace.
     lines: HashMap<Option<String>, VecDeque<EggKey>>,
     turns: VecDeque<Option<String>>,
+    /// Eggs that were judged too often of late.
+    timers: BTreeSet<(Instant, EggKey)>,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +47,8 @@ struct State {
     known: Option<(SpecHash, Judgement)>,
     /// The Egg as it was told last, while it is not judged.
     waiting: Option<(SpecHash, Arc<DynamicObject>)>,
+    pace: Pace,
+    /// Or among the timers.
     is_in_line: bool,
     is_running: bool,
     /// Whether it was in the list that is being told.
@@ -72,7 +87,13 @@ impl Job {
 impl Judging {
     /// Without Eggs. `key` says which Egg an object is.
     pub fn new(key: fn(&DynamicObject) -> Option<EggKey>) -> Self {
-        Judging { key, eggs: HashMap::new(), lines: HashMap::new(), turns: VecDeque::new() }
+        Judging {
+            key,
+            eggs: HashMap::new(),
+            lines: HashMap::new(),
+            turns: VecDeque::new(),
+            timers: BTreeSet::new(),
+        }
     }
 
     /// Takes in what the watch tells; what of it is news for the index.
@@ -126,9 +147,12 @@ impl Judging {
 
     fn line_up(&mut self, key: EggKey) {
         let Some(state) = self.eggs.get_mut(&key) else { return };
-        if std::mem::replace(&mut state.is_in_line, true) {
-            return;
+        if !std::mem::replace(&mut state.is_in_line, true) {
+            self.join_line(key);
         }
+    }
+
+    fn join_line(&mut self, key: EggKey) {
         let line = self.lines.entry(key.namespace.clone()).or_default();
         if line.is_empty() {
             self.turns.push_back(key.namespace.clone());
@@ -136,8 +160,14 @@ impl Judging {
         line.push_back(key);
     }
 
-    /// The next Egg to be judged.
-    pub fn next_job(&mut self) -> Option<Job> {
+    /// The next Egg to be judged now.
+    pub fn next_job(&mut self, now: Instant) -> Option<Job> {
+        while let Some((due, _)) = self.timers.first()
+            && *due <= now
+            && let Some((_, key)) = self.timers.pop_first()
+        {
+            self.join_line(key);
+        }
         while let Some(namespace) = self.turns.pop_front() {
             let Some(line) = self.lines.get_mut(&namespace) else { continue };
             let key = line.pop_front();
@@ -148,6 +178,10 @@ impl Judging {
             }
             let Some(key) = key else { continue };
             let Some(state) = self.eggs.get_mut(&key) else { continue };
+            if let (Some(due), Some(_)) = (state.pace.wait(&LIMITS, now), &state.waiting) {
+                self.timers.insert((due, key));
+                continue;
+            }
             state.is_in_line = false;
             // One that is being judged lines up again when that is done.
             if state.is_running {
@@ -155,10 +189,16 @@ impl Judging {
             }
             if let Some((spec, object)) = state.waiting.clone() {
                 state.is_running = true;
+                state.pace.done(&LIMITS, now);
                 return Some(Job { key, object, spec });
             }
         }
         None
+    }
+
+    /// When there may be a next one, if there is none now.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.timers.first().map(|(due, _)| *due)
     }
 
     /// Takes in what was said of an Egg; the Egg for the index, if that is what was told of it last.

@@ -23,6 +23,19 @@ pub enum Task {
 /// the others. Assignments that belong to no Egg have a line too.
 pub type Line = Option<EggKey>;
 
+/// Why a task waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The API server refused what it was sent: news may make that another matter.
+    Refused,
+    /// The API server is away, or has too much to do: news are the last that it needs.
+    Busy,
+    /// It was done too often of late.
+    Pace,
+    /// It may turn out to be unnecessary, or has time; news may be of something that has not.
+    HasTime,
+}
+
 /// The tasks.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -42,7 +55,7 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 enum Place {
     Ready,
-    Waiting(Instant),
+    Waiting(Instant, Why),
     /// Being done; `again`: there was news meanwhile, and whether they are urgent.
     Running {
         again: Option<bool>,
@@ -50,8 +63,7 @@ enum Place {
 }
 
 impl Queue {
-    /// Adds a task. One that waits goes on waiting, unless this is `urgent`: then what failed before is
-    /// another matter now.
+    /// Adds a task. One that waits goes on waiting, unless this is `urgent` and what it waits for is another matter now.
     pub fn push(&mut self, task: Task, line: Line, urgent: bool) {
         match self.tasks.get_mut(&task) {
             None => {
@@ -62,8 +74,8 @@ impl Queue {
             Some(state) => match &mut state.place {
                 Place::Ready => {}
                 Place::Running { again } => *again = Some(urgent || again.unwrap_or(false)),
-                Place::Waiting(due) => {
-                    if urgent {
+                Place::Waiting(due, why) => {
+                    if urgent && matches!(why, Why::Refused | Why::HasTime) {
                         self.timers.remove(&(*due, task.clone()));
                         state.place = Place::Ready;
                         state.failures = 0;
@@ -109,20 +121,21 @@ impl Queue {
 
     /// The task failed: it is tried again after a pause, of `longest` at most. How often it has failed in a
     /// row, this time included.
-    pub fn failed(&mut self, task: &Task, now: Instant, longest: Duration) -> u32 {
+    pub fn failed(&mut self, task: &Task, now: Instant, longest: Duration, why: Why) -> u32 {
         let Some(state) = self.tasks.get_mut(task) else { return 0 };
-        let urgent = matches!(state.place, Place::Running { again: Some(true) });
-        let pause = if urgent { Duration::ZERO } else { pause(state.failures).min(longest) };
-        state.failures = if urgent { 0 } else { state.failures + 1 };
+        let is_urgent = matches!(state.place, Place::Running { again: Some(true) });
+        let at_once = is_urgent && why == Why::Refused;
+        let pause = if at_once { Duration::ZERO } else { pause(state.failures).min(longest) };
+        state.failures = if at_once { 0 } else { state.failures + 1 };
         let failures = state.failures;
-        self.postpone(task, now + pause);
+        self.postpone(task, now + pause, why);
         failures
     }
 
-    /// The task is to be done then; news that come before do not hasten it, unless they are urgent.
-    pub fn postpone(&mut self, task: &Task, due: Instant) {
+    /// The task is to be done then; news that come before do not hasten it, unless they are urgent and `why` can change.
+    pub fn postpone(&mut self, task: &Task, due: Instant, why: Why) {
         if let Some(state) = self.tasks.get_mut(task) {
-            state.place = Place::Waiting(due);
+            state.place = Place::Waiting(due, why);
             self.timers.insert((due, task.clone()));
         }
     }
@@ -160,108 +173,4 @@ fn pause(failures: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONGEST: Duration = Duration::from_secs(5);
-
-    fn task(egg: &str, node: usize) -> (Task, Line) {
-        (Task::Assignment(ObjectKey::new("shop", format!("{egg}.n{node}"))), Some(EggKey::egg("shop", egg)))
-    }
-
-    fn push(queue: &mut Queue, (task, line): (Task, Line)) {
-        queue.push(task, line, false);
-    }
-
-    #[test]
-    fn eggs_take_turns() {
-        let mut queue = Queue::default();
-        let now = Instant::now();
-        for node in 0..1_000 {
-            push(&mut queue, task("large", node));
-        }
-        push(&mut queue, task("small", 0));
-        let first: Vec<_> = (0..3).filter_map(|_| queue.pop(now)).collect();
-        assert_eq!(first, [task("large", 0).0, task("small", 0).0, task("large", 1).0]);
-    }
-
-    #[test]
-    fn a_task_is_there_once_and_again_if_there_was_news() {
-        let mut queue = Queue::default();
-        let now = Instant::now();
-        let (one, _) = task("a", 0);
-        push(&mut queue, task("a", 0));
-        push(&mut queue, task("a", 0));
-        assert_eq!(queue.pop(now), Some(one.clone()));
-        assert_eq!(queue.pop(now), None);
-        push(&mut queue, task("a", 0));
-        assert_eq!(queue.pop(now), None, "not twice at a time");
-        queue.done(&one);
-        assert_eq!(queue.pop(now), Some(one.clone()));
-        queue.done(&one);
-        assert_eq!(queue.pop(now), None);
-        assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn failures_wait_longer_and_longer_and_hold_up_nobody() {
-        let mut queue = Queue::default();
-        let mut now = Instant::now();
-        let (bad, line) = task("bad", 0);
-        queue.push(bad.clone(), line.clone(), false);
-        let mut pauses = Vec::new();
-        for failures in 1..9 {
-            assert_eq!(queue.pop(now), Some(bad.clone()));
-            assert_eq!(queue.failed(&bad, now, LONGEST), failures);
-            push(&mut queue, task("good", 0));
-            assert_eq!(queue.pop(now), Some(task("good", 0).0));
-            queue.done(&task("good", 0).0);
-            push(&mut queue, task("bad", 0));
-            assert_eq!(queue.pop(now), None, "news of what was observed do not hasten it");
-            let due = queue.next_due().unwrap();
-            pauses.push((due - now).as_millis());
-            now = due;
-        }
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        // An edit does.
-        queue.push(bad.clone(), line, true);
-        assert_eq!(queue.pop(now), Some(bad.clone()));
-        assert_eq!(queue.failed(&bad, now, LONGEST), 1);
-    }
-
-    #[test]
-    fn an_edit_during_a_write_that_fails_is_tried_at_once() {
-        let mut queue = Queue::default();
-        let now = Instant::now();
-        let (one, line) = task("a", 0);
-        queue.push(one.clone(), line.clone(), false);
-        queue.pop(now);
-        queue.push(one.clone(), line, true);
-        queue.failed(&one, now, LONGEST);
-        assert_eq!(queue.pop(now), Some(one));
-    }
-
-    #[test]
-    fn a_postponed_task_comes_when_it_is_due() {
-        let mut queue = Queue::default();
-        let now = Instant::now();
-        let (one, _) = task("a", 0);
-        push(&mut queue, task("a", 0));
-        queue.pop(now);
-        let due = now + Duration::from_millis(100);
-        queue.postpone(&one, due);
-        assert_eq!(queue.pop(now), None);
-        assert_eq!(queue.next_due(), Some(due));
-        assert_eq!(queue.pop(due), Some(one));
-    }
-
-    #[test]
-    fn a_status_goes_before_its_assignments() {
-        let mut queue = Queue::default();
-        push(&mut queue, task("a", 0));
-        push(&mut queue, task("a", 1));
-        let status = Task::Status(EggKey::egg("shop", "a"));
-        queue.push(status.clone(), Some(EggKey::egg("shop", "a")), false);
-        assert_eq!(queue.pop(Instant::now()), Some(status));
-    }
-}
+mod tests;

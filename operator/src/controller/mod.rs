@@ -2,6 +2,7 @@
 //! task owns all state; requests run beside it.
 
 mod intake;
+mod limits;
 mod outcome;
 #[cfg(test)]
 mod tests;
@@ -24,8 +25,8 @@ use crate::health::Health;
 use crate::index::{EggKey, Index, ObjectKey, Sizes};
 use crate::listing::Listings;
 use crate::metrics::Metrics;
-use crate::pace::Pace;
-use crate::queue::{Queue, Task};
+use crate::pace::{Paces, sleep_until};
+use crate::queue::{Queue, Task, Why};
 use crate::status;
 use crate::watch::News;
 use crate::write::{Write, WriteError, Written, write};
@@ -34,6 +35,9 @@ use crate::write::{Write, WriteError, Written, write};
 const NEWS_AT_ONCE: usize = 256;
 /// Time that requests have to end when the operator is to stop.
 const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// Time that a status waits for the agents' reports where these may make it unnecessary.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// What the control loop is connected to.
 pub struct Connections {
@@ -57,6 +61,8 @@ pub struct Controller {
     index: Index,
     listings: Listings,
     queue: Queue,
+    /// Of writes.
+    paces: Paces<Task>,
     running: JoinSet<Done>,
     eggs: HashMap<EggKey, Progress>,
     /// All first lists are in.
@@ -68,7 +74,8 @@ pub struct Controller {
 /// What is remembered of one Egg's status.
 #[derive(Debug, Default)]
 struct Progress {
-    pace: Pace,
+    /// There is something to write that may turn out to be unnecessary: when it is written if it does not.
+    lingers_until: Option<Instant>,
     /// Uid and generation that were announced as programmed.
     announced: Option<(String, i64)>,
 }
@@ -91,6 +98,7 @@ impl Controller {
             index: Index::default(),
             listings: Listings::default(),
             queue: Queue::default(),
+            paces: Paces::default(),
             running: JoinSet::new(),
             eggs: HashMap::new(),
             settled: false,
@@ -120,7 +128,10 @@ impl Controller {
                 },
                 () = sleep_until(due), if due.is_some() => {}
                 Ok(()) = self.connections.leads.changed() => {}
-                _ = beat.tick() => self.connections.metrics.sizes(self.index.sizes(), self.queue.len()),
+                _ = beat.tick() => {
+                    self.paces.forget_quiet(Instant::now());
+                    self.connections.metrics.sizes(self.index.sizes(), self.queue.len());
+                }
                 () = shutdown.cancelled() => break,
             }
             self.turn();
@@ -184,13 +195,37 @@ impl Controller {
             && let Some(task) = self.queue.pop(now)
         {
             match &task {
-                Task::Assignment(key) => match self.assignment_write(key) {
-                    Some(write) => self.send(task, write, None),
-                    None => self.queue.done(&task),
-                },
+                Task::Assignment(key) => self.begin_assignment(key, &task, now),
                 Task::Status(key) => self.begin_status(key.clone(), now),
             }
         }
+    }
+
+    fn begin_assignment(&mut self, key: &ObjectKey, task: &Task, now: Instant) {
+        if let Some(due) = self.paces.wait(task, &limits::ASSIGNMENT, now) {
+            self.queue.postpone(task, due, Why::Pace);
+            return;
+        }
+        let Some(write) = self.assignment_write(key) else {
+            self.queue.done(task);
+            return;
+        };
+        let limits = if self.changes_shares_only(&write) { &limits::SHARES } else { &limits::ASSIGNMENT };
+        if let Some(due) = self.paces.wait(task, limits, now) {
+            // Of news that are not of shares alone it is asked anew.
+            self.queue.postpone(task, due, Why::HasTime);
+            return;
+        }
+        self.paces.done(task.clone(), limits, now);
+        self.send(task.clone(), write, None);
+    }
+
+    /// Who shares a rate with a node's pods changes with each pod of other nodes.
+    fn changes_shares_only(&self, write: &Write) -> bool {
+        let Write::Apply(key, desired) = write else { return false };
+        let observed = self.index.observed(key).filter(|observed| observed.labelled);
+        let observed = observed.and_then(|observed| observed.assignment.as_ref());
+        observed.is_some_and(|observed| observed.is_but_for_shares(desired))
     }
 
     fn assignment_write(&self, key: &ObjectKey) -> Option<Write> {
@@ -209,6 +244,11 @@ impl Controller {
 
     fn begin_status(&mut self, key: EggKey, now: Instant) {
         let task = Task::Status(key.clone());
+        // First of all: what there is to be told can take a look at thousands of nodes.
+        if let Some(due) = self.paces.wait(&task, &limits::STATUS, now) {
+            self.queue.postpone(&task, due, Why::Pace);
+            return;
+        }
         let Some(summary) = self.index.summary(&key) else {
             self.queue.done(&task);
             return;
@@ -216,24 +256,24 @@ impl Controller {
         let (uid, old) = (summary.egg.uid.clone(), summary.egg.status.clone());
         let new = status::compute(&summary, Timestamp::now());
         let progress = self.eggs.entry(key.clone()).or_insert_with(|| Progress {
-            pace: Pace::default(),
+            lingers_until: None,
             announced: announce::is_programmed(&old)
                 .then(|| (uid.clone(), old.observed_generation.unwrap_or_default())),
         });
         if new == old {
-            progress.pace.settled();
+            progress.lingers_until = None;
             self.queue.done(&task);
             return;
         }
-        let mut due = progress.pace.earliest(now);
         if status::can_wait(&old, &new) {
-            due = due.max(progress.pace.linger(now));
+            let due = *progress.lingers_until.get_or_insert(now + LINGER);
+            if due > now {
+                self.queue.postpone(&task, due, Why::HasTime);
+                return;
+            }
         }
-        if due > now {
-            self.queue.postpone(&task, due);
-            return;
-        }
-        progress.pace.wrote(now);
+        progress.lingers_until = None;
+        self.paces.done(task.clone(), &limits::STATUS, now);
         self.send(task, Write::Status(key, uid, new.clone()), Some((old, new)));
     }
 
@@ -244,12 +284,5 @@ impl Controller {
             let result = write(client, request).await;
             Done { task, took: start.elapsed(), result, status }
         });
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -9,7 +9,7 @@ use l7egg_crds::{ClusterEgg, Egg, EggKind, EggStatus};
 use super::{Controller, Done};
 use crate::announce;
 use crate::index::EggKey;
-use crate::queue::Task;
+use crate::queue::{Task, Why};
 use crate::write::{WriteError, Written};
 
 /// Longest pause before a request is tried again that failed because the API server is away or busy.
@@ -53,8 +53,11 @@ impl Controller {
     }
 
     fn finish_failed(&mut self, task: &Task, error: WriteError, status: Option<(EggStatus, EggStatus)>) {
-        let longest = if error.is_refusal() { LONGEST_REFUSED_PAUSE } else { LONGEST_PAUSE };
-        let failures = self.queue.failed(task, Instant::now(), longest);
+        let (longest, why) = match error.is_refusal() {
+            true => (LONGEST_REFUSED_PAUSE, Why::Refused),
+            false => (LONGEST_PAUSE, Why::Busy),
+        };
+        let failures = self.queue.failed(task, Instant::now(), longest, why);
         let (what, name) = match task {
             Task::Assignment(key) => ("EggAssignment", key.to_string()),
             Task::Status(key) => ("status", key.to_string()),

@@ -198,3 +198,75 @@ async fn a_list_is_believed_though_versions_went_back() {
     assert_eq!(bench.requests().await, [APPLY]);
     bench.shutdown.cancel();
 }
+
+impl Bench {
+    /// All lists; what follows from them is written.
+    async fn tell_all(&self) {
+        self.tell_all_but_assignments().await;
+        self.tell(News::Assignment(Change::Listing)).await;
+        self.tell(News::Assignment(Change::Listed)).await;
+        assert_eq!(self.requests().await, [APPLY, STATUS]);
+    }
+}
+
+fn named(name: &str) -> crate::index::Pod {
+    let mut pod = pod();
+    (pod.assigned.name, pod.assigned.uid) = (name.to_owned(), name.to_owned());
+    pod
+}
+
+#[tokio::test]
+async fn a_pod_that_is_relabelled_all_the_time_costs_ever_fewer_writes() {
+    let bench = start(true);
+    bench.tell_all().await;
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        bench.tell(News::Pod(Change::Set(named("b")))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        bench.tell(News::Pod(Change::Gone(named("b").key()))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let requests = bench.requests().await;
+    let count = |what: &str| requests.iter().filter(|request| *request == what).count();
+    // One of each was before: four at once, then after 0.1, 0.3, 0.7 and 1.5 s.
+    assert!((5..=8).contains(&count(APPLY)), "{requests:?}");
+    assert!((3..=6).contains(&count(STATUS)), "{requests:?}");
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn deleting_and_making_anew_is_writing_as_well() {
+    let bench = start(true);
+    bench.tell_all().await;
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        bench.tell(News::Egg(Change::Gone(EggKey::egg("shop", "web")))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        bench.tell(News::Egg(Change::Set(egg(json!({"podSelector": {}}))))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let requests = bench.requests().await;
+    assert!(requests.len() <= 7 + 6, "{requests:?}");
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_part_of_a_shared_rate_has_time_and_a_new_pod_has_not() {
+    let bench = start(true);
+    bench.tell_all().await;
+    let shaping = json!({"egress": {"rate": "50M", "scope": "Egg"}});
+    let mut edited = egg(json!({"podSelector": {}, "shaping": shaping}));
+    edited.generation = 2;
+    bench.tell(News::Egg(Change::Set(edited))).await;
+    bench.requests().await;
+    for number in 0..50 {
+        let elsewhere = crate::index::Pod { node: "n2".to_owned(), ..named(&format!("b{number}")) };
+        bench.tell(News::Pod(Change::Set(elsewhere))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let applied = |requests: Vec<String>| requests.iter().filter(|request| *request == APPLY).count();
+    assert!(applied(bench.requests().await) <= 1, "half a second and one second after two writes");
+    bench.tell(News::Pod(Change::Set(named("new")))).await;
+    assert_eq!(applied(bench.requests().await), 1);
+    bench.shutdown.cancel();
+}

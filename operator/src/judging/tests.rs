@@ -35,13 +35,13 @@ fn finish(judging: &mut Judging, job: Job) -> Option<String> {
 fn a_spec_is_judged_once_and_its_successor_anew() {
     let mut judging = Judging::new(egg_key);
     assert_eq!(tell(&mut judging, object("shop", "a", "u", "10.0.0.0/8")), ["present a"]);
-    let job = judging.next_job().unwrap();
+    let job = judging.next_job(Instant::now()).unwrap();
     assert_eq!(finish(&mut judging, job).unwrap(), "good a");
     assert_eq!(tell(&mut judging, object("shop", "a", "u", "10.0.0.0/8")), ["good a"]);
-    assert!(judging.next_job().is_none());
+    assert!(judging.next_job(Instant::now()).is_none());
     // Of the same generation, as where etcd was restored and it was edited again.
     assert_eq!(tell(&mut judging, object("shop", "a", "u", "nonsense")), ["present a"]);
-    let job = judging.next_job().unwrap();
+    let job = judging.next_job(Instant::now()).unwrap();
     assert_eq!(finish(&mut judging, job).unwrap(), "bad a");
 }
 
@@ -51,17 +51,17 @@ fn an_egg_that_is_edited_again_is_judged_as_it_is_now() {
     for number in 0..5 {
         tell(&mut judging, object("shop", "a", "u", &format!("10.{number}.0.0/16")));
     }
-    let job = judging.next_job().unwrap();
+    let job = judging.next_job(Instant::now()).unwrap();
     assert_eq!(job.object.data["spec"]["egress"][0]["to"][0]["cidr"], "10.4.0.0/16");
     // Edited while it is judged: not twice at a time, and what is said of the old one is not told.
     tell(&mut judging, object("shop", "a", "u", "10.5.0.0/16"));
     tell(&mut judging, object("shop", "a", "u", "10.6.0.0/16"));
-    assert!(judging.next_job().is_none());
+    assert!(judging.next_job(Instant::now()).is_none());
     assert_eq!(finish(&mut judging, job), None);
-    let job = judging.next_job().unwrap();
+    let job = judging.next_job(Instant::now()).unwrap();
     assert_eq!(job.object.data["spec"]["egress"][0]["to"][0]["cidr"], "10.6.0.0/16");
     assert_eq!(finish(&mut judging, job).unwrap(), "good a");
-    assert!(judging.next_job().is_none());
+    assert!(judging.next_job(Instant::now()).is_none());
 }
 
 #[test]
@@ -71,7 +71,8 @@ fn namespaces_take_turns() {
         tell(&mut judging, object("greedy", &format!("a{number}"), "u", "10.0.0.0/8"));
     }
     tell(&mut judging, object("modest", "b", "u", "10.0.0.0/8"));
-    let order: Vec<_> = std::iter::from_fn(|| judging.next_job()).map(|job| job.key.name).collect();
+    let order: Vec<_> =
+        std::iter::from_fn(|| judging.next_job(Instant::now())).map(|job| job.key.name).collect();
     assert_eq!(order[..3], ["a0", "b", "a1"]);
     assert_eq!(order.len(), 101);
 }
@@ -80,7 +81,7 @@ fn namespaces_take_turns() {
 fn another_egg_of_the_same_name_begins_with_nothing() {
     let mut judging = Judging::new(egg_key);
     tell(&mut judging, object("shop", "a", "u", "10.0.0.0/8"));
-    let job = judging.next_job().unwrap();
+    let job = judging.next_job(Instant::now()).unwrap();
     finish(&mut judging, job);
     assert_eq!(tell(&mut judging, object("shop", "a", "v", "10.0.0.0/8")), ["gone a", "present a"]);
 }
@@ -90,25 +91,70 @@ fn one_that_is_gone_is_not_brought_back_by_its_judgement() {
     let mut judging = Judging::new(egg_key);
     let egg = object("shop", "a", "u", "10.0.0.0/8");
     tell(&mut judging, egg.clone());
-    let job = judging.next_job().unwrap();
+    let job = judging.next_job(Instant::now()).unwrap();
     assert_eq!(judging.told(Event::Delete(egg)).iter().map(short).collect::<Vec<_>>(), ["gone a"]);
     assert_eq!(finish(&mut judging, job), None);
     // One that is being deleted asks for nothing any more.
     let mut ending = object("shop", "b", "u", "10.0.0.0/8");
     ending.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
     assert_eq!(tell(&mut judging, ending), ["gone b"]);
-    assert!(judging.next_job().is_none());
+    assert!(judging.next_job(Instant::now()).is_none());
 }
 
 #[test]
 fn what_is_not_in_a_list_is_gone_also_if_it_was_judged_meanwhile() {
     let mut judging = Judging::new(egg_key);
     tell(&mut judging, object("shop", "a", "u", "10.0.0.0/8"));
-    let job = judging.next_job().unwrap();
+    let job = judging.next_job(Instant::now()).unwrap();
     let mut told = |event: Event<DynamicObject>| judging.told(event).iter().map(short).collect::<Vec<_>>();
     assert_eq!(told(Event::Init), ["listing"]);
     assert_eq!(told(Event::InitApply(object("shop", "b", "u", "10.0.0.0/8"))), ["present b"]);
     assert_eq!(finish(&mut judging, job).unwrap(), "good a");
     let done: Vec<_> = judging.told(Event::InitDone).iter().map(short).collect();
     assert_eq!(done, ["gone a", "listed"]);
+}
+
+#[test]
+fn one_that_is_edited_again_and_again_is_judged_later_and_later() {
+    let mut judging = Judging::new(egg_key);
+    let start = Instant::now();
+    let mut now = start;
+    let mut times = Vec::new();
+    for number in 0..14 {
+        assert_eq!(
+            tell(&mut judging, object("shop", "a", "u", &format!("10.{number}.0.0/16"))),
+            ["present a"]
+        );
+        let job = judging.next_job(now).unwrap_or_else(|| {
+            // Edits while it waits do not hasten it, and others do not wait with it.
+            tell(&mut judging, object("shop", "a", "u", &format!("10.{number}.1.0/24")));
+            tell(&mut judging, object("shop", &format!("b{number}"), "u", "10.0.0.0/8"));
+            let other = judging.next_job(now).unwrap();
+            assert_eq!(other.key.name, format!("b{number}"));
+            assert_eq!(finish(&mut judging, other).unwrap(), format!("good b{number}"));
+            assert!(judging.next_job(now).is_none());
+            now = judging.next_due().unwrap();
+            judging.next_job(now).unwrap()
+        });
+        assert_eq!(finish(&mut judging, job).unwrap(), "good a");
+        times.push((now - start).as_millis());
+    }
+    let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses, [0, 0, 0, 0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+}
+
+#[test]
+fn one_that_waits_and_goes_back_to_what_is_known_is_not_judged() {
+    let mut judging = Judging::new(egg_key);
+    let now = Instant::now();
+    for number in 0..5 {
+        tell(&mut judging, object("shop", "a", "u", &format!("10.{number}.0.0/16")));
+        let job = judging.next_job(now).unwrap();
+        finish(&mut judging, job);
+    }
+    assert_eq!(tell(&mut judging, object("shop", "a", "u", "10.5.0.0/16")), ["present a"]);
+    assert!(judging.next_job(now).is_none());
+    assert_eq!(tell(&mut judging, object("shop", "a", "u", "10.4.0.0/16")), ["good a"]);
+    assert!(judging.next_job(judging.next_due().unwrap()).is_none());
+    assert_eq!(judging.next_due(), None);
 }

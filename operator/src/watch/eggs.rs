@@ -1,6 +1,7 @@
 //! The watches of Eggs, with a judgement on the way.
 
 use std::pin::pin;
+use std::time::Instant;
 
 use futures::{Stream, StreamExt};
 use kube::api::DynamicObject;
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 use super::{Change, News};
 use crate::index::{Egg, EggKey};
 use crate::judging::{Judgement, Judging};
+use crate::pace::sleep_until;
 
 /// Most Eggs of a kind that are judged at a time: one that takes long leaves the other place to the others.
 const AT_ONCE: usize = 2;
@@ -31,11 +33,12 @@ pub(super) async fn forward_judged(
     let mut running = JoinSet::new();
     loop {
         while running.len() < AT_ONCE
-            && let Some(job) = judging.next_job()
+            && let Some(job) = judging.next_job(Instant::now())
         {
             // On a thread of its own: seconds of computing in a task would hold up the tasks that wait for its thread.
             running.spawn_blocking(move || job.done(judge));
         }
+        let due = judging.next_due().filter(|_| running.len() < AT_ONCE);
         let changes = tokio::select! {
             event = events.next() => match event {
                 Some(event) => judging.told(event),
@@ -46,6 +49,7 @@ pub(super) async fn forward_judged(
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => Vec::new(),
             },
+            () = sleep_until(due), if due.is_some() => Vec::new(),
         };
         for change in changes {
             if news.send(to_news(change)).await.is_err() {

@@ -1,0 +1,32 @@
+//! How often the operator writes one object, whoever asks for it however often: who may write Eggs or pods of one namespace
+//! decides neither how much the API server has to do nor how long others wait.
+
+use std::time::Duration;
+
+use crate::pace::Limits;
+
+/// An EggAssignment, one of an Egg on one node. A pod that waits for it is held for 10 s by default, and it may be the
+/// newest of many.
+pub(super) static ASSIGNMENT: Limits = Limits {
+    free: 5,
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(2),
+    quiet: Duration::from_secs(10),
+};
+
+/// The same where nothing but the node's part of a shared rate is another: no pod waits for that, and a pod of one node
+/// changes it on all.
+pub(super) static SHARES: Limits = Limits {
+    free: 1,
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(10),
+    quiet: Duration::from_secs(10),
+};
+
+/// The status of an Egg: accepted, pending and programmed are at once.
+pub(super) static STATUS: Limits = Limits {
+    free: 3,
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(10),
+    quiet: Duration::from_secs(10),
+};
