@@ -1,11 +1,14 @@
-//! What is to be looked at: each thing once, fairly by Egg, and after a failure later and later.
+//! What is to be looked at: each thing once, fairly by namespace and Egg, and after a failure later and later.
 //!
 //! Without a clock of its own: whoever asks says what time it is.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod lines;
+
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::index::{EggKey, ObjectKey};
+use lines::Lines;
 
 /// The pause after a first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -19,8 +22,7 @@ pub enum Task {
     Status(EggKey),
 }
 
-/// Tasks of one Egg wait in one line, and the lines take turns: an Egg of a thousand nodes does not hold up
-/// the others. Assignments that belong to no Egg have a line too.
+/// Tasks of one Egg wait in one line, and the lines of a namespace take turns. Assignments that belong to no Egg have a line too.
 pub type Line = Option<EggKey>;
 
 /// Why a task waits.
@@ -40,8 +42,7 @@ pub enum Why {
 #[derive(Debug, Default)]
 pub struct Queue {
     tasks: HashMap<Task, State>,
-    lines: HashMap<Line, VecDeque<Task>>,
-    turns: VecDeque<Line>,
+    ready: Lines,
     timers: BTreeSet<(Instant, Task)>,
 }
 
@@ -69,7 +70,7 @@ impl Queue {
             None => {
                 self.tasks
                     .insert(task.clone(), State { line: line.clone(), place: Place::Ready, failures: 0 });
-                self.line_up(task, line);
+                self.ready.push(task, line);
             }
             Some(state) => match &mut state.place {
                 Place::Ready => {}
@@ -79,7 +80,7 @@ impl Queue {
                         self.timers.remove(&(*due, task.clone()));
                         state.place = Place::Ready;
                         state.failures = 0;
-                        self.line_up(task, line);
+                        self.ready.push(task, line);
                     }
                 }
             },
@@ -96,17 +97,10 @@ impl Queue {
             if let Some(state) = self.tasks.get_mut(&task) {
                 state.place = Place::Ready;
                 let line = state.line.clone();
-                self.line_up(task, line);
+                self.ready.push(task, line);
             }
         }
-        let line = self.turns.pop_front()?;
-        let waiting = self.lines.get_mut(&line)?;
-        let task = waiting.pop_front()?;
-        if waiting.is_empty() {
-            self.lines.remove(&line);
-        } else {
-            self.turns.push_back(line);
-        }
+        let task = self.ready.pop()?;
         self.tasks.get_mut(&task)?.place = Place::Running { again: None };
         Some(task)
     }
@@ -153,18 +147,6 @@ impl Queue {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
-    }
-
-    fn line_up(&mut self, task: Task, line: Line) {
-        let waiting = self.lines.entry(line.clone()).or_default();
-        if waiting.is_empty() {
-            self.turns.push_back(line);
-        }
-        match task {
-            // What people look at goes before a thousand nodes.
-            Task::Status(_) => waiting.push_front(task),
-            Task::Assignment(_) => waiting.push_back(task),
-        }
     }
 }
 

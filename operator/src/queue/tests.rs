@@ -23,6 +23,29 @@ fn eggs_take_turns() {
 }
 
 #[test]
+fn namespaces_take_turns_whatever_their_number_of_eggs() {
+    let mut queue = Queue::default();
+    let now = Instant::now();
+    let of = |namespace: &str, egg: usize| {
+        let egg = EggKey::egg(namespace, format!("e{egg}"));
+        (Task::Status(egg.clone()), Some(egg))
+    };
+    for number in 0..1_000 {
+        push(&mut queue, of("greedy", number));
+    }
+    let cluster = EggKey::cluster("all");
+    for number in 0..3 {
+        push(&mut queue, of("modest", number));
+        let assignment = ObjectKey::new(cluster.assignment_namespace(), format!("all.n{number}"));
+        push(&mut queue, (Task::Assignment(assignment), Some(cluster.clone())));
+    }
+    let popped: Vec<_> = std::iter::from_fn(|| queue.pop(now)).collect();
+    let place = |task: &Task| popped.iter().position(|popped| popped == task).unwrap();
+    assert_eq!([0, 1, 2].map(|number| place(&of("modest", number).0)), [1, 4, 7]);
+    assert_eq!(popped.len(), 1_006);
+}
+
+#[test]
 fn a_task_is_there_once_and_again_if_there_was_news() {
     let mut queue = Queue::default();
     let now = Instant::now();
