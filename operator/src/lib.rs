@@ -1,10 +1,11 @@
 //! The l7egg operator: Eggs × pods × namespaces → EggAssignments, and the agents' reports → Egg status.
 //!
 //! The data's way: [`watch`] brings what the API server has, [`read`] makes plain structs of it, Eggs by way of
-//! [`judging`], [`index`] knows what follows from it, [`queue`] keeps what may have to be written, and [`write`](mod@write) sends it;
+//! [`judging`], [`index`] knows what follows from it, [`queue`] keeps what may have to be written, [`pace`] and [`brake`] say when, and [`write`](mod@write) sends it;
 //! [`status`] and [`announce`] say how far an Egg has come, and `publish` tells it. [`controller`] is the loop that turns all this.
 
 pub mod announce;
+pub mod brake;
 pub mod controller;
 pub mod health;
 pub mod http;

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::announce;
+use crate::brake::Brake;
 use crate::health::Health;
 use crate::index::{EggKey, Index, ObjectKey, Sizes};
 use crate::listing::Listings;
@@ -63,6 +64,7 @@ pub struct Controller {
     queue: Queue,
     /// Of writes.
     paces: Paces<Task>,
+    brake: Brake,
     running: JoinSet<Done>,
     eggs: HashMap<EggKey, Progress>,
     /// All first lists are in.
@@ -99,6 +101,7 @@ impl Controller {
             listings: Listings::default(),
             queue: Queue::default(),
             paces: Paces::default(),
+            brake: Brake::default(),
             running: JoinSet::new(),
             eggs: HashMap::new(),
             settled: false,
@@ -110,7 +113,7 @@ impl Controller {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut beat = tokio::time::interval(Health::BEAT);
         loop {
-            let due = self.queue.next_due();
+            let due = self.next_due(Instant::now());
             tokio::select! {
                 news = self.connections.news.recv() => {
                     let Some(news) = news else { break };
@@ -145,6 +148,14 @@ impl Controller {
         if tokio::time::timeout(LAST_WRITES, last_writes).await.is_err() {
             tracing::info!(unfinished = self.running.len(), "requests cut off");
         }
+    }
+
+    /// When there is something to begin, as far as that is a matter of time: of requests that end it is heard anyway.
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        if self.running.len() >= self.brake.at_once(self.concurrent_writes) {
+            return None;
+        }
+        self.brake.open_at(now).or_else(|| self.queue.next_due())
     }
 
     /// Begins what there is to be done.
@@ -191,7 +202,10 @@ impl Controller {
     }
 
     fn begin(&mut self, now: Instant) {
-        while self.running.len() < self.concurrent_writes
+        if self.brake.open_at(now).is_some() {
+            return;
+        }
+        while self.running.len() < self.brake.at_once(self.concurrent_writes)
             && let Some(task) = self.queue.pop(now)
         {
             match &task {

@@ -1,5 +1,6 @@
 //! What became of a request.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -25,6 +26,7 @@ impl Controller {
             Task::Status(_) => "status",
         };
         self.connections.metrics.wrote(what, result.is_ok(), took);
+        self.use_brake(result.as_ref().err());
         let written = match result {
             Ok(written) => written,
             Err(error) => return self.finish_failed(&task, error, status),
@@ -50,6 +52,23 @@ impl Controller {
             (Task::Status(_), _) => {}
         }
         self.queue.done(&task);
+    }
+
+    /// A request ended, with or without an error.
+    fn use_brake(&mut self, error: Option<&WriteError>) {
+        let now = Instant::now();
+        match error {
+            None => self.brake.accepted(now),
+            Some(error) if error.is_overload() => {
+                if self.brake.open_at(now).is_none() {
+                    tracing::warn!(%error, "the API server has too much to do: writing less");
+                }
+                self.brake.refused(now, error.retry_after(), jitter());
+            }
+            // That it could not be asked says nothing.
+            Some(WriteError::Request(error)) if !matches!(error, kube::Error::Api(_)) => {}
+            Some(_) => self.brake.accepted(now),
+        }
     }
 
     fn finish_failed(&mut self, task: &Task, error: WriteError, status: Option<(EggStatus, EggStatus)>) {
@@ -105,6 +124,12 @@ impl Controller {
             }
         }
     }
+}
+
+/// Any number from 0 to 1: the standard library's way to a random one.
+fn jitter() -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    f64::from(u32::try_from(random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
 }
 
 fn reference(key: &EggKey, uid: Option<String>) -> ObjectReference {

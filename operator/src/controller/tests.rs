@@ -1,6 +1,7 @@
 //! The control loop against an API server that only writes down what it is asked.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kube::api::DynamicObject;
@@ -18,17 +19,22 @@ struct Bench {
     leads: watch::Sender<bool>,
     events: mpsc::Receiver<(Event, ObjectReference)>,
     requests: Arc<Mutex<Vec<String>>>,
+    /// What the API server answers, if not 200.
+    code: Arc<AtomicU16>,
     shutdown: CancellationToken,
 }
 
 fn start(leads: bool) -> Bench {
     let requests = Arc::new(Mutex::new(Vec::new()));
-    let log = requests.clone();
+    let code = Arc::new(AtomicU16::new(200));
+    let (log, answer) = (requests.clone(), code.clone());
     let server = tower::service_fn(move |request: http::Request<Body>| {
         log.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+        let code = answer.load(Ordering::Relaxed);
         async move {
             let bytes = request.into_body().collect_bytes().await.unwrap();
-            Ok::<_, Infallible>(http::Response::new(Body::from(stored(&bytes))))
+            let answer = if code == 200 { stored(&bytes) } else { b"no".to_vec() };
+            Ok::<_, Infallible>(http::Response::builder().status(code).body(Body::from(answer)).unwrap())
         }
     });
     let (news_sender, news) = mpsc::channel(100);
@@ -38,7 +44,7 @@ fn start(leads: bool) -> Bench {
     let connections = Connections { news, leads, events: events_sender, health, metrics: Metrics::default() };
     let shutdown = CancellationToken::new();
     tokio::spawn(Controller::new(Client::new(server, "default"), connections, 4).run(shutdown.clone()));
-    Bench { news: news_sender, leads: leads_sender, events, requests, shutdown }
+    Bench { news: news_sender, leads: leads_sender, events, requests, code, shutdown }
 }
 
 /// The object after a request: what was sent, or what a JSON Patch puts into it.
@@ -268,5 +274,35 @@ async fn a_part_of_a_shared_rate_has_time_and_a_new_pod_has_not() {
     assert!(applied(bench.requests().await) <= 1, "half a second and one second after two writes");
     bench.tell(News::Pod(Change::Set(named("new")))).await;
     assert_eq!(applied(bench.requests().await), 1);
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn an_api_server_that_has_too_much_to_do_is_asked_less() {
+    let bench = start(true);
+    bench.tell_all().await;
+    bench.code.store(429, Ordering::Relaxed);
+    for number in 0..1_000 {
+        let elsewhere = crate::index::Pod { node: format!("m{number}"), ..named(&format!("b{number}")) };
+        bench.tell(News::Pod(Change::Set(elsewhere))).await;
+    }
+    let end = Instant::now() + Duration::from_millis(1_800);
+    while Instant::now() < end {
+        // Edits are no reason to ask more.
+        bench.tell(News::Pod(Change::Set(named("b")))).await;
+        bench.tell(News::Pod(Change::Gone(named("b").key()))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = bench.requests().await;
+    // As many as may be on their way, and one after a second.
+    assert!((4..=5).contains(&refused.len()), "{refused:?}");
+    // It has time again: one goes ahead, and when it is taken the others follow.
+    bench.code.store(200, Ordering::Relaxed);
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut written = 0;
+    while written < 1_000 && Instant::now() < end {
+        written += bench.requests().await.len();
+    }
+    assert!(written >= 1_000, "{written}");
     bench.shutdown.cancel();
 }

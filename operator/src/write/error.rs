@@ -1,5 +1,7 @@
 //! Why a request failed.
 
+use std::time::Duration;
+
 use super::TIMEOUT;
 use crate::index::Observed;
 
@@ -43,7 +45,30 @@ impl From<kube::Error> for WriteError {
     }
 }
 
+/// What etcd says when it has too much to do, as an error of the API server's.
+const OVERLOADED: [&str; 2] = ["etcdserver: too many requests", "etcdserver: request timed out"];
+
 impl WriteError {
+    /// Whether the API server has too much to do, so that it should be left alone for a while.
+    pub fn is_overload(&self) -> bool {
+        match self {
+            WriteError::Request(kube::Error::Api(status)) => {
+                [429, 503, 504].contains(&status.code)
+                    || OVERLOADED.iter().any(|words| status.message.contains(words))
+            }
+            WriteError::Timeout => true,
+            _ => false,
+        }
+    }
+
+    /// How long the API server wants to be left alone, if its answer says so. The header that may say the same is not passed
+    /// on by the client.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let WriteError::Request(kube::Error::Api(status)) = self else { return None };
+        let seconds = status.details.as_ref()?.retry_after_seconds;
+        (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
+    }
+
     /// Whether the same request will very likely be refused again.
     pub fn is_refusal(&self) -> bool {
         match self {
@@ -103,5 +128,30 @@ mod tests {
         ] {
             assert_eq!(error(code, "no").is_refusal(), is_refusal, "{code}");
         }
+    }
+
+    #[test]
+    fn overload_is_what_the_object_has_no_part_in() {
+        for (code, message, is_overload) in [
+            (429, "Too many requests, please try again later.", true),
+            (503, "apiserver is shutting down", true),
+            (504, "timeout: request did not complete within the allotted timeout", true),
+            (500, "etcdserver: too many requests", true),
+            (500, "etcdserver: request is too large", false),
+            (403, "exceeded quota", false),
+            (409, "conflict", false),
+        ] {
+            assert_eq!(error(code, message).is_overload(), is_overload, "{code} {message}");
+        }
+        assert!(WriteError::Timeout.is_overload());
+    }
+
+    #[test]
+    fn the_answer_may_say_how_long_to_wait() {
+        let status = serde_json::json!({"code": 429, "message": "busy", "details": {"retryAfterSeconds": 7}});
+        let status: Status = serde_json::from_value(status).unwrap();
+        let error = WriteError::from(kube::Error::Api(status.boxed()));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(WriteError::Timeout.retry_after(), None);
     }
 }
