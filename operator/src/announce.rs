@@ -29,22 +29,25 @@ pub fn events(old: &EggStatus, new: &EggStatus, programmed_before: bool) -> Vec<
     }
     if let Some(programmed) = find(new, CONDITION_PROGRAMMED) {
         let before = find(old, CONDITION_PROGRAMMED);
-        // What is told of every pod of a node differs with every pod that comes and goes.
-        let was_limited = before.is_some_and(|before| before.reason == REASON_LIMIT_REACHED);
-        if programmed.reason == "Failed" && differs(before, programmed) {
+        // How many pods and which it is about differs with every pod that comes and goes.
+        let is_news = before.is_none_or(|before| before.reason != programmed.reason);
+        let is_edited =
+            before.is_some_and(|before| before.observed_generation != programmed.observed_generation);
+        if programmed.reason == "Failed" && (is_news || is_edited) {
             events.push(event(EventType::Warning, "PodFailed", "Program", &programmed.message));
-        } else if programmed.reason == REASON_LIMIT_REACHED && !was_limited {
+        } else if programmed.reason == REASON_LIMIT_REACHED && is_news {
             events.push(event(EventType::Warning, REASON_LIMIT_REACHED, "Program", &programmed.message));
-        } else if programmed.status == ConditionStatus::True && new.pods.selected > 0 && !programmed_before {
+        } else if is_programmed(new) && !programmed_before {
             events.push(event(EventType::Normal, "Programmed", "Program", &programmed.message));
         }
     }
     events
 }
 
-/// Whether this status says that pods are enforced, and all of them.
+/// Whether this status says that pods or nodes are enforced, and all of them.
 pub fn is_programmed(status: &EggStatus) -> bool {
-    is_true(find(status, CONDITION_PROGRAMMED)) && status.pods.selected > 0
+    let selected = status.nodes.as_ref().unwrap_or(&status.pods).selected;
+    is_true(find(status, CONDITION_PROGRAMMED)) && selected > 0
 }
 
 fn is_true(condition: Option<&Condition>) -> bool {
@@ -114,14 +117,26 @@ mod tests {
         let failed = status((True, "Accepted"), (False, "Failed"), 2);
         assert_eq!(reasons(&pending, &failed, true), ["PodFailed"]);
         assert_eq!(reasons(&failed, &failed, true), [""; 0]);
+        let mut others_failed = failed.clone();
+        others_failed.conditions[1].message = "other words".into();
+        assert_eq!(reasons(&failed, &others_failed, true), [""; 0], "pods came and went");
+        others_failed.conditions[1].observed_generation = Some(2);
+        assert_eq!(reasons(&failed, &others_failed, true), ["PodFailed"], "an edit does not help");
         let limited = status((True, "Accepted"), (True, "LimitReached"), 2);
         assert_eq!(reasons(&programmed, &limited, true), ["LimitReached"]);
-        assert_eq!(reasons(&limited, &limited, true), [""; 0]);
+        let mut others_limited = limited.clone();
+        others_limited.conditions[1].message = "other words".into();
+        assert_eq!(reasons(&limited, &others_limited, true), [""; 0]);
         assert_eq!(reasons(&limited, &programmed, true), [""; 0]);
         let rejected = status((False, "Invalid"), (False, "NotAccepted"), 2);
         assert_eq!(reasons(&programmed, &rejected, true), ["Rejected"]);
         assert_eq!(reasons(&rejected, &rejected, true), [""; 0]);
         assert_eq!(reasons(&rejected, &programmed, false), ["Accepted", "Programmed"]);
+        let mut of_nodes = EggStatus { pods: PodCounts::default(), ..programmed.clone() };
+        of_nodes.nodes = Some(programmed.pods);
+        assert_eq!(reasons(&pending, &of_nodes, false), ["Programmed"]);
+        of_nodes.nodes = Some(PodCounts::default());
+        assert_eq!(reasons(&pending, &of_nodes, false), [""; 0]);
         let no_pods = status((True, "Accepted"), (True, "NoPods"), 0);
         assert_eq!(reasons(&EggStatus::default(), &no_pods, false), ["Accepted"]);
     }
