@@ -1,4 +1,4 @@
-//! How often the operator writes one object, whoever asks for it however often: who may write Eggs or pods of one namespace
+//! How often the operator writes or tells one thing, whoever asks for it however often: who may write Eggs or pods of one namespace
 //! decides neither how much the API server has to do nor how long others wait.
 
 use std::time::Duration;
@@ -29,4 +29,12 @@ pub(super) static STATUS: Limits = Limits {
     first: Duration::from_millis(100),
     longest: Duration::from_secs(10),
     quiet: Duration::from_secs(10),
+};
+
+/// Events of one Egg for one reason. What is not told is lost; the status has it.
+pub(super) static EVENT: Limits = Limits {
+    free: 2,
+    first: Duration::from_secs(10),
+    longest: Duration::from_secs(300),
+    quiet: Duration::from_secs(300),
 };

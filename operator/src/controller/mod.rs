@@ -64,6 +64,8 @@ pub struct Controller {
     queue: Queue,
     /// Of writes.
     paces: Paces<Task>,
+    /// Of events, by their reason.
+    event_paces: Paces<(EggKey, String)>,
     brake: Brake,
     running: JoinSet<Done>,
     eggs: HashMap<EggKey, Progress>,
@@ -101,6 +103,7 @@ impl Controller {
             listings: Listings::default(),
             queue: Queue::default(),
             paces: Paces::default(),
+            event_paces: Paces::default(),
             brake: Brake::default(),
             running: JoinSet::new(),
             eggs: HashMap::new(),
@@ -133,6 +136,7 @@ impl Controller {
                 Ok(()) = self.connections.leads.changed() => {}
                 _ = beat.tick() => {
                     self.paces.forget_quiet(Instant::now());
+                    self.event_paces.forget_quiet(Instant::now());
                     self.connections.metrics.sizes(self.index.sizes(), self.queue.len());
                 }
                 () = shutdown.cancelled() => break,

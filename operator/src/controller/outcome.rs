@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use l7egg_crds::{ClusterEgg, Egg, EggKind, EggStatus};
 
-use super::{Controller, Done};
+use super::{Controller, Done, limits};
 use crate::announce;
 use crate::index::EggKey;
 use crate::queue::{Task, Why};
@@ -112,7 +112,14 @@ impl Controller {
         if announce::is_programmed(new) {
             progress.announced = this;
         }
+        let now = Instant::now();
         for event in events {
+            let paced = (key.clone(), event.reason.clone());
+            if self.event_paces.wait(&paced, &limits::EVENT, now).is_some() {
+                tracing::debug!(egg = %key, reason = event.reason, "not told, as too often of late");
+                continue;
+            }
+            self.event_paces.done(paced, &limits::EVENT, now);
             match event.reason.as_str() {
                 "Rejected" | "PodFailed" => {
                     tracing::warn!(egg = %key, "{}: {}", event.reason, event.note.as_deref().unwrap_or_default());

@@ -306,3 +306,23 @@ async fn an_api_server_that_has_too_much_to_do_is_asked_less() {
     assert!(written >= 1_000, "{written}");
     bench.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn events_of_one_egg_have_a_pace() {
+    let mut bench = start(true);
+    bench.tell_all().await;
+    for generation in 2..8 {
+        let mut edited = egg(json!({"podSelector": {}}));
+        edited.generation = generation;
+        let message = format!("wrong in generation {generation}");
+        edited.spec = Err(crate::index::Rejection { reason: "Invalid", message, selection: None });
+        bench.tell(News::Egg(Change::Set(edited))).await;
+        tokio::time::sleep(Duration::from_millis(if generation < 4 { 50 } else { 500 })).await;
+    }
+    bench.shutdown.cancel();
+    let mut reasons = Vec::new();
+    while let Some((event, _)) = bench.events.recv().await {
+        reasons.push(event.reason);
+    }
+    assert_eq!(reasons, ["Accepted", "Rejected", "Rejected"]);
+}
