@@ -8,13 +8,13 @@ use std::pin::pin;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
+use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 use l7egg_crds::{ClusterEgg, Egg as ApiEgg, EggAssignment};
 use tokio::sync::mpsc;
 
-use crate::index::{Egg, EggKey, Labels, Node, ObjectKey, Observed, Pod};
+use crate::index::{Egg, EggKey, NamedNamespace, Node, ObjectKey, Observed, Pod};
 use crate::judging::Judging;
 use crate::metrics::Metrics;
 use crate::read::{self, NodeObject, PodObject, guarded};
@@ -53,7 +53,7 @@ pub enum News {
     /// Of pods.
     Pod(Change<Pod, ObjectKey>),
     /// Of namespaces.
-    Namespace(Change<(String, Labels), String>),
+    Namespace(Change<NamedNamespace, String>),
     /// Of nodes.
     Node(Change<Node, String>),
     /// Of EggAssignments.
@@ -170,8 +170,13 @@ fn object_key<O: ResourceExt>(object: &O) -> Option<ObjectKey> {
     Some(ObjectKey::new(meta.namespace.clone()?, meta.name.clone()?))
 }
 
-fn namespace(object: PartialObjectMeta<Namespace>) -> Option<(String, Labels)> {
-    Some((object.metadata.name?, object.metadata.labels.unwrap_or_default()))
+fn namespace(object: PartialObjectMeta<Namespace>) -> Option<NamedNamespace> {
+    let ObjectMeta { name, labels, deletion_timestamp, .. } = object.metadata;
+    Some(NamedNamespace {
+        name: name?,
+        labels: labels.unwrap_or_default(),
+        ends: deletion_timestamp.is_some(),
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use l7egg_crds::EggKind;
 
 use super::Controller;
-use crate::index::{Egg, EggKey, Index};
+use crate::index::{Egg, EggKey, Index, NamedNamespace};
 use crate::queue::Task;
 use crate::watch::{Change, News};
 
@@ -36,10 +36,11 @@ impl Controller {
             }
             News::Namespace(change) => {
                 let names = || index.namespace_names().collect();
-                let gone = listings.namespaces.gone(&change, |(name, _)| name.clone(), names);
+                let gone = listings.namespaces.gone(&change, |named| named.name.clone(), names);
                 gone.iter().for_each(|name| index.remove_namespace(name));
-                if let Change::Set((name, labels)) = change {
+                if let Change::Set(NamedNamespace { name, labels, ends }) = change {
                     index.apply_namespace(&name, labels);
+                    index.namespace_ends(&name, ends);
                 }
             }
             News::Node(change) => {

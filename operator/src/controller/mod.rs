@@ -253,6 +253,7 @@ impl Controller {
             {
                 None
             }
+            (Some(_), None) if self.index.is_too_late(key) => None,
             (Some(desired), _) => Some(Write::Apply(key.clone(), desired)),
             (None, Some(_)) if self.index.may_be_wanted(key) => None,
             (None, Some(observed)) => Some(Write::Delete(key.clone(), observed.uid.clone())),

@@ -9,7 +9,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::index::{Labels, Observed};
+use crate::index::{NamedNamespace, Observed};
 use crate::read;
 use crate::watch::Change;
 
@@ -70,7 +70,7 @@ impl Bench {
         self.tell(News::Pod(Change::Set(pod()))).await;
         self.tell(News::Pod(Change::Listed)).await;
         self.tell(News::Namespace(Change::Listing)).await;
-        self.tell(News::Namespace(Change::Set(("shop".to_owned(), Labels::new())))).await;
+        self.tell(News::Namespace(Change::Set(namespace(false)))).await;
         self.tell(News::Namespace(Change::Listed)).await;
         self.tell(News::Node(Change::Listing)).await;
         self.tell(News::Node(Change::Listed)).await;
@@ -83,6 +83,10 @@ impl Bench {
         requests.sort();
         requests
     }
+}
+
+fn namespace(ends: bool) -> NamedNamespace {
+    NamedNamespace { name: "shop".to_owned(), ends, ..NamedNamespace::default() }
 }
 
 fn egg(spec: Value) -> crate::index::Egg {
@@ -325,4 +329,20 @@ async fn events_of_one_egg_have_a_pace() {
         reasons.push(event.reason);
     }
     assert_eq!(reasons, ["Accepted", "Rejected", "Rejected"]);
+}
+
+#[tokio::test]
+async fn nothing_new_comes_into_a_namespace_that_ends() {
+    let bench = start(true);
+    bench.tell_all().await;
+    bench.tell(News::Namespace(Change::Set(namespace(true)))).await;
+    let late = crate::index::Pod { node: "n2".to_owned(), ..named("late") };
+    bench.tell(News::Pod(Change::Set(late))).await;
+    bench.tell(News::Pod(Change::Set(named("b")))).await;
+    // What is there may change, and may be deleted.
+    assert_eq!(bench.requests().await, [APPLY, STATUS]);
+    // Another namespace of that name, of which its Eggs and pods were heard before.
+    bench.tell(News::Namespace(Change::Gone("shop".to_owned()))).await;
+    assert_eq!(bench.requests().await, [APPLY.replace("web.n1", "web.n2")]);
+    bench.shutdown.cancel();
 }

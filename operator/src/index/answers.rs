@@ -40,6 +40,11 @@ impl Index {
         self.observed.get(key)
     }
 
+    /// Whether the API server would refuse this EggAssignment if it does not exist: its namespace is being deleted.
+    pub fn is_too_late(&self, key: &ObjectKey) -> bool {
+        self.namespaces.get(&key.namespace).is_some_and(|namespace| namespace.ends)
+    }
+
     /// The Egg of that name.
     pub fn egg(&self, key: &EggKey) -> Option<&Egg> {
         Some(&self.eggs.get(key)?.egg)

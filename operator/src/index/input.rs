@@ -38,6 +38,17 @@ pub struct Node {
     pub host: AssignedHost,
 }
 
+/// A namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedNamespace {
+    /// Its name.
+    pub name: String,
+    /// Labels of the namespace.
+    pub labels: Labels,
+    /// It is being deleted: the API server lets nothing new into it.
+    pub ends: bool,
+}
+
 /// An Egg or ClusterEgg, read and judged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Egg {

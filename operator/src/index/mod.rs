@@ -21,14 +21,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use answers::{Sizes, Summary};
 pub use changes::Changes;
-pub use input::{Accepted, Assignment, Egg, Node, Observed, Pod, Rejection};
+pub use input::{Accepted, Assignment, Egg, NamedNamespace, Node, Observed, Pod, Rejection};
 pub use key::{EggKey, ObjectKey};
 pub use l7egg_crds::{Labels, Namespaces, Selection};
 pub use tally::{MAX_TROUBLES, Tally, Trouble};
 
 use assignments::share_policy;
 use egg_state::{EggState, Target};
-use l7egg_crds::{EggKind, EggStatus};
+use l7egg_crds::{EggKind, EggStatus, SYSTEM_NAMESPACE};
 use observed::ObservedSet;
 
 /// All that the operator knows.
@@ -51,6 +51,8 @@ pub struct Index {
 #[derive(Debug, Default)]
 struct Namespace {
     labels: Option<Labels>,
+    /// It is being deleted.
+    ends: bool,
     pods: BTreeMap<String, Pod>,
     eggs: BTreeSet<EggKey>,
 }
@@ -134,7 +136,21 @@ impl Index {
         let Some(namespace) = self.namespaces.get_mut(name) else { return };
         namespace.labels = None;
         self.reselect_namespace(name);
+        self.namespace_ends(name, false);
         self.forget_empty(name);
+    }
+
+    /// A namespace is being deleted, or is not.
+    pub fn namespace_ends(&mut self, name: &str, ends: bool) {
+        let Some(namespace) = self.namespaces.get_mut(name) else { return };
+        if std::mem::replace(&mut namespace.ends, ends) && !ends {
+            // Another of the same name: what was spared is looked at now.
+            let eggs = namespace.eggs.iter();
+            let cluster_eggs = self.cluster_eggs.iter().filter(|_| name == SYSTEM_NAMESPACE);
+            for state in eggs.chain(cluster_eggs).filter_map(|egg| self.eggs.get(egg)) {
+                state.mark_nodes(&mut self.changes);
+            }
+        }
     }
 
     /// A node is there or has changed.
