@@ -1,6 +1,6 @@
 //! /metrics, /healthz and /readyz.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,12 +14,19 @@ use crate::metrics::Metrics;
 /// Media type of the OpenMetrics text format.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Takes the address, so that a wrong one is known at once.
+/// Takes the address, so that a wrong one is known at once. `[::]` is for both families, and for IPv4 alone on a node that has
+/// no IPv6.
 ///
 /// # Errors
 /// When the address cannot be used.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            // That a port is taken is said of the address that was asked for.
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await.map_err(|_| error)
+        }
+        bound => bound,
+    }
 }
 
 /// Answers until it is dropped.
@@ -58,6 +65,16 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    #[tokio::test]
+    async fn the_default_address_is_reached_by_ipv4() {
+        let listener = bind("[::]:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(serve(listener, Arc::new(Health::new(vec![])), Metrics::default()));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        server.abort();
     }
 
     #[tokio::test]

@@ -20,8 +20,8 @@ pub struct Settings {
     #[arg(long, env = "POD_NAME", default_value = "l7egg-operator", value_name = "NAME")]
     pub identity: String,
 
-    /// Address for /metrics, /healthz and /readyz.
-    #[arg(long, default_value = "0.0.0.0:9468", value_name = "ADDRESS:PORT")]
+    /// Address for /metrics, /healthz and /readyz. `[::]` is for IPv4 as well, and for IPv4 alone where IPv6 is off.
+    #[arg(long, env = "L7EGG_METRICS_ADDRESS", default_value = "[::]:9468", value_name = "ADDRESS:PORT")]
     pub metrics_address: SocketAddr,
 
     /// Whether a pod's annotation kubernetes.io/egress-bandwidth limits it, where no Egg does: `false` leaves that to
@@ -50,5 +50,20 @@ impl Default for Settings {
             agent_taint: false,
             concurrent_writes: 32,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn probes_are_answered_in_clusters_of_either_family() {
+        let arguments =
+            Settings::augment_args(Command::new("l7egg-operator")).get_matches_from(["l7egg-operator"]);
+        let settings = Settings::from_arg_matches(&arguments).unwrap();
+        assert_eq!(settings.metrics_address, "[::]:9468".parse().unwrap());
     }
 }
