@@ -17,9 +17,9 @@ const TRIES: usize = 50;
 const LIMIT: Duration = Duration::from_secs(30);
 const ADDRESS: &str = "198.18.7.7";
 
-fn egg(cidr: &str) -> String {
+fn egg(name: &str, cidr: &str) -> String {
     format!(
-        "apiVersion: l7egg.dev/v1alpha1\nkind: Egg\nmetadata: {{name: shop}}\nspec:\n  podSelector: {{matchLabels: {{app: shop}}}}\n  egress: [{{to: [{{cidr: {cidr}}}]}}]\n"
+        "apiVersion: l7egg.dev/v1alpha1\nkind: Egg\nmetadata: {{name: {name}}}\nspec:\n  podSelector: {{matchLabels: {{app: shop}}}}\n  egress: [{{to: [{{cidr: {cidr}}}]}}]\n"
     )
 }
 
@@ -53,23 +53,31 @@ async fn egg_edited_and_deleted() -> anyhow::Result<()> {
     slowest(&mut watching, Outcome::is_reached, 0).await?;
     let (mut edited, mut created, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
 
-    test.namespace.enforce(&egg("203.0.113.0/24"), 2).await?;
-    slowest(&mut watching, is_denied, 0).await?;
-    for number in 0..TRIES {
-        let opens = number % 2 == 0;
+    // Each Egg is written a few times only: what is done with one again and again has a pace, which is not what is measured here.
+    ensure!(TRIES.is_multiple_of(2), "each Egg is edited twice");
+    for number in 0..TRIES / 2 {
+        let name = format!("edited-{number}");
+        test.namespace.enforce(&egg(&name, "203.0.113.0/24"), 2).await?;
+        slowest(&mut watching, is_denied, 0).await?;
+        for opens in [true, false] {
+            let start = now_micros();
+            let cidr = if opens { "198.18.0.0/15" } else { "203.0.113.0/24" };
+            test.namespace.apply(&egg(&name, cidr)).await?;
+            let wanted = if opens { Outcome::is_reached } else { is_denied };
+            edited.push(slowest(&mut watching, wanted, start).await?);
+        }
         let start = now_micros();
-        test.namespace.apply(&egg(if opens { "198.18.0.0/15" } else { "203.0.113.0/24" })).await?;
-        let wanted = if opens { Outcome::is_reached } else { is_denied };
-        edited.push(slowest(&mut watching, wanted, start).await?);
+        test.namespace.egg(&name).delete().await?;
+        slowest(&mut watching, Outcome::is_reached, start).await?;
     }
-    ensure!(TRIES.is_multiple_of(2), "or the last edit has opened");
-    for _ in 0..TRIES {
+    for number in 0..TRIES {
+        let name = format!("made-{number}");
         let start = now_micros();
-        test.namespace.egg("shop").delete().await?;
-        deleted.push(slowest(&mut watching, Outcome::is_reached, start).await?);
-        let start = now_micros();
-        test.namespace.apply(&egg("203.0.113.0/24")).await?;
+        test.namespace.apply(&egg(&name, "203.0.113.0/24")).await?;
         created.push(slowest(&mut watching, is_denied, start).await?);
+        let start = now_micros();
+        test.namespace.egg(&name).delete().await?;
+        deleted.push(slowest(&mut watching, Outcome::is_reached, start).await?);
     }
     println!("{}", head());
     println!("{}", row("Egg edited → enforced on both nodes", &edited));
@@ -81,7 +89,7 @@ async fn egg_edited_and_deleted() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn pod_bound() -> anyhow::Result<()> {
     let Some(test) = Setting::new("latency-pod").await? else { return Ok(()) };
-    test.namespace.enforce(&egg("203.0.113.0/24"), 0).await?;
+    test.namespace.enforce(&egg("shop", "203.0.113.0/24"), 0).await?;
     let reports = Reports::follow(&test.namespace);
     let (mut reported, mut enforced, mut exposed, mut escaped) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for number in 0..TRIES {
