@@ -1,6 +1,7 @@
 //! The control loop: news into the index, and what the index then wants written out to the API server. One
 //! task owns all state; requests run beside it.
 
+mod begin;
 mod intake;
 mod limits;
 mod outcome;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Event;
 use l7egg_crds::EggStatus;
@@ -20,25 +20,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::announce;
 use crate::brake::Brake;
 use crate::health::Health;
-use crate::index::{EggKey, Index, ObjectKey, Sizes};
+use crate::index::{EggKey, Index, Sizes};
 use crate::listing::Listings;
 use crate::metrics::Metrics;
 use crate::pace::{Paces, sleep_until};
-use crate::queue::{Queue, Task, Why};
-use crate::status;
+use crate::queue::{Queue, Task};
 use crate::watch::News;
-use crate::write::{Write, WriteError, Written, write};
+use crate::write::{WriteError, Written};
 
 /// Most news taken in before what they ask for is begun.
 const NEWS_AT_ONCE: usize = 256;
 /// Time that requests have to end when the operator is to stop.
 const LAST_WRITES: Duration = Duration::from_secs(2);
-
-/// Time that a status waits for the agents' reports where these may make it unnecessary.
-const LINGER: Duration = Duration::from_millis(100);
 
 /// What the control loop is connected to.
 pub struct Connections {
@@ -203,105 +198,5 @@ impl Controller {
         if writes {
             self.index.mark_all();
         }
-    }
-
-    fn begin(&mut self, now: Instant) {
-        if self.brake.open_at(now).is_some() {
-            return;
-        }
-        while self.running.len() < self.brake.at_once(self.concurrent_writes)
-            && let Some(task) = self.queue.pop(now)
-        {
-            match &task {
-                Task::Assignment(key) => self.begin_assignment(key, &task, now),
-                Task::Status(key) => self.begin_status(key.clone(), now),
-            }
-        }
-    }
-
-    fn begin_assignment(&mut self, key: &ObjectKey, task: &Task, now: Instant) {
-        if let Some(due) = self.paces.wait(task, &limits::ASSIGNMENT, now) {
-            self.queue.postpone(task, due, Why::Pace);
-            return;
-        }
-        let Some(write) = self.assignment_write(key) else {
-            self.queue.done(task);
-            return;
-        };
-        let limits = if self.changes_shares_only(&write) { &limits::SHARES } else { &limits::ASSIGNMENT };
-        if let Some(due) = self.paces.wait(task, limits, now) {
-            // Of news that are not of shares alone it is asked anew.
-            self.queue.postpone(task, due, Why::HasTime);
-            return;
-        }
-        self.paces.done(task.clone(), limits, now);
-        self.send(task.clone(), write, None);
-    }
-
-    /// Who shares a rate with a node's pods changes with each pod of other nodes.
-    fn changes_shares_only(&self, write: &Write) -> bool {
-        let Write::Apply(key, desired) = write else { return false };
-        let observed = self.index.observed(key).filter(|observed| observed.labelled);
-        let observed = observed.and_then(|observed| observed.assignment.as_ref());
-        observed.is_some_and(|observed| observed.is_but_for_shares(desired))
-    }
-
-    fn assignment_write(&self, key: &ObjectKey) -> Option<Write> {
-        match (self.index.desired(key), self.index.observed(key)) {
-            (Some(desired), Some(observed))
-                if observed.labelled && observed.assignment.as_ref() == Some(&desired) =>
-            {
-                None
-            }
-            (Some(_), None) if self.index.is_too_late(key) => None,
-            (Some(desired), _) => Some(Write::Apply(key.clone(), desired)),
-            (None, Some(_)) if self.index.may_be_wanted(key) => None,
-            (None, Some(observed)) => Some(Write::Delete(key.clone(), observed.uid.clone())),
-            (None, None) => None,
-        }
-    }
-
-    fn begin_status(&mut self, key: EggKey, now: Instant) {
-        let task = Task::Status(key.clone());
-        // First of all: what there is to be told can take a look at thousands of nodes.
-        if let Some(due) = self.paces.wait(&task, &limits::STATUS, now) {
-            self.queue.postpone(&task, due, Why::Pace);
-            return;
-        }
-        let Some(summary) = self.index.summary(&key) else {
-            self.queue.done(&task);
-            return;
-        };
-        let (uid, old) = (summary.egg.uid.clone(), summary.egg.status.clone());
-        let new = status::compute(&summary, Timestamp::now());
-        let progress = self.eggs.entry(key.clone()).or_insert_with(|| Progress {
-            lingers_until: None,
-            announced: announce::is_programmed(&old)
-                .then(|| (uid.clone(), old.observed_generation.unwrap_or_default())),
-        });
-        if new == old {
-            progress.lingers_until = None;
-            self.queue.done(&task);
-            return;
-        }
-        if status::can_wait(&old, &new) {
-            let due = *progress.lingers_until.get_or_insert(now + LINGER);
-            if due > now {
-                self.queue.postpone(&task, due, Why::HasTime);
-                return;
-            }
-        }
-        progress.lingers_until = None;
-        self.paces.done(task.clone(), &limits::STATUS, now);
-        self.send(task, Write::Status(key, uid, new.clone()), Some((old, new)));
-    }
-
-    fn send(&mut self, task: Task, request: Write, status: Option<(EggStatus, EggStatus)>) {
-        let client = self.client.clone();
-        self.running.spawn(async move {
-            let start = Instant::now();
-            let result = write(client, request).await;
-            Done { task, took: start.elapsed(), result, status }
-        });
     }
 }

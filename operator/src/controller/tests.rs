@@ -9,7 +9,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::index::{NamedNamespace, Observed};
+use crate::index::{NamedNamespace, ObjectKey, Observed};
 use crate::read;
 use crate::watch::Change;
 
