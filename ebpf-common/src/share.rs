@@ -67,9 +67,7 @@ impl Shares {
 #[inline(always)]
 fn may_have_more(own: u64, all: u64, entries: u32) -> bool {
     // Counts are a little behind where CPUs add at once: more than there are entries is not impossible.
-    let entries = u64::from(entries);
-    let free = if all > entries { 0 } else { entries - all };
-    own < TIMES_FREE * free
+    own < TIMES_FREE * u64::from(entries).saturating_sub(all)
 }
 
 #[cfg(test)]

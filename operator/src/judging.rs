@@ -21,7 +21,7 @@ use crate::watch::Change;
 static LIMITS: Limits = Limits {
     free: 5,
     first: Duration::from_millis(100),
-    longest: Duration::from_secs(10),
+    longest: Duration::from_secs(1),
     quiet: Duration::from_secs(10),
 };
 

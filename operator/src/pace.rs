@@ -92,6 +92,11 @@ impl<K: Eq + Hash> Paces<K> {
         *last_limits = limits;
     }
 
+    /// For this all is as in the beginning.
+    pub fn forget(&mut self, key: &K) {
+        self.paces.remove(key);
+    }
+
     /// Forgets what is as in the beginning.
     pub fn forget_quiet(&mut self, now: Instant) {
         self.paces.retain(|_, (pace, limits)| !pace.is_quiet(limits, now));

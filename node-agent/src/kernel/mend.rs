@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use l7egg_ebpf_common::abi::{CLASSIFIED, SubjectState};
+use l7egg_ebpf_common::abi::{CLASSIFIED, SubjectState, WAS_FREE};
 
 use super::Kernel;
 use super::error::kernel;
@@ -69,11 +70,12 @@ impl Kernel {
         if !cgroup.metadata().is_ok_and(|there| there.ino() == pod.cgroup_id) {
             return Ok(false);
         }
-        // What connected meanwhile is not known to the programs, no more than what did before the first policy.
+        // What connected meanwhile is not known to the programs, no more than what did before the first policy; nor what was asked.
         for subject in std::iter::once(pod.subject).chain(self.subjects_of(pod.subject)) {
             let what = || kernel(format!("the state of subject {subject} of pod {uid}"));
             let state = self.maps.subjects.get(&subject, 0).map_err(what())?;
-            let state = SubjectState { flags: state.flags & !CLASSIFIED, ..state };
+            let state = SubjectState { flags: state.flags & !CLASSIFIED | WAS_FREE, ..state };
+            self.were_free.insert(subject, Instant::now());
             self.maps.set_state(subject, state).map_err(what())?;
             self.classified.remove(&subject);
         }

@@ -268,6 +268,7 @@ impl Kernel {
                 if known.is_none() {
                     pods::remove_pins(&pins);
                     self.in_force.remove(&subject);
+                    self.were_free.remove(subject);
                     self.released.insert(subject);
                     // What was taken over is not to be another pod's that gets this id.
                     network::forget(&mut self.maps, subject)?;

@@ -73,6 +73,12 @@ impl Controller {
 
     fn begin_status(&mut self, key: EggKey, now: Instant) {
         let task = Task::Status(key.clone());
+        // Who edits an Egg wants to know what becomes of that; how often it can be edited has a pace already.
+        let generation = self.index.egg(&key).map(|egg| egg.generation);
+        if let Some(progress) = self.eggs.get_mut(&key).filter(|progress| progress.generation != generation) {
+            progress.generation = generation;
+            self.paces.forget(&task);
+        }
         // First of all: what there is to be told can take a look at thousands of nodes.
         if let Some(due) = self.paces.wait(&task, &limits::STATUS, now) {
             self.queue.postpone(&task, due, Why::Pace);
@@ -86,6 +92,7 @@ impl Controller {
         let new = status::compute(&summary, Timestamp::now());
         let progress = self.eggs.entry(key.clone()).or_insert_with(|| Progress {
             lingers_until: None,
+            generation,
             announced: announce::is_programmed(&old)
                 .then(|| (uid.clone(), old.observed_generation.unwrap_or_default())),
         });

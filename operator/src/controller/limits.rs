@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::pace::Limits;
 
 /// An EggAssignment, one of an Egg on one node. A pod that waits for it is held for 10 s by default, and it may be the
-/// newest of many.
+/// newest of many that start one after another.
 pub(super) static ASSIGNMENT: Limits = Limits {
     free: 5,
     first: Duration::from_millis(100),
-    longest: Duration::from_secs(2),
+    longest: Duration::from_millis(250),
     quiet: Duration::from_secs(10),
 };
 
@@ -23,7 +23,7 @@ pub(super) static SHARES: Limits = Limits {
     quiet: Duration::from_secs(10),
 };
 
-/// The status of an Egg: accepted, pending and programmed are at once.
+/// The status of an Egg: accepted, pending and programmed are at once, and anew for each generation.
 pub(super) static STATUS: Limits = Limits {
     free: 3,
     first: Duration::from_millis(100),

@@ -75,6 +75,8 @@ pub struct Controller {
 struct Progress {
     /// There is something to write that may turn out to be unnecessary: when it is written if it does not.
     lingers_until: Option<Instant>,
+    /// The generation that its status was last asked for.
+    generation: Option<i64>,
     /// Uid and generation that were announced as programmed.
     announced: Option<(String, i64)>,
 }

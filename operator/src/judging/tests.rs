@@ -140,7 +140,7 @@ fn one_that_is_edited_again_and_again_is_judged_later_and_later() {
         times.push((now - start).as_millis());
     }
     let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    assert_eq!(pauses, [0, 0, 0, 0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+    assert_eq!(pauses, [0, 0, 0, 0, 100, 200, 400, 800, 1000, 1000, 1000, 1000, 1000]);
 }
 
 #[test]
