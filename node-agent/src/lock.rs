@@ -72,7 +72,11 @@ impl Lock {
     /// Another l7egg was quicker, or the bpffs cannot be written to any more.
     pub fn renew(&mut self) -> Result<(), LockError> {
         let locked = self.directory.metadata().map(|locked| locked.ino()).ok();
-        let there = fs::metadata(path(&self.bpffs)).map(|there| there.ino()).ok();
+        let there = match fs::metadata(path(&self.bpffs)) {
+            Ok(there) => Some(there.ino()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(LockError::Unusable { path: path(&self.bpffs), error }),
+        };
         if locked.is_some() && locked == there {
             return Ok(());
         }

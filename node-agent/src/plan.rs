@@ -136,6 +136,8 @@ pub fn plan(
         // A held pod has been waiting for its first policy.
         match now {
             None if (known.is_in_older)(uid) && (known.is_left_alone)(uid) => {}
+            // It has another version's programs: who has none comes first.
+            None if (known.is_in_older)(uid) => changes.push(operation(true)),
             None => first.push(operation(true)),
             Some(now) if now.held => first.push(operation(true)),
             Some(_) if (known.is_left_alone)(uid) => {}

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Instant;
 
 use l7egg_ebpf_common::abi::{
     CLASSIFIED, Container, DIVIDED, FlowKey, LEVEL_SHIFT, LEVELS_MAX, Learned, LearnedKey, SubjectState,
@@ -138,6 +139,7 @@ impl Kernel {
             None => self.free_subject()?,
         };
         let is_new = !self.containers.divided.contains(&pod);
+        self.note_freedom(uid, cgroup, known.as_ref(), pod);
         let paths = self.paths(uid, cgroup)?;
         // Until the pod is divided, nobody asks for its containers.
         self.in_force.entry(pod).or_insert(0);
@@ -213,6 +215,11 @@ impl Kernel {
         give(&mut self.maps, &BTreeSet::from([pod]), &subjects, pass)
     }
 
+    /// Whether one of a divided pod's containers is free.
+    pub(super) fn has_free_container(&self, pod: u32) -> bool {
+        self.containers.of(pod).any(|(_, known)| known.subject == 0)
+    }
+
     pub(super) fn subjects_of(&self, pod: u32) -> BTreeSet<u32> {
         self.containers.of(pod).map(|(_, known)| known.subject).filter(|subject| *subject != 0).collect()
     }
@@ -227,6 +234,7 @@ impl Kernel {
         inherits: bool,
     ) -> Result<(), DatapathError> {
         let before = self.containers.by_cgroup.get(&container.cgroup).filter(|known| known.pod == pod);
+        let was_free = before.is_some_and(|known| known.subject == 0);
         let before = before.map_or(0, |known| known.subject);
         let subject = match &container.wanted {
             Wanted::AsBefore => return Ok(()),
@@ -236,7 +244,10 @@ impl Kernel {
                 if inherits && self.classified.contains(&pod) {
                     self.classified.insert(subject);
                 }
-                self.were_free.inherit(subject, pod);
+                match was_free {
+                    true => self.were_free.insert(subject, Instant::now()),
+                    false => self.were_free.inherit(subject, pod),
+                }
                 let id = self.policies.install(&mut self.maps, policy)?;
                 self.switch(subject, id, policies::flags(policy), flags)?;
                 subject

@@ -149,6 +149,7 @@ impl Datapath for Kernel {
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {
         let Some(pod) = self.pods.get_mut(uid) else { return Ok(()) };
         let subject = pod.subject;
+        self.unmended.remove(uid);
         // It is known until all is done: what fails is tried again, and what is wanted meanwhile is attached anew.
         pod.complete = false;
         // Detached first: a program without a policy drops.
@@ -210,6 +211,8 @@ impl Datapath for Kernel {
     }
 
     fn shape(&mut self, uid: &str, cgroup: &Path, caps: &[Cap]) -> Result<(), DatapathError> {
+        // What is loaded for it would make those anew that somebody has taken away.
+        self.pinned.put_maps_back()?;
         self.shaping.shape(uid, cgroup, caps)
     }
 

@@ -247,9 +247,7 @@ impl Kernel {
             Some(pod) => pod.subject,
             None => self.free_subject()?,
         };
-        if known.is_none() && id != HELD && !self.older.knows(uid) {
-            self.were_free.insert(subject, Instant::now());
-        }
+        self.note_freedom(uid, cgroup, known.as_ref(), subject);
         // Before the programs are attached, so that they never run without it.
         let paths = self.paths(uid, cgroup)?;
         self.gather(subject, containers::Pass::Before)?;

@@ -12,37 +12,27 @@ use super::error::kernel;
 use super::sys;
 use crate::datapath::DatapathError;
 
-/// Descriptors of every map, and which pods had a backstop when it was looked last.
+/// Descriptors of every map, and the backstops that there were when it was looked last.
 pub struct Pins {
     directory: PathBuf,
-    maps: Vec<(OsString, OwnedFd)>,
-    backstops: BTreeSet<String>,
+    maps: BTreeMap<OsString, OwnedFd>,
+    backstops: BTreeMap<String, BTreeSet<PathBuf>>,
 }
 
 impl Pins {
     /// Takes note of all maps that are pinned in the agent's directory.
     pub fn open(directory: &Path) -> Result<Self, DatapathError> {
-        let maps = directory.join("maps");
-        let what = || kernel(format!("opening the maps in {}", maps.display()));
-        let mut held = Vec::new();
-        for entry in fs::read_dir(&maps).map_err(what())? {
-            let entry = entry.map_err(what())?;
-            // Somebody else's.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            held.push((entry.file_name(), sys::open_pinned(&entry.path()).map_err(what())?));
-        }
-        Ok(Pins { directory: directory.to_owned(), maps: held, backstops: BTreeSet::new() })
+        let mut pins =
+            Pins { directory: directory.to_owned(), maps: BTreeMap::new(), backstops: BTreeMap::new() };
+        pins.note_new()
+            .map_err(kernel(format!("opening the maps in {}", pins.maps_directory().display())))?;
+        Ok(pins)
     }
 
     /// Pins the maps that are pinned no more: the next agent finds what the links' programs use. How many they were.
-    pub fn put_maps_back(&self) -> Result<usize, DatapathError> {
-        let maps = self.directory.join("maps");
+    pub fn put_maps_back(&mut self) -> Result<usize, DatapathError> {
+        let maps = self.maps_directory();
         let lost: Vec<_> = self.maps.iter().filter(|(name, _)| is_gone(&maps.join(name))).collect();
-        if lost.is_empty() {
-            return Ok(0);
-        }
         let is_mounted = "is bpffs still mounted there (mount -t bpf bpf /sys/fs/bpf)?";
         let what = || {
             kernel(format!(
@@ -50,29 +40,52 @@ impl Pins {
                 maps.display()
             ))
         };
-        fs::create_dir_all(&maps).map_err(what())?;
+        if !lost.is_empty() {
+            fs::create_dir_all(&maps).map_err(what())?;
+        }
         for (name, map) in &lost {
             sys::pin(map.as_fd(), &maps.join(name)).map_err(what())?;
         }
-        Ok(lost.len())
+        let lost = lost.len();
+        // Those of bandwidth limits come with the first one.
+        self.note_new().map_err(kernel(format!("opening the maps in {}", maps.display())))?;
+        Ok(lost)
     }
 
-    /// Of these pods those whose backstop was there when this was asked last, and is not any more.
+    fn note_new(&mut self) -> io::Result<()> {
+        for entry in fs::read_dir(self.maps_directory())? {
+            let entry = entry?;
+            // Directories are somebody else's.
+            if !self.maps.contains_key(&entry.file_name())
+                && !entry.file_type().is_ok_and(|kind| kind.is_dir())
+            {
+                self.maps.insert(entry.file_name(), sys::open_pinned(&entry.path())?);
+            }
+        }
+        Ok(())
+    }
+
+    fn maps_directory(&self) -> PathBuf {
+        self.directory.join("maps")
+    }
+
+    /// Of these pods those of whose backstop something was there when this was asked last, and is not any more.
     pub fn lost_backstops<'a>(&mut self, pods: impl Iterator<Item = &'a String>) -> Vec<String> {
-        let now: BTreeMap<&String, bool> = pods.map(|uid| (uid, self.has_backstop(uid))).collect();
-        let lost = now.iter().filter(|(uid, is_there)| !**is_there && self.backstops.contains(**uid));
-        let lost = lost.map(|(uid, _)| (*uid).clone()).collect();
-        self.backstops =
-            now.into_iter().filter(|(_, is_there)| *is_there).map(|(uid, _)| uid.clone()).collect();
+        let now: BTreeMap<String, BTreeSet<PathBuf>> =
+            pods.map(|uid| (uid.clone(), self.backstop_of(uid))).collect();
+        let is_lost = |(uid, there): &(&String, &BTreeSet<PathBuf>)| {
+            self.backstops.get(*uid).is_some_and(|before| !before.is_subset(there))
+        };
+        let lost = now.iter().filter(is_lost).map(|(uid, _)| uid.clone()).collect();
+        self.backstops = now;
         lost
     }
 
-    fn has_backstop(&self, uid: &str) -> bool {
+    /// The pins of the programs on a pod's interfaces.
+    fn backstop_of(&self, uid: &str) -> BTreeSet<PathBuf> {
         let of_pod = self.directory.join("interfaces").join(uid);
-        let is_pinned = |program: &str| {
-            fs::read_dir(of_pod.join(program)).is_ok_and(|mut entries| entries.next().is_some())
-        };
-        is_pinned("entering") && is_pinned("leaving")
+        let pins = ["entering", "leaving"].map(|program| fs::read_dir(of_pod.join(program)));
+        pins.into_iter().flatten().flatten().flatten().map(|pin| pin.path()).collect()
     }
 }
 

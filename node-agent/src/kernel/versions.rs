@@ -230,8 +230,10 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
     }
     let flows: HashMap<MapData, FlowKey, Flow> = open(version, "FLOWS")?;
     entries::each(&flows, "FLOWS", |key, flow| {
-        let came_in = flow.direction == Direction::Ingress as u32 && key.protocol != protocol::TCP;
-        if subjects.contains(&key.subject) && came_in {
+        if subjects.contains(&key.subject) && key.protocol != protocol::TCP {
+            // What the pod opened stays its own, and is judged anew: an answer is not to make it somebody else's.
+            let came_in = flow.direction == Direction::Ingress as u32;
+            let flow = if came_in { flow } else { Flow { policy: 0, ..flow } };
             let _ = maps.flows.insert(FlowKey { subject, ..key }, flow, NO_EXIST);
         }
     })?;

@@ -1,12 +1,15 @@
 //! Pods that were free until a short time ago: what still arrives may be an answer to what they sent then.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use l7egg_ebpf_common::abi::{SubjectState, WAS_FREE};
 
 use super::Kernel;
 use super::error::kernel;
+use super::pods::Pod;
 use crate::datapath::DatapathError;
 
 /// So long an answer may take: conntrack and NAT forget what a pod has sent no later, where nothing arrives
@@ -50,6 +53,19 @@ impl WereFree {
 }
 
 impl Kernel {
+    /// Notes it of a pod that programs are attached for, `known` as it was until now. One in which nothing runs yet has sent nothing,
+    /// and what another version's programs were attached for was not free.
+    pub(super) fn note_freedom(&mut self, uid: &str, cgroup: &Path, known: Option<&Pod>, subject: u32) {
+        let was_free = match known {
+            None => !self.older.knows(uid) && is_populated(cgroup),
+            // Of a pod that is divided no more some container may have been free.
+            Some(_) => self.has_free_container(subject),
+        };
+        if was_free {
+            self.were_free.insert(subject, Instant::now());
+        }
+    }
+
     /// From now on what arrives for those that were free a while ago is what it looks like.
     pub(super) fn forget_freedom(&mut self, now: Instant) -> Result<(), DatapathError> {
         for subject in self.were_free.take_over(now) {
@@ -62,6 +78,12 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+/// Whether a cgroup has processes, itself or below it; the root of the tree does not say so.
+fn is_populated(cgroup: &Path) -> bool {
+    let events = fs::read_to_string(cgroup.join("cgroup.events"));
+    !events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
 }
 
 #[cfg(test)]

@@ -187,6 +187,11 @@ pub fn is_attached(name: &str, direction: Direction, target: Target<'_>) -> Resu
             Ok(interface == target.interface)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let pins = [target.filter_pin(name), target.next_filter_pin(name)];
+            // Without its pin nobody could take it away.
+            if !pins.iter().any(|pin| pin.exists()) {
+                return Ok(false);
+            }
             clsact::has_filter(filter(name, direction, target)).map_err(refused(what))
         }
         Err(error) => Err(refused(what)(error)),

@@ -39,8 +39,10 @@ impl<D: Datapath> Reconciler<D> {
     /// Whether there is room for what is to come into force for a pod. What the cluster's Eggs say comes into force whoever fills the
     /// maps, as long as there is any.
     pub(super) fn check_room(&self, uid: &str, policies: &[&CompiledPolicy]) -> Result<(), DatapathError> {
-        let is_due = |pod: &DesiredPod| {
-            self.in_force_of_cluster.get(uid).is_some_and(|in_force| *in_force != pod.of_cluster)
+        let is_due = |pod: &DesiredPod| match self.in_force_of_cluster.get(uid) {
+            Some(in_force) => *in_force != pod.of_cluster,
+            // One that is new is held.
+            None => !pod.of_cluster.is_empty() && !self.holds.is_new(uid),
         };
         match self.desired.pods.get(uid) {
             Some(pod) if !is_due(pod) => self.room.check(&pod.namespace, policies.iter().copied()),

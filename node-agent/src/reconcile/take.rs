@@ -163,9 +163,13 @@ impl<D: Datapath> Reconciler<D> {
         };
         let enforced = self.datapath.enforced()?;
         let own = enforced.iter().filter(|pod| pod.uid != NODE_UID && !pod.held && !is_let_go(&pod.uid));
-        let here = own.filter_map(|pod| self.cgroups.pods.get(&pod.uid).filter(|it| it.id == pod.cgroup_id));
+        // Those of another version too, which have their programs.
+        let own =
+            own.map(|pod| (&pod.uid, pod.cgroup_id)).chain(self.older.iter().map(|(uid, id)| (uid, *id)));
+        let here = own.filter_map(|(uid, id)| self.cgroups.pods.get(uid).filter(|cgroup| cgroup.id == id));
         let mut apart: Vec<PathBuf> = here.map(|cgroup| cgroup.path.clone()).collect();
         apart.sort();
+        apart.dedup();
         let crowd = apart.len() > PODS_CGROUPS as usize;
         if crowd && !std::mem::replace(&mut self.told_crowd, crowd) {
             tracing::warn!(

@@ -309,6 +309,11 @@ fn a_namespace_that_fills_the_maps_has_its_next_pod_refused() {
     apply(&mut agent, &assignment("b").allow("10.1.0.0/16").pod("p3"));
     assert!(pass(&mut agent).is_empty());
     assert_eq!(status(&mut agent, "b"), [(PodState::Failed, "ShareReached".into())]);
+    // That keeps no ClusterEgg from a pod that runs.
+    apply(&mut agent, &assignment("c").of_cluster().deny("192.0.2.0/24").pod("p3"));
+    assert_eq!(pass(&mut agent), ["enforce p3"]);
+    apply(&mut agent, &assignment("d").allow("10.2.0.0/16").pod("p3"));
+    assert!(pass(&mut agent).is_empty());
     agent.datapath.pods.remove("p2");
     assert_eq!(pass(&mut agent), ["enforce p3"]);
 }

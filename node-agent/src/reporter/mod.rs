@@ -5,6 +5,7 @@ mod brake;
 mod pace;
 mod refused;
 mod regress;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod written;
@@ -18,7 +19,9 @@ use kube::{
 use l7egg_crds::{EggAssignment, EggAssignmentStatus, PodReport, PodState, status_patch};
 use tokio::{sync::watch, time::Instant};
 
-use self::{brake::Brake, pace::Pace, refused::Refused, regress::Regressing, written::Written};
+use self::{
+    brake::Brake, pace::Pace, refused::Refused, regress::Regressing, telling::Telling, written::Written,
+};
 use crate::{
     assignment::AssignmentKey,
     causes::causes,
@@ -39,10 +42,11 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
     let mut pace = Pace::default();
     let mut regressing = Regressing::default();
     let mut brake = Brake::default();
+    let mut telling = Telling::default();
     let mut recheck = tokio::time::interval_at(Instant::now() + RECHECK_EVERY, RECHECK_EVERY);
     loop {
         let now = Arc::clone(&outcome.borrow_and_update());
-        let mut answers = notices.tell(&now.notices).await;
+        let mut answers = true;
         let due = written.due(&now.reports);
         let is_due = |key: &AssignmentKey| due.iter().any(|(due, _)| *due == key);
         refused.retain(is_due);
@@ -70,7 +74,10 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
             pace.wrote(key, generation, time);
             match answered(patch(&client, key, &status)).await {
                 Ok(()) => {
-                    answers = notices.publish(report, new_failures(before, &status)).await;
+                    if telling.may(time) {
+                        let has_time = notices.publish(report, new_failures(before, &status)).await;
+                        telling.heard(has_time, Instant::now());
+                    }
                     written.note(key, &report.uid, status);
                     refused.accepted(key);
                 }
@@ -81,8 +88,8 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
                 }
                 Err(error) => {
                     answers = !has_no_time(&error);
-                    let retry = answers.then(|| refused.again(key));
-                    retry.into_iter().for_each(|retry| wait(Instant::now() + retry));
+                    let retry = refused.again(key);
+                    wait(Instant::now() + retry);
                     tracing::warn!(assignment = %key, error = causes(&error), ?retry, "status cannot be written, tried again; enforcement does not depend on it");
                 }
             }
@@ -93,6 +100,12 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
             continue;
         }
         brake.release();
+        // After the statuses, which nothing else tells.
+        if telling.may(Instant::now()) {
+            let has_time = notices.tell(&now.notices).await;
+            telling.heard(has_time, Instant::now());
+        }
+        let next = next.into_iter().chain(telling.again()).min();
         tokio::select! {
             changed = outcome.changed() => if changed.is_err() { return },
             _ = recheck.tick() => written.recheck(),

@@ -81,22 +81,24 @@ s.sendto(b'late', peer)
 sys.stdin.readline()
 ";
 
-#[test]
-fn an_answer_that_comes_long_after_the_first_policy_opens_nothing() {
+/// What was asked while all was free is answered after `enforce`, and opens nothing then.
+fn answered_late(container: Option<&str>, enforce: impl FnOnce(&mut Setup)) {
     let mut setup = Setup::new();
     let mut server = setup.pod.in_world("python3".as_ref());
     let server = server.args(["-c", ANSWER_LATE]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut server = server.spawn().expect("python3");
     let mut answering = BufReader::new(server.stdout.take().expect("its output")).lines();
     assert_eq!(answering.next().expect("a line").expect("text"), "ready");
+    if let Some(container) = container {
+        setup.pod.enter(container);
+    }
     let mut client = setup.pod.command("python3".as_ref(), &["-c", ASK_LATE]);
     let mut client = client.stdout(Stdio::piped()).spawn().expect("python3");
     let mut said = BufReader::new(client.stdout.take().expect("its output")).lines();
     let mut says = || said.next().expect("a line").expect("text");
     assert_eq!(says(), "asked");
 
-    setup.enforce("{egress: []}");
-    setup.settle("{egress: []}");
+    enforce(&mut setup);
     setup.kernel.collect().expect("to collect");
     let mut tell = server.stdin.take().expect("its input");
     tell.write_all(b"\n").expect("to tell it");
@@ -109,6 +111,51 @@ fn an_answer_that_comes_long_after_the_first_policy_opens_nothing() {
     client.wait().expect("python3");
     drop(tell);
     server.wait().expect("python3");
+}
+
+const NOTHING: &str = "{egress: []}";
+
+#[test]
+fn an_answer_that_comes_long_after_the_first_policy_opens_nothing() {
+    answered_late(None, |setup| {
+        setup.enforce(NOTHING);
+        setup.settle(NOTHING);
+    });
+}
+
+#[test]
+fn an_answer_that_comes_long_after_a_running_pod_was_held_opens_nothing() {
+    answered_late(None, |setup| {
+        setup.hold();
+        setup.enforce(NOTHING);
+        setup.settle(NOTHING);
+    });
+}
+
+#[test]
+fn an_answer_that_comes_long_after_a_pod_was_divided_opens_nothing() {
+    answered_late(Some("app"), |setup| {
+        setup.divide(&[("app", Some(NOTHING))]);
+        setup.settle_container("app", NOTHING);
+    });
+}
+
+#[test]
+fn an_answer_that_comes_long_after_a_container_was_free_opens_nothing() {
+    answered_late(Some("app"), |setup| {
+        setup.divide(&[("app", None), ("other", Some(NOTHING))]);
+        setup.divide(&[("app", Some(NOTHING)), ("other", Some(NOTHING))]);
+        setup.settle_container("app", NOTHING);
+    });
+}
+
+#[test]
+fn an_answer_that_comes_long_after_a_pod_was_divided_no_more_opens_nothing() {
+    answered_late(Some("app"), |setup| {
+        setup.divide(&[("app", None), ("other", Some(NOTHING))]);
+        setup.enforce(NOTHING);
+        setup.settle(NOTHING);
+    });
 }
 
 #[test]
