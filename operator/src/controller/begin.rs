@@ -19,7 +19,7 @@ impl Controller {
         if self.brake.open_at(now).is_some() {
             return;
         }
-        while self.running.len() < self.brake.at_once(self.concurrent_writes)
+        while self.brake.has_room(&self.begun, self.concurrent_writes)
             && let Some(task) = self.queue.pop(now)
         {
             match &task {
@@ -45,7 +45,7 @@ impl Controller {
             return;
         }
         self.paces.done(task.clone(), limits, now);
-        self.send(task.clone(), write, None);
+        self.send(task.clone(), write, None, now);
     }
 
     /// Who shares a rate with a node's pods changes with each pod of other nodes.
@@ -110,15 +110,16 @@ impl Controller {
         }
         progress.lingers_until = None;
         self.paces.done(task.clone(), &limits::STATUS, now);
-        self.send(task, Write::Status(key, uid, new.clone()), Some((old, new)));
+        self.send(task, Write::Status(key, uid, new.clone()), Some((old, new)), now);
     }
 
-    fn send(&mut self, task: Task, request: Write, status: Option<(EggStatus, EggStatus)>) {
+    fn send(&mut self, task: Task, request: Write, status: Option<(EggStatus, EggStatus)>, begun: Instant) {
         let client = self.client.clone();
+        self.begun.push(begun);
         self.running.spawn(async move {
             let start = Instant::now();
             let result = write(client, request).await;
-            Done { task, took: start.elapsed(), result, status }
+            Done { task, begun, took: start.elapsed(), result, status }
         });
     }
 }

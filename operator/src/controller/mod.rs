@@ -63,6 +63,8 @@ pub struct Controller {
     event_paces: Paces<(EggKey, String)>,
     brake: Brake,
     running: JoinSet<Done>,
+    /// When each of these was begun, in any order.
+    begun: Vec<Instant>,
     eggs: HashMap<EggKey, Progress>,
     /// All first lists are in.
     settled: bool,
@@ -83,6 +85,7 @@ struct Progress {
 
 struct Done {
     task: Task,
+    begun: Instant,
     took: Duration,
     result: Result<Written, WriteError>,
     /// Of a status: what it was before, and what is written.
@@ -103,6 +106,7 @@ impl Controller {
             event_paces: Paces::default(),
             brake: Brake::default(),
             running: JoinSet::new(),
+            begun: Vec::new(),
             eggs: HashMap::new(),
             settled: false,
             writes: false,
@@ -112,8 +116,10 @@ impl Controller {
     /// Turns until `shutdown` is cancelled, or no more news can come.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut beat = tokio::time::interval(Health::BEAT);
+        let mut now = Instant::now();
         loop {
-            let due = self.next_due(Instant::now());
+            // At the time of the turn: what became due since then would be neither begun nor waited for.
+            let due = self.next_due(now);
             tokio::select! {
                 news = self.connections.news.recv() => {
                     let Some(news) = news else { break };
@@ -132,13 +138,14 @@ impl Controller {
                 () = sleep_until(due), if due.is_some() => {}
                 Ok(()) = self.connections.leads.changed() => {}
                 _ = beat.tick() => {
-                    self.paces.forget_quiet(Instant::now());
-                    self.event_paces.forget_quiet(Instant::now());
+                    self.paces.forget_quiet(now);
+                    self.event_paces.forget_quiet(now);
                     self.connections.metrics.sizes(self.index.sizes(), self.queue.len());
                 }
                 () = shutdown.cancelled() => break,
             }
-            self.turn();
+            now = Instant::now();
+            self.turn(now);
         }
         let last_writes = async {
             while let Some(done) = self.running.join_next().await {
@@ -153,14 +160,14 @@ impl Controller {
 
     /// When there is something to begin, as far as that is a matter of time: of requests that end it is heard anyway.
     fn next_due(&self, now: Instant) -> Option<Instant> {
-        if self.running.len() >= self.brake.at_once(self.concurrent_writes) {
+        if !self.brake.has_room(&self.begun, self.concurrent_writes) {
             return None;
         }
         self.brake.open_at(now).or_else(|| self.queue.next_due())
     }
 
     /// Begins what there is to be done.
-    fn turn(&mut self) {
+    fn turn(&mut self, now: Instant) {
         let waiting_for = self.listings.waiting_for();
         if !self.settled && waiting_for.is_empty() {
             self.settled = true;
@@ -187,7 +194,7 @@ impl Controller {
         for egg in changes.status {
             self.queue.push(Task::Status(egg.clone()), Some(egg), false);
         }
-        self.begin(Instant::now());
+        self.begin(now);
     }
 
     /// Begins to write, with a look at everything, or stops.
@@ -196,6 +203,7 @@ impl Controller {
         self.connections.metrics.leader(writes);
         self.running.abort_all();
         self.running.detach_all();
+        self.begun.clear();
         self.queue = Queue::default();
         if writes {
             self.index.mark_all();

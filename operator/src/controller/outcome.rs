@@ -20,16 +20,20 @@ const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(300);
 
 impl Controller {
     pub(super) fn finish(&mut self, done: Done) {
-        let Done { task, took, result, status } = done;
+        let Done { task, begun, took, result, status } = done;
+        if let Some(place) = self.begun.iter().position(|other| *other == begun) {
+            self.begun.swap_remove(place);
+        }
+        let now = Instant::now();
         let what = match &task {
             Task::Assignment(_) => "assignment",
             Task::Status(_) => "status",
         };
         self.connections.metrics.wrote(what, result.is_ok(), took);
-        self.use_brake(result.as_ref().err());
+        self.use_brake(result.as_ref().err(), begun, now);
         let written = match result {
             Ok(written) => written,
-            Err(error) => return self.finish_failed(&task, error, status),
+            Err(error) => return self.finish_failed(&task, error, status, now),
         };
         match (&task, written) {
             (Task::Assignment(key), Written::Applied(observed)) => {
@@ -54,29 +58,33 @@ impl Controller {
         self.queue.done(&task);
     }
 
-    /// A request ended, with or without an error.
-    fn use_brake(&mut self, error: Option<&WriteError>) {
-        let now = Instant::now();
+    /// A request that was begun then ended, with or without an error.
+    fn use_brake(&mut self, error: Option<&WriteError>, begun: Instant, now: Instant) {
         match error {
-            None => self.brake.accepted(now),
+            None => self.brake.accepted(begun),
             Some(error) if error.is_overload() => {
-                if self.brake.open_at(now).is_none() {
+                if self.brake.refused(begun, now, error.retry_after(), jitter()) {
                     tracing::warn!(%error, "the API server has too much to do: writing less");
                 }
-                self.brake.refused(now, error.retry_after(), jitter());
             }
             // That it could not be asked says nothing.
             Some(WriteError::Request(error)) if !matches!(error, kube::Error::Api(_)) => {}
-            Some(_) => self.brake.accepted(now),
+            Some(_) => self.brake.accepted(begun),
         }
     }
 
-    fn finish_failed(&mut self, task: &Task, error: WriteError, status: Option<(EggStatus, EggStatus)>) {
+    fn finish_failed(
+        &mut self,
+        task: &Task,
+        error: WriteError,
+        status: Option<(EggStatus, EggStatus)>,
+        now: Instant,
+    ) {
         let (longest, why) = match error.is_refusal() {
             true => (LONGEST_REFUSED_PAUSE, Why::Refused),
             false => (LONGEST_PAUSE, Why::Busy),
         };
-        let failures = self.queue.failed(task, Instant::now(), longest, why);
+        let failures = self.queue.failed(task, now, longest, why);
         let (what, name) = match task {
             Task::Assignment(key) => ("EggAssignment", key.to_string()),
             Task::Status(key) => ("status", key.to_string()),

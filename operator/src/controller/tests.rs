@@ -21,17 +21,24 @@ struct Bench {
     requests: Arc<Mutex<Vec<String>>>,
     /// What the API server answers, if not 200.
     code: Arc<AtomicU16>,
+    /// To what it never answers, by how the path ends.
+    silent: Arc<Mutex<Option<&'static str>>>,
     shutdown: CancellationToken,
 }
 
 fn start(leads: bool) -> Bench {
     let requests = Arc::new(Mutex::new(Vec::new()));
     let code = Arc::new(AtomicU16::new(200));
-    let (log, answer) = (requests.clone(), code.clone());
+    let silent = Arc::new(Mutex::new(None));
+    let (log, answer, never) = (requests.clone(), code.clone(), silent.clone());
     let server = tower::service_fn(move |request: http::Request<Body>| {
         log.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
         let code = answer.load(Ordering::Relaxed);
+        let is_silent = never.lock().unwrap().is_some_and(|end| request.uri().path().ends_with(end));
         async move {
+            if is_silent {
+                std::future::pending::<()>().await;
+            }
             let bytes = request.into_body().collect_bytes().await.unwrap();
             let answer = if code == 200 { stored(&bytes) } else { b"no".to_vec() };
             Ok::<_, Infallible>(http::Response::builder().status(code).body(Body::from(answer)).unwrap())
@@ -44,7 +51,7 @@ fn start(leads: bool) -> Bench {
     let connections = Connections { news, leads, events: events_sender, health, metrics: Metrics::default() };
     let shutdown = CancellationToken::new();
     tokio::spawn(Controller::new(Client::new(server, "default"), connections, 4).run(shutdown.clone()));
-    Bench { news: news_sender, leads: leads_sender, events, requests, code, shutdown }
+    Bench { news: news_sender, leads: leads_sender, events, requests, code, silent, shutdown }
 }
 
 /// The object after a request: what was sent, or what a JSON Patch puts into it.
@@ -308,6 +315,27 @@ async fn an_api_server_that_has_too_much_to_do_is_asked_less() {
         written += bench.requests().await.len();
     }
     assert!(written >= 1_000, "{written}");
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_request_that_is_never_answered_holds_nobody_up_after_a_refusal() {
+    let bench = start(true);
+    bench.tell_all().await;
+    *bench.silent.lock().unwrap() = Some("web.m0");
+    for number in 0..3 {
+        bench.code.store(if number == 1 { 503 } else { 200 }, Ordering::Relaxed);
+        let node = format!("m{number}");
+        bench.tell(News::Pod(Change::Set(crate::index::Pod { node: node.clone(), ..named(&node) }))).await;
+        let requests = bench.requests().await;
+        let web = APPLY.replace("web.n1", &format!("web.{node}"));
+        assert_eq!(requests.contains(&web), number < 2, "{requests:?}");
+    }
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let requests = bench.requests().await;
+    for node in ["web.m1", "web.m2"] {
+        assert!(requests.contains(&APPLY.replace("web.n1", node)), "{requests:?}");
+    }
     bench.shutdown.cancel();
 }
 
