@@ -4,7 +4,7 @@
 //! Of an Egg that waits only what was told last is judged, and namespaces take turns. An Egg that is edited again and again is
 //! judged later and later; what is in force for it stays meanwhile.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use kube::runtime::watcher::Event;
 use sha2::{Digest, Sha256};
 
 use crate::index::{Accepted, Egg, EggKey, Rejection};
-use crate::pace::{Limits, Pace};
+use crate::pace::{Limits, Paces};
 use crate::read::{as_judged, guarded};
 use crate::watch::Change;
 
@@ -33,6 +33,12 @@ pub type Judgement = Result<Accepted, Rejection>;
 pub struct Judging {
     key: fn(&DynamicObject) -> Option<EggKey>,
     eggs: HashMap<EggKey, State>,
+    /// Also of Eggs that are gone, as the following three: they may come back.
+    paces: Paces<EggKey>,
+    quiet_is_forgotten_at: Option<Instant>,
+    running: HashSet<EggKey>,
+    /// Eggs in one of the lines or among the timers.
+    in_line: HashSet<EggKey>,
     /// Eggs that wait, by namespace.
     lines: HashMap<Option<String>, VecDeque<EggKey>>,
     turns: VecDeque<Option<String>>,
@@ -47,10 +53,6 @@ struct State {
     known: Option<(SpecHash, Judgement)>,
     /// The Egg as it was told last, while it is not judged.
     waiting: Option<(SpecHash, Arc<DynamicObject>)>,
-    pace: Pace,
-    /// Or among the timers.
-    is_in_line: bool,
-    is_running: bool,
     /// Whether it was in the list that is being told.
     is_listed: bool,
 }
@@ -90,6 +92,10 @@ impl Judging {
         Judging {
             key,
             eggs: HashMap::new(),
+            paces: Paces::default(),
+            quiet_is_forgotten_at: None,
+            running: HashSet::new(),
+            in_line: HashSet::new(),
             lines: HashMap::new(),
             turns: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -146,8 +152,7 @@ impl Judging {
     }
 
     fn line_up(&mut self, key: EggKey) {
-        let Some(state) = self.eggs.get_mut(&key) else { return };
-        if !std::mem::replace(&mut state.is_in_line, true) {
+        if self.in_line.insert(key.clone()) {
             self.join_line(key);
         }
     }
@@ -162,6 +167,10 @@ impl Judging {
 
     /// The next Egg to be judged now.
     pub fn next_job(&mut self, now: Instant) -> Option<Job> {
+        if self.quiet_is_forgotten_at.is_none_or(|due| due <= now) {
+            self.paces.forget_quiet(now);
+            self.quiet_is_forgotten_at = Some(now + LIMITS.quiet);
+        }
         while let Some((due, _)) = self.timers.first()
             && *due <= now
             && let Some((_, key)) = self.timers.pop_first()
@@ -177,19 +186,17 @@ impl Judging {
                 self.turns.push_back(namespace);
             }
             let Some(key) = key else { continue };
-            let Some(state) = self.eggs.get_mut(&key) else { continue };
-            if let (Some(due), Some(_)) = (state.pace.wait(&LIMITS, now), &state.waiting) {
+            let waiting = self.eggs.get(&key).and_then(|state| state.waiting.clone());
+            if let (Some(due), Some(_)) = (self.paces.wait(&key, &LIMITS, now), &waiting) {
                 self.timers.insert((due, key));
                 continue;
             }
-            state.is_in_line = false;
+            self.in_line.remove(&key);
             // One that is being judged lines up again when that is done.
-            if state.is_running {
-                continue;
-            }
-            if let Some((spec, object)) = state.waiting.clone() {
-                state.is_running = true;
-                state.pace.done(&LIMITS, now);
+            if let Some((spec, object)) = waiting
+                && self.running.insert(key.clone())
+            {
+                self.paces.done(key.clone(), &LIMITS, now);
                 return Some(Job { key, object, spec });
             }
         }
@@ -204,8 +211,8 @@ impl Judging {
     /// Takes in what was said of an Egg; the Egg for the index, if that is what was told of it last.
     pub fn judged(&mut self, judged: Judged) -> Option<Change<Egg, EggKey>> {
         let Judged { key, spec, judgement } = judged;
+        self.running.remove(&key);
         let state = self.eggs.get_mut(&key)?;
-        state.is_running = false;
         let (waiting, object) = state.waiting.clone()?;
         if waiting != spec {
             self.line_up(key);

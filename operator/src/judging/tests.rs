@@ -158,3 +158,51 @@ fn one_that_waits_and_goes_back_to_what_is_known_is_not_judged() {
     assert!(judging.next_job(judging.next_due().unwrap()).is_none());
     assert_eq!(judging.next_due(), None);
 }
+
+#[test]
+fn deleting_and_making_anew_is_editing_as_well() {
+    let mut judging = Judging::new(egg_key);
+    let start = Instant::now();
+    let mut now = start;
+    let mut times = Vec::new();
+    for number in 0..9 {
+        let egg = object("shop", "a", &format!("u{number}"), "10.0.0.0/8");
+        tell(&mut judging, egg.clone());
+        let job = judging.next_job(now).unwrap_or_else(|| {
+            // Nor does it get into line twice.
+            judging.told(Event::Delete(egg.clone()));
+            tell(&mut judging, egg.clone());
+            assert!(judging.next_job(now).is_none());
+            now = judging.next_due().unwrap();
+            judging.next_job(now).unwrap()
+        });
+        assert!(judging.next_job(now).is_none());
+        assert_eq!(finish(&mut judging, job).unwrap(), "good a");
+        times.push((now - start).as_millis());
+        judging.told(Event::Delete(egg));
+    }
+    assert_eq!(times, [0, 0, 0, 0, 0, 100, 300, 700, 1500]);
+    // What is left of it goes when it is quiet.
+    assert!(judging.next_job(now + Duration::from_secs(11)).is_none());
+    assert!(judging.paces.wait(&EggKey::egg("shop", "a"), &LIMITS, now).is_none());
+    assert!(judging.running.is_empty() && judging.in_line.is_empty() && judging.next_due().is_none());
+}
+
+#[test]
+fn one_that_is_made_anew_while_it_is_judged_is_not_judged_twice_at_a_time() {
+    let mut judging = Judging::new(egg_key);
+    let now = Instant::now();
+    tell(&mut judging, object("shop", "a", "u", "10.0.0.0/8"));
+    let job = judging.next_job(now).unwrap();
+    for number in 0..3 {
+        let egg = object("shop", "a", &format!("v{number}"), "10.1.0.0/16");
+        judging.told(Event::Delete(egg.clone()));
+        tell(&mut judging, egg);
+        assert!(judging.next_job(now).is_none());
+    }
+    assert_eq!(finish(&mut judging, job), None);
+    let job = judging.next_job(now).unwrap();
+    assert_eq!(job.object.metadata.uid.as_deref(), Some("v2"));
+    assert_eq!(finish(&mut judging, job).unwrap(), "good a");
+    assert!(judging.next_job(now).is_none());
+}
