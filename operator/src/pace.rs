@@ -37,12 +37,17 @@ impl Pace {
 
     /// It is done now.
     pub fn done(&mut self, limits: &Limits, now: Instant) {
-        let idle = self.earliest(limits).map_or(limits.quiet, |due| now.saturating_duration_since(due));
+        self.done_of_two(limits, limits, now);
+    }
+
+    /// The same for what has two limits: how long it rested is a matter of the `slower`.
+    fn done_of_two(&mut self, limits: &Limits, slower: &Limits, now: Instant) {
+        let idle = self.earliest(slower).map_or(slower.quiet, |due| now.saturating_duration_since(due));
         // What is done seldom never waits, though it never rests for long: each pause that is left unused takes one time back.
-        let taken_back = idle.as_millis() / limits.longest.as_millis().max(1);
+        let taken_back = idle.as_millis() / slower.longest.as_millis().max(1);
         let times =
             self.times.min(steps(limits)).saturating_sub(u32::try_from(taken_back).unwrap_or(u32::MAX));
-        self.times = 1 + if idle >= limits.quiet { 0 } else { times };
+        self.times = 1 + if idle >= slower.quiet { 0 } else { times };
         self.last = Some(now);
     }
 
@@ -70,6 +75,7 @@ fn steps(limits: &Limits) -> u32 {
 /// The paces of many things, each until it is quiet: also of things that are gone, which may come back.
 #[derive(Debug)]
 pub struct Paces<K> {
+    /// Each with the slowest limits that it was done by since it was quiet.
     paces: HashMap<K, (Pace, &'static Limits)>,
 }
 
@@ -87,9 +93,11 @@ impl<K: Eq + Hash> Paces<K> {
 
     /// This is done now.
     pub fn done(&mut self, key: K, limits: &'static Limits, now: Instant) {
-        let (pace, last_limits) = self.paces.entry(key).or_insert((Pace::default(), limits));
-        pace.done(limits, now);
-        *last_limits = limits;
+        let (pace, slowest) = self.paces.entry(key).or_insert((Pace::default(), limits));
+        if pace.is_quiet(slowest, now) || slowest.longest < limits.longest {
+            *slowest = limits;
+        }
+        pace.done_of_two(limits, slowest, now);
     }
 
     /// For this all is as in the beginning.
@@ -170,6 +178,33 @@ mod tests {
         assert_eq!(pace.wait(&slow, now), Some(now + slow.longest));
         assert_eq!(pace.wait(&LIMITS, now), Some(now + LIMITS.longest));
         assert_eq!(pace.wait(&LIMITS, now + LIMITS.longest), None);
+    }
+
+    /// Else whoever can have the one done decides how often the other is.
+    #[test]
+    fn what_is_done_for_other_reasons_takes_nothing_back_of_the_slower_pace() {
+        static QUICK: Limits = Limits { free: 8, longest: Duration::from_millis(200), ..LIMITS };
+        static SLOW: Limits = Limits { longest: Duration::from_secs(8), ..LIMITS };
+        let (mut paces, mut now) = (Paces::default(), Instant::now());
+        for number in 0..12 {
+            now = paces.wait(&"a", &SLOW, now).unwrap_or(now);
+            paces.done("a", &SLOW, now);
+            if number > 8 {
+                for _ in 0..2 {
+                    now += Duration::from_millis(1500);
+                    assert_eq!(paces.wait(&"a", &QUICK, now), None);
+                    paces.done("a", &QUICK, now);
+                }
+                assert!(paces.wait(&"a", &SLOW, now) >= Some(now + Duration::from_millis(3200)));
+            }
+        }
+        // Quiet is when the slower could have been done for that long.
+        now += Duration::from_millis(8_000) + SLOW.quiet;
+        for _ in 0..3 {
+            assert_eq!(paces.wait(&"a", &SLOW, now), None);
+            paces.done("a", &QUICK, now);
+        }
+        assert_eq!(paces.wait(&"a", &SLOW, now), Some(now + SLOW.first));
     }
 
     #[test]
