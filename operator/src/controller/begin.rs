@@ -6,7 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 use l7egg_crds::EggStatus;
 
 use super::{Controller, Done, Progress, limits};
-use crate::index::{EggKey, ObjectKey};
+use crate::index::{Assignment, EggKey, ObjectKey};
+use crate::pace::Limits;
 use crate::queue::{Task, Why};
 use crate::write::{Write, write};
 use crate::{announce, status};
@@ -35,6 +36,11 @@ impl Controller {
             return;
         }
         let Some(write) = self.assignment_write(key) else {
+            // It is as it is to be; or it is not, as its namespace ends, which an error may say.
+            let index = &mut self.index;
+            if index.observed(key).is_some() || !index.is_too_late(key) || index.desired(key).is_none() {
+                index.set_write_error(key, None);
+            }
             self.queue.done(task);
             return;
         };
@@ -44,13 +50,21 @@ impl Controller {
             self.queue.postpone(task, due, Why::HasTime);
             return;
         }
-        self.paces.done(task.clone(), limits, now);
-        self.send(task.clone(), write, None, now);
+        self.send(task.clone(), write, None, limits, now);
     }
 
     /// Who shares a rate with a node's pods changes with each pod of other nodes.
     fn changes_shares_only(&self, write: &Write) -> bool {
         let Write::Apply(key, desired) = write else { return false };
+        self.is_there_but_for_shares(key, desired)
+    }
+
+    /// Whether somebody took away what is to be there, or put something else in its place.
+    pub(super) fn is_to_be_put_back(&self, key: &ObjectKey) -> bool {
+        self.index.desired(key).is_some_and(|desired| !self.is_there_but_for_shares(key, &desired))
+    }
+
+    fn is_there_but_for_shares(&self, key: &ObjectKey, desired: &Assignment) -> bool {
         let observed = self.index.observed(key).filter(|observed| observed.labelled);
         let observed = observed.and_then(|observed| observed.assignment.as_ref());
         observed.is_some_and(|observed| observed.is_but_for_shares(desired))
@@ -75,13 +89,17 @@ impl Controller {
         let task = Task::Status(key.clone());
         // Who edits an Egg wants to know what becomes of that; how often it can be edited has a pace already.
         let generation = self.index.egg(&key).map(|egg| egg.generation);
-        if let Some(progress) = self.eggs.get_mut(&key).filter(|progress| progress.generation != generation) {
+        let progress = self.eggs.get_mut(&key);
+        // One of the same name may have been told of all the time.
+        let limits = if progress.is_some() { &limits::STATUS } else { &limits::FIRST_STATUS };
+        if let Some(progress) = progress.filter(|progress| progress.generation != generation) {
             progress.generation = generation;
             self.paces.forget(&task);
         }
         // First of all: what there is to be told can take a look at thousands of nodes.
-        if let Some(due) = self.paces.wait(&task, &limits::STATUS, now) {
-            self.queue.postpone(&task, due, Why::Pace);
+        if let Some(due) = self.paces.wait(&task, limits, now) {
+            // Of another generation it is asked anew.
+            self.queue.postpone(&task, due, Why::HasTime);
             return;
         }
         let Some(summary) = self.index.summary(&key) else {
@@ -109,17 +127,24 @@ impl Controller {
             }
         }
         progress.lingers_until = None;
-        self.paces.done(task.clone(), &limits::STATUS, now);
-        self.send(task, Write::Status(key, uid, new.clone()), Some((old, new)), now);
+        self.send(task, Write::Status(key, uid, new.clone()), Some((old, new)), limits, now);
     }
 
-    fn send(&mut self, task: Task, request: Write, status: Option<(EggStatus, EggStatus)>, begun: Instant) {
+    /// `limits`: whose pace it has.
+    fn send(
+        &mut self,
+        task: Task,
+        request: Write,
+        status: Option<(EggStatus, EggStatus)>,
+        limits: &'static Limits,
+        begun: Instant,
+    ) {
         let client = self.client.clone();
         self.begun.push(begun);
         self.running.spawn(async move {
             let start = Instant::now();
             let result = write(client, request).await;
-            Done { task, begun, took: start.elapsed(), result, status }
+            Done { task, limits, begun, took: start.elapsed(), result, status }
         });
     }
 }

@@ -31,6 +31,10 @@ pub(super) static STATUS: Limits = Limits {
     quiet: Duration::from_secs(10),
 };
 
+/// The same for the first that is told of an Egg. Another of its name may have been told of all the time; of how often there was
+/// that, it leaves no more than these limits need, so that what follows comes after a few seconds.
+pub(super) static FIRST_STATUS: Limits = Limits { longest: Duration::from_secs(1), ..STATUS };
+
 /// Events of one Egg for one reason. What is not told is lost; the status has it.
 pub(super) static EVENT: Limits = Limits {
     free: 2,

@@ -25,7 +25,7 @@ use crate::health::Health;
 use crate::index::{EggKey, Index, Sizes};
 use crate::listing::Listings;
 use crate::metrics::Metrics;
-use crate::pace::{Paces, sleep_until};
+use crate::pace::{Limits, Paces, sleep_until};
 use crate::queue::{Queue, Task};
 use crate::watch::News;
 use crate::write::{WriteError, Written};
@@ -85,6 +85,8 @@ struct Progress {
 
 struct Done {
     task: Task,
+    /// Whose pace it has.
+    limits: &'static Limits,
     begun: Instant,
     took: Duration,
     result: Result<Written, WriteError>,
@@ -181,15 +183,19 @@ impl Controller {
         if self.writes != writes {
             self.set_writes(writes);
         }
-        let changes = self.index.take_changes();
+        let mut changes = self.index.take_changes();
         if !writes {
             return;
         }
+        // What is to be another is urgent already, and there are many when it begins to write.
+        let desired = &changes.desired;
+        changes.altered.retain(|key| !desired.contains_key(key) && self.is_to_be_put_back(key));
         for (key, egg) in changes.desired {
             self.queue.push(Task::Assignment(key), egg, true);
         }
         for (key, egg) in changes.shares.into_iter().chain(changes.observed) {
-            self.queue.push(Task::Assignment(key), egg, false);
+            let is_urgent = changes.altered.contains(&key);
+            self.queue.push(Task::Assignment(key), egg, is_urgent);
         }
         for egg in changes.status {
             self.queue.push(Task::Status(egg.clone()), Some(egg), false);

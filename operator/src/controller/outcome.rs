@@ -20,7 +20,7 @@ const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(300);
 
 impl Controller {
     pub(super) fn finish(&mut self, done: Done) {
-        let Done { task, begun, took, result, status } = done;
+        let Done { task, limits, begun, took, result, status } = done;
         if let Some(place) = self.begun.iter().position(|other| *other == begun) {
             self.begun.swap_remove(place);
         }
@@ -35,6 +35,7 @@ impl Controller {
             Ok(written) => written,
             Err(error) => return self.finish_failed(&task, error, status, now),
         };
+        self.paces.done(task.clone(), limits, begun);
         match (&task, written) {
             (Task::Assignment(key), Written::Applied(observed)) => {
                 tracing::debug!(%key, ?took, "assignment written");
@@ -85,6 +86,10 @@ impl Controller {
             false => (LONGEST_PAUSE, Why::Busy),
         };
         let failures = self.queue.failed(task, now, longest, why);
+        // What fails has the queue's pauses; but each pod that comes or goes hastens an assignment that was refused.
+        if let (Task::Assignment(_), Why::Refused) = (task, why) {
+            self.paces.done(task.clone(), &limits::ASSIGNMENT, now);
+        }
         let (what, name) = match task {
             Task::Assignment(key) => ("EggAssignment", key.to_string()),
             Task::Status(key) => ("status", key.to_string()),

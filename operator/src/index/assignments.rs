@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::egg_state::EggState;
+use super::observed::News;
 use super::{EggKey, Index, ObjectKey, Observed, is_older};
 
 impl Index {
@@ -14,7 +15,10 @@ impl Index {
     /// An EggAssignment is there or has changed.
     pub fn apply_observed(&mut self, observed: Observed) {
         self.observed.seen(observed.resource_version);
-        self.observe(observed);
+        let key = observed.key.clone();
+        if self.observe(observed) == News::Spec {
+            self.changes.altered.insert(key);
+        }
     }
 
     /// The API server's answer to the writing of an EggAssignment.
@@ -29,6 +33,7 @@ impl Index {
     pub fn remove_observed(&mut self, key: &ObjectKey) {
         if let Some(old) = self.observed.remove(key) {
             self.mark_observed(key, old.egg());
+            self.changes.altered.insert(key.clone());
         }
     }
 
@@ -52,19 +57,21 @@ impl Index {
         }
     }
 
-    fn observe(&mut self, mut observed: Observed) {
+    fn observe(&mut self, mut observed: Observed) -> News {
         let key = observed.key.clone();
         if let Some(known) = self.observed.get(&key)
             && is_older(observed.resource_version, known.resource_version)
         {
-            return;
+            return News::Nothing;
         }
         let egg = observed.egg();
         let sibling = egg.as_ref().and_then(|egg| self.observed.of_egg(egg).next());
         share_policy(&self.eggs, sibling.and_then(|key| self.observed.get(key)), &mut observed);
-        if self.observed.insert(observed) {
+        let news = self.observed.insert(observed);
+        if news != News::Nothing {
             self.mark_observed(&key, egg);
         }
+        news
     }
 
     fn mark_observed(&mut self, key: &ObjectKey, egg: Option<EggKey>) {

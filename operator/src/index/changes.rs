@@ -13,6 +13,8 @@ pub struct Changes {
     pub shares: BTreeMap<ObjectKey, Option<EggKey>>,
     /// EggAssignments that became something else on the API server.
     pub observed: BTreeMap<ObjectKey, Option<EggKey>>,
+    /// Of these, the ones that the watch shows gone or with another spec or label. What agents report is none of it.
+    pub altered: BTreeSet<ObjectKey>,
     /// Eggs whose status may be another.
     pub status: BTreeSet<EggKey>,
     /// Eggs of which some are to be in `shares`. Each has thousands of nodes, and a list brings a hundred thousand of its pods:

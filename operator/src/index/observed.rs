@@ -12,6 +12,17 @@ pub(super) struct ObservedSet {
     newest: u64,
 }
 
+/// What is new of an EggAssignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing but the resource version.
+    Nothing,
+    /// An agent's report, or a number of the API server's.
+    Report,
+    /// What it asks for, or whose it is.
+    Spec,
+}
+
 impl ObservedSet {
     pub fn get(&self, key: &ObjectKey) -> Option<&Observed> {
         self.by_key.get(key)
@@ -58,14 +69,17 @@ impl ObservedSet {
         resource_version != 0 && resource_version <= self.newest
     }
 
-    /// Whether anything but the resource version is new.
-    pub fn insert(&mut self, observed: Observed) -> bool {
+    /// What of it is new.
+    pub fn insert(&mut self, observed: Observed) -> News {
         let key = observed.key.clone();
         let egg = observed.egg();
         let resource_version = observed.resource_version;
-        let changed = match self.by_key.get(&key) {
-            Some(known) => Observed { resource_version, ..known.clone() } != observed,
-            None => true,
+        let news = match self.by_key.get(&key) {
+            Some(known) if Observed { resource_version, ..known.clone() } == observed => News::Nothing,
+            Some(known) if known.labelled == observed.labelled && known.assignment == observed.assignment => {
+                News::Report
+            }
+            _ => News::Spec,
         };
         if let Some(old) = self.by_key.insert(key.clone(), observed) {
             self.unlink(&key, old.egg());
@@ -73,7 +87,7 @@ impl ObservedSet {
         if let Some(egg) = egg {
             self.by_egg.entry(egg).or_default().insert(key);
         }
-        changed
+        news
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Option<Observed> {
