@@ -10,7 +10,7 @@ use super::runner::{self, Show};
 use crate::vm;
 
 /// Seconds for one VM.
-const LIMIT: u64 = 3600;
+const LIMIT: u64 = 2400;
 /// Packets that the kernel and the oracle both judge there. The whole number runs on this machine; a VM is to
 /// show that its kernel runs the same programs, at a fifteenth of the speed.
 const ORACLE_CASES: &str = "10000";
