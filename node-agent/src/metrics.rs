@@ -255,7 +255,7 @@ impl Collector for OutcomeCollector {
         ConstGauge::new(held as i64).encode(pods.encode_family(&[("state", "held")])?)?;
         let mut limits = encoder.encode_descriptor(
             "l7egg_agent_limit_reached",
-            "1 while something new is turned away because this is full, and a minute longer",
+            "1 while something new is turned away because this is full, and a minute longer, or more if it comes again and again",
             None,
             MetricType::Gauge,
         )?;

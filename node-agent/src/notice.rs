@@ -102,21 +102,24 @@ impl Notices {
     }
 
     /// One event for each of these pods of a report, which failed anew. One that cannot be published is only logged: the report
-    /// says the same. False if the API server has no time for it; the rest is then left out.
-    pub async fn publish(&self, report: &Report, failures: Vec<&PodReport>) -> bool {
+    /// says the same. Whether the API server had time for it, if it was asked; where not, the rest is left out.
+    pub async fn publish(&self, report: &Report, failures: Vec<&PodReport>) -> Option<bool> {
+        let mut has_time = None;
         for failure in failures {
             let Some(pod) = report.pods.iter().find(|pod| pod.uid == failure.uid) else { continue };
             let event = warning(&failure.reason, &failure.message, report.egg.as_ref().map(egg_reference));
             if !self.send(&event, &pod_reference(&pod.namespace, &pod.name, &pod.uid)).await {
-                return false;
+                return Some(false);
             }
+            has_time = Some(true);
         }
-        true
+        has_time
     }
 
     /// One event for each notice that is new. One that is refused is only logged: `status` and the agent's log say the same.
-    /// False if the API server has no time for it; the rest is then told the next time.
-    pub async fn tell(&mut self, notices: &BTreeSet<Notice>) -> bool {
+    /// Whether the API server had time for it, if it was asked; where not, the rest is told the next time.
+    pub async fn tell(&mut self, notices: &BTreeSet<Notice>) -> Option<bool> {
+        let mut has_time = None;
         self.told.retain(|notice| notices.contains(notice));
         for notice in notices {
             if self.told.contains(notice) {
@@ -127,11 +130,12 @@ impl Notices {
                 About::Pod { uid, namespace, name } => pod_reference(namespace, name, uid),
             };
             if !self.send(&warning(notice.reason, &notice.message, None), &about).await {
-                return false;
+                return Some(false);
             }
+            has_time = Some(true);
             self.told.insert(notice.clone());
         }
-        true
+        has_time
     }
 
     /// Whether the API server answers, and has time for more.

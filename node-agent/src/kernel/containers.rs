@@ -139,7 +139,9 @@ impl Kernel {
             None => self.free_subject()?,
         };
         let is_new = !self.containers.divided.contains(&pod);
-        self.note_freedom(uid, cgroup, known.as_ref(), pod);
+        if known.is_none() {
+            self.note_freedom(uid, cgroup, pod);
+        }
         let paths = self.paths(uid, cgroup)?;
         // Until the pod is divided, nobody asks for its containers.
         self.in_force.entry(pod).or_insert(0);
@@ -187,6 +189,7 @@ impl Kernel {
         self.unite(pod)?;
         if is_unknown {
             self.in_force.remove(&pod);
+            self.were_free.remove(pod);
             self.released.insert(pod);
             // What was taken over from another version is not to be another pod's that gets this id.
             network::forget(&mut self.maps, pod)?;

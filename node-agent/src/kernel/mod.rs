@@ -247,7 +247,12 @@ impl Kernel {
             Some(pod) => pod.subject,
             None => self.free_subject()?,
         };
-        self.note_freedom(uid, cgroup, known.as_ref(), subject);
+        match known {
+            None => self.note_freedom(uid, cgroup, subject),
+            // Of a pod that is divided no more some container may have been free.
+            Some(_) if self.has_free_container(subject) => self.were_free.insert(subject, Instant::now()),
+            Some(_) => {}
+        }
         // Before the programs are attached, so that they never run without it.
         let paths = self.paths(uid, cgroup)?;
         self.gather(subject, containers::Pass::Before)?;

@@ -69,12 +69,13 @@ impl Pins {
         self.directory.join("maps")
     }
 
-    /// Of these pods those of whose backstop something was there when this was asked last, and is not any more.
+    /// Of these pods those of whose backstop something was there when this was asked last, and is not any more. Where something new has
+    /// come, the pod has another network.
     pub fn lost_backstops<'a>(&mut self, pods: impl Iterator<Item = &'a String>) -> Vec<String> {
         let now: BTreeMap<String, BTreeSet<PathBuf>> =
             pods.map(|uid| (uid.clone(), self.backstop_of(uid))).collect();
         let is_lost = |(uid, there): &(&String, &BTreeSet<PathBuf>)| {
-            self.backstops.get(*uid).is_some_and(|before| !before.is_subset(there))
+            self.backstops.get(*uid).is_some_and(|before| there.is_subset(before) && *there != before)
         };
         let lost = now.iter().filter(is_lost).map(|(uid, _)| uid.clone()).collect();
         self.backstops = now;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,6 @@ use l7egg_ebpf_common::abi::{SubjectState, WAS_FREE};
 
 use super::Kernel;
 use super::error::kernel;
-use super::pods::Pod;
 use crate::datapath::DatapathError;
 
 /// So long an answer may take: conntrack and NAT forget what a pod has sent no later, where nothing arrives
@@ -29,7 +29,8 @@ impl WereFree {
     /// One is as another, of which it is a part.
     pub fn inherit(&mut self, subject: u32, from: u32) {
         if let Some(since) = self.0.get(&from).copied() {
-            self.0.insert(subject, since);
+            let own = self.0.entry(subject).or_insert(since);
+            *own = since.max(*own);
         }
     }
 
@@ -53,15 +54,11 @@ impl WereFree {
 }
 
 impl Kernel {
-    /// Notes it of a pod that programs are attached for, `known` as it was until now. One in which nothing runs yet has sent nothing,
-    /// and what another version's programs were attached for was not free.
-    pub(super) fn note_freedom(&mut self, uid: &str, cgroup: &Path, known: Option<&Pod>, subject: u32) {
-        let was_free = match known {
-            None => !self.older.knows(uid) && is_populated(cgroup),
-            // Of a pod that is divided no more some container may have been free.
-            Some(_) => self.has_free_container(subject),
-        };
-        if was_free {
+    /// Notes it of a pod that the first programs are attached for. One in which nothing runs yet has sent nothing, nor one that the gate
+    /// keeps waiting, and what another version's programs were attached for was not free.
+    pub(super) fn note_freedom(&mut self, uid: &str, cgroup: &Path, subject: u32) {
+        let waits = || fs::metadata(cgroup).is_ok_and(|directory| self.gate.is_closed_to(directory.ino()));
+        if !self.older.knows(uid) && is_populated(cgroup) && !waits() {
             self.were_free.insert(subject, Instant::now());
         }
     }

@@ -162,6 +162,10 @@ impl<D: Datapath> Reconciler<D> {
         unwanted.iter().for_each(|uid| {
             self.older.remove(uid);
         });
+        // Whom nothing restricts any more the node's own Eggs do.
+        if !unwanted.is_empty() {
+            self.part(&[]);
+        }
     }
 
     /// What the cgroup's programs do not see needs the pod's interfaces, which may come later.

@@ -164,8 +164,8 @@ impl<D: Datapath> Reconciler<D> {
         let enforced = self.datapath.enforced()?;
         let own = enforced.iter().filter(|pod| pod.uid != NODE_UID && !pod.held && !is_let_go(&pod.uid));
         // Those of another version too, which have their programs.
-        let own =
-            own.map(|pod| (&pod.uid, pod.cgroup_id)).chain(self.older.iter().map(|(uid, id)| (uid, *id)));
+        let older = self.older.iter().filter(|(uid, _)| *uid != NODE_UID).map(|(uid, id)| (uid, *id));
+        let own = own.map(|pod| (&pod.uid, pod.cgroup_id)).chain(older);
         let here = own.filter_map(|(uid, id)| self.cgroups.pods.get(uid).filter(|cgroup| cgroup.id == id));
         let mut apart: Vec<PathBuf> = here.map(|cgroup| cgroup.path.clone()).collect();
         apart.sort();

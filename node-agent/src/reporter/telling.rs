@@ -17,13 +17,15 @@ impl Telling {
         self.until.is_none_or(|until| until <= now)
     }
 
-    /// Whether the API server had time for the last ones.
-    pub fn heard(&mut self, has_time: bool, now: Instant) {
-        if has_time {
-            self.brake.release();
-            self.until = None;
-        } else {
-            self.until = Some(now + self.brake.pull(random()));
+    /// Whether the API server had time for the last ones, if it was asked.
+    pub fn heard(&mut self, has_time: Option<bool>, now: Instant) {
+        match has_time {
+            None => {}
+            Some(true) => {
+                self.brake.release();
+                self.until = None;
+            }
+            Some(false) => self.until = Some(now + self.brake.pull(random())),
         }
     }
 
@@ -43,13 +45,15 @@ mod tests {
     fn it_is_tried_again_later_and_later() {
         let (mut telling, now) = (Telling::default(), Instant::now());
         assert!(telling.may(now) && telling.again().is_none());
-        telling.heard(false, now);
-        telling.heard(false, now);
+        telling.heard(Some(false), now);
+        telling.heard(Some(false), now);
+        telling.heard(None, now);
         assert!(!telling.may(now));
         assert!(telling.again().unwrap() >= now + Duration::from_secs(1));
         let later = now + Duration::from_secs(2);
-        assert!(telling.may(later));
-        telling.heard(true, later);
+        telling.heard(None, later);
+        assert!(telling.may(later) && telling.again().is_some(), "nothing was asked");
+        telling.heard(Some(true), later);
         assert!(telling.may(now) && telling.again().is_none());
     }
 }

@@ -91,7 +91,8 @@ impl Controller {
         let generation = self.index.egg(&key).map(|egg| egg.generation);
         let progress = self.eggs.get_mut(&key);
         // One of the same name may have been told of all the time.
-        let limits = if progress.is_some() { &limits::STATUS } else { &limits::FIRST_STATUS };
+        let is_told = progress.as_ref().is_some_and(|progress| progress.is_told);
+        let limits = if is_told { &limits::STATUS } else { &limits::FIRST_STATUS };
         if let Some(progress) = progress.filter(|progress| progress.generation != generation) {
             progress.generation = generation;
             self.paces.forget(&task);
@@ -111,11 +112,13 @@ impl Controller {
         let progress = self.eggs.entry(key.clone()).or_insert_with(|| Progress {
             lingers_until: None,
             generation,
+            is_told: false,
             announced: announce::is_programmed(&old)
                 .then(|| (uid.clone(), old.observed_generation.unwrap_or_default())),
         });
         if new == old {
             progress.lingers_until = None;
+            progress.is_told = true;
             self.queue.done(&task);
             return;
         }

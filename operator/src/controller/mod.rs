@@ -79,6 +79,8 @@ struct Progress {
     lingers_until: Option<Instant>,
     /// The generation that its status was last asked for.
     generation: Option<i64>,
+    /// It has a status of ours.
+    is_told: bool,
     /// Uid and generation that were announced as programmed.
     announced: Option<(String, i64)>,
 }

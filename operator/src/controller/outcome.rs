@@ -50,6 +50,7 @@ impl Controller {
             (Task::Status(key), Written::Status(resource_version, stored)) => {
                 let uid = self.index.egg(key).map(|egg| egg.uid.clone()).unwrap_or_default();
                 self.index.status_written(key, &uid, resource_version, stored);
+                self.eggs.get_mut(key).into_iter().for_each(|progress| progress.is_told = true);
                 if let Some((old, new)) = status {
                     self.announce(key, uid, &old, &new);
                 }

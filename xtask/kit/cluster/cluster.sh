@@ -243,12 +243,14 @@ load() {
 }
 
 join() {   # IMAGE.tar...
-  local vm=node$VM_NODE
+  local vm=node$VM_NODE image images=()
+  # The VM reads them from another directory.
+  for image; do image=$(realpath -e "$image") || die "no image"; images+=("$image"); done
   [ ! -e "$DIR/$vm" ] || die "there is a $vm; run '$0 leave --dir $DIR' first"
   "$HERE/../vm/fetch-kernel" "$KERNEL" >/dev/null || die "no kernel $KERNEL"
   mkdir -p "$DIR/$vm/svc" "$DIR/$vm/log"
   . "$HERE/lib/config.sh"
-  write_vm_node "$KERNEL" "$@"
+  write_vm_node "$KERNEL" "${images[@]}"
   net world ip tuntap add dev "vm$VM_NODE" mode tap || die "cannot make a tap device; is there a /dev/net/tun?"
   net world ip link set "vm$VM_NODE" master lan0 up
   announce "$VM_NODE"

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::LocalCluster;
 use super::local::kit;
@@ -22,6 +22,14 @@ impl LocalCluster {
     pub fn join(&self, kernel: &str, archives: &[PathBuf]) -> Result<VmNode> {
         setup::ensure(&[Part::Vm])?;
         vm::fetch(kernel)?;
+        // Ending the VM that is there would be somebody else's loss.
+        if self.dir().join(VmNode::NAME).exists() {
+            bail!(
+                "{} has a {} already; take it away with cluster.sh leave",
+                self.dir().display(),
+                VmNode::NAME
+            );
+        }
         let node = VmNode { dir: self.dir().to_path_buf() };
         let mut join = kit(&node.dir, "join");
         join.args(["--kernel", kernel]).args(archives);

@@ -14,8 +14,7 @@ use crate::vm;
 
 /// The oldest kernel that the product promises: all tests run on it.
 const WHOLE: &str = "6.1";
-/// One in between. This machine's is newer and runs all tests, so it runs what the verifier or systemd decides, and what this machine
-/// may have no kernel for.
+/// One in between. Where this machine's is newer, and so runs all tests with tcx, it runs what the verifier, systemd or `fq` decides.
 const BRIEF: &str = "6.12";
 /// Those tests, by parts of their names.
 const BRIEF_TESTS: [&str; 3] = ["load::", "systemd", "limits::"];
@@ -34,8 +33,11 @@ pub fn run(report: &mut Report, kernels: Option<&[String]>, all: bool, filter: &
     };
     report.add(here(&binaries, filter));
     let jobs: Result<Vec<_>> = match kernels {
-        Some(kernels) => kernels.iter().map(|kernel| whole(kernel, &binaries, filter)).collect(),
-        None if filter.is_empty() => {
+        Some(kernels) => {
+            let named = kernels.iter().filter(|kernel| !kernel.is_empty());
+            named.map(|kernel| whole(kernel, &binaries, filter)).collect()
+        }
+        None if filter.is_empty() && is_newer(&release(), BRIEF) => {
             whole(WHOLE, &binaries, filter).and_then(|whole| Ok(vec![whole, brief(BRIEF)?]))
         }
         None => [WHOLE, BRIEF].iter().map(|kernel| whole(kernel, &binaries, filter)).collect(),
@@ -52,14 +54,28 @@ pub fn run(report: &mut Report, kernels: Option<&[String]>, all: bool, filter: &
             Ok(jobs) => vm_jobs::run(&jobs, &binaries, processors())
                 .into_iter()
                 .for_each(|row| report.add(Row { required: false, ..row })),
-            Err(error) => report.add(Row { required: false, ..Row::unable(kernel, &error) }),
+            Err(error) => {
+                report.add(Row { required: false, ..Row::unable(&format!("kernel {kernel}"), &error) })
+            }
         }
     }
 }
 
-/// An emulated machine keeps one processor busy.
+/// An emulated machine keeps one processor busy, and 2 GiB.
 fn processors() -> usize {
-    thread::available_parallelism().map_or(1, NonZero::get)
+    thread::available_parallelism().map_or(1, NonZero::get).min(8)
+}
+
+fn release() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Whether a kernel's release (`6.18.44-1`) is of a later series than this (`6.12`).
+fn is_newer(release: &str, series: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u32> {
+        text.split(['.', '-']).take(2).map_while(|number| number.parse().ok()).collect()
+    };
+    numbers(release) > numbers(series)
 }
 
 /// All tests on a kernel, divided among as many VMs as there are processors; who asks for some tests gets these, in one. What measures
@@ -126,6 +142,17 @@ fn here(binaries: &[TestBinary], filter: &[String]) -> Row {
             test
         })
     });
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    runner::run(&format!("kernel {} (here)", release.trim()), tests.collect(), HERE, Show::Everything)
+    runner::run(&format!("kernel {} (here)", release()), tests.collect(), HERE, Show::Everything)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_newer;
+
+    #[test]
+    fn series_are_compared_by_number() {
+        assert!(is_newer("6.18.44-fc-v669", "6.12") && is_newer("7.0.1", "6.12"));
+        assert!(!is_newer("6.12.117+deb12-amd64", "6.12") && !is_newer("6.1.0-56-amd64", "6.12"));
+        assert!(!is_newer("", "6.12"));
+    }
 }

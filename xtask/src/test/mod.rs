@@ -56,7 +56,7 @@ Examples:
   cargo xtask test
   cargo xtask test unit
   cargo xtask test conformance
-  cargo xtask test kernel --kernels 6.12 -- learns_names       only tests with this in their name
+  cargo xtask test kernel --kernels 6.12 -- fresh_names        only tests with this in their name
   cargo xtask test adversary --kernels -- frames::             only ways of this family, on this kernel
   cargo xtask cluster up; cargo xtask test e2e --dir /tmp/l7egg-cluster
 
@@ -170,6 +170,9 @@ fn local_cluster(dir: Option<&std::path::Path>) -> Result<LocalCluster> {
 
 fn finish(report: &Report) -> Result<()> {
     print!("{report}");
+    if report.is_empty() {
+        bail!("no test ran: does any have that in its name?");
+    }
     match report.failed() {
         0 => Ok(()),
         1 => bail!("1 failure"),

@@ -13,20 +13,22 @@ use crate::kubernetes::Kubernetes;
 const KERNEL: &str = "6.12";
 /// Seconds for the tests; their node's processor is emulated.
 const LIMIT: u64 = 900;
+/// How many of the tests measure a limit.
+const MEASURING: usize = 2;
 /// How many times as long as elsewhere they wait.
 const PATIENCE: &str = "5";
 
-/// Lets the node join, and runs the tests there. The product is installed meanwhile, unless it `is_installed`.
+/// Installs the product unless it `is_installed`, lets the node join, and runs the tests there.
 pub fn run(kubernetes: &Kubernetes, is_installed: bool) -> Row {
     try_run(kubernetes, is_installed).unwrap_or_else(|error| Row::unable("one node", &error))
 }
 
 fn try_run(kubernetes: &Kubernetes, is_installed: bool) -> Result<Row> {
     let Kubernetes::Local(cluster) = kubernetes else { bail!("needs a cluster on this machine") };
-    let node = cluster.join(KERNEL, &images::of_every_node()?)?;
     if !is_installed {
         kubernetes.install()?;
     }
+    let node = cluster.join(KERNEL, &images::of_every_node()?)?;
     let tests = binaries::build("e2e", "bandwidth")?;
     node.ready()?;
     kubernetes.agent_is_ready(VmNode::NAME)?;
@@ -37,7 +39,11 @@ fn try_run(kubernetes: &Kubernetes, is_installed: bool) -> Result<Row> {
         test.args(["--test-threads=1", "--show-output"]);
         test
     });
-    let row = runner::run(&format!("one node {KERNEL}"), tests.collect(), LIMIT, Show::Everything);
+    let mut row = runner::run(&format!("one node {KERNEL}"), tests.collect(), LIMIT, Show::Everything);
+    // The tests of limits skip themselves where there is no fq, and that is what this node is for.
+    if row.failures() == 0 && row.tally.passed < MEASURING {
+        row.trouble = Some("no limit was measured: the node in the VM has no fq".to_owned());
+    }
     if row.failures() > 0 {
         kubernetes.explain();
     }

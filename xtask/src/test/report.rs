@@ -53,6 +53,14 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// Whether nothing ran at all.
+    pub fn is_empty(&self) -> bool {
+        self.rows.iter().all(|row| {
+            let Tally { passed, failed, skipped, .. } = &row.tally;
+            *passed == 0 && failed.is_empty() && skipped.is_empty() && row.trouble.is_none()
+        })
+    }
+
     /// How many failures there are that count.
     pub fn failed(&self) -> usize {
         self.required().map(Row::failures).sum()

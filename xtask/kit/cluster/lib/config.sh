@@ -144,7 +144,7 @@ write_vm_node() {   # KERNEL IMAGE.tar...: the node in a VM, where the images ar
   service "$name" boot <<S
 echo containerd >$dir/ctl
 until ctr version >/dev/null 2>&1; do sleep 0.5; done
-for image in $DIR/pause.tar${1:+$(printf ' %q' "$@")}; do ctr -n k8s.io images import "\$image"; done
+for image in $DIR/pause.tar${1:+$(printf ' %q' "$@")}; do ctr -n k8s.io images import "\$image" || exit 1; done
 echo kubelet >$dir/ctl
 echo kube-proxy >$dir/ctl
 S
