@@ -4,9 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
+use aya::maps::{Array, Map, MapData};
+use l7egg_ebpf_common::abi::{SubjectState, WAS_FREE};
 use l7egg_node_agent::datapath::Datapath;
 
-use crate::harness::{POD4, POD6, Setup};
+use crate::harness::{POD4, POD6, Setup, cgroup2_root, policy, unique};
 
 #[test]
 fn replies_pass_though_nothing_may_leave() {
@@ -156,6 +158,22 @@ fn an_answer_that_comes_long_after_a_pod_was_divided_no_more_opens_nothing() {
         setup.enforce(NOTHING);
         setup.settle(NOTHING);
     });
+}
+
+#[test]
+fn only_who_may_have_sent_something_is_taken_for_one_that_was_free() {
+    let mut setup = Setup::with_policy(NOTHING);
+    let empty = cgroup2_root().join(format!("l7k-inbound-{}", unique()));
+    std::fs::create_dir(&empty).expect("a cgroup");
+    setup.kernel.enforce("empty", &empty, &policy(NOTHING)).expect("to enforce");
+    let map = MapData::from_pin(setup.pins("maps/SUBJECTS")).expect("the pin");
+    let states: Array<MapData, SubjectState> =
+        Array::try_from(Map::from_map_data(map).expect("the map")).expect("an array");
+    let was_free = |subject: u32| states.get(&subject, 0).expect("its state").flags & WAS_FREE != 0;
+    let enforced = setup.kernel.enforced().expect("what is enforced");
+    let empties = enforced.iter().find(|pod| pod.uid == "empty").expect("it is enforced").subject;
+    assert_eq!((was_free(setup.subject()), was_free(empties)), (true, false));
+    std::fs::remove_dir(&empty).expect("to remove it");
 }
 
 #[test]
