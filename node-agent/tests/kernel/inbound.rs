@@ -162,7 +162,8 @@ fn an_answer_that_comes_long_after_a_pod_was_divided_no_more_opens_nothing() {
 
 #[test]
 fn only_who_may_have_sent_something_is_taken_for_one_that_was_free() {
-    let mut setup = Setup::with_policy(NOTHING);
+    // It has a sandbox, unlike others here.
+    let mut setup = Setup::on_node(NOTHING);
     let empty = cgroup2_root().join(format!("l7k-inbound-{}", unique()));
     std::fs::create_dir(&empty).expect("a cgroup");
     setup.kernel.enforce("empty", &empty, &policy(NOTHING)).expect("to enforce");
