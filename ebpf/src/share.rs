@@ -1,14 +1,11 @@
 //! What subjects have of the tables that all share.
 
-use l7egg_ebpf_common::abi::Counter;
+use l7egg_ebpf_common::abi::{Counter, SHARES_OF_ALL};
 use l7egg_ebpf_common::share::{self, Table};
 
 use crate::atomic::{Bpf, increment};
 use crate::event;
 use crate::maps::SHARES;
-
-/// Under this id is what all have together.
-const ALL: u32 = 0;
 
 /// Whether the subject may have another entry; counted where not.
 #[inline(always)]
@@ -19,7 +16,7 @@ pub fn has_room(subject: u32, table: Table) -> bool {
 /// Counts an entry that the subject has now.
 #[inline(always)]
 pub fn add(subject: u32, table: Table) {
-    for id in [subject, ALL] {
+    for id in [subject, SHARES_OF_ALL] {
         if let Some(cells) = SHARES.get(id) {
             increment(cells.of(table));
         }
@@ -29,7 +26,7 @@ pub fn add(subject: u32, table: Table) {
 /// A function of its own, where the verifier comes by once.
 #[inline(never)]
 fn has_room_in(subject: u32, table: u32) -> i32 {
-    let (Some(own), Some(all)) = (SHARES.get(subject), SHARES.get(ALL)) else { return 0 };
+    let (Some(own), Some(all)) = (SHARES.get(subject), SHARES.get(SHARES_OF_ALL)) else { return 0 };
     let table = if table == Table::Names as u32 { Table::Names } else { Table::Learned };
     let has_room = share::has_room::<Bpf>(own, all, table);
     if !has_room {

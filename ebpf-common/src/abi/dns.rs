@@ -49,7 +49,10 @@ pub struct Name {
     pub wire: [u8; NAME_HEAD],
 }
 
-/// Map `SHARES`, by subject id: how many entries it has of tables that all share; under id 0 what all have together. The programs count
+/// Key of `SHARES`, which is no pod's: what all have together.
+pub const SHARES_OF_ALL: u32 = 0;
+
+/// Map `SHARES`, by subject id: how many entries it has of tables that all share; under [`SHARES_OF_ALL`] those of all. The programs count
 /// up, and the agent counts anew now and then.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

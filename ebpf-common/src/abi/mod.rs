@@ -117,6 +117,7 @@ mod tests {
         assert_eq!(size_of::<LearnedKey>(), 20);
         assert_eq!(size_of::<Learned>(), 16 * LEARNED_NAMES);
         assert_eq!(size_of::<Name>(), 8 + 16 + 8 + NAME_HEAD);
+        assert_eq!(size_of::<Shares>(), size_of::<crate::share::Cells>());
         assert_eq!(size_of::<FlowKey>(), 28);
         assert_eq!(size_of::<Flow>(), 24);
         assert_eq!(size_of::<Connection>(), 64);

@@ -3,14 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, MapData};
-use l7egg_ebpf_common::abi::Shares;
+use l7egg_ebpf_common::abi::{SHARES_OF_ALL, Shares};
 
 use super::entries;
 use super::error::kernel;
 use crate::datapath::DatapathError;
-
-/// Under this id is what all have together.
-const ALL: u32 = 0;
 
 /// What was counted, by subject.
 #[derive(Debug, Default)]
@@ -40,8 +37,11 @@ impl Counted {
     pub fn write(&self, map: &mut Array<MapData, Shares>) -> Result<(), DatapathError> {
         let mut wrong = Vec::new();
         entries::each(map, "SHARES", |subject: u32, known: Shares| {
-            let right =
-                if subject == ALL { self.all() } else { self.own.get(&subject).copied().unwrap_or_default() };
+            let right = if subject == SHARES_OF_ALL {
+                self.all()
+            } else {
+                self.own.get(&subject).copied().unwrap_or_default()
+            };
             if known != right {
                 wrong.push((subject, right));
             }
