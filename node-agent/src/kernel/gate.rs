@@ -117,7 +117,11 @@ impl Gate {
     pub fn look(&mut self) {
         for id in &self.places {
             let pins = self.directory.join(id.to_string());
-            if GATE.iter().any(|hook| is_gone(&pins.join(hook.name))) {
+            let is_lost = |pin: &Path| match pods::open_link(pin) {
+                Ok(Some((_, cgroup_id))) => cgroup_id != *id,
+                _ => is_gone(pin),
+            };
+            if GATE.iter().any(|hook| is_lost(&pins.join(hook.name))) {
                 self.incomplete.insert(*id);
             }
         }
@@ -171,6 +175,12 @@ pub fn admitted_by(version: &Path) -> Option<BTreeSet<u64>> {
 
 /// Takes away the gate whose pins are in a directory.
 pub fn remove(directory: &Path) -> Result<(), DatapathError> {
+    for place in entries(directory)? {
+        // What loses packets goes first.
+        for hook in GATE.iter().rev() {
+            let _ = sys::unpin_link(&place.join(hook.name));
+        }
+    }
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(kernel(format!("removing {}", directory.display()))(error))

@@ -108,7 +108,7 @@ pub fn has_socket_balancer(cgroup: &Path, programs: &Programs) -> Result<bool, D
 pub fn remove_pins(pins: &Path) {
     // Judgement ends first, and the marks that it needs last.
     for hook in HOOKS.iter().rev() {
-        let _ = fs::remove_file(pins.join(hook.name));
+        let _ = sys::unpin_link(&pins.join(hook.name));
     }
     let _ = fs::remove_dir(pins);
 }

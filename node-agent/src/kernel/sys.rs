@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -15,6 +15,7 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// Attaches a program to a cgroup by a link, which lasts as long as a descriptor or a pin of it.
 pub fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {
@@ -78,6 +79,28 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     let mut attr =
         Attr { link: link.as_raw_fd() as u32, program: program.as_raw_fd() as u32, flags: 0, old_program: 0 };
     bpf(BPF_LINK_UPDATE, &mut attr).map(|_| ())
+}
+
+/// Removes the pin of a link, and takes the link's program away at once: without its last pin it would run for some milliseconds
+/// more, and not know any more for whom. Nothing happens where there is no pin.
+pub fn unpin_link(pin: &Path) -> io::Result<()> {
+    if let Ok(link) = open_pinned(pin) {
+        // What cannot be detached goes when nobody holds it any more.
+        let _ = link_detach(link.as_fd());
+    }
+    match std::fs::remove_file(pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Takes a link's program away, whoever else holds the link.
+pub fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        link: u32,
+    }
+    bpf(BPF_LINK_DETACH, &mut Attr { link: link.as_raw_fd() as u32 }).map(|_| ())
 }
 
 /// The cgroup that a link is on: the inode number of its directory, or 0 if the cgroup is gone.

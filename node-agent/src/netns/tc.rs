@@ -153,7 +153,7 @@ pub fn attach(method: Method, program: Program<'_>, target: Target<'_>) -> Resul
 /// The kernel refuses, for another reason than that the interface is gone.
 pub fn detach(name: &str, direction: Direction, target: Target<'_>) -> Result<(), NetnsError> {
     let what = format!("detaching {name} from {direction} of interface {}", target.interface);
-    remove_pin(&target.link_pin(name)).map_err(refused(what.clone()))?;
+    sys::unpin_link(&target.link_pin(name)).map_err(refused(what.clone()))?;
     detach_filter(filter(name, direction, target), target).map_err(refused(what.clone()))?;
     if target.qdisc_pin().exists() && !clsact::has_filters(target.interface).map_err(refused(what.clone()))? {
         clsact::remove_qdisc(target.interface).map_err(refused(what.clone()))?;

@@ -9,6 +9,7 @@ mod boot;
 mod containers;
 mod datagrams;
 mod destinations;
+mod detached;
 mod forged;
 mod gate;
 #[allow(dead_code)] // The other suites use all of it.
@@ -17,6 +18,7 @@ mod held;
 mod host;
 mod host_network;
 mod inbound;
+mod letting_go;
 mod limits;
 mod load;
 mod names;
