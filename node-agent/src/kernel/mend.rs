@@ -1,5 +1,6 @@
 //! Puts back what somebody has taken away.
 
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,6 +15,9 @@ use super::programs::HOOKS;
 use crate::causes::causes;
 use crate::datapath::{DatapathError, Mended};
 
+/// So many pods' links are looked at each time: all of a full node's within half a minute, at some ten microseconds a pod.
+const LOOKED_AT: usize = 20;
+
 impl Kernel {
     /// See [`crate::datapath::Datapath::mend`].
     pub(super) fn mend_pins(
@@ -22,7 +26,9 @@ impl Kernel {
     ) -> Result<Mended, DatapathError> {
         let maps = self.pinned.put_maps_back();
         let mut mended = Mended::default();
-        let lost: Vec<String> = self.lost_pods().cloned().collect();
+        let mut lost: Vec<String> = self.lost_pods().cloned().collect();
+        let looked_at = self.next_pods();
+        lost.extend(looked_at.iter().filter(|uid| self.is_detached(uid, cgroup_of)).cloned());
         for uid in &lost {
             // What is in force for it is not whole, and is told to be so, until it is.
             self.pods.get_mut(uid).into_iter().for_each(|pod| pod.complete = false);
@@ -41,7 +47,9 @@ impl Kernel {
                 Err(error) => _ = mended.failed.insert(uid, causes(&error)),
             }
         }
-        for uid in self.pinned.lost_backstops(self.pods.keys()) {
+        let mut backstops = self.pinned.lost_backstops(self.pods.keys());
+        backstops.extend(looked_at.into_iter().filter(|uid| self.networks.is_detached(uid)));
+        for uid in backstops {
             self.networks.forget_cover(&uid);
             mended.backstops.insert(uid);
         }
@@ -62,6 +70,29 @@ impl Kernel {
             false => self.unmended.contains(*uid),
         });
         lost.map(|(uid, _)| uid)
+    }
+
+    /// The pods whose links themselves are looked at this time: a pin stays where somebody has detached what it is of.
+    fn next_pods(&mut self) -> Vec<String> {
+        let after = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let next: Vec<String> =
+            self.pods.range((after, Bound::Unbounded)).take(LOOKED_AT).map(|(uid, _)| uid.clone()).collect();
+        // From the beginning again, where these were the last.
+        self.looked_at = next.last().filter(|_| next.len() == LOOKED_AT).cloned();
+        next
+    }
+
+    /// Whether one of a pod's links is not on the pod's cgroup any more, which is still there. Where that cannot be known nothing is
+    /// concluded.
+    fn is_detached(&self, uid: &str, cgroup_of: &dyn Fn(&str) -> Option<PathBuf>) -> bool {
+        let Some(pod) = self.pods.get(uid).filter(|pod| pod.complete) else { return false };
+        let is_elsewhere =
+            |pin: &Path| matches!(pods::open_link(pin), Ok(Some((_, cgroup))) if cgroup != pod.cgroup_id);
+        let pins = self.pins(uid);
+        HOOKS.iter().any(|hook| is_elsewhere(&pins.join(hook.name)))
+            && cgroup_of(uid)
+                .and_then(|cgroup| cgroup.metadata().ok())
+                .is_some_and(|it| it.ino() == pod.cgroup_id)
     }
 
     /// Attaches the programs to the cgroup where they were, with what is in force. False if the pod is in another one by now.

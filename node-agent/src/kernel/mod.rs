@@ -29,7 +29,7 @@ mod programs;
 mod settle;
 mod shaping;
 mod shares;
-pub(crate) mod sys;
+pub mod sys;
 mod versions;
 mod was_free;
 
@@ -80,6 +80,8 @@ pub struct Kernel {
     pinned: Pins,
     /// Uids of pods whose programs somebody has taken away, and that could not be attached again.
     unmended: BTreeSet<String>,
+    /// The last pod whose links were looked at.
+    looked_at: Option<String>,
     /// Uids of pods in the host's network.
     host_network: BTreeSet<String>,
     containers: Containers,
@@ -157,6 +159,7 @@ impl Kernel {
             gate,
             pinned,
             unmended: BTreeSet::new(),
+            looked_at: None,
             host_network: BTreeSet::new(),
             containers,
             pods_cgroups: None,

@@ -164,6 +164,19 @@ impl Networks {
         self.known.remove(uid);
     }
 
+    /// Whether somebody has taken the backstop from one of a pod's interfaces, which is still there, and left its pins.
+    pub fn is_detached(&self, uid: &str) -> bool {
+        let is_lost = |(name, direction)| {
+            let pins = self.pins(uid).join(name);
+            let is_lost = |interface: u32| {
+                let target = Target::new(interface, &self.host, &pins);
+                peers::exists(interface) && matches!(tc::is_attached(name, direction, target), Ok(false))
+            };
+            peers::pinned(&pins).is_ok_and(|pinned| pinned.into_iter().any(is_lost))
+        };
+        BACKSTOP.into_iter().any(is_lost)
+    }
+
     /// Whether these interfaces are those of a sandbox that was made anew. No pod can give itself one that was made in the host's
     /// network, but with CAP_NET_ADMIN it can take its own elsewhere.
     fn is_made_anew(

@@ -137,7 +137,8 @@ fn forget(pins: &Path, kept: &[String], host: &Netns) -> Result<(), NetnsError> 
 }
 
 /// Whether there is an interface with this index, where the thread is. nix takes the null of if_indextoname(3) for a name without letters.
-fn exists(interface: u32) -> bool {
+#[must_use]
+pub fn exists(interface: u32) -> bool {
     if_indextoname(interface).is_ok_and(|name| !name.is_empty())
 }
 

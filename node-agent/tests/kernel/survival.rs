@@ -74,16 +74,10 @@ fn a_cgroup_that_was_made_anew_is_attached_again() {
     assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "denied");
 }
 
-/// What is looked at every other second.
-fn mend(setup: &mut Setup) -> Mended {
-    let cgroup = setup.pod.cgroup().to_owned();
-    setup.kernel.mend(&|_| Some(cgroup.clone())).unwrap_or_else(fail)
-}
-
 #[test]
 fn what_somebody_takes_away_is_enforced_again() {
     let mut setup = Setup::on_node(NAMES);
-    assert_eq!(mend(&mut setup), Mended::default());
+    assert_eq!(setup.mend(), Mended::default());
     assert_eq!(setup.pod.connect(&["tcp4://n1.fresh.test:80", "tcp://198.18.0.80:80"]), ["ok", "denied"]);
     // Without tcx: who has made the qdisc of the filters nobody knows any more. It goes with the interface.
     let is_filter = |pin: &PathBuf| !pin.to_string_lossy().contains("/clsact-");
@@ -97,7 +91,7 @@ fn what_somebody_takes_away_is_enforced_again() {
     while setup.pod.connect_one("tcp://198.18.0.80:80") == "denied" {
         assert!(Instant::now() < deadline, "nothing is enforced any more");
     }
-    let mended = mend(&mut setup);
+    let mended = setup.mend();
     let pods = BTreeSet::from([setup.pod.uid().to_owned()]);
     assert_eq!(
         mended,
@@ -106,14 +100,14 @@ fn what_somebody_takes_away_is_enforced_again() {
     setup.try_cover();
     assert_eq!((setup.subject(), setup.believed()), (subject, believed));
     assert_eq!(setup.pod.connect(&["tcp4://n2.fresh.test:80", "tcp://198.18.0.80:80"]), ["ok", "denied"]);
-    assert_eq!(mend(&mut setup), Mended::default());
+    assert_eq!(setup.mend(), Mended::default());
     // Another agent finds all of it.
     setup.restart_agent();
     assert_eq!(setup.subject(), subject);
     assert_eq!(setup.pod.connect(&["tcp4://n3.fresh.test:80", "tcp://198.18.0.80:80"]), ["ok", "denied"]);
     // One link of eight is enough.
     std::fs::remove_file(setup.pins("pods").join(setup.pod.uid()).join("egress")).expect("a pin");
-    assert_eq!(mend(&mut setup).pods.len(), 1);
+    assert_eq!(setup.mend().pods.len(), 1);
     assert_eq!(setup.pod.connect_one("udp://198.18.0.80:123"), "denied");
 }
 
@@ -121,7 +115,7 @@ fn what_somebody_takes_away_is_enforced_again() {
 fn a_held_pod_whose_programs_are_taken_away_is_held_again() {
     let mut setup = Setup::on_held_node();
     std::fs::remove_dir_all(setup.pins("pods")).expect("to remove all pins");
-    assert_eq!(mend(&mut setup).pods.len(), 1);
+    assert_eq!(setup.mend().pods.len(), 1);
     assert!(setup.kernel.enforced().expect("what is enforced")[0].held);
     assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
 }
@@ -137,7 +131,7 @@ fn what_cannot_be_put_back_does_not_count_as_enforced_and_is_tried_again() {
     let enforced = setup.kernel.enforced().expect("what is enforced");
     assert!(!enforced[0].held && enforced[0].policy == [0; 32]);
     run("umount", &[&bpffs.to_string_lossy()]);
-    assert_eq!(mend(&mut setup).pods.len(), 1);
+    assert_eq!(setup.mend().pods.len(), 1);
     assert!(setup.kernel.enforced().expect("what is enforced")[0].held);
     assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
 }
@@ -150,7 +144,7 @@ fn who_has_another_cgroup_by_now_is_left_to_the_plan() {
     assert_eq!(setup.kernel.enforced().expect("what is enforced")[0].policy, [0; 32]);
     setup.enforce("{egress: []}");
     assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "denied");
-    assert_eq!(mend(&mut setup), Mended::default());
+    assert_eq!(setup.mend(), Mended::default());
 }
 
 #[test]

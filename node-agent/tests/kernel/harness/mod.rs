@@ -26,7 +26,7 @@ pub use held::{Held, is_without_a_pause};
 use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::{ABI_VERSION, AddressKey, Name, NameTail, Network};
 use l7egg_node_agent::datapath::{
-    ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, NODE_UID, Wanted,
+    ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, Mended, NODE_UID, Wanted,
 };
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_node_agent::netns::tc::{self, Direction, Target};
@@ -159,6 +159,12 @@ impl Setup {
     pub fn try_cover(&mut self) -> Cover {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
         on_host(pod, || kernel.cover(pod.uid(), pod.cgroup())).unwrap_or_else(fail)
+    }
+
+    /// What the agent looks at every other second.
+    pub fn mend(&mut self) -> Mended {
+        let (kernel, pod) = (&mut self.kernel, &self.pod);
+        on_host(pod, || kernel.mend(&|_| Some(pod.cgroup().to_owned()))).unwrap_or_else(fail)
     }
 
     /// Where its programs and maps are pinned.
