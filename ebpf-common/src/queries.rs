@@ -36,24 +36,31 @@ pub struct Noted {
 const TIME_BITS: u32 = 16;
 const TIME_SHIFT: u32 = 26;
 const TIME: u64 = (1 << TIME_BITS) - 1;
+/// What gives way before the oldest: one's own, and before that what is free.
+const OWN: u64 = TIME + 1;
+const FREE: u64 = 2 * OWN;
+/// The highest bits say who asks, so that whoever asks much pushes out what it has asked itself.
+const WHO_BITS: u32 = 8;
+const WHO: u64 = ((1 << WHO_BITS) - 1) << (64 - WHO_BITS);
 /// Odd constants that mix well: those of MurmurHash3's 64-bit finalizer (Austin Appleby, public domain).
 const MIX: [u64; 2] = [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53];
 
 impl Noted {
     /// The query with an ID (RFC 1035 §4.1.1) that a subject sends from a port to a resolver. `secret` keeps pods from choosing
-    /// whose queries theirs push out: with it, two queries are taken for one with a chance of 2^-47.
+    /// whose queries theirs push out, and who they pass for: with it, two queries of a subject are taken for one with a chance of 2^-39.
     #[inline(always)]
     #[must_use]
     pub fn of(subject: u32, local_port: u16, id: u16, resolver: &Address, secret: &[u32; 2]) -> Self {
         let [a, b, c, d] = resolver.words();
-        let mut hash =
-            mix(join(secret[0], secret[1]), join(subject, u32::from(local_port) << 16 | u32::from(id)));
+        let secret = join(secret[0], secret[1]);
+        let who = mix(secret, u64::from(subject)).wrapping_mul(MIX[1]) & WHO;
+        let mut hash = mix(secret, join(subject, u32::from(local_port) << 16 | u32::from(id)));
         hash = mix(hash, join(a, b));
         hash = mix(hash, join(c, d));
         hash = (hash ^ hash >> 29).wrapping_mul(MIX[1]);
         hash ^= hash >> 32;
         // Never 0 in the tag's own bits, which is a free slot.
-        Self { place: (hash >> 48) as u32, tag: (hash | 1) << TIME_BITS }
+        Self { place: (hash >> 48) as u32, tag: ((hash | 1) << TIME_BITS) & !WHO | who }
     }
 
     /// Which of so many buckets, a power of two of at most 65,536, it belongs in.
@@ -65,7 +72,8 @@ impl Noted {
 }
 
 impl QueryBucket {
-    /// Notes a query; the oldest gives way where there is no room. It has been waiting longest.
+    /// Notes a query. Where there is no room, the oldest of who asks gives way, and only where that has none here the oldest of all: it
+    /// has been waiting longest.
     #[inline(always)]
     pub fn note<A: Atomics>(&self, query: &Noted, name: u64, now_ns: u64) {
         let now = now_ns >> TIME_SHIFT & TIME;
@@ -76,7 +84,12 @@ impl QueryBucket {
             let known = A::load(&slot.tag);
             // Asked again before the answer came.
             let is_same = known & !TIME == query.tag;
-            let age = if known == 0 || is_same { TIME + 1 } else { now.wrapping_sub(known) & TIME };
+            let age = if known == 0 || is_same {
+                FREE
+            } else {
+                let is_own = known & WHO == query.tag & WHO;
+                (now.wrapping_sub(known) & TIME) + if is_own { OWN } else { 0 }
+            };
             if index == 0 || age > oldest_age || is_same {
                 (oldest, oldest_age, oldest_tag) = (index, age, known);
             }
@@ -195,6 +208,31 @@ mod tests {
         }
         let names: Vec<u64> = all.iter().map(|asked| bucket.find::<Std>(asked)).collect();
         assert_eq!(names, [0, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn who_asks_much_pushes_out_its_own() {
+        let bucket = QueryBucket::default();
+        let (mine, late) = (query(2, 40_000, 1, "10.0.0.10"), query(2, 40_000, 2, "10.0.0.10"));
+        bucket.note::<Std>(&mine, 99, 0);
+        for (age, asked) in (1..).zip(&queries(1_000)) {
+            bucket.note::<Std>(asked, 1, age * UNIT);
+        }
+        assert_eq!(bucket.find::<Std>(&mine), 99);
+        // Where others have all the slots, there is room for one that has none.
+        let full = QueryBucket::default();
+        queries(50).iter().for_each(|asked| full.note::<Std>(asked, 1, 0));
+        full.note::<Std>(&late, 7, UNIT);
+        queries(50).iter().for_each(|asked| full.note::<Std>(asked, 1, 2 * UNIT));
+        assert_eq!(full.find::<Std>(&late), 7);
+    }
+
+    #[test]
+    fn subjects_pass_for_others_seldom() {
+        let who: HashSet<u64> =
+            (1..=250).map(|subject| query(subject, 1, 1, "10.0.0.10").tag & WHO).collect();
+        // Of 250 balls in 256 bins, about 160 bins have one.
+        assert!(who.len() > 130, "{}", who.len());
     }
 
     #[test]
