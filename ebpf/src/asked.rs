@@ -116,6 +116,20 @@ pub fn translate(skb: Skb, packet: &Packet, to: &mut Destination) -> i32 {
     1
 }
 
+/// 1 if a socket that has asked for a destination may have sent the packet: over its protocol and from its port. A function of its
+/// own, so that the verifier comes by once.
+#[inline(never)]
+pub fn is_of_socket(skb: Skb, packet: &Packet) -> i32 {
+    let Some(socket) = skb.socket() else { return 0 };
+    // SAFETY: a full socket.
+    let (number, port) = unsafe { ((*socket).protocol, (*socket).src_port) };
+    i32::from(
+        number == u32::from(packet.protocol)
+            && port == u32::from(packet.source_port)
+            && storage(socket, 0).is_some(),
+    )
+}
+
 crate::global! {
     /// Gives a packet the ends that its socket has: 1 if it could. Of UDP only what the hooks have judged is believed, as a
     /// datagram can be held back (MSG_MORE) while its socket is connected elsewhere.

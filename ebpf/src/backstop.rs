@@ -226,7 +226,7 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
         // What the pod has opened itself and may not say any more is no reply, whatever came back.
         _ if !is_own_flow(packet, recalled) && is_reply(frame, subject, packet) == 1 => Ok(()),
         // Which of several sends of one socket this is, its storage does not tell: the pod's own program has judged it.
-        _ if subject.has_socket_balancer() && frame.socket().is_some() => Ok(()),
+        _ if subject.has_socket_balancer() && asked::is_of_socket(frame.as_skb(), packet) == 1 => Ok(()),
         Verdict::Audit => {
             event::count(Counter::AuditDenied);
             event::refused(EventKind::AuditDenied, subject, packet);

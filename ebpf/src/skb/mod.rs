@@ -80,7 +80,7 @@ impl Skb {
     }
 
     /// The socket that sent it or will read it, if it is a full one (not a request or time-wait socket) and
-    /// the packet can only be its own: a raw socket sends whatever it likes, so nothing may be concluded from
+    /// the packet can only be its own: a raw or packet socket sends whatever it likes, so nothing may be concluded from
     /// it or remembered in it.
     #[inline(always)]
     pub fn socket(&self) -> Option<*mut bpf_sock> {
@@ -257,7 +257,11 @@ fn socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
             return None;
         }
         let full = bpf_sk_fullsock(sk);
-        if full.is_null() || (*full).type_ == SOCK_RAW { None } else { Some(full) }
+        if full.is_null() || (*full).type_ == SOCK_RAW || !matches!((*full).family, AF_INET | AF_INET6) {
+            None
+        } else {
+            Some(full)
+        }
     }
 }
 

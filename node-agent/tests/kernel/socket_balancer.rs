@@ -7,7 +7,7 @@ use l7egg_crds::PolicySpec;
 use l7egg_node_agent::datapath::Datapath;
 use l7egg_policy::{ResolvConf, Source, compile};
 
-use crate::harness::{Setup, SocketBalancer, fail};
+use crate::harness::{Link, Recorder, Setup, SocketBalancer, fail};
 
 const DNS: &str = "10.96.0.10";
 const SERVICES: [(&str, &str); 3] = [
@@ -24,7 +24,11 @@ const POLICY: &str = "{egress: [{to: [{domainNames: [web.shop.svc.test, api.shop
 
 /// A pod that the balancer works for, and whose DNS server is a Service.
 fn setup() -> (Setup, SocketBalancer) {
-    let mut setup = Setup::new();
+    setup_with(Link::Direct)
+}
+
+fn setup_with(link: Link) -> (Setup, SocketBalancer) {
+    let mut setup = Setup::with_link(link);
     setup.pod.set_names(ZONE);
     let ancestor = setup.pod.cgroup().ancestors().nth(2).expect("the pod's ancestors").to_owned();
     let balancer = SocketBalancer::new(&ancestor, &SERVICES);
@@ -76,6 +80,34 @@ fn a_change_of_policy_keeps_what_it_still_allows() {
     std::thread::sleep(std::time::Duration::from_millis(500));
     let report = held.end();
     assert_eq!(report["outcome"], "ok", "{report}");
+}
+
+#[test]
+fn the_backstop_takes_a_packet_socket_for_none_of_the_pods_own() {
+    let (mut setup, _balancer) = setup_with(Link::ByNode);
+    setup.try_cover();
+    assert_eq!(
+        setup.pod.connect(&["tcp4://web.shop.svc.test:80", "udp://10.96.0.30:123", "udp://198.18.20.3:123"]),
+        ["ok", "ok", "denied"]
+    );
+    let recorder = Recorder::new(&setup.pod.world_netns());
+    let script = "
+import socket, struct
+def to(address):
+    head = struct.pack('!BBHHHBBH4s4s', 69, 0, 38, 1, 0, 64, 17, 0, socket.inet_aton('10.77.0.2'), socket.inet_aton(address))
+    total = sum(struct.unpack('!10H', head))
+    total = (total & 0xffff) + (total >> 16)
+    head = head[:10] + struct.pack('!H', ~total & 0xffff) + head[12:]
+    return head + struct.pack('!HHHH', 5000, 123, 18, 0) + b'the secret'
+frames = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+for address in ('198.18.20.9', '198.18.20.3'):
+    frames.sendto(to(address), ('eth0', 0x0800, 0, 0, bytes([255] * 6)))
+";
+    let output = setup.pod.command("python3".as_ref(), &["-c", script]).output().expect("python3");
+    assert!(output.status.success(), "{output:?}");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let got = recorder.frames().iter().filter(|frame| frame.windows(6).any(|it| it == b"secret")).count();
+    assert_eq!(got, 0);
 }
 
 #[test]

@@ -132,6 +132,18 @@ def frames_with_queries():
 
 
 @way(refusing=True, caps=["net_raw"])
+def cooked_queries():
+    """The same by a socket that makes the Ethernet header itself (SOCK_DGRAM), beside a connection that is open."""
+    cooked = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+    with socket.create_connection((RESOLVER4, 53), TIMEOUT) as open_one:
+        port = open_one.getsockname()[1]
+        for sender in (5000, port):
+            for packet in (ip4(POD4, RESOLVER4, 17, udp_segment(POD4, RESOLVER4, sender, 53, query())),
+                           ip4(POD4, RESOLVER4, 6, tcp_segment(POD4, RESOLVER4, sender, 53, 0x18, framed(query())))):
+                attempt(lambda: cooked.sendto(packet, ("eth0", 0x0800, 0, 0, gateway_mac())))
+
+
+@way(refusing=True, caps=["net_raw"])
 def raw_queries():
     """Queries by raw sockets."""
     for server, address in ((RESOLVER4, POD4), (RESOLVER6, POD6)):
