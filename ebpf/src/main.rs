@@ -270,8 +270,7 @@ fn unless_free(subject: &Current, learned: Result<(), Refusal>) -> Result<(), Re
 
 #[cgroup_sock(sock_create)]
 pub fn created(ctx: SockContext) -> i32 {
-    network::created(&ctx);
-    PASS
+    if network::created(&ctx) { PASS } else { DROP }
 }
 
 #[cgroup_sock(sock_create)]

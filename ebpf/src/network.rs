@@ -14,17 +14,23 @@ use crate::node;
 use crate::skb::Skb;
 use crate::subject::{self, Current, Known};
 
-/// Marks a socket that is being made with its namespace, if that is not known to be the pod's own: most need no mark.
+/// 1 where the kernel itself tells whose network a packet's socket is in (Linux 6.13). It knows that of sockets that no mark could be
+/// put on too: from before the programs were attached, and those that it makes itself. Set when the programs are loaded.
+#[unsafe(no_mangle)]
+static TELLS_NETNS: u32 = 0;
+
+/// Marks a socket that is being made with its namespace, if that is not known to be the pod's own: most need no mark. Whether that
+/// could be done: without its mark it would pass for one of the pod's own network.
 #[inline(always)]
-pub fn created(ctx: &SockContext) {
+pub fn created(ctx: &SockContext) -> bool {
     let own = match subject::pod() {
-        Known::Attaching => return,
-        Known::Policy(subject) if node::leaves_alone_running(&subject) => return,
+        Known::Attaching => return true,
+        Known::Policy(subject) if node::leaves_alone_running(&subject) => return true,
         Known::Policy(pod) => NETWORKS.get(pod.id),
         _ => None,
     };
     // SAFETY: the context is the socket.
-    mark(ctx.sock, unsafe { bpf_get_netns_cookie(ctx.sock.cast()) }, own);
+    mark(ctx.sock, unsafe { bpf_get_netns_cookie(ctx.sock.cast()) }, own)
 }
 
 /// The same for one that connects: the kernel makes sockets of its own (for MPTCP, for SMC), and asks no program then.
@@ -40,24 +46,25 @@ pub fn connects(ctx: &SockOpsContext) {
     // SAFETY: the context is valid; its socket is tested before it is used.
     let (socket, netns) = unsafe { ((*ctx.ops).__bindgen_anon_2.sk, bpf_get_netns_cookie(ctx.ops.cast())) };
     if !socket.is_null() {
-        mark(socket, netns, own);
+        let _ = mark(socket, netns, own);
     }
 }
 
 #[inline(always)]
-fn mark(socket: *mut bpf_sock, mut netns: u64, own: Option<&Network>) {
+fn mark(socket: *mut bpf_sock, mut netns: u64, own: Option<&Network>) -> bool {
     if own.is_some_and(|network| network.netns == netns) {
-        return;
+        return true;
     }
     // SAFETY: a socket that is not null; the value is a whole one.
-    unsafe {
+    let marked = unsafe {
         bpf_sk_storage_get(
             (&raw const NETNS).cast_mut().cast(),
             socket.cast(),
             (&raw mut netns).cast(),
             u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        );
-    }
+        )
+    };
+    !marked.is_null()
 }
 
 /// Whether what arrived may be believed. A socket without a mark may, also one from before the
@@ -81,7 +88,14 @@ crate::global! {
         }
         let interface = skb.interface();
         let is_known = network.flags & ANY_INTERFACE != 0 || network.interfaces.contains(&interface);
-        i32::from(is_known && made_in(skb).is_none_or(|netns| netns == network.netns))
+        // SAFETY: a constant to the compiler, but not to who loads the program.
+        let netns = if unsafe { (&raw const TELLS_NETNS).read_volatile() } != 0 {
+            // SAFETY: the context is valid; where the kernel has no such helper for packets, this is not in the program.
+            skb.any_socket().map(|_| unsafe { bpf_get_netns_cookie(skb.as_ptr().cast()) })
+        } else {
+            made_in(skb)
+        };
+        i32::from(is_known && netns.is_none_or(|netns| netns == network.netns))
     }
 }
 

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{Program, ProgramError};
+use aya::programs::{Program, ProgramError, ProgramType};
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 use l7egg_ebpf_common::abi::{
     AddressKey, Attached, CidrData, Config, Connection, Container, Flow, FlowKey, Learned, LearnedKey, Masks,
@@ -164,6 +165,10 @@ pub fn load(directory: &Path, tell_learned: bool) -> Result<(Programs, Maps), Da
     loader.map_max_entries("SCRATCH", cpus * SCRATCH_PER_CPU);
     let tell_learned = u32::from(tell_learned);
     loader.override_global("TELL_LEARNED", &tell_learned, true);
+    let helper = is_helper_supported(ProgramType::CgroupSkb, BpfHelper::BPF_FUNC_get_netns_cookie);
+    // Where that cannot be found out the programs go by their own marks.
+    let tells_netns = u32::from(helper.unwrap_or(false));
+    loader.override_global("TELLS_NETNS", &tells_netns, true);
     for name in PINNED.into_iter().chain(PINNED_COUNTERS) {
         loader.map_pin_path(name, directory.join(name));
     }

@@ -225,6 +225,38 @@ def flow_in_a_namespace_of_its_own():
     s.sendto(SECRET, (EVIL4, 123))
 
 
+# The kernel itself tells whose network the socket of a packet is in since this one; before, programs go by marks, which sockets from
+# before them do not have.
+LINUX_TELLS = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 13)
+UNMARKED = None if LINUX_TELLS else "before Linux 6.13 nothing tells where a socket is from that was made before the policy came"
+
+
+@way(stage="attach", caps=["setfcap"], out_of_scope=UNMARKED)
+def flow_in_a_namespace_from_before_attaching():
+    """The same by a socket that was made in its own namespace before the policy was in force."""
+    told, telling = os.pipe()
+    done, doing = os.pipe()
+    def fake():
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("", 7105))
+        server.settimeout(TIMEOUT)
+        os.write(doing, b"!")
+        os.read(told, 1)
+        send_frame(ip4(EVIL4, POD4, 17, udp_segment(EVIL4, POD4, 123, 7105, b"hello")), device="v7b", to=mac("v7a"))
+        server.recvfrom(100)
+        os.write(doing, b"!")
+    if os.fork() == 0:
+        in_own_namespace(fake)
+        os._exit(0)
+    os.read(done, 1)
+    ready()
+    os.write(telling, b"!")
+    os.read(done, 1)
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("", 7105))
+    s.sendto(SECRET, (EVIL4, 123))
+
+
 def in_own_namespace(function):
     """A process in a user and a network namespace of its own, with a device that looks like the pod's interface."""
     index = str(socket.if_nametoindex("eth0"))
