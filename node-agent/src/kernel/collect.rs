@@ -1,6 +1,6 @@
 //! Removing what has run out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use aya::Pod;
@@ -24,7 +24,7 @@ const NAMES_KEPT: usize = 65_536;
 
 /// Removes learned addresses that ran out, and everything of subjects that are no more; what is left, by subject.
 pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result<Counted, DatapathError> {
-    let mut counted = Counted::default();
+    let mut counted = Counted::begin(&maps.shares)?;
     let mut live = BTreeSet::new();
     let mut expired = Vec::new();
     let known = maps.names.asked()?;
@@ -95,23 +95,58 @@ fn is_over(value: &Learned, now_ns: u64) -> bool {
     value.names.iter().all(|slot| slot.name == 0 || slot.expires_ns.saturating_add(KEEP_NS) < now_ns)
 }
 
-/// Removes that many names, those first that nobody has asked for longest; not those of live addresses.
+/// Removes the names that are too many: of those who have most, those first that nobody has asked for longest; not those of live
+/// addresses.
 fn names(
     maps: &mut Maps,
     mut known: Vec<AskedFor>,
-    mut surplus: usize,
+    surplus: usize,
     live: &BTreeSet<u64>,
     counted: &mut Counted,
 ) -> Result<(), DatapathError> {
-    let is_too_many = surplus > 0;
+    let mut surpluses = surpluses(&known, surplus);
     known.sort_unstable();
     for name in known {
-        if surplus > 0 && !live.contains(&name.hash) {
-            maps.names.remove(name.hash);
-            surplus -= 1;
-        } else {
-            counted.name(name.subject);
+        match surpluses.get_mut(&name.subject) {
+            Some(left) if *left > 0 && !live.contains(&name.hash) => {
+                maps.names.remove(name.hash);
+                *left -= 1;
+            }
+            _ => counted.name(name.subject),
         }
     }
-    if is_too_many { maps.names.remove_lone_tails() } else { Ok(()) }
+    if surplus > 0 { maps.names.remove_lone_tails() } else { Ok(()) }
+}
+
+/// How many names each subject has to give up, so that all together give up `surplus`: those that have most come down to the same
+/// number.
+fn surpluses(known: &[AskedFor], surplus: usize) -> BTreeMap<u32, usize> {
+    if surplus == 0 {
+        return BTreeMap::new();
+    }
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    known.iter().for_each(|name| *counts.entry(name.subject).or_default() += 1);
+    let above = |bound: usize| counts.values().map(|count| count.saturating_sub(bound)).sum::<usize>();
+    // The highest bound with which enough are given up.
+    let (mut enough, mut too_few) = (0, known.len());
+    while too_few - enough > 1 {
+        let bound = enough + (too_few - enough) / 2;
+        if above(bound) >= surplus { enough = bound } else { too_few = bound }
+    }
+    counts.into_iter().map(|(subject, count)| (subject, count.saturating_sub(enough))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_most_gives_up_most() {
+        let of = |subject, count: u64| (0..count).map(move |hash| AskedFor { at_ns: hash, hash, subject });
+        let known: Vec<AskedFor> = of(1, 1_000).chain(of(2, 10)).chain(of(3, 600)).collect();
+        assert_eq!(surpluses(&known, 0), BTreeMap::new());
+        assert_eq!(surpluses(&known, 300), BTreeMap::from([(1, 300), (2, 0), (3, 0)]));
+        assert_eq!(surpluses(&known, 600), BTreeMap::from([(1, 500), (2, 0), (3, 100)]));
+        assert_eq!(surpluses(&known, 1_610), BTreeMap::from([(1, 1_000), (2, 10), (3, 600)]));
+    }
 }

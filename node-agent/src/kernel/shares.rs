@@ -13,9 +13,22 @@ use crate::datapath::DatapathError;
 #[derive(Debug, Default)]
 pub struct Counted {
     own: BTreeMap<u32, Shares>,
+    /// What the map said when the counting began.
+    before: BTreeMap<u32, Shares>,
 }
 
 impl Counted {
+    /// Nothing yet; what programs add from now on is added to what is counted.
+    pub fn begin(map: &Array<MapData, Shares>) -> Result<Self, DatapathError> {
+        let mut before = BTreeMap::new();
+        entries::each(map, "SHARES", |subject: u32, known: Shares| {
+            if known != Shares::default() {
+                before.insert(subject, known);
+            }
+        })?;
+        Ok(Self { own: BTreeMap::new(), before })
+    }
+
     /// An entry of `LEARNED`.
     pub fn learned(&mut self, subject: u32) {
         self.own.entry(subject).or_default().learned += 1;
@@ -33,15 +46,17 @@ impl Counted {
         used_up.map(|(subject, _)| *subject).collect()
     }
 
-    /// Writes it to map `SHARES`. What programs have added since is missing until the next time.
+    /// Writes it to map `SHARES`, with what programs have added since the counting began: some of that was counted too, and counts
+    /// twice until the next time. Nobody is to have room for what was added meanwhile.
     pub fn write(&self, map: &mut Array<MapData, Shares>) -> Result<(), DatapathError> {
         let mut wrong = Vec::new();
         entries::each(map, "SHARES", |subject: u32, known: Shares| {
-            let right = if subject == SHARES_OF_ALL {
+            let counted = if subject == SHARES_OF_ALL {
                 self.all()
             } else {
                 self.own.get(&subject).copied().unwrap_or_default()
             };
+            let right = self.with_added(subject, counted, known);
             if known != right {
                 wrong.push((subject, right));
             }
@@ -50,6 +65,15 @@ impl Counted {
             map.set(subject, right, 0).map_err(kernel("writing map SHARES"))?;
         }
         Ok(())
+    }
+
+    /// What was counted, and what was added between the beginning and now.
+    fn with_added(&self, subject: u32, counted: Shares, now: Shares) -> Shares {
+        let before = self.before.get(&subject).copied().unwrap_or_default();
+        Shares {
+            learned: counted.learned + now.learned.saturating_sub(before.learned),
+            names: counted.names + now.names.saturating_sub(before.names),
+        }
     }
 
     fn all(&self) -> Shares {
@@ -65,6 +89,17 @@ mod tests {
     use l7egg_ebpf_common::abi::{LEARNED_MAX, NAMES_MAX};
 
     use super::*;
+
+    #[test]
+    fn what_is_added_during_the_count_counts() {
+        let before = BTreeMap::from([(1, Shares { learned: 50, names: 7 })]);
+        let mut counted = Counted { own: BTreeMap::new(), before };
+        (0..20).for_each(|_| counted.learned(1));
+        let right = counted.with_added(1, counted.own[&1], Shares { learned: 90, names: 7 });
+        assert_eq!(right, Shares { learned: 60, names: 0 });
+        // What was cleared meanwhile, as of a subject that is another pod's now, is not less than nothing.
+        assert_eq!(counted.with_added(1, counted.own[&1], Shares::default()).learned, 20);
+    }
 
     #[test]
     fn only_who_has_most_can_have_no_more() {
