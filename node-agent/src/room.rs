@@ -30,7 +30,8 @@ struct Tenant {
 }
 
 impl Room {
-    /// These are in force for a pod from now on, and what was is not. Nodes have no namespace.
+    /// These are in force for a pod from now on, and what was is not. What the cluster's Eggs alone say is of no namespace, nor is what
+    /// is in force for nodes.
     pub fn take<'a>(
         &mut self,
         uid: &str,
@@ -56,19 +57,27 @@ impl Room {
         policies: impl Iterator<Item = &'a CompiledPolicy>,
     ) -> Result<(), DatapathError> {
         let mut all = BTreeMap::new();
-        let mut others = BTreeSet::new();
+        let mut own = BTreeMap::new();
+        let mut clusters = BTreeSet::new();
         for tenant in self.pods.values() {
-            all.extend(tenant.policies.iter().map(|(digest, size)| (*digest, *size)));
-            if tenant.namespace != namespace {
-                others.extend(tenant.policies.keys().copied());
+            let policies = tenant.policies.iter().map(|(digest, size)| (*digest, *size));
+            all.extend(policies.clone());
+            if tenant.namespace == namespace {
+                own.extend(policies);
+            } else if tenant.namespace.is_empty() {
+                clusters.extend(tenant.policies.keys().copied());
             }
         }
         let before = all.len();
-        all.extend(policies.map(|policy| (policy.digest, size(policy))));
+        for policy in policies {
+            all.insert(policy.digest, size(policy));
+            own.insert(policy.digest, size(policy));
+        }
         if namespace.is_empty() || all.len() == before {
             return Ok(());
         }
-        let own = sum(all.iter().filter(|(digest, _)| !others.contains(*digest)).map(|(_, size)| size));
+        // What another namespace has as well counts for each: two of one tenant's would else have it count for none.
+        let own = sum(own.iter().filter(|(digest, _)| !clusters.contains(*digest)).map(|(_, size)| size));
         let all = sum(all.values());
         match (0..MAPS.len()).find(|map| !is_within(own[*map], all[*map], MAPS[*map].1)) {
             None => Ok(()),
@@ -144,15 +153,31 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_too_is_nobodys_and_what_is_there_needs_no_room() {
+    fn what_the_cluster_says_is_nobodys_and_what_is_there_needs_no_room() {
         let mut room = Room::default();
         let clusters = policy(0, 210_000);
-        room.take("a", "one", std::iter::once(&clusters));
-        room.take("b", "two", std::iter::once(&clusters));
+        room.take("a", "", std::iter::once(&clusters));
+        room.take("b", "one", std::iter::once(&clusters));
         assert!(may(&room, "three", &clusters));
         assert!(may(&room, "one", &policy(1, 10_000)));
         room.take("", "", std::iter::once(&policy(2, 50_000)));
         assert!(may(&room, "", &policy(3, 60_000)), "the node's own is not a namespace's");
+    }
+
+    #[test]
+    fn two_namespaces_of_one_tenant_have_no_more_room_than_one() {
+        let mut room = Room::default();
+        let same: Vec<_> = (0..3).map(|number| policy(number, 100_000)).collect();
+        for (number, policy) in same.iter().enumerate() {
+            let fits = number < 2;
+            for (pod, namespace) in [("a", "one"), ("b", "two")] {
+                let may = may(&room, namespace, policy);
+                assert_eq!(may, fits, "{number} in {namespace}");
+                if may {
+                    room.take(&format!("{pod}{number}"), namespace, std::iter::once(policy));
+                }
+            }
+        }
     }
 
     #[test]

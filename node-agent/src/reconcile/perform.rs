@@ -49,7 +49,7 @@ impl<D: Datapath> Reconciler<D> {
                 });
                 match done {
                     Ok(()) => {
-                        let namespace = self.namespace_of(uid);
+                        let namespace = self.room_of(uid);
                         self.room.take(uid, &namespace, policies.into_iter());
                         self.failures.remove(uid);
                         self.older.remove(uid);

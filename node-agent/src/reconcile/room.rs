@@ -1,5 +1,6 @@
 //! Whose policies fill the maps.
 
+use l7egg_crds::SYSTEM_NAMESPACE;
 use l7egg_policy::CompiledPolicy;
 
 use super::Reconciler;
@@ -32,7 +33,7 @@ impl<D: Datapath> Reconciler<D> {
             };
             let of_containers = pod.division.iter().flat_map(|division| division.policies());
             let all = std::iter::once(policy).chain(of_containers).map(AsRef::as_ref);
-            self.room.take(&now.uid, &pod.namespace, all);
+            self.room.take(&now.uid, room_of(pod), all);
         }
     }
 
@@ -45,12 +46,18 @@ impl<D: Datapath> Reconciler<D> {
             None => !pod.of_cluster.is_empty() && !self.holds.is_new(uid),
         };
         match self.desired.pods.get(uid) {
-            Some(pod) if !is_due(pod) => self.room.check(&pod.namespace, policies.iter().copied()),
+            Some(pod) if !is_due(pod) => self.room.check(room_of(pod), policies.iter().copied()),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn namespace_of(&self, uid: &str) -> String {
-        self.desired.pods.get(uid).map(|pod| pod.namespace.clone()).unwrap_or_default()
+    pub(super) fn room_of(&self, uid: &str) -> String {
+        self.desired.pods.get(uid).map(|pod| room_of(pod).to_owned()).unwrap_or_default()
     }
+}
+
+/// In which namespace's room a pod's policies are: in none's where the cluster's Eggs alone are for it.
+fn room_of(pod: &DesiredPod) -> &str {
+    let is_clusters = pod.assignments.iter().all(|key| key.namespace == SYSTEM_NAMESPACE);
+    if is_clusters { "" } else { &pod.namespace }
 }
