@@ -5,7 +5,11 @@ mod path;
 mod scan;
 mod watch;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 pub use containers::Container;
 pub use path::{Place, classify, is_of_runtime};
@@ -33,6 +37,15 @@ pub struct PodCgroups {
     pub complete: bool,
     /// The directories that hold pods and nothing else, the outermost ones.
     pub parents: Vec<PathBuf>,
+    /// Those of them with processes. A kubelet that was given another cgroup driver or root leaves its old directories behind.
+    pub in_use: Vec<PathBuf>,
+}
+
+/// Whether there are processes in a cgroup or below it; so it is also where that is not known.
+#[must_use]
+pub fn is_populated(cgroup: &Path) -> bool {
+    let events = fs::read_to_string(cgroup.join("cgroup.events"));
+    !events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
 }
 
 impl PodCgroups {

@@ -9,7 +9,7 @@ use std::{
 
 use nix::unistd::geteuid;
 
-use super::{Place, PodCgroup, PodCgroups, classify};
+use super::{Place, PodCgroup, PodCgroups, classify, is_populated};
 
 /// Nobody nests the kubelet's cgroup root deeper than this; services' own trees can be deeper.
 const MAX_DEPTH: usize = 8;
@@ -41,7 +41,21 @@ pub fn scan(roots: &[PathBuf]) -> Scan {
         .filter(|path| !path.ancestors().skip(1).any(|it| parents.iter().any(|parent| parent == it)));
     found.cgroups.parents = outermost.cloned().collect();
     found.cgroups.parents.sort();
+    found.cgroups.in_use = found.cgroups.parents.iter().filter(|path| is_populated(path)).cloned().collect();
     found
+}
+
+impl PodCgroups {
+    /// Takes a pod's cgroup in. Of two of one pod, that with processes is meant: the other was left behind, see
+    /// [`PodCgroups::in_use`]. If both have some or none, the one that was made last.
+    fn add(&mut self, uid: String, cgroup: PodCgroup) {
+        let rank = |cgroup: &PodCgroup| (is_populated(&cgroup.path), cgroup.id);
+        match self.pods.get_mut(&uid) {
+            Some(known) if rank(known) > rank(&cgroup) => {}
+            Some(known) => *known = cgroup,
+            None => _ = self.pods.insert(uid, cgroup),
+        }
+    }
 }
 
 /// The cgroup in this directory, if it still is there.
@@ -68,7 +82,7 @@ fn walk(directory: &Path, depth: usize, found: &mut Scan) -> io::Result<()> {
         }
         match kind {
             Place::Pod { uid } => {
-                found.cgroups.pods.insert(uid, PodCgroup { id: entry.ino(), path });
+                found.cgroups.add(uid, PodCgroup { id: entry.ino(), path });
             }
             Place::Parent => walk(&path, depth, found)?,
             // Nothing else can be of interest among the pods.
@@ -139,6 +153,26 @@ mod tests {
         assert_eq!(found.cgroups.pods[A], cgroup_at(&kubepods.join(format!("burstable/pod{A}"))).unwrap());
         assert_eq!(found.parents.len(), 2);
         assert_eq!(found.cgroups.parents, [kubepods]);
+    }
+
+    #[test]
+    fn of_two_cgroups_of_a_pod_the_one_with_processes_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let slice = format!("kubepods.slice/kubepods-pod{}.slice", A.replace('-', "_"));
+        let (one, other) = (root.path().join(format!("kubepods/pod{A}")), root.path().join(slice));
+        for (full, empty) in [(&one, &other), (&other, &one)] {
+            for (directory, populated) in [(full, 1), (empty, 0)] {
+                create_dir_all(directory).unwrap();
+                for directory in [directory, directory.parent().unwrap()] {
+                    let events = format!("populated {populated}\nfrozen 0\n");
+                    std::fs::write(directory.join("cgroup.events"), events).unwrap();
+                }
+            }
+            let found = scan(&[root.path().to_owned()]);
+            assert_eq!(found.cgroups.pods[A].path, *full);
+            assert_eq!(found.cgroups.parents.len(), 2);
+            assert_eq!(found.cgroups.in_use, [full.parent().unwrap()]);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use l7egg_ebpf_common::abi::{SubjectState, WAS_FREE};
 
 use super::Kernel;
 use super::error::kernel;
+use crate::cgroup::is_populated;
 use crate::datapath::DatapathError;
 
 /// So long an answer may take: conntrack and NAT forget what a pod has sent no later, where nothing arrives
@@ -75,12 +76,6 @@ impl Kernel {
         }
         Ok(())
     }
-}
-
-/// Whether a cgroup has processes, itself or below it; the root of the tree does not say so.
-fn is_populated(cgroup: &Path) -> bool {
-    let events = fs::read_to_string(cgroup.join("cgroup.events"));
-    !events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
 }
 
 #[cfg(test)]

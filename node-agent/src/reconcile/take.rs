@@ -127,8 +127,10 @@ impl<D: Datapath> Reconciler<D> {
         if !self.desired.pods.contains_key(NODE_UID) && !is_enforced || !self.cgroups.complete {
             return;
         }
-        let told = if !is_given && self.cgroups.parents.len() > 1 {
-            Err(DatapathError::several_kubelets(&self.cgroups.parents))
+        let told = if !is_given && self.cgroups.in_use.len() > 1 {
+            // No kubelet's pods are the node's own processes, whatever is in force for these.
+            let told = if is_enforced { self.leave_apart(&[]) } else { Ok(()) };
+            told.and(Err(DatapathError::several_kubelets(&self.cgroups.in_use)))
         } else {
             self.leave_apart(&[])
         };

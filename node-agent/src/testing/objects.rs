@@ -199,6 +199,7 @@ pub fn cgroups_of(uids: &[&str]) -> PodCgroups {
         pods: uids.iter().map(one).collect(),
         complete: true,
         parents: vec![PathBuf::from("/kubepods")],
+        in_use: vec![PathBuf::from("/kubepods")],
         ..PodCgroups::default()
     }
 }

@@ -78,6 +78,7 @@ fn nodes_that_share_a_machine_have_to_be_told_apart() {
     let shared = |agent: &mut Reconciler<FakeDatapath>| {
         let mut seen = cgroups_of(&[]);
         seen.parents.push("/other/kubepods".into());
+        seen.in_use.clone_from(&seen.parents);
         agent.take(Input::Cgroup(CgroupEvent::Scanned(seen)));
     };
     let start = |is_given| {
@@ -99,4 +100,11 @@ fn nodes_that_share_a_machine_have_to_be_told_apart() {
     assert_eq!(pass(&mut agent), ["enforce node"]);
     shared(&mut agent);
     assert!(pass(&mut agent).is_empty());
+    assert_eq!(agent.datapath.left_alone.len(), 2, "the other kubelet's pods are not the node's processes");
+    // What a kubelet has left behind is none.
+    let mut agent = start(false);
+    let mut seen = cgroups_of(&[]);
+    seen.parents.push("/left/kubepods".into());
+    agent.take(Input::Cgroup(CgroupEvent::Scanned(seen)));
+    assert_eq!(pass(&mut agent), ["enforce node"]);
 }
