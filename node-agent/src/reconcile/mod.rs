@@ -24,7 +24,7 @@ mod take;
 mod tell;
 mod timeline;
 
-use self::{ending::Found, outcome::explainers, pace::ShapingPace, timeline::Timeline};
+use self::{ending::Found, outcome::explainers, pace::ShapingPace, settle::Later, timeline::Timeline};
 pub use self::{outcome::Outcome, take::Taken};
 use crate::{
     annotated::annotated,
@@ -141,6 +141,8 @@ pub struct Reconciler<D> {
     /// Pods whose connections have not been looked at since their policy changed, or since the agent started.
     unsettled: BTreeSet<String>,
     told_unsettled: bool,
+    /// Of these, when those are looked at again of which that has failed.
+    unsettled_until: BTreeMap<String, Later>,
     /// Assignments that were said to be unreadable, with the reason.
     told_unreadable: BTreeMap<AssignmentKey, String>,
     told_unknown: bool,
@@ -209,6 +211,7 @@ impl<D: Datapath> Reconciler<D> {
             room: Room::default(),
             unsettled,
             told_unsettled: false,
+            unsettled_until: BTreeMap::new(),
             told_unreadable: BTreeMap::new(),
             told_unknown: false,
             told_uncovered: BTreeSet::new(),
@@ -349,6 +352,7 @@ impl<D: Datapath> Reconciler<D> {
         self.retire_older();
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
         self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));
+        self.unsettled_until.retain(|uid, _| self.unsettled.contains(uid));
         self.unshaped.retain(|uid, _| self.desired.limits(uid).is_some());
         let Reconciler { shaping, unshaped, .. } = self;
         shaping.retain(|uid| unshaped.contains_key(uid));

@@ -1,16 +1,37 @@
 //! Connections, one pod at a time, after its policy has changed.
 
+use std::time::{Duration, Instant};
+
 use super::Reconciler;
 use crate::{
     causes::causes,
     datapath::{Datapath, Settled},
 };
 
+/// When a look that has failed is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Later {
+    pub(super) at: Instant,
+    pause: Duration,
+}
+
+impl Later {
+    const FIRST: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(60);
+
+    pub(super) fn after(before: Option<&Self>, now: Instant) -> Self {
+        let pause = before.map_or(Self::FIRST, |before| (before.pause * 2).min(Self::MOST));
+        Later { at: now + pause, pause }
+    }
+}
+
 impl<D: Datapath> Reconciler<D> {
     /// A pod whose wanted policy is in force, and whose connections have yet to be looked at.
     pub(super) fn next_unsettled(&self) -> Option<&String> {
+        let now = Instant::now();
         let is_ready = |uid: &&String| {
-            self.cgroups.pods.contains_key(*uid)
+            self.unsettled_until.get(*uid).is_none_or(|later| later.at <= now)
+                && self.cgroups.pods.contains_key(*uid)
                 && self.desired.pods.get(*uid).is_some_and(|pod| pod.in_force_policy().is_some())
         };
         self.unsettled.iter().find(is_ready)
@@ -41,9 +62,15 @@ impl<D: Datapath> Reconciler<D> {
             (None, None) => return,
         };
         match settled {
-            Ok(settled) => self.tell_settled(&uid, settled),
+            Ok(settled) => {
+                self.unsettled_until.remove(&uid);
+                self.tell_settled(&uid, settled);
+            }
             Err(error) => {
                 self.metrics.failed();
+                let later = Later::after(self.unsettled_until.get(&uid), Instant::now());
+                self.unsettled_until.insert(uid.clone(), later);
+                self.unsettled.insert(uid.clone());
                 let error = causes(&error);
                 if std::mem::replace(&mut self.told_unsettled, true) {
                     tracing::debug!(uid, error, "connections of the pod could not be looked at");
@@ -51,7 +78,7 @@ impl<D: Datapath> Reconciler<D> {
                     tracing::warn!(
                         uid,
                         error,
-                        "connections of a pod could not be looked at: those that are not allowed any more stop, but nobody is told; said once"
+                        "connections of a pod could not be looked at: those that are not allowed any more stop, but nobody is told; tried again, and said once"
                     );
                 }
             }

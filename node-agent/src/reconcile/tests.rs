@@ -12,6 +12,7 @@ mod hold;
 mod mend;
 mod node;
 mod ready;
+mod settle;
 
 use super::*;
 use crate::selected::{NamedEgg, NodePod};

@@ -48,6 +48,8 @@ pub struct FakeDatapath {
     pub older: Vec<OlderPod>,
     /// Uids of pods whose programs somebody has detached.
     pub lost: BTreeSet<String>,
+    /// So many times connections cannot be looked at.
+    pub unlookable: usize,
     /// Whether nothing at all can be read.
     pub broken: bool,
     ids: BTreeMap<PathBuf, u64>,
@@ -192,6 +194,10 @@ impl Datapath for FakeDatapath {
         _cgroup: &Path,
         policy: &CompiledPolicy,
     ) -> Result<Settled, DatapathError> {
+        if self.unlookable > 0 {
+            self.unlookable -= 1;
+            return Err(refusal("looking at connections"));
+        }
         let in_force = self.pods.get(uid).is_some_and(|pod| pod.policy == policy.digest);
         self.settled.push((uid.to_owned(), in_force));
         Ok(Settled { reset: 1, lost: 0 })
