@@ -152,19 +152,15 @@ impl Datapath for Kernel {
         self.unmended.remove(uid);
         // It is known until all is done: what fails is tried again, and what is wanted meanwhile is attached anew.
         pod.complete = false;
-        // Detached first: a program without a policy drops.
         pods::remove_pins(&self.pins(uid));
         self.networks.release(&mut self.maps, uid, subject)?;
         self.unite(subject)?;
-        self.maps
-            .set_state(subject, SubjectState::default())
-            .map_err(kernel(format!("clearing subject {subject} of pod {uid}")))?;
         self.pods.remove(uid);
         self.host_network.remove(uid);
         self.looked_for_balancer.remove(uid);
-        self.in_force.remove(&subject);
         self.classified.remove(&subject);
         self.were_free.remove(subject);
+        self.let_go.insert(subject);
         self.released.insert(subject);
         Ok(())
     }
@@ -227,6 +223,7 @@ impl Datapath for Kernel {
     fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError> {
         self.shaping.collect()?;
         self.forget_freedom(Instant::now())?;
+        self.forget_let_go()?;
         let used: BTreeSet<u32> = self.in_force.values().copied().collect();
         self.policies.retain(&mut self.maps, &used)?;
         let counted = collect::learned(&mut self.maps, boot_ns(), &self.released)?;
@@ -265,6 +262,18 @@ impl Datapath for Kernel {
 }
 
 impl Kernel {
+    /// Clears the states of pods that were let go. Not at once: another CPU may have been in the middle of one of their programs, and a
+    /// program without a policy drops.
+    fn forget_let_go(&mut self) -> Result<(), DatapathError> {
+        while let Some(subject) = self.let_go.first().copied() {
+            let what = || kernel(format!("clearing subject {subject} of a pod that was let go"));
+            self.maps.set_state(subject, SubjectState::default()).map_err(what())?;
+            self.in_force.remove(&subject);
+            self.let_go.remove(&subject);
+        }
+        Ok(())
+    }
+
     /// The pods of which these are subjects, themselves or by their containers.
     fn uids_of(&self, subjects: &BTreeSet<u32>) -> BTreeSet<String> {
         let is_one = |pod: &Pod| {

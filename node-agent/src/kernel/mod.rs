@@ -96,6 +96,8 @@ pub struct Kernel {
     were_free: WereFree,
     /// Subjects whose addresses and flows are still in the maps: their ids are not free yet.
     released: BTreeSet<u32>,
+    /// Of these, the subjects whose last policy is still written.
+    let_go: BTreeSet<u32>,
     /// When it was last looked whether other programs change a pod's destinations, by uid.
     looked_for_balancer: BTreeMap<String, Instant>,
     last_subject: u32,
@@ -168,6 +170,7 @@ impl Kernel {
             classified,
             were_free,
             released: BTreeSet::new(),
+            let_go: BTreeSet::new(),
             looked_for_balancer: BTreeMap::new(),
             last_subject,
         };
