@@ -11,7 +11,7 @@ use l7egg_ebpf_common::abi::{
     protocol,
 };
 use l7egg_ebpf_common::judge::Verdict;
-use l7egg_ebpf_common::link::{Control, arp_sender, control, ethertype, fragment};
+use l7egg_ebpf_common::link::{Control, Fragment, arp_sender, control, ethertype, fragment};
 use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_RST, TCP_SYN, TcpEnds};
 
 use crate::asked::Destination;
@@ -198,7 +198,7 @@ fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
     } else {
         judge_packet(frame, subject, packet, &to)?;
     }
-    if packet.is_piece != 0 {
+    if packet.piece_at != 0 {
         begins(frame, subject, packet);
     }
     Ok(Said::Pass)
@@ -328,15 +328,15 @@ crate::global! {
     /// Remembers the first piece of a packet that has passed.
     fn begins(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
         match fragment(&frame, packet) {
-            Some(piece) if piece.is_first => remember_piece(subject, packet, piece.ident),
+            Some(piece) if piece.is_first => remember_piece(subject, packet, &piece),
             _ => 0,
         }
     }
 }
 
 #[inline(never)]
-fn remember_piece(subject: &Current, packet: &Packet, ident: u32) -> i32 {
-    let key = piece_key(subject, packet, ident);
+fn remember_piece(subject: &Current, packet: &Packet, piece: &Fragment) -> i32 {
+    let key = piece_key(subject, packet, piece);
     i32::from(FRAGMENTS.insert(&key, &event::now_ns(), 0).is_ok())
 }
 
@@ -344,7 +344,7 @@ fn remember_piece(subject: &Current, packet: &Packet, ident: u32) -> i32 {
 #[inline(never)]
 fn follows(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
     let Some(piece) = fragment(&frame, packet) else { return 0 };
-    let key = piece_key(subject, packet, piece.ident);
+    let key = piece_key(subject, packet, &piece);
     // SAFETY: a number, read at once.
     match unsafe { FRAGMENTS.get(&key) } {
         Some(passed_ns) => i32::from(event::now_ns().wrapping_sub(*passed_ns) < FRAGMENT_NS),
@@ -353,12 +353,12 @@ fn follows(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
 }
 
 #[inline(always)]
-fn piece_key(subject: &Current, packet: &Packet, ident: u32) -> FragmentKey {
+fn piece_key(subject: &Current, packet: &Packet, piece: &Fragment) -> FragmentKey {
     FragmentKey {
         subject: subject.pod(),
-        ident,
+        ident: piece.ident,
         destination: packet.destination,
-        protocol: packet.protocol,
+        protocol: piece.protocol,
         reserved: [0; 3],
     }
 }

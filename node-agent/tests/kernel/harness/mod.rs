@@ -3,6 +3,7 @@
 mod bpffs;
 mod held;
 mod ip;
+mod node;
 mod pod;
 mod process;
 mod recorder;
@@ -31,7 +32,11 @@ use l7egg_node_agent::datapath::{
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_node_agent::netns::tc::{self, Direction, Target};
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
+#[allow(unused_imports)] // The kernel tests' own.
+pub use node::Beyond;
 pub use pod::{Link, POD4, POD6, Pod, cgroup2_root, remove_within};
+#[allow(unused_imports)] // Not every suite talks with programs.
+pub use process::Said;
 pub use recorder::Recorder;
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
