@@ -6,6 +6,7 @@ mod aliases;
 mod audit;
 mod backstop;
 mod boot;
+mod both_ends;
 mod containers;
 mod datagrams;
 mod destinations;
