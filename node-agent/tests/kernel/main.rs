@@ -10,6 +10,7 @@ mod both_ends;
 mod containers;
 mod datagrams;
 mod destinations;
+mod flows_held;
 mod forged;
 mod gate;
 #[allow(dead_code)] // The other suites use all of it.
@@ -30,6 +31,7 @@ mod raw;
 mod refusals;
 mod resets;
 mod sandbox;
+mod sctp;
 mod shaping;
 mod shaping_nodes;
 mod socket_balancer;
