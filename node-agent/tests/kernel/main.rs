@@ -25,6 +25,7 @@ mod names;
 mod names_tcp;
 mod netns;
 mod node;
+mod on_top;
 mod oracle;
 mod path_mtu;
 mod raw;

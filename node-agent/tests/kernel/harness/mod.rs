@@ -11,6 +11,7 @@ mod socket_balancer;
 pub mod systemd;
 pub mod traffic;
 mod verdict_program;
+mod wires;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -155,7 +156,11 @@ impl Setup {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
         if pod.link() != Link::Direct {
             let cover = on_host(pod, || kernel.cover(pod.uid(), pod.cgroup()));
-            let expected = if pod.link() == Link::IsNode { Cover::Host } else { Cover::Whole };
+            let expected = match pod.link() {
+                Link::IsNode => Cover::Host,
+                Link::OnTop(_) => Cover::Part { uncovered: vec!["eth0".into()] },
+                Link::ByNode | Link::Direct => Cover::Whole,
+            };
             assert_eq!(cover.unwrap_or_else(fail), expected);
         }
     }
@@ -333,7 +338,7 @@ fn on_host<T: Send>(pod: &Pod, work: impl FnOnce() -> T + Send) -> T {
     match pod.link() {
         Link::Direct => work(),
         Link::IsNode => pod.netns().run(work).expect("to work in the node's namespace"),
-        Link::ByNode => pod.node_netns().run(work).expect("to work in the node's namespace"),
+        Link::ByNode | Link::OnTop(_) => pod.node_netns().run(work).expect("to work in the node's namespace"),
     }
 }
 
