@@ -12,14 +12,14 @@ use l7egg_ebpf_common::abi::{
 };
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::link::{Control, Fragment, arp_sender, control, ethertype, fragment};
-use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_RST, TCP_SYN, TcpEnds};
+use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN, TcpEnds};
 
 use crate::asked::Destination;
 use crate::maps::{ADDRESSES, ATTACHED, FRAGMENTS, INBOUND};
 use crate::refuse::Said;
 use crate::skb::{self, Frame, Parsed};
 use crate::subject::{self, Current, Known};
-use crate::{Recalled, Refusal, asked, connection, destination, event, flow, refuse, unless_audited};
+use crate::{Recalled, Refusal, asked, connection, destination, ended, event, flow, refuse, unless_audited};
 
 /// How old the time in `INBOUND` may be before it is written anew, in ns.
 const INBOUND_TOLD_NS: u64 = 1_000_000_000;
@@ -233,7 +233,7 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
             Ok(())
         }
         // The end of a connection that is not allowed any more.
-        Verdict::Deny if recalled == Recalled::Earlier && is_reset(frame, packet) => Ok(()),
+        Verdict::Deny if ended::is_reset(packet, frame.len()) && ends(frame, subject, packet) => Ok(()),
         Verdict::Deny => {
             event::refused(EventKind::Denied, subject, packet);
             Err(Refusal::Denied)
@@ -247,10 +247,10 @@ fn is_own_flow(packet: &Packet, recalled: Recalled) -> bool {
     packet.protocol != protocol::TCP && recalled == Recalled::Earlier
 }
 
-/// A TCP reset that carries nothing.
+/// Whether a reset may leave: a packet socket says none.
 #[inline(always)]
-fn is_reset(frame: Frame, packet: &Packet) -> bool {
-    packet.tcp_flags & TCP_RST != 0 && usize::from(packet.payload) == frame.len()
+fn ends(frame: Frame, subject: &Current, packet: &Packet) -> bool {
+    !frame.is_of_link_socket() && ended::is_known(subject, packet) == 1
 }
 
 crate::global! {

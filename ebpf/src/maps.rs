@@ -132,7 +132,7 @@ pub static ATTACHED: HashMap<u32, Attached> = HashMap::with_max_entries(4_096, B
 pub static ADDRESSES: HashMap<AddressKey, u8> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 // What came in, so that replies without a socket may leave: a flood makes room for itself, and costs resets and
-// echo replies at worst. The value is the time.
+// echo replies at worst. And connections that were ended, so that the other side hears of it. The value is the time.
 #[map]
 pub static INBOUND: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(65_536, 0);
 

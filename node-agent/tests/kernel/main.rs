@@ -10,6 +10,7 @@ mod both_ends;
 mod containers;
 mod datagrams;
 mod destinations;
+mod far_end;
 mod flows_held;
 mod forged;
 mod gate;

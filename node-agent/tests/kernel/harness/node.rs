@@ -13,6 +13,14 @@ impl Pod {
         command
     }
 
+    /// Has nothing that the pod sends arrive in the world meanwhile ([`Link::ByNode`]).
+    pub fn interrupt(&self, work: impl FnOnce()) {
+        let node = format!("{}n", self.uid());
+        ip::inside(&node, &["link set world nomaster"]);
+        work();
+        ip::inside(&node, &["link set world master bridge"]);
+    }
+
     /// Has everything between the pod and its world carry packets of that size.
     pub fn set_mtu(&self, mtu: u32) {
         let set = |ns: &str, devices: &[&str]| {
