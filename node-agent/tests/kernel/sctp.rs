@@ -46,7 +46,7 @@ fn serve(mut command: Command, address: &str, port: u16) -> Said {
 
 /// What came of it. A denied packet of SCTP is lost, and its sender goes on trying.
 fn connect(mut command: Command, address: &str, port: u16) -> String {
-    let output = command.args(["-c", CONNECT, address, &port.to_string(), "2"]).output().expect("python3");
+    let output = command.args(["-c", CONNECT, address, &port.to_string(), "3"]).output().expect("python3");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
