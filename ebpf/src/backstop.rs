@@ -148,6 +148,19 @@ pub fn opens(subject: u32, ends: &TcpEnds) -> i32 {
     })
 }
 
+/// The same of a connection that was open before there was a backstop, by a packet that leaves.
+#[inline(never)]
+pub fn came_in_before(subject: u32, packet: &Packet) -> i32 {
+    remember_inbound(&FlowKey {
+        subject,
+        local_port: packet.source_port,
+        remote_port: packet.destination_port,
+        remote: packet.destination,
+        protocol: protocol::TCP,
+        reserved: [0; 3],
+    })
+}
+
 #[inline(always)]
 fn remember_inbound(key: &FlowKey) -> i32 {
     let now_ns = event::now_ns();
@@ -219,6 +232,9 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
         _ => Recalled::New,
     };
     if recalled == Recalled::Judged {
+        if packet.protocol == protocol::TCP && name != 0 && ended::is_end(packet.tcp_flags) {
+            ended::closed(subject, packet);
+        }
         return Ok(());
     }
     match destination::judge(subject, &to.address, packet.protocol, to.port, &mut name) {
@@ -227,13 +243,12 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
         _ if !is_own_flow(packet, recalled) && is_reply(frame, subject, packet) == 1 => Ok(()),
         // Which of several sends of one socket this is, its storage does not tell: the pod's own program has judged it.
         _ if subject.has_socket_balancer() && frame.socket().is_some() => Ok(()),
+        _ if says_the_last(frame, subject, packet) => Ok(()),
         Verdict::Audit => {
             event::count(Counter::AuditDenied);
             event::refused(EventKind::AuditDenied, subject, packet);
             Ok(())
         }
-        // The end of a connection that is not allowed any more.
-        Verdict::Deny if ended::is_reset(packet, frame.len()) && ends(frame, subject, packet) => Ok(()),
         Verdict::Deny => {
             event::refused(EventKind::Denied, subject, packet);
             Err(Refusal::Denied)
@@ -247,10 +262,10 @@ fn is_own_flow(packet: &Packet, recalled: Recalled) -> bool {
     packet.protocol != protocol::TCP && recalled == Recalled::Earlier
 }
 
-/// Whether a reset may leave: a packet socket says none.
+/// Whether it belongs to the end of a connection that was allowed. A packet socket has none.
 #[inline(always)]
-fn ends(frame: Frame, subject: &Current, packet: &Packet) -> bool {
-    !frame.is_of_link_socket() && ended::is_known(subject, packet) == 1
+fn says_the_last(frame: Frame, subject: &Current, packet: &Packet) -> bool {
+    !frame.is_of_link_socket() && ended::is_last(subject, packet, frame.len()) == 1
 }
 
 crate::global! {

@@ -170,7 +170,7 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
         }
         // The end of a connection that is not allowed any more: the other side is to notice.
         Verdict::Deny if recalled == Recalled::Earlier && ended::is_reset(packet, skb.len() as usize) => {
-            ended::remember(&subject, packet);
+            ended::reset(&subject, packet);
             return Ok(());
         }
         Verdict::Deny => {

@@ -14,6 +14,7 @@ mod far_end;
 mod flows_held;
 mod forged;
 mod gate;
+mod goodbye;
 #[allow(dead_code)] // The other suites use all of it.
 mod harness;
 mod held;
