@@ -106,24 +106,27 @@ pub struct Fragment {
     pub ident: u32,
     /// Whether it is the piece with the ports.
     pub is_first: bool,
+    /// What is in pieces: a transport protocol or, in IPv6, what extension header comes behind the fragment header. All pieces of a
+    /// packet say the same.
+    pub protocol: u8,
 }
 
-/// Whether a packet is a piece of one. In IPv6 the fragment header must be the first extension, as Linux writes it.
+/// Whether a packet, which was read, is a piece of one.
 #[inline(always)]
 pub fn fragment<B: Bytes + ?Sized>(bytes: &B, packet: &Packet) -> Option<Fragment> {
-    if packet.destination.is_v4() {
-        let [a, b, flags, low] = bytes.read::<4>(4)?;
-        let offset = u16::from_be_bytes([flags & 0x1f, low]);
-        let more = flags & 0x20 != 0;
-        let ident = u32::from(u16::from_be_bytes([a, b]));
-        return (more || offset != 0).then_some(Fragment { ident, is_first: offset == 0 });
-    }
-    if bytes.read::<1>(6)? != [44] {
+    if packet.piece_at == 0 {
         return None;
     }
-    let [_, _, high, low, a, b, c, d] = bytes.read::<8>(40)?;
+    let at = packet.piece_at as usize;
+    if packet.destination.is_v4() {
+        let [a, b, flags, low] = bytes.read::<4>(at)?;
+        let is_first = u16::from_be_bytes([flags & 0x1f, low]) == 0;
+        let ident = u32::from(u16::from_be_bytes([a, b]));
+        return Some(Fragment { ident, is_first, protocol: packet.protocol });
+    }
+    let [protocol, _, high, low, a, b, c, d] = bytes.read::<8>(at)?;
     let is_first = u16::from_be_bytes([high, low]) & 0xfff8 == 0;
-    Some(Fragment { ident: u32::from_be_bytes([a, b, c, d]), is_first })
+    Some(Fragment { ident: u32::from_be_bytes([a, b, c, d]), is_first, protocol })
 }
 
 /// A packet in a packet.
@@ -222,11 +225,18 @@ mod tests {
         let whole = v4(17, 64, [192, 0, 2, 1], 0x4000, &udp);
         assert_eq!(of(&whole), None);
         let first = v4(17, 64, [192, 0, 2, 1], 0x2000, &udp);
-        assert_eq!(of(&first), Some(Fragment { ident: 0x1234, is_first: true }));
+        assert_eq!(of(&first), Some(Fragment { ident: 0x1234, is_first: true, protocol: 17 }));
         let last = v4(17, 64, [192, 0, 2, 1], 0x0003, &udp);
-        assert_eq!(of(&last), Some(Fragment { ident: 0x1234, is_first: false }));
+        assert_eq!(of(&last), Some(Fragment { ident: 0x1234, is_first: false, protocol: 17 }));
         let six = v6(44, 64, 0x20, &[17, 0, 0, 9, 0, 0, 0, 5, 1, 2, 3, 4]);
-        assert_eq!(of(&six), Some(Fragment { ident: 5, is_first: false }));
+        assert_eq!(of(&six), Some(Fragment { ident: 5, is_first: false, protocol: 17 }));
+        // As Linux writes options: those for every hop come before, those for the destination behind.
+        let hops = [44, 0, 1, 4, 0, 0, 0, 0];
+        let behind = [60, 0, 0, 1, 0, 0, 0, 6, 17, 0, 1, 4, 0, 0, 0, 0];
+        let six = v6(0, 64, 0x20, &[hops.as_slice(), &behind, &udp].concat());
+        assert_eq!(of(&six), Some(Fragment { ident: 6, is_first: true, protocol: 60 }));
+        let six = v6(0, 64, 0x20, &[hops.as_slice(), &[60, 0, 0, 9, 0, 0, 0, 6]].concat());
+        assert_eq!(of(&six), Some(Fragment { ident: 6, is_first: false, protocol: 60 }));
         assert_eq!(of(&v6(17, 64, 0x20, &udp)), None);
     }
 }

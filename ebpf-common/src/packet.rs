@@ -62,8 +62,8 @@ pub struct Packet {
     pub payload: u16,
     /// Bytes of UDP payload, as its header says; 0 otherwise.
     pub payload_len: u16,
-    /// 1 for a piece of a packet in pieces, else 0.
-    pub is_piece: u32,
+    /// For a piece of a packet in pieces, where that is said: IPv6's fragment header, or the second word of IPv4's. Else 0.
+    pub piece_at: u32,
 }
 
 /// TCP flag FIN.
@@ -132,7 +132,7 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B, first: u8, packet: &mut Packet) -> Res
         return Err(Malformed::Options);
     }
     let fragment = u16::from_be_bytes([header[0], header[1]]);
-    packet.is_piece = u32::from(fragment & 0x3fff != 0);
+    packet.piece_at = u32::from(fragment & 0x3fff != 0) * 4;
     if fragment & 0x1fff != 0 {
         packet.protocol = normal(header[3]);
         return Err(Malformed::Fragment);
@@ -185,7 +185,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Mal
             }
             44 => {
                 let [following, _, high, low] = bytes.read::<4>(offset).ok_or(Malformed::Short)?;
-                packet.is_piece = 1;
+                packet.piece_at = offset as u32;
                 if u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
                     packet.protocol = normal(following);
                     return Err(Malformed::Fragment);

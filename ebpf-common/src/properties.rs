@@ -128,7 +128,7 @@ proptest! {
         }
         if let Some(ends) = ends {
             let packet = parsed.expect("a usual packet");
-            prop_assert_eq!((packet.protocol, packet.is_piece), (crate::abi::protocol::TCP, 0));
+            prop_assert_eq!((packet.protocol, packet.piece_at), (crate::abi::protocol::TCP, 0));
             prop_assert_eq!((packet.destination, packet.source), (ends.destination, ends.source));
             prop_assert_eq!(packet.tcp_flags, ends.flags);
             prop_assert_eq!((packet.destination_port, packet.source_port), (ends.destination_port, ends.source_port));

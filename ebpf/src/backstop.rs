@@ -11,15 +11,15 @@ use l7egg_ebpf_common::abi::{
     protocol,
 };
 use l7egg_ebpf_common::judge::Verdict;
-use l7egg_ebpf_common::link::{Control, arp_sender, control, ethertype, fragment};
-use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_RST, TCP_SYN, TcpEnds};
+use l7egg_ebpf_common::link::{Control, Fragment, arp_sender, control, ethertype, fragment};
+use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN, TcpEnds};
 
 use crate::asked::Destination;
 use crate::maps::{ADDRESSES, ATTACHED, FRAGMENTS, INBOUND};
 use crate::refuse::Said;
 use crate::skb::{self, Frame, Parsed};
 use crate::subject::{self, Current, Known};
-use crate::{Recalled, Refusal, asked, connection, destination, event, flow, refuse, unless_audited};
+use crate::{Recalled, Refusal, asked, connection, destination, ended, event, flow, refuse, unless_audited};
 
 /// How old the time in `INBOUND` may be before it is written anew, in ns.
 const INBOUND_TOLD_NS: u64 = 1_000_000_000;
@@ -148,6 +148,19 @@ pub fn opens(subject: u32, ends: &TcpEnds) -> i32 {
     })
 }
 
+/// The same of a connection that was open before there was a backstop, by a packet that leaves.
+#[inline(never)]
+pub fn came_in_before(subject: u32, packet: &Packet) -> i32 {
+    remember_inbound(&FlowKey {
+        subject,
+        local_port: packet.source_port,
+        remote_port: packet.destination_port,
+        remote: packet.destination,
+        protocol: protocol::TCP,
+        reserved: [0; 3],
+    })
+}
+
 #[inline(always)]
 fn remember_inbound(key: &FlowKey) -> i32 {
     let now_ns = event::now_ns();
@@ -198,7 +211,7 @@ fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
     } else {
         judge_packet(frame, subject, packet, &to)?;
     }
-    if packet.is_piece != 0 {
+    if packet.piece_at != 0 {
         begins(frame, subject, packet);
     }
     Ok(Said::Pass)
@@ -219,6 +232,9 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
         _ => Recalled::New,
     };
     if recalled == Recalled::Judged {
+        if packet.protocol == protocol::TCP && name != 0 && ended::is_end(packet.tcp_flags) {
+            ended::closed(subject, packet);
+        }
         return Ok(());
     }
     match destination::judge(subject, &to.address, packet.protocol, to.port, &mut name) {
@@ -227,13 +243,12 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
         _ if !is_own_flow(packet, recalled) && is_reply(frame, subject, packet) == 1 => Ok(()),
         // Which of several sends of one socket this is, its storage does not tell: the pod's own program has judged it.
         _ if subject.has_socket_balancer() && asked::is_of_socket(frame.as_skb(), packet) == 1 => Ok(()),
+        _ if says_the_last(frame, subject, packet) => Ok(()),
         Verdict::Audit => {
             event::count(Counter::AuditDenied);
             event::refused(EventKind::AuditDenied, subject, packet);
             Ok(())
         }
-        // The end of a connection that is not allowed any more.
-        Verdict::Deny if recalled == Recalled::Earlier && is_reset(frame, packet) => Ok(()),
         Verdict::Deny => {
             event::refused(EventKind::Denied, subject, packet);
             Err(Refusal::Denied)
@@ -247,10 +262,10 @@ fn is_own_flow(packet: &Packet, recalled: Recalled) -> bool {
     packet.protocol != protocol::TCP && recalled == Recalled::Earlier
 }
 
-/// A TCP reset that carries nothing.
+/// Whether it belongs to the end of a connection that was allowed. A packet socket has none.
 #[inline(always)]
-fn is_reset(frame: Frame, packet: &Packet) -> bool {
-    packet.tcp_flags & TCP_RST != 0 && usize::from(packet.payload) == frame.len()
+fn says_the_last(frame: Frame, subject: &Current, packet: &Packet) -> bool {
+    !frame.is_of_link_socket() && ended::is_last(subject, packet, frame.len()) == 1
 }
 
 crate::global! {
@@ -328,15 +343,15 @@ crate::global! {
     /// Remembers the first piece of a packet that has passed.
     fn begins(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
         match fragment(&frame, packet) {
-            Some(piece) if piece.is_first => remember_piece(subject, packet, piece.ident),
+            Some(piece) if piece.is_first => remember_piece(subject, packet, &piece),
             _ => 0,
         }
     }
 }
 
 #[inline(never)]
-fn remember_piece(subject: &Current, packet: &Packet, ident: u32) -> i32 {
-    let key = piece_key(subject, packet, ident);
+fn remember_piece(subject: &Current, packet: &Packet, piece: &Fragment) -> i32 {
+    let key = piece_key(subject, packet, piece);
     i32::from(FRAGMENTS.insert(&key, &event::now_ns(), 0).is_ok())
 }
 
@@ -344,7 +359,7 @@ fn remember_piece(subject: &Current, packet: &Packet, ident: u32) -> i32 {
 #[inline(never)]
 fn follows(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
     let Some(piece) = fragment(&frame, packet) else { return 0 };
-    let key = piece_key(subject, packet, piece.ident);
+    let key = piece_key(subject, packet, &piece);
     // SAFETY: a number, read at once.
     match unsafe { FRAGMENTS.get(&key) } {
         Some(passed_ns) => i32::from(event::now_ns().wrapping_sub(*passed_ns) < FRAGMENT_NS),
@@ -353,12 +368,12 @@ fn follows(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
 }
 
 #[inline(always)]
-fn piece_key(subject: &Current, packet: &Packet, ident: u32) -> FragmentKey {
+fn piece_key(subject: &Current, packet: &Packet, piece: &Fragment) -> FragmentKey {
     FragmentKey {
         subject: subject.pod(),
-        ident,
+        ident: piece.ident,
         destination: packet.destination,
-        protocol: packet.protocol,
+        protocol: piece.protocol,
         reserved: [0; 3],
     }
 }

@@ -12,7 +12,7 @@ use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN, TcpEnds};
 use crate::maps::{ARRIVING, CONNECTIONS, INHERITED};
 use crate::skb::{AF_INET, Frame, Skb};
 use crate::subject::{Current, Known};
-use crate::{EARLIER, JUDGED, NEW, Recalled, backstop, listener, network, subject};
+use crate::{EARLIER, JUDGED, NEW, Recalled, backstop, ended, listener, network, subject};
 
 /// `BPF_TCP_LISTEN` of include/uapi/linux/bpf.h.
 const LISTEN: u32 = 10;
@@ -24,11 +24,12 @@ pub fn is_open(skb: Skb) -> bool {
     skb.usual_tcp().is_some_and(|ends| find_open(skb.any_socket(), &ends).is_some())
 }
 
-/// The same of a frame that leaves the pod: it must come from one of the pod's own addresses, too.
+/// The same of a frame that leaves the pod: it must come from one of the pod's own addresses, too. Not of the last one.
 #[inline(always)]
 pub fn has_left(frame: Frame) -> bool {
     let Some(ends) = frame.usual_tcp() else { return false };
-    find_open(frame.any_socket(), &ends).is_some_and(|known| known.own == ends.source)
+    !ended::is_end(ends.flags)
+        && find_open(frame.any_socket(), &ends).is_some_and(|known| known.own == ends.source)
 }
 
 #[inline(always)]
@@ -78,7 +79,7 @@ crate::global! {
         // Open before the programs were attached: otherwise it would have been judged or marked.
         match inherited(skb, subject, packet) {
             1 => {
-                store(socket, subject, packet, Direction::Ingress, 0);
+                came_in(socket, subject, packet);
                 return JUDGED;
             }
             2 => return EARLIER,
@@ -86,7 +87,7 @@ crate::global! {
         }
         if !subject.is_classified && listener::tcp(skb.as_ptr().cast(), &packet.source, packet.source_port) == 1 {
             // Not told apart yet. Accepted, as somebody listens on its port.
-            store(socket, subject, packet, Direction::Ingress, 0);
+            came_in(socket, subject, packet);
             return JUDGED;
         }
         NEW
@@ -94,7 +95,7 @@ crate::global! {
 }
 
 /// What its socket remembers of the connection of a packet that leaves the pod, from one of its own addresses; as
-/// [`recall`].
+/// [`recall`], but `name` becomes the one of [`Recalled::Judged`], too.
 #[inline(always)]
 pub fn known(frame: Frame, subject: &Current, packet: &Packet, name: &mut u64) -> Recalled {
     Recalled::from_number(recall_known(frame, subject.policy, packet, name))
@@ -110,11 +111,11 @@ crate::global! {
         if !is_same(known, packet) {
             return NEW;
         }
+        *name = known.name;
         if known.policy == policy || known.direction == Direction::Ingress as u32 {
             known.own = packet.source;
             return JUDGED;
         }
-        *name = known.name;
         EARLIER
     }
 }
@@ -235,6 +236,13 @@ fn inherited(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
         return 0;
     }
     if known.direction == Direction::Ingress as u32 { 1 } else { 2 }
+}
+
+/// Remembers that a connection from before came in; the backstop has not seen it either.
+#[inline(always)]
+fn came_in(socket: *mut bpf_sock, subject: &Current, packet: &Packet) {
+    store(socket, subject, packet, Direction::Ingress, 0);
+    backstop::came_in_before(subject.pod(), packet);
 }
 
 #[inline(always)]

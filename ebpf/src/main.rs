@@ -39,6 +39,7 @@ mod connect;
 mod connection;
 mod container;
 mod destination;
+mod ended;
 mod event;
 mod flow;
 mod gate;
@@ -68,7 +69,6 @@ use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, classifier, so
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TcContext};
 use l7egg_ebpf_common::abi::{Counter, DNS_PORT, EventKind, protocol};
 use l7egg_ebpf_common::judge::Verdict;
-use l7egg_ebpf_common::packet::{Packet, TCP_RST};
 
 use crate::asked::Destination;
 use crate::refuse::Said;
@@ -169,7 +169,10 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
             event::refused(EventKind::AuditDenied, &subject, packet);
         }
         // The end of a connection that is not allowed any more: the other side is to notice.
-        Verdict::Deny if recalled == Recalled::Earlier && is_reset(skb, packet) => return Ok(()),
+        Verdict::Deny if recalled == Recalled::Earlier && ended::is_reset(packet, skb.len() as usize) => {
+            ended::reset(&subject, packet);
+            return Ok(());
+        }
         Verdict::Deny => {
             event::refused(EventKind::Denied, &subject, packet);
             return Err(Refusal::Denied);
@@ -183,12 +186,6 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
         _ => {}
     }
     Ok(())
-}
-
-/// A TCP reset that carries nothing.
-#[inline(always)]
-fn is_reset(skb: Skb, packet: &Packet) -> bool {
-    packet.tcp_flags & TCP_RST != 0 && u32::from(packet.payload) == skb.len()
 }
 
 /// A packet that is refused for another reason than a rule passes all the same where nothing is enforced.

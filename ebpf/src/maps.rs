@@ -136,6 +136,10 @@ pub static ADDRESSES: HashMap<AddressKey, u8> = HashMap::with_max_entries(65_536
 #[map]
 pub static INBOUND: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(65_536, 0);
 
+// Connections that have ended, and when: what the kernel still has to say of them has no socket.
+#[map]
+pub static ENDED: LruHashMap<FlowKey, u64> = LruHashMap::with_max_entries(16_384, 0);
+
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, u64> = LruHashMap::with_max_entries(4_096, 0);
 

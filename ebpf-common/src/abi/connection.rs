@@ -29,7 +29,7 @@ pub struct FlowKey {
     pub remote: Address,
     /// IP protocol.
     pub protocol: u8,
-    /// Zero.
+    /// Zero; but see `ended.rs` for connections that were ended.
     pub reserved: [u8; 3],
 }
 

@@ -57,6 +57,7 @@ pub fn of_released(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<(), Data
     }
     remove(&mut maps.flows, "FLOWS", |key, _| released.contains(&key.subject))?;
     remove(&mut maps.inbound, "INBOUND", |key, _| released.contains(&key.subject))?;
+    remove(&mut maps.ended, "ENDED", |key, _| released.contains(&key.subject))?;
     remove(&mut maps.inherited, "INHERITED", |_, connection| released.contains(&connection.subject))
 }
 

@@ -60,7 +60,7 @@ impl Hook {
 pub const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 34] = [
+const PINNED: [&str; 35] = [
     "CONTAINERS",
     "CONFIG",
     "SUBJECT",
@@ -91,6 +91,7 @@ const PINNED: [&str; 34] = [
     "ATTACHED",
     "ADDRESSES",
     "INBOUND",
+    "ENDED",
     "FRAGMENTS",
     "DNS_STREAMS",
     "ADMITTED",
@@ -121,6 +122,7 @@ pub struct Maps {
     pub flows: HashMap<MapData, FlowKey, Flow>,
     pub inherited: HashMap<MapData, u64, Connection>,
     pub inbound: HashMap<MapData, FlowKey, u64>,
+    pub ended: HashMap<MapData, FlowKey, u64>,
     pub pods: Array<MapData, PodsCgroup>,
     pub networks: Array<MapData, Network>,
     pub attached: HashMap<MapData, u32, Attached>,
@@ -325,6 +327,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         flows: take!("FLOWS"),
         inherited: take!("INHERITED"),
         inbound: take!("INBOUND"),
+        ended: take!("ENDED"),
         pods: take!("PODS"),
         networks: take!("NETWORKS"),
         attached: take!("ATTACHED"),

@@ -3,33 +3,31 @@
 //!
 //! Twice: with an agent that is this program again, takes over what the one before it left, as the real one does, and enforces
 //! one policy after the other for as long as it lives; and, where there is an API server, with the product's own operator and
-//! agent, of which the operator is restarted too. Needs root and the binaries of the workspace (`cargo xtask test chaos`
-//! sees to both).
+//! agent, of which the operator is restarted too. Both times the pod is behind a node, in whose network the agent is, so that all
+//! goes by the backstop, too. Needs root and the binaries of the workspace (`cargo xtask test chaos` sees to both).
 
 #[path = "../kernel/harness/mod.rs"]
 #[allow(dead_code, unused_imports)] // Shared with the kernel tests, which use all of it.
 mod harness;
+mod traffic;
+mod way_in;
 mod whole;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use harness::{Setup, fail, policy, settings_in};
-use l7egg_node_agent::datapath::Datapath;
+use harness::{Link, Setup, fail, policy, settings_in};
+use l7egg_node_agent::datapath::{Cover, Datapath};
 use l7egg_node_agent::kernel::Kernel;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use traffic::{SECONDS, Traffic};
 use whole::Whole;
 
-/// Seconds of traffic.
-const SECONDS: u64 = 60;
-/// Connections a second. Half of them are to names, so that there are as many lookups (A and AAAA have a query each).
-const RATE: u32 = 400;
 /// How long an agent lives.
 const LIFE: Duration = Duration::from_secs(1);
 /// An operator lives for as many agents.
@@ -68,13 +66,15 @@ static TURN: Mutex<()> = Mutex::new(());
 
 fn killed_and_changed() -> Result<(), Failed> {
     let _turn = TURN.lock();
-    let mut setup = Setup::new();
+    let setup = Setup::on_node(POLICIES[0]);
     setup.pod.set_names(NAMES);
-    setup.enforce(POLICIES[0]);
+    is_covered(&setup, setup.pod.uid())?;
     let before = setup.last_policy();
     let traffic = Traffic::start(&setup, setup.pod.cgroup())?;
     let result = traffic.until_end("", |_, _| {
-        let mut agent = Command::new(std::env::current_exe()?)
+        let mut agent = setup
+            .pod
+            .in_node(&std::env::current_exe()?)
             .env(AGENT[0], setup.bpffs())
             .env(AGENT[1], setup.pod.uid())
             .env(AGENT[2], setup.pod.cgroup())
@@ -87,7 +87,16 @@ fn killed_and_changed() -> Result<(), Failed> {
     });
     let policies = setup.last_policy() - before;
     println!("chaos: {policies} policies put in force meanwhile");
-    result.and(enough(policies))
+    result.and(is_covered(&setup, setup.pod.uid())).and(enough(policies))
+}
+
+/// The agents put the backstop there, or took over what the one before them had put there.
+fn is_covered(setup: &Setup, uid: &str) -> Result<(), Failed> {
+    let is_there = |name| setup.pins(&format!("interfaces/{uid}/{name}")).is_dir();
+    if !["entering", "leaving"].into_iter().all(is_there) {
+        return Err("the pod is without the backstop".into());
+    }
+    Ok(())
 }
 
 /// An agent that lives for a second gets to it most of the time; if none did, nothing was tried.
@@ -104,11 +113,11 @@ fn restarted_while_an_egg_changes() -> Result<(), Failed> {
         return Ok(());
     }
     let _turn = TURN.lock();
-    let setup = Setup::new();
+    let setup = Setup::with_link(Link::ByNode);
     setup.pod.set_names(NAMES);
-    let whole = Whole::new(setup.bpffs(), POLICIES[0])?;
+    let whole = Whole::new(&setup, POLICIES[0])?;
     let mut sandbox = sandbox(&setup, &whole.cgroup)?;
-    let (mut operator, mut agent) = (whole.operator()?, whole.agent()?);
+    let (mut operator, mut agent) = (whole.operator()?, whole.agent(&setup)?);
     let result = restart_both(&setup, &whole, &mut operator, &mut agent);
     for program in [&mut operator, &mut agent, &mut sandbox] {
         let _ = program.kill();
@@ -131,6 +140,7 @@ fn sandbox(setup: &Setup, cgroup: &Path) -> Result<Child, Failed> {
 
 fn restart_both(setup: &Setup, whole: &Whole, operator: &mut Child, agent: &mut Child) -> Result<(), Failed> {
     whole.wait()?;
+    is_covered(setup, &whole.uid)?;
     let before = setup.last_policy();
     let traffic = Traffic::start(setup, &whole.cgroup)?;
     let mut restarts = 0;
@@ -140,7 +150,7 @@ fn restart_both(setup: &Setup, whole: &Whole, operator: &mut Child, agent: &mut 
         halfway();
         agent.kill()?;
         agent.wait()?;
-        *agent = whole.agent()?;
+        *agent = whole.agent(setup)?;
         if (turn + 1) % OPERATOR_LIVES == 0 {
             // By turns as the kubelet stops it, and as the kernel does when memory is short.
             let signal = if turn % 2 == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
@@ -155,70 +165,7 @@ fn restart_both(setup: &Setup, whole: &Whole, operator: &mut Child, agent: &mut 
     println!(
         "chaos: with operator, {restarts} operators restarted, {policies} policies put in force meanwhile"
     );
-    result.and(enough(policies))
-}
-
-/// What the pod does all the while.
-struct Traffic {
-    load: Child,
-    held: harness::Held,
-}
-
-impl Traffic {
-    fn start(setup: &Setup, cgroup: &Path) -> Result<Self, Failed> {
-        let allowed = [
-            "tcp4://n{}.fresh.test:80",
-            "tcp://198.18.1.{}:80",
-            "tcp6://n{}.fresh.test:443",
-            "tcp://[2001:db8:18:7::{}]:80",
-        ];
-        let denied = [
-            "tcp4://n{}.denied.test:80",
-            "tcp://198.18.1.200:80",
-            "tcp6://n{}.denied.test:443",
-            "udp://198.18.9.1:123",
-        ];
-        let mut arguments = vec!["load".to_owned(), format!("--rate={RATE}"), format!("--seconds={SECONDS}")];
-        // Indices grow past what fits into an address, so that these have one each.
-        arguments.extend(
-            allowed.map(|target| {
-                format!("--allowed={}", target.replace(".{}:", ".7:").replace("::{}]", "::7]"))
-            }),
-        );
-        arguments.extend(denied.map(|target| format!("--denied={target}")));
-        let held = setup.pod.hold_in(cgroup, "tcp://198.18.1.1:80");
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        let mut load = setup.pod.command_in(cgroup, &harness::binary("probe"), &arguments);
-        Ok(Self { load: load.stdout(Stdio::piped()).spawn()?, held })
-    }
-
-    /// Makes turns until it ends: each has the turn's number, and a function that waits for half of [`LIFE`]. Says what came of it.
-    fn until_end(
-        mut self,
-        what: &str,
-        mut turn: impl FnMut(u32, &dyn Fn()) -> Result<(), Failed>,
-    ) -> Result<(), Failed> {
-        let mut turns = 0;
-        while matches!(self.load.try_wait(), Ok(None)) {
-            turn(turns, &|| std::thread::sleep(LIFE / 2))?;
-            turns += 1;
-        }
-        let output = self.load.wait_with_output()?;
-        let report: Value = serde_json::from_slice(&output.stdout)?;
-        let held = self.held.end();
-        println!(
-            "chaos: {what}{} allowed, {} of them failed; {} denied, {} of them succeeded; {turns} agents killed; longest allowed {} ms",
-            report["allowed"],
-            report["allowed_failures"],
-            report["denied"],
-            report["denied_successes"],
-            report["longest_allowed"].as_u64().unwrap_or(0) / 1000,
-        );
-        println!("chaos: {what}a connection that was open all the while: {}", held["outcome"]);
-        let is_right =
-            report["allowed_failures"] == 0 && report["denied_successes"] == 0 && held["outcome"] == "ok";
-        if is_right { Ok(()) } else { Err(format!("{:#}", report["samples"]).into()) }
-    }
+    result.and(is_covered(setup, &whole.uid)).and(enough(policies))
 }
 
 /// Takes over, and changes the policy for as long as it lives: first after a part of a second that differs each time, so
@@ -228,6 +175,7 @@ fn agent(bpffs: PathBuf, uid: &str, cgroup: PathBuf) -> ! {
     let mut kernel = Kernel::open(&settings_in(&bpffs)).unwrap_or_else(fail);
     for turn in std::process::id() as usize.. {
         kernel.enforce(uid, &cgroup, &policy(POLICIES[turn % POLICIES.len()])).unwrap_or_else(fail);
+        assert_eq!(kernel.cover(uid, &cgroup).unwrap_or_else(fail), Cover::Whole);
         kernel.collect().unwrap_or_else(fail);
         let pause = Duration::from_millis(200 + started.elapsed().subsec_micros() as u64 % 800);
         std::thread::sleep(pause);

@@ -7,12 +7,13 @@ use std::{fs, thread};
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt};
+use kube::{Client, Config, ResourceExt};
 use l7egg_crds::Egg;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::harness::{RESOLVERS, binary, cgroup2_root, run, unique};
+use super::harness::{RESOLVERS, Setup, binary, cgroup2_root, run, unique};
+use super::way_in;
 
 /// Longest that something may take before the traffic begins.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +25,8 @@ pub struct Whole {
     runtime: Runtime,
     client: Client,
     namespace: String,
+    /// Uid of the pod.
+    pub uid: String,
     /// Directory of the pod's cgroup.
     pub cgroup: PathBuf,
     logs: PathBuf,
@@ -31,20 +34,26 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// Makes them. The agent's pins are to be in `bpffs`.
-    pub fn new(bpffs: &Path, policy: &str) -> anyhow::Result<Self> {
+    /// Makes them, for the network of a pod of the harness.
+    pub fn new(setup: &Setup, policy: &str) -> anyhow::Result<Self> {
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
         // The kubectl of Kubernetes 1.20 knows no CEL rules in CRDs.
         run("kubectl", &["apply", "--validate=false", "-k", &crds.to_string_lossy()]);
         let runtime = Runtime::new()?;
-        let client = runtime.block_on(Client::try_default())?;
+        let config = runtime.block_on(Config::infer())?;
+        way_in::to_api_server(&config, &setup.pod)?;
+        let client = {
+            let _in_runtime = runtime.enter();
+            Client::try_from(config)?
+        };
         let namespace = format!("l7egg-chaos-{}", unique());
         let uid = runtime.block_on(pod(&client, &namespace))?;
         let cgroup = cgroup2_root().join(format!("{namespace}/kubepods/pod{uid}"));
         fs::create_dir_all(&cgroup)?;
         let logs = std::env::temp_dir().join(format!("{namespace}-logs"));
         fs::create_dir_all(&logs)?;
-        let whole = Self { runtime, client, namespace, cgroup, logs, bpffs: bpffs.to_owned() };
+        let bpffs = setup.bpffs().to_owned();
+        let whole = Self { runtime, client, namespace, uid, cgroup, logs, bpffs };
         whole.apply(policy)?;
         Ok(whole)
     }
@@ -61,10 +70,10 @@ impl Whole {
         Ok(())
     }
 
-    /// Starts an agent for the pod's node.
-    pub fn agent(&self) -> anyhow::Result<Child> {
+    /// Starts an agent for the pod's node, in its network.
+    pub fn agent(&self, setup: &Setup) -> anyhow::Result<Child> {
         let root = self.cgroup.ancestors().nth(2).unwrap_or(&self.cgroup);
-        let mut agent = Command::new(binary("l7egg-node-agent"));
+        let mut agent = setup.pod.in_node(&binary("l7egg-node-agent"));
         agent.args(["--node-name", &self.namespace, "--admin-address", "127.0.0.1:0"]);
         agent.args(["--cluster-dns", &RESOLVERS.join(",")]);
         agent.arg("--bpffs").arg(&self.bpffs).arg("--cgroup-root").arg(root);

@@ -16,7 +16,7 @@ import struct
 import sys
 import time
 
-FAMILIES = ["sockets", "names", "raw", "headers", "frames", "reflected", "moved", "before", "admin", "tunnels", "limits"]
+FAMILIES = ["sockets", "names", "raw", "headers", "frames", "reflected", "redirected", "moved", "before", "admin", "tunnels", "limits"]
 WAYS = {}
 
 SECRET = os.environ.get("SECRET", "").encode()

@@ -95,6 +95,27 @@ def fragment_of_another():
 
 
 @way(caps=RAW)
+def fragment_of_another_with_options():
+    """The same over IPv6, with options before the fragment header; and a piece in a piece, of which only the outer one follows a first."""
+    first = udp_segment(POD6, WEB6, 80, 123, b"." * 24)
+    attempt(lambda: send_frame(ip6(POD6, WEB6, 0, options(44) + piece(17, 1, 5) + first)),
+            lambda: send_frame(ip6(POD6, EVIL6, 0, options(44) + piece(17, 0x20, 5) + SECRET)),
+            lambda: send_frame(ip6(POD6, WEB6, 0, options(44) + piece(6, 0x20, 5) + SECRET)),
+            lambda: send_frame(ip6(POD6, WEB6, 0, options(44) + piece(17, 0x20, 6) + SECRET)),
+            lambda: send_frame(ip6(POD6, WEB6, 44, piece(44, 0, 5) + piece(17, 0x20, 6) + SECRET)))
+
+
+def options(following):
+    """A header with options for every hop: none."""
+    return bytes([following, 0, 1, 4, 0, 0, 0, 0])
+
+
+def piece(following, offset, ident):
+    """An IPv6 fragment header; `offset` is the field with the flag."""
+    return struct.pack("!BBHI", following, 0, offset, ident)
+
+
+@way(caps=RAW)
 def other_ethertypes():
     """Frames that are no IP: local experiments, LLDP, PPPoE, MPLS, MACsec, old length fields."""
     for ethertype in (0x88b5, 0x88cc, 0x8864, 0x8847, 0x88e5, 0x8863, 0x0101, 0x0026, 0x22f3):

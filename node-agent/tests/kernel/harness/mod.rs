@@ -3,6 +3,7 @@
 mod bpffs;
 mod held;
 mod ip;
+mod node;
 mod pod;
 mod process;
 mod recorder;
@@ -10,6 +11,7 @@ mod socket_balancer;
 pub mod systemd;
 pub mod traffic;
 mod verdict_program;
+mod wires;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -31,7 +33,11 @@ use l7egg_node_agent::datapath::{
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_node_agent::netns::tc::{self, Direction, Target};
 use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
+#[allow(unused_imports)] // The kernel tests' own.
+pub use node::Beyond;
 pub use pod::{Link, POD4, POD6, Pod, cgroup2_root, remove_within};
+#[allow(unused_imports)] // Not every suite talks with programs.
+pub use process::Said;
 pub use recorder::Recorder;
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
@@ -150,7 +156,11 @@ impl Setup {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
         if pod.link() != Link::Direct {
             let cover = on_host(pod, || kernel.cover(pod.uid(), pod.cgroup()));
-            let expected = if pod.link() == Link::IsNode { Cover::Host } else { Cover::Whole };
+            let expected = match pod.link() {
+                Link::IsNode => Cover::Host,
+                Link::OnTop(_) => Cover::Part { uncovered: vec!["eth0".into()] },
+                Link::ByNode | Link::Direct => Cover::Whole,
+            };
             assert_eq!(cover.unwrap_or_else(fail), expected);
         }
     }
@@ -334,7 +344,7 @@ fn on_host<T: Send>(pod: &Pod, work: impl FnOnce() -> T + Send) -> T {
     match pod.link() {
         Link::Direct => work(),
         Link::IsNode => pod.netns().run(work).expect("to work in the node's namespace"),
-        Link::ByNode => pod.node_netns().run(work).expect("to work in the node's namespace"),
+        Link::ByNode | Link::OnTop(_) => pod.node_netns().run(work).expect("to work in the node's namespace"),
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::held::Held;
 use super::process::{Nested, Server};
+use super::wires::{address, by_node, on_top, veth};
 use super::{RESOLVERS, binary, ip, is_emulated, run, unique};
 
 /// Address of the pod.
@@ -29,6 +30,15 @@ pub enum Link {
     /// Behind a node that the pod's interface leads to, which bridges as a CNI plugin's bridge does: whatever the
     /// node lets in arrives in the world.
     ByNode,
+    /// Behind a node's own interface, of which the pod's is a part (`macvlan`, `ipvlan`): it has no other end there.
+    OnTop(&'static str),
+}
+
+impl Link {
+    /// Whether a node is between the pod and its world.
+    fn has_node(self) -> bool {
+        matches!(self, Link::ByNode | Link::OnTop(_))
+    }
 }
 
 /// A pod and its world.
@@ -57,6 +67,7 @@ impl Pod {
         match link {
             Link::Direct | Link::IsNode => ip::inside(&pod, &[&veth("eth0", &world, "eth0")]),
             Link::ByNode => by_node(&pod, &format!("{name}n"), &world),
+            Link::OnTop(kind) => on_top(&pod, &format!("{name}n"), &world, kind),
         }
         for (ns, four, six) in [(&pod, "10.77.0.2/24", "fd77::2/64"), (&world, "10.77.0.1/24", "fd77::1/64")]
         {
@@ -78,7 +89,7 @@ impl Pod {
         let mut pod = Self { name, cgroup, inside, world: server, sandbox: None, link };
         pod.set_resolv_conf(&format!("nameserver {}\n", RESOLVERS[0]));
         pod.wait_for_world();
-        if link == Link::ByNode {
+        if link.has_node() {
             pod.sandbox = Some(pod.sleep("infinity"));
         }
         pod
@@ -375,7 +386,7 @@ impl Drop for Pod {
         if !remove_within(node, Duration::from_secs(30)) {
             eprintln!("cgroup {} cannot be removed", node.display());
         }
-        let namespaces: &[&str] = if self.link == Link::ByNode { &["p", "n", "w"] } else { &["p", "w"] };
+        let namespaces: &[&str] = if self.link.has_node() { &["p", "n", "w"] } else { &["p", "w"] };
         ip::remove_netns(&namespaces.iter().map(|ns| format!("{}{ns}", self.name)).collect::<Vec<_>>());
         let _ = fs::remove_dir_all(PathBuf::from("/etc/netns").join(format!("{}p", self.name)));
     }
@@ -409,32 +420,6 @@ fn remove(cgroup: &Path) -> bool {
         remove(&path);
     });
     fs::remove_dir(cgroup).is_ok()
-}
-
-fn veth(name: &str, other: &str, other_name: &str) -> String {
-    format!("link add {name} type veth peer name {other_name} netns {other}")
-}
-
-fn address(ns: &str, four: &str, six: &str) {
-    ip::inside(
-        ns,
-        &[
-            "link set lo up",
-            &format!("addr add {four} dev eth0"),
-            &format!("addr add {six} dev eth0 nodad"),
-            "link set eth0 up",
-        ],
-    );
-}
-
-fn by_node(pod: &str, node: &str, world: &str) {
-    ip::host(&[&format!("netns add {node}")]);
-    ip::inside(pod, &[&veth("eth0", node, "pod")]);
-    ip::inside(world, &[&veth("eth0", node, "world")]);
-    let mut lines = vec!["link add bridge type bridge mcast_snooping 0".to_owned()];
-    lines.extend(["pod", "world"].map(|port| format!("link set {port} master bridge")));
-    lines.extend(["lo", "bridge", "pod", "world"].map(|device| format!("link set {device} up")));
-    ip::inside(node, &lines.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 /// What the probe is told to try connections. They have less than the second after which a lost SYN is sent again, so that one that

@@ -1,6 +1,7 @@
-//! Processes of a pod that end with the test.
+//! Processes that end with the test.
 
-use std::process::Child;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A server in the pod.
 pub struct Server(Child);
@@ -36,5 +37,43 @@ impl Drop for Nested {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A process that prints lines, and hears when it is to go on.
+pub struct Said {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Said {
+    /// Starts it.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a program");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        Self { child, lines }
+    }
+
+    /// The next line, when it comes.
+    pub fn next(&mut self) -> String {
+        self.lines.next().expect("a line").expect("text")
+    }
+
+    /// Tells it to go on.
+    pub fn go_on(&mut self) {
+        self.child.stdin.as_mut().expect("its input").write_all(b"\n").expect("to tell it");
+    }
+
+    /// Tells it to end, and waits for that; what it still says.
+    pub fn end(mut self) -> Vec<String> {
+        drop(self.child.stdin.take());
+        self.lines.by_ref().map(|line| line.expect("text")).collect()
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
