@@ -32,3 +32,4 @@ mod shaping;
 mod shaping_nodes;
 mod socket_balancer;
 mod survival;
+mod ttl;

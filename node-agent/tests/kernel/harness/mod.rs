@@ -4,6 +4,7 @@ mod bpffs;
 mod held;
 mod ip;
 mod pod;
+mod policy;
 mod process;
 mod recorder;
 mod socket_balancer;
@@ -30,8 +31,9 @@ use l7egg_node_agent::datapath::{
 };
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_node_agent::netns::tc::{self, Direction, Target};
-use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
+use l7egg_policy::{CompiledPolicy, ResolvConf, Source, compile};
 pub use pod::{Link, POD4, POD6, Pod, cgroup2_root, remove_within};
+pub use policy::{policy, resolv_conf, together};
 pub use recorder::Recorder;
 pub use socket_balancer::SocketBalancer;
 pub use verdict_program::VerdictProgram;
@@ -329,22 +331,6 @@ fn on_host<T: Send>(pod: &Pod, work: impl FnOnce() -> T + Send) -> T {
         Link::Direct => work(),
         Link::IsNode => pod.netns().run(work).expect("to work in the node's namespace"),
         Link::ByNode => pod.node_netns().run(work).expect("to work in the node's namespace"),
-    }
-}
-
-/// A policy from the spec of one Egg, in YAML.
-pub fn policy(yaml: &str) -> CompiledPolicy {
-    let spec: PolicySpec = serde_yaml::from_str(yaml).expect("a policy in the test");
-    compile(&[Source { name: "Egg test/test".into(), spec: &spec }], &resolv_conf()).expect("a valid policy")
-}
-
-/// What the resolver of every pod here is told.
-pub fn resolv_conf() -> ResolvConf {
-    let search = ["shop.svc.cluster.test", "svc.cluster.test", "cluster.test"];
-    ResolvConf {
-        servers: RESOLVERS.iter().map(|address| address.parse().expect("an address")).collect(),
-        search: search.iter().map(|domain| DomainName::parse(domain).expect("a name")).collect(),
-        own_search: Default::default(),
     }
 }
 
