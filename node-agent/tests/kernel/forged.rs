@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use l7egg_ebpf_common::abi::{Direction, protocol};
-use l7egg_node_agent::kernel::Kernel;
-use l7egg_policy::{Flow, Verdict};
+use l7egg_ebpf_common::abi::protocol;
+use l7egg_policy::Verdict;
 
-use crate::harness::{Bpffs, fail, policy, settings};
-use crate::oracle::{Exchange, Runner};
+use crate::harness::{Bpffs, policy, settings};
+use crate::oracle::{Exchange, Packet, Runner};
 
 const NAME: &str = "api.shop.test";
 const ADDRESS: &str = "198.18.40.1";
@@ -15,14 +14,14 @@ const ADDRESS: &str = "198.18.40.1";
 /// The programs, with one allowed name.
 fn runner() -> (Runner, Bpffs) {
     let bpffs = Bpffs::new();
-    let mut runner = Runner::new(Kernel::open(&settings(&bpffs)).unwrap_or_else(fail));
+    let mut runner = Runner::new(&settings(&bpffs));
     runner.enforce(&policy("{egress: [{to: [{domainNames: [api.shop.test]}]}]}"));
     (runner, bpffs)
 }
 
 fn verdict(runner: &mut Runner) -> Verdict {
     let address: IpAddr = ADDRESS.parse().expect("an address");
-    runner.send(&Flow { protocol: protocol::TCP, address, port: 443, direction: Direction::Egress })
+    runner.send(Packet { protocol: protocol::TCP, address, port: 443 })
 }
 
 /// What becomes of the address when the answer is changed like this.
