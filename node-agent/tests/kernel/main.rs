@@ -3,6 +3,7 @@
 //! e2e crate (`cargo xtask test kernel` sees to both).
 
 mod aliases;
+mod answers;
 mod audit;
 mod backstop;
 mod boot;
