@@ -18,7 +18,7 @@ use crate::oracle::{Exchange, Runner};
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/answer");
 /// Every question matches.
 const EVERYTHING: &str = "{egress: [{to: [{domainRegex: ['.*']}]}]}";
-/// What some of the answers say that the question is an alias of, and no question.
+/// What some of the answers say that the question is an alias of.
 pub const ALIASES: [&str; 6] =
     ["n5.test", "b.test", "cdn.example.com", "edge.cdn.net", "www.new.test", "api.example.com"];
 
@@ -111,6 +111,11 @@ impl Recorded {
         self.meant(found, true)
     }
 
+    /// The same where rules have those names, of which the question may be one.
+    pub fn wherever(&self) -> Meant {
+        if self.is_allowed(HEADER) { self.where_matched() } else { self.where_aliased() }
+    }
+
     fn meant(&self, learned: Vec<Address>, goes_on: bool) -> Meant {
         let verdict = if goes_on { Verdict::Allow } else { Verdict::Deny };
         Meant { learned: learned.into_iter().collect(), verdict }
@@ -187,9 +192,6 @@ fn the_programs_read_answers_as_user_space_does() {
 #[test]
 fn and_follow_their_aliases() {
     let yaml = format!("{{egress: [{{to: [{{domainNames: [{}]}}]}}]}}", ALIASES.join(", "));
-    let learned = each(&yaml, |recorded| {
-        // Some question is one of the names.
-        if recorded.is_allowed(HEADER) { recorded.where_matched() } else { recorded.where_aliased() }
-    });
+    let learned = each(&yaml, Recorded::wherever);
     assert!(learned >= 10, "{learned} addresses say little");
 }

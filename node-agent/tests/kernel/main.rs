@@ -11,6 +11,7 @@ mod containers;
 mod datagrams;
 mod destinations;
 mod forged;
+mod forged_tcp;
 mod gate;
 #[allow(dead_code)] // The other suites use all of it.
 mod harness;

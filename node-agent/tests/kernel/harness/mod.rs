@@ -25,7 +25,9 @@ pub use bpffs::Bpffs;
 #[allow(unused_imports)] // Not every suite holds connections.
 pub use held::{Held, is_without_a_pause};
 use l7egg_crds::PolicySpec;
-use l7egg_ebpf_common::abi::{ABI_VERSION, AddressKey, Name, NameTail, Network};
+use l7egg_ebpf_common::abi::{
+    ABI_VERSION, Address, AddressKey, Learned, LearnedKey, Name, NameTail, Network,
+};
 use l7egg_node_agent::datapath::{
     ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, NODE_UID, Wanted,
 };
@@ -224,6 +226,15 @@ impl Setup {
     pub fn addresses(&self) -> HashMap<MapData, AddressKey, u8> {
         let data = MapData::from_pin(self.pins("maps").join("ADDRESSES")).expect("the pin");
         HashMap::try_from(Map::from_map_data(data).expect("the map")).expect("a hash map")
+    }
+
+    /// The addresses that the pod has learned by some name.
+    pub fn learned(&self) -> BTreeSet<Address> {
+        let data = MapData::from_pin(self.pins("maps").join("LEARNED")).expect("the pin");
+        let map = Map::from_map_data(data).expect("the map");
+        let learned: HashMap<_, LearnedKey, Learned> = HashMap::try_from(map).expect("a hash map");
+        let keys = learned.keys().map(|key| key.expect("a key"));
+        keys.filter(|key| key.subject == self.subject()).map(|key| key.address).collect()
     }
 
     /// The map `NAMES`, to change what is remembered.
