@@ -26,6 +26,7 @@ mod names_tcp;
 mod netns;
 mod node;
 mod oracle;
+mod patterns;
 mod raw;
 mod refusals;
 mod resets;
