@@ -84,6 +84,21 @@ fn shrink(
             Ok(_) => tree.complicate(),
         };
     }
+    // What a list has at least when it is generated, a case need not have.
+    let (queries, flows) = (smallest.1.queries.len(), smallest.1.flows.len());
+    for (nth, is_flow) in
+        (0..queries).rev().map(|nth| (nth, false)).chain((0..flows).rev().map(|nth| (nth, true)))
+    {
+        let mut less = smallest.1.clone();
+        if is_flow {
+            less.flows.remove(nth);
+        } else {
+            less.queries.remove(nth);
+        }
+        if let Err(difference) = check(runner, calls, &less) {
+            smallest = (difference, less);
+        }
+    }
     smallest
 }
 
