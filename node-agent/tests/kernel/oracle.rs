@@ -16,10 +16,9 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::harness::{Bpffs, settings};
-use calls::Calls;
 use case::Case;
 pub use case::Packet;
-use check::{Judged, check};
+use check::{Callers, Judged, check};
 pub use exchange::Exchange;
 use generate::cases;
 use meaning::NODE_TTL;
@@ -42,18 +41,18 @@ fn kernel_and_oracle_agree() {
     let bpffs = Bpffs::new();
     let [min_ttl, max_ttl] = NODE_TTL;
     let mut runner = Runner::new(&DatapathSettings { min_ttl, max_ttl, ..settings(&bpffs) });
-    let mut calls = Calls::new();
+    let mut callers = Callers::new();
     for (path, case) in regressions::committed() {
-        check(&mut runner, &mut calls, &case)
+        check(&mut runner, &mut callers, &case)
             .unwrap_or_else(|difference| panic!("{}: {difference}", path.display()));
     }
     let mut judged = Judged::default();
     while judged.of_egress() < wanted {
         let mut tree = cases().new_tree(&mut source).expect("a case");
-        match check(&mut runner, &mut calls, &tree.current()) {
+        match check(&mut runner, &mut callers, &tree.current()) {
             Ok(more) => judged += more,
             Err(first) => {
-                let (difference, case) = shrink(&mut runner, &mut calls, &mut tree, first);
+                let (difference, case) = shrink(&mut runner, &mut callers, &mut tree, first);
                 panic!("{difference}\n{case:#?}\n{}", regressions::keep(&case, seed));
             }
         }
@@ -66,7 +65,7 @@ fn kernel_and_oracle_agree() {
 /// A smaller case that differs too, and how.
 fn shrink(
     runner: &mut Runner,
-    calls: &mut Calls,
+    callers: &mut Callers,
     tree: &mut impl ValueTree<Value = Case>,
     first: String,
 ) -> (String, Case) {
@@ -76,7 +75,7 @@ fn shrink(
         if !goes_on {
             break;
         }
-        goes_on = match check(runner, calls, &tree.current()) {
+        goes_on = match check(runner, callers, &tree.current()) {
             Err(difference) => {
                 smallest = (difference, tree.current());
                 tree.simplify()
@@ -95,7 +94,7 @@ fn shrink(
         } else {
             less.queries.remove(nth);
         }
-        if let Err(difference) = check(runner, calls, &less) {
+        if let Err(difference) = check(runner, callers, &less) {
             smallest = (difference, less);
         }
     }

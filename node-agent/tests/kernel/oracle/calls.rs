@@ -43,14 +43,15 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Starts it.
-    pub fn new() -> Self {
+    /// Starts it in a pod, or in a container of one.
+    pub fn new(container: &str) -> Self {
         let uid = format!("l7k-{}", unique());
         let cgroup = cgroup2_root().join(format!("{uid}/kubepods/pod{uid}"));
-        fs::create_dir_all(&cgroup).expect("a cgroup");
+        let inside = cgroup.join(container);
+        fs::create_dir_all(&inside).expect("a cgroup");
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ >\"$0\" && exec unshare -n python3 -c \"$1\""]);
-        command.arg(cgroup.join("cgroup.procs")).arg(CALLER);
+        command.arg(inside.join("cgroup.procs")).arg(CALLER);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         Self { uid, cgroup, input: child.stdin.take(), child, lines }

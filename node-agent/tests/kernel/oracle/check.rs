@@ -8,14 +8,31 @@ use l7egg_policy::Verdict;
 
 use super::calls::Calls;
 use super::case::{Case, Packet};
-use super::meaning::Meaning;
+use super::meaning::{CONTAINERS, Meaning};
 use super::runner::Runner;
+
+/// Who makes calls.
+pub struct Callers {
+    /// In a pod that has one policy.
+    pub pod: Calls,
+    /// In a container of one that is divided.
+    pub container: Calls,
+}
+
+impl Callers {
+    /// Starts both.
+    pub fn new() -> Self {
+        Self { pod: Calls::new(""), container: Calls::new(CONTAINERS[0]) }
+    }
+}
 
 /// What was judged alike.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Judged {
     /// Policies.
     pub policies: usize,
+    /// Those that are a container's, in a pod that is divided.
+    pub divided: usize,
     /// Packets, as the pod's program saw them.
     pub packets: usize,
     /// Queries, as it saw them.
@@ -38,6 +55,7 @@ impl Judged {
 impl AddAssign for Judged {
     fn add_assign(&mut self, more: Self) {
         self.policies += more.policies;
+        self.divided += more.divided;
         self.packets += more.packets;
         self.queries += more.queries;
         self.allowed += more.allowed;
@@ -48,21 +66,47 @@ impl AddAssign for Judged {
 
 impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policies, packets, queries, allowed, frames, calls } = self;
+        let Self { policies, divided, packets, queries, allowed, frames, calls } = self;
         write!(
             f,
-            "{policies} policies; {packets} packets and {queries} queries at egress, {allowed} of them allowed, \
+            "{policies} policies, {divided} of them of one container of several; {packets} packets and {queries} queries at egress, {allowed} of them allowed, \
              {frames} frames at the backstop, {calls} calls of connect and sendmsg"
         )
     }
 }
 
 /// What was judged, or the first difference.
-pub fn check(runner: &mut Runner, calls: &mut Calls, case: &Case) -> Result<Judged, String> {
+pub fn check(runner: &mut Runner, callers: &mut Callers, case: &Case) -> Result<Judged, String> {
     let meaning = Meaning::new(case);
-    let policy = meaning.policy();
     let mut judged = Judged { policies: 1, ..Judged::default() };
-    runner.enforce(&policy);
+    // Who is free has no program that could be run.
+    if let Some(policy) = meaning.policy() {
+        runner.enforce(&policy);
+        at_egress(runner, case, &meaning, &mut judged)?;
+        judged.frames = frames(runner, case, &meaning)?;
+    }
+    let division = meaning.division();
+    judged.divided = usize::from(division.is_some());
+    let calls = if division.is_some() { &mut callers.container } else { &mut callers.pod };
+    match &division {
+        Some(division) => runner.divide(calls, division),
+        None => runner.enforce_for(calls, &meaning.policy().expect("some Egg is for the pod")),
+    }
+    let history = if meaning.policy().is_some() { case.history.as_slice() } else { &[] };
+    runner.teach(calls, history);
+    let called = called(runner, calls, case, &meaning);
+    runner.forget(calls, history);
+    judged.calls = called?;
+    Ok(judged)
+}
+
+/// What leaves, as the pod's program sees it.
+fn at_egress(
+    runner: &mut Runner,
+    case: &Case,
+    meaning: &Meaning<'_>,
+    judged: &mut Judged,
+) -> Result<(), String> {
     for answer in &case.history {
         runner.resolve(answer);
     }
@@ -83,12 +127,7 @@ pub fn check(runner: &mut Runner, calls: &mut Calls, case: &Case) -> Result<Judg
         same(&packet.flow(), &meant, meant.verdict, runner.send(*packet))?;
     }
     (judged.packets, judged.queries) = (case.flows.len(), case.queries.len());
-    judged.frames = frames(runner, case, &meaning)?;
-    runner.enforce_for(calls, &policy, &case.history);
-    let called = called(runner, calls, case, &meaning);
-    runner.forget_for(calls, &case.history);
-    judged.calls = called?;
-    Ok(judged)
+    Ok(())
 }
 
 /// The backstop judges by itself, whatever the pod's program has let pass.

@@ -127,7 +127,13 @@ fn dns() -> impl Strategy<Value = Dns> {
 fn egg() -> impl Strategy<Value = PolicySpec> {
     let dns = prop_oneof![3 => Just(None), 2 => dns().prop_map(Some)];
     let mode = prop_oneof![2 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
-    (mode, vec(rule(), 0..4), dns).prop_map(|(mode, egress, dns)| PolicySpec {
+    let containers = prop_oneof![
+        12 => Just(Vec::new()),
+        2 => Just(vec!["app".to_owned()]),
+        1 => Just(vec!["other".to_owned()]),
+    ];
+    (mode, vec(rule(), 0..4), dns, containers).prop_map(|(mode, egress, dns, containers)| PolicySpec {
+        containers,
         mode,
         egress,
         dns,

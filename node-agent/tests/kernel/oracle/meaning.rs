@@ -6,8 +6,8 @@ use std::time::Duration;
 use l7egg_crds::{Mode, PolicySpec};
 use l7egg_ebpf_common::abi::{DNS_PORT, protocol};
 use l7egg_policy::{
-    CompiledPolicy, DomainName, Judgement, NamePattern, ResolvConf, Source, Verdict, Why, compile, judge,
-    judge_query,
+    CompiledPolicy, DomainName, Judgement, NamePattern, ResolvConf, Sender, Source, Verdict, Why, compile,
+    is_divided, judge_query, judge_sender, of_container,
 };
 
 use super::case::{Answer, Case, Packet, Query};
@@ -16,8 +16,13 @@ use crate::harness::resolv_conf;
 /// What the node believes an answer at least and at most: longer than any case takes.
 pub const NODE_TTL: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
 
+/// The containers of a pod whose Eggs are for some of them. The first is whose packets and calls are judged.
+pub const CONTAINERS: [&str; 2] = ["app", "other"];
+
 /// A case, and what its pod has learned.
 pub struct Meaning<'a> {
+    all: Vec<Source<'a>>,
+    /// Those that count for who is judged.
     sources: Vec<Source<'a>>,
     conf: ResolvConf,
     /// The addresses of the answers that are believed to the end, and the name that each is learned by.
@@ -28,17 +33,30 @@ impl<'a> Meaning<'a> {
     /// Of a case.
     pub fn new(case: &'a Case) -> Self {
         let named = case.eggs.iter().enumerate();
-        let sources = named.map(|(index, spec)| Source { name: format!("Egg test/{index}"), spec }).collect();
+        let all: Vec<Source<'_>> =
+            named.map(|(index, spec)| Source { name: format!("Egg test/{index}"), spec }).collect();
+        let sources = if is_divided(&all) { of_container(&all, CONTAINERS[0]) } else { all.clone() };
         let own_search = case.own_search.iter().map(|domain| parse(domain)).collect();
         let conf = ResolvConf { own_search, ..resolv_conf() };
-        let mut meaning = Self { sources, conf, known: Vec::new() };
+        let mut meaning = Self { all, sources, conf, known: Vec::new() };
         meaning.known = case.history.iter().filter_map(|answer| meaning.learn(answer)).collect();
         meaning
     }
 
-    /// What the programs are given.
-    pub fn policy(&self) -> CompiledPolicy {
-        compile(&self.sources, &self.conf).expect("generated policies are valid")
+    /// What the programs are given for who is judged; nothing if no Egg is for it.
+    pub fn policy(&self) -> Option<CompiledPolicy> {
+        self.compile(&self.sources)
+    }
+
+    /// Where the pod is divided, what they are given for each of [`CONTAINERS`].
+    pub fn division(&self) -> Option<[Option<CompiledPolicy>; 2]> {
+        let of = |container| self.compile(&of_container(&self.all, container));
+        is_divided(&self.all).then(|| CONTAINERS.map(of))
+    }
+
+    fn compile(&self, sources: &[Source<'_>]) -> Option<CompiledPolicy> {
+        let compiled = || compile(sources, &self.conf).expect("generated policies are valid");
+        (!sources.is_empty()).then(compiled)
     }
 
     /// What is to become of a query.
@@ -55,7 +73,8 @@ impl<'a> Meaning<'a> {
     pub fn flow(&self, packet: Packet) -> Judgement {
         let known = self.known.iter().filter(|(addresses, _)| addresses.contains(&packet.address));
         let learned: Vec<DomainName> = known.map(|(_, name)| name.clone()).collect();
-        judge(&self.sources, &self.conf.servers, &learned, packet.flow())
+        let sender = Sender::Container(CONTAINERS[0]);
+        judge_sender(&self.all, sender, &self.conf.servers, &learned, packet.flow())
     }
 
     /// The same of its first packet, which holds no query.

@@ -1,23 +1,27 @@
 //! Runs packets through the programs by `BPF_PROG_TEST_RUN`.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+use std::sync::Arc;
 
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{Program, TestRun, TestRunOptions};
 use l7egg_ebpf_common::abi::{
-    ABI_VERSION, Address, AddressKey, Attached, Counter, DNS_PORT, Learned, LearnedKey,
+    ABI_VERSION, Address, AddressKey, Attached, Container, Counter, DNS_PORT, Learned, LearnedKey,
 };
-use l7egg_node_agent::datapath::{Datapath, DatapathSettings};
+use l7egg_node_agent::datapath::{ContainerPolicy, Datapath, DatapathSettings, Wanted};
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_policy::{CompiledPolicy, Verdict};
 
 use super::calls::Calls;
 use super::case::{Answer, Packet, Query};
 use super::exchange::Exchange;
+use super::meaning::CONTAINERS;
 use super::packets::{first_of, frame, pod, udp};
-use crate::harness::{POD4, POD6, fail};
+use crate::harness::{POD4, POD6, fail, policy};
 
 /// Offset of `ifindex` in `struct __sk_buff`, include/uapi/linux/bpf.h.
 const IFINDEX: usize = 40;
@@ -35,6 +39,7 @@ pub struct Runner {
     learned: HashMap<MapData, LearnedKey, Learned>,
     addresses: HashMap<MapData, AddressKey, u8>,
     counts: PerCpuArray<MapData, u64>,
+    containers: HashMap<MapData, u64, Container>,
     context: Vec<u8>,
     local_port: u16,
 }
@@ -65,7 +70,8 @@ impl Runner {
         let learned = map("LEARNED").try_into().expect("a hash map");
         let addresses = map("ADDRESSES").try_into().expect("a hash map");
         let counts = map("COUNTS").try_into().expect("an array");
-        Self { kernel, learned, addresses, counts, context, local_port: 1024 }
+        let containers = map("CONTAINERS").try_into().expect("a hash map");
+        Self { kernel, learned, addresses, counts, containers, context, local_port: 1024 }
     }
 
     /// Starts anew under a policy.
@@ -147,11 +153,26 @@ impl Runner {
         keys.filter(|key| key.subject == SUBJECT).map(|key| key.address).collect()
     }
 
-    /// Puts a policy in force for the process that makes calls, which has learned what the answers taught.
-    pub fn enforce_for(&mut self, calls: &Calls, policy: &CompiledPolicy, history: &[Answer]) {
+    /// Puts a policy in force for the pod whose process makes calls.
+    pub fn enforce_for(&mut self, calls: &Calls, policy: &CompiledPolicy) {
         self.kernel.enforce(calls.uid(), calls.cgroup(), policy).unwrap_or_else(fail);
-        let enforced = self.kernel.enforced().expect("what is enforced");
-        let subject = enforced.iter().find(|pod| pod.uid == calls.uid()).expect("the pod").subject;
+    }
+
+    /// The same for each of its containers; one without a policy is free.
+    pub fn divide(&mut self, calls: &Calls, policies: &[Option<CompiledPolicy>; 2]) {
+        let containers = CONTAINERS.iter().zip(policies).map(|(name, policy)| ContainerPolicy {
+            cgroup: container(calls, name),
+            name: (*name).to_owned(),
+            wanted: policy.as_ref().map_or(Wanted::Free, |policy| Wanted::Policy(Arc::new(policy.clone()))),
+        });
+        let containers: Vec<ContainerPolicy> = containers.collect();
+        let rest = policy("{egress: []}");
+        self.kernel.divide(calls.uid(), calls.cgroup(), &rest, &containers).unwrap_or_else(fail);
+    }
+
+    /// Has who makes the calls know what the answers taught.
+    pub fn teach(&mut self, calls: &Calls, history: &[Answer]) {
+        let subject = self.subject(calls);
         for known in history.iter().flat_map(|answer| &answer.addresses) {
             let key = LearnedKey { subject: SUBJECT, address: address(*known) };
             if let Ok(learned) = self.learned.get(&key, 0) {
@@ -160,13 +181,22 @@ impl Runner {
         }
     }
 
-    /// Has that process forget it.
-    pub fn forget_for(&mut self, calls: &Calls, history: &[Answer]) {
-        let enforced = self.kernel.enforced().expect("what is enforced");
-        let subject = enforced.iter().find(|pod| pod.uid == calls.uid()).expect("the pod").subject;
+    /// Has them forget it.
+    pub fn forget(&mut self, calls: &Calls, history: &[Answer]) {
+        let subject = self.subject(calls);
         for known in history.iter().flat_map(|answer| &answer.addresses) {
             let _ = self.learned.remove(&LearnedKey { subject, address: address(*known) });
         }
+    }
+
+    /// Who makes calls.
+    fn subject(&self, calls: &Calls) -> u32 {
+        let enforced = self.kernel.enforced().expect("what is enforced");
+        let pod = enforced.iter().find(|pod| pod.uid == calls.uid()).expect("the pod").subject;
+        if !calls.cgroup().join(CONTAINERS[0]).exists() {
+            return pod;
+        }
+        self.containers.get(&container(calls, CONTAINERS[0]), 0).expect("the container").subject
     }
 
     /// How often what would have been denied passed.
@@ -228,6 +258,13 @@ impl Runner {
         self.local_port = if self.local_port == u16::MAX { 1024 } else { self.local_port + 1 };
         self.local_port
     }
+}
+
+/// Id of a container's cgroup, which is made now if there is none.
+fn container(calls: &Calls, name: &str) -> u64 {
+    let cgroup = calls.cgroup().join(name);
+    fs::create_dir_all(&cgroup).expect("a cgroup");
+    fs::metadata(cgroup).expect("a cgroup").ino()
 }
 
 fn address(of: IpAddr) -> Address {
