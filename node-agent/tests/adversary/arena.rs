@@ -238,9 +238,11 @@ fn why(frame: &[u8], target: &Target) -> Option<&'static str> {
     }
 }
 
-/// ICMP "destination unreachable" (RFC 792) over IPv4.
+/// ICMP "destination unreachable" (RFC 792), or that of ICMPv6 (RFC 4443 §3.1).
 fn is_unreachable(frame: &[u8]) -> bool {
-    frame.get(12..14) == Some(&[0x08, 0x00]) && frame.get(23) == Some(&1) && frame.get(34) == Some(&3)
+    let has = |at: usize, bytes: &[u8]| frame.get(at..at + bytes.len()) == Some(bytes);
+    has(12, &[0x08, 0x00]) && has(23, &[1]) && has(34, &[3])
+        || has(12, &[0x86, 0xdd]) && has(20, &[58]) && has(54, &[1])
 }
 
 fn hex(frame: &[u8]) -> String {

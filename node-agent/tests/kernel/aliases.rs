@@ -5,12 +5,11 @@ use std::str::FromStr;
 
 use hickory_proto::rr::rdata::{A, CNAME};
 use hickory_proto::rr::{Name, RData, Record};
-use l7egg_ebpf_common::abi::{Direction, protocol};
-use l7egg_node_agent::kernel::Kernel;
-use l7egg_policy::{Flow, Verdict};
+use l7egg_ebpf_common::abi::protocol;
+use l7egg_policy::Verdict;
 
-use crate::harness::{Bpffs, fail, policy, settings};
-use crate::oracle::{Exchange, Runner};
+use crate::harness::{Bpffs, policy, settings};
+use crate::oracle::{Exchange, Packet, Runner};
 
 const POLICY: &str = "{egress: [{to: [{domainNames: [api.shop.test]}], ports: [{port: 443}]}, {to: [{domainNames: [eu.shop.test]}], ports: [{port: 80}]}]}";
 const ADDRESS: &str = "198.18.40.1";
@@ -18,7 +17,7 @@ const ADDRESS: &str = "198.18.40.1";
 /// What becomes of 198.18.40.1 after an answer with these records, each an owner and its alias or address.
 fn after(records: &[(&str, &str)], port: u16) -> Verdict {
     let bpffs = Bpffs::new();
-    let mut runner = Runner::new(Kernel::open(&settings(&bpffs)).unwrap_or_else(fail));
+    let mut runner = Runner::new(&settings(&bpffs));
     runner.enforce(&policy(POLICY));
     let mut exchange = Exchange::new("api.shop.test.svc.test", &[]);
     for (owner, data) in records {
@@ -31,7 +30,7 @@ fn after(records: &[(&str, &str)], port: u16) -> Verdict {
     runner.ask(&exchange);
     runner.answer(&exchange);
     let address: IpAddr = ADDRESS.parse().expect("an address");
-    runner.send(&Flow { protocol: protocol::TCP, address, port, direction: Direction::Egress })
+    runner.send(Packet { protocol: protocol::TCP, address, port })
 }
 
 fn name(text: &str) -> Name {

@@ -2,25 +2,12 @@
 
 use std::time::Duration;
 
-use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::{Counter, Event, EventKind, protocol};
 use l7egg_node_agent::datapath::{Datapath, EventSource};
-use l7egg_policy::{CompiledPolicy, Source, compile};
 
-use crate::harness::{Setup, policy, resolv_conf};
+use crate::harness::{Setup, policy, together};
 
 const AUDIT: &str = "{mode: Audit, egress: [{to: [{domainNames: [n1.fresh.test]}, {cidr: 198.18.1.0/24}]}]}";
-
-/// The policy of several Eggs together.
-fn together(eggs: &[&str]) -> CompiledPolicy {
-    let specs: Vec<PolicySpec> =
-        eggs.iter().map(|yaml| serde_yaml::from_str(yaml).expect("a policy in the test")).collect();
-    let sources: Vec<Source<'_>> = (0..)
-        .zip(&specs)
-        .map(|(index, spec): (u32, _)| Source { name: format!("Egg test/{index}"), spec })
-        .collect();
-    compile(&sources, &resolv_conf()).expect("a valid policy")
-}
 
 /// What would have been denied since the last call.
 fn audited(events: &mut dyn EventSource) -> Vec<Event> {

@@ -3,6 +3,7 @@
 //! e2e crate (`cargo xtask test kernel` sees to both).
 
 mod aliases;
+mod answers;
 mod audit;
 mod backstop;
 mod boot;
@@ -14,6 +15,7 @@ mod detached;
 mod far_end;
 mod flows_held;
 mod forged;
+mod forged_tcp;
 mod gate;
 mod goodbye;
 #[allow(dead_code)] // The other suites use all of it.
@@ -32,6 +34,7 @@ mod node;
 mod on_top;
 mod oracle;
 mod path_mtu;
+mod patterns;
 mod raw;
 mod refusals;
 mod resets;
@@ -41,4 +44,5 @@ mod shaping;
 mod shaping_nodes;
 mod socket_balancer;
 mod survival;
+mod ttl;
 mod unusual;

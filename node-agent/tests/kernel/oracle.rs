@@ -1,21 +1,33 @@
-//! The programs against the oracle: generated policies, DNS histories and packets, each run through the real
-//! programs and judged by `l7egg_policy::judge` straight from the Eggs.
+//! The programs against the oracle: generated policies, DNS histories, packets, queries and calls, each run through the real
+//! programs and judged by `l7egg_policy::judge` straight from the Eggs. What once differed is in `oracle/regressions`.
 
+mod calls;
+mod case;
+mod check;
+mod exchange;
 mod generate;
+mod meaning;
 mod packets;
+mod regressions;
 mod runner;
 
-use l7egg_ebpf_common::abi::{Direction, protocol};
-use l7egg_policy::{DomainName, Flow, Source, Verdict, Why, compile, judge, judge_query};
+use l7egg_node_agent::datapath::DatapathSettings;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::harness::{Bpffs, fail, resolv_conf, settings};
-use generate::{Case, cases};
-pub use runner::{Exchange, Runner};
+use crate::harness::{Bpffs, settings};
+use case::Case;
+pub use case::Packet;
+use check::{Callers, Judged, check};
+pub use exchange::Exchange;
+use generate::cases;
+use meaning::NODE_TTL;
+pub use runner::Runner;
 
-/// Packets judged; `L7EGG_ORACLE_CASES` asks for more.
+/// Packets and queries judged; `L7EGG_ORACLE_CASES` asks for more.
 const PACKETS: usize = 100_000;
+/// Tries to make a case smaller.
+const SHRINKS: usize = 2000;
 
 #[test]
 fn kernel_and_oracle_agree() {
@@ -27,91 +39,66 @@ fn kernel_and_oracle_agree() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut source = TestRunner::new_with_rng(Config::default(), rng);
     let bpffs = Bpffs::new();
-    let mut runner =
-        Runner::new(l7egg_node_agent::kernel::Kernel::open(&settings(&bpffs)).unwrap_or_else(fail));
-    let (mut judged, mut allowed) = (0, 0);
-    while judged < wanted {
+    let [min_ttl, max_ttl] = NODE_TTL;
+    let mut runner = Runner::new(&DatapathSettings { min_ttl, max_ttl, ..settings(&bpffs) });
+    let mut callers = Callers::new();
+    for (path, case) in regressions::committed() {
+        check(&mut runner, &mut callers, &case)
+            .unwrap_or_else(|difference| panic!("{}: {difference}", path.display()));
+    }
+    let mut judged = Judged::default();
+    while judged.of_egress() < wanted {
         let mut tree = cases().new_tree(&mut source).expect("a case");
-        let (count, passed, difference) = check(&mut runner, &tree.current());
-        judged += count;
-        allowed += passed;
-        if difference.is_some() {
-            panic!("{}", shrink(&mut runner, &mut tree));
-        }
-    }
-    println!("oracle: {judged} packets and queries judged alike, {allowed} of them allowed");
-    assert!(allowed * 10 > judged && allowed * 10 < judged * 9, "too one-sided to say much");
-}
-
-/// Packets judged, packets allowed, and the first difference.
-fn check(runner: &mut Runner, case: &Case) -> (usize, usize, Option<String>) {
-    let sources: Vec<Source<'_>> = case
-        .eggs
-        .iter()
-        .enumerate()
-        .map(|(index, spec)| Source { name: format!("Egg test/{index}"), spec })
-        .collect();
-    let conf = resolv_conf();
-    let policy = compile(&sources, &conf).expect("generated policies are valid");
-    runner.enforce(&policy);
-    for (name, addresses) in &case.history {
-        runner.resolve(name, addresses);
-    }
-    let mut allowed = 0;
-    let may_ask = |name: &str| {
-        let name = DomainName::parse(name).expect("generated names are valid");
-        judge_query(&sources, &conf, Some(&name))
-    };
-    for name in &case.queries {
-        let (meant, happened) = (may_ask(name), runner.query(name));
-        if meant != happened {
-            let text =
-                format!("query for {name}: the oracle says {meant:?}, the kernel {happened:?}\n{case:#?}");
-            return (0, 0, Some(text));
-        }
-        allowed += usize::from(happened == Verdict::Allow);
-    }
-    for flow in &case.flows {
-        let learned: Vec<DomainName> = case
-            .history
-            .iter()
-            .filter(|(name, addresses)| addresses.contains(&flow.address) && may_ask(name) == Verdict::Allow)
-            .map(|(name, _)| DomainName::parse(name).expect("generated names are valid"))
-            .collect();
-        let flow = Flow { direction: Direction::Egress, ..*flow };
-        let mut meant = judge(&sources, &conf.servers, &learned, flow);
-        if meant.why == Why::OwnResolver && flow.protocol == protocol::UDP {
-            // What `send` sends is no query.
-            meant.verdict = judge_query(&sources, &conf, None);
-        }
-        let happened = runner.send(&flow);
-        if meant.verdict != happened {
-            let text = format!("{flow}: the oracle says {meant}, the kernel {happened:?}\n{case:#?}");
-            return (0, 0, Some(text));
-        }
-        allowed += usize::from(happened == Verdict::Allow);
-    }
-    (case.queries.len() + case.flows.len(), allowed, None)
-}
-
-fn shrink(runner: &mut Runner, tree: &mut impl ValueTree<Value = Case>) -> String {
-    let mut worst = String::new();
-    for _ in 0..2000 {
-        match check(runner, &tree.current()).2 {
-            Some(difference) => {
-                worst = difference;
-                if !tree.simplify() {
-                    break;
-                }
-            }
-            None => {
-                if !tree.complicate() {
-                    break;
-                }
+        match check(&mut runner, &mut callers, &tree.current()) {
+            Ok(more) => judged += more,
+            Err(first) => {
+                let (difference, case) = shrink(&mut runner, &mut callers, &mut tree, first);
+                panic!("{difference}\n{case:#?}\n{}", regressions::keep(&case, seed));
             }
         }
     }
-    worst
+    println!("oracle: judged alike under {judged}");
+    let (allowed, all) = (judged.allowed, judged.of_egress());
+    assert!(allowed * 10 > all && allowed * 10 < all * 9, "too one-sided to say much");
+}
+
+/// A smaller case that differs too, and how.
+fn shrink(
+    runner: &mut Runner,
+    callers: &mut Callers,
+    tree: &mut impl ValueTree<Value = Case>,
+    first: String,
+) -> (String, Case) {
+    let mut smallest = (first, tree.current());
+    let mut goes_on = tree.simplify();
+    for _ in 0..SHRINKS {
+        if !goes_on {
+            break;
+        }
+        goes_on = match check(runner, callers, &tree.current()) {
+            Err(difference) => {
+                smallest = (difference, tree.current());
+                tree.simplify()
+            }
+            Ok(_) => tree.complicate(),
+        };
+    }
+    // What a list has at least when it is generated, a case need not have.
+    let (queries, flows) = (smallest.1.queries.len(), smallest.1.flows.len());
+    for (nth, is_flow) in
+        (0..queries).rev().map(|nth| (nth, false)).chain((0..flows).rev().map(|nth| (nth, true)))
+    {
+        let mut less = smallest.1.clone();
+        if is_flow {
+            less.flows.remove(nth);
+        } else {
+            less.queries.remove(nth);
+        }
+        if let Err(difference) = check(runner, callers, &less) {
+            smallest = (difference, less);
+        }
+    }
+    smallest
 }
 
 fn number(variable: &str) -> Option<u64> {

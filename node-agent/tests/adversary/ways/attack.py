@@ -26,7 +26,8 @@ ALLOWED4, ALLOWED6 = "198.18.1.1", "2001:db8:18:1::1"
 WEB4, WEB6 = "198.18.2.1", "2001:db8:18:2::1"
 # It allows this name, too.
 NAME = "api.shop.test"
-RESOLVER4, RESOLVER6, STRANGER4 = "198.18.0.53", "2001:db8:18::53", "198.18.0.54"
+RESOLVER4, RESOLVER6 = "198.18.0.53", "2001:db8:18::53"
+STRANGER4, STRANGER6 = "198.18.0.54", "2001:db8:18::54"
 POD4, POD6 = os.environ.get("POD4", ""), os.environ.get("POD6", "")
 GATEWAY4, GATEWAY6 = "10.77.0.1", "fd77::1"
 # Nobody's address.

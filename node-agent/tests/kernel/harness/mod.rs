@@ -5,6 +5,7 @@ mod held;
 mod ip;
 mod node;
 mod pod;
+mod policy;
 mod process;
 mod recorder;
 mod socket_balancer;
@@ -26,16 +27,19 @@ pub use bpffs::Bpffs;
 #[allow(unused_imports)] // Not every suite holds connections.
 pub use held::{Held, is_without_a_pause};
 use l7egg_crds::PolicySpec;
-use l7egg_ebpf_common::abi::{ABI_VERSION, AddressKey, Name, NameTail, Network};
+use l7egg_ebpf_common::abi::{
+    ABI_VERSION, Address, AddressKey, Learned, LearnedKey, Name, NameTail, Network,
+};
 use l7egg_node_agent::datapath::{
     ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, Mended, NODE_UID, Wanted,
 };
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_node_agent::netns::tc::{self, Direction, Target};
-use l7egg_policy::{CompiledPolicy, DomainName, ResolvConf, Source, compile};
+use l7egg_policy::{CompiledPolicy, ResolvConf, Source, compile};
 #[allow(unused_imports)] // The kernel tests' own.
 pub use node::Beyond;
 pub use pod::{Link, POD4, POD6, Pod, cgroup2_root, remove_within};
+pub use policy::{policy, resolv_conf, together};
 #[allow(unused_imports)] // Not every suite talks with programs.
 pub use process::Said;
 pub use recorder::Recorder;
@@ -240,6 +244,15 @@ impl Setup {
         HashMap::try_from(Map::from_map_data(data).expect("the map")).expect("a hash map")
     }
 
+    /// The addresses that the pod has learned by some name.
+    pub fn learned(&self) -> BTreeSet<Address> {
+        let data = MapData::from_pin(self.pins("maps").join("LEARNED")).expect("the pin");
+        let map = Map::from_map_data(data).expect("the map");
+        let learned: HashMap<_, LearnedKey, Learned> = HashMap::try_from(map).expect("a hash map");
+        let keys = learned.keys().map(|key| key.expect("a key"));
+        keys.filter(|key| key.subject == self.subject()).map(|key| key.address).collect()
+    }
+
     /// The map `NAMES`, to change what is remembered.
     pub fn names(&self) -> HashMap<MapData, u64, Name> {
         self.map("NAMES")
@@ -345,22 +358,6 @@ fn on_host<T: Send>(pod: &Pod, work: impl FnOnce() -> T + Send) -> T {
         Link::Direct => work(),
         Link::IsNode => pod.netns().run(work).expect("to work in the node's namespace"),
         Link::ByNode | Link::OnTop(_) => pod.node_netns().run(work).expect("to work in the node's namespace"),
-    }
-}
-
-/// A policy from the spec of one Egg, in YAML.
-pub fn policy(yaml: &str) -> CompiledPolicy {
-    let spec: PolicySpec = serde_yaml::from_str(yaml).expect("a policy in the test");
-    compile(&[Source { name: "Egg test/test".into(), spec: &spec }], &resolv_conf()).expect("a valid policy")
-}
-
-/// What the resolver of every pod here is told.
-pub fn resolv_conf() -> ResolvConf {
-    let search = ["shop.svc.cluster.test", "svc.cluster.test", "cluster.test"];
-    ResolvConf {
-        servers: RESOLVERS.iter().map(|address| address.parse().expect("an address")).collect(),
-        search: search.iter().map(|domain| DomainName::parse(domain).expect("a name")).collect(),
-        own_search: Default::default(),
     }
 }
 

@@ -3,20 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use l7egg_crds::{Action, Destination, Dns, EgressRule, Mode, PolicySpec, Port, Protocol};
-use l7egg_ebpf_common::abi::{Direction, protocol};
-use l7egg_policy::Flow;
+use l7egg_ebpf_common::abi::protocol;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// A pod's Eggs, what it resolved, and what it sends then.
-#[derive(Clone, Debug)]
-pub struct Case {
-    pub eggs: Vec<PolicySpec>,
-    pub history: Vec<(String, Vec<IpAddr>)>,
-    pub queries: Vec<String>,
-    pub flows: Vec<Flow>,
-}
+use super::case::{Answer, Case, Packet, Query};
+use crate::harness::RESOLVERS;
 
 const NAMES: [&str; 7] = ["a.test", "b.a.test", "c.b.a.test", "x.test", "y.x.test", "test", "far.example"];
 const PATTERNS: [&str; 13] = [
@@ -50,31 +43,97 @@ const CIDRS: [(&str, &[&str]); 9] = [
 ];
 const PORTS: [u16; 7] = [0, 53, 79, 80, 81, 443, 65535];
 
+const DOMAINS: [&str; 4] = ["shop.svc.cluster.test", "svc.cluster.test", "cluster.test", "elsewhere.test"];
+const SERVERS: [&[&str]; 6] = [
+    &["198.18.0.53/32"],
+    &["2001:db8:18::53/128"],
+    &["198.18.0.0/24", "2001:db8:18::/48"],
+    &["0.0.0.0/0"],
+    &["::/0"],
+    &["203.0.113.53/32"],
+];
+/// `minTTL` and `maxTTL`.
+const BOUNDS: [[Option<&str>; 2]; 6] = [
+    [None, None],
+    [Some("0s"), None],
+    [None, Some("0s")],
+    [Some("0s"), Some("0s")],
+    [Some("0s"), Some("1h")],
+    [Some("1h"), Some("2h")],
+];
+
 /// Whole cases.
 pub fn cases() -> impl Strategy<Value = Case> {
-    (
-        vec(egg(), 1..4),
-        vec((select(NAMES.as_slice()).prop_map(str::to_owned), vec(address(), 1..4)), 0..5),
-        vec(query(), 2..8),
-        vec(flow(), 20..60),
+    let own_search = prop_oneof![3 => Just(Vec::new()), 1 => Just(vec!["elsewhere.test".to_owned()])];
+    (vec(egg(), 1..4), own_search, vec(answer(), 0..5), vec(query(), 2..8), vec(packet(), 20..60)).prop_map(
+        |(eggs, own_search, history, queries, flows)| Case { eggs, own_search, history, queries, flows },
     )
-        .prop_map(|(eggs, history, queries, flows)| Case { eggs, history, queries, flows })
+}
+
+/// What names and addresses an answer has: now and then it says that one name is another, or may be used for no time at all.
+fn answer() -> impl Strategy<Value = Answer> {
+    let aliases = prop_oneof![2 => Just(Vec::new()), 1 => vec(name(), 1..4)];
+    let ttl = prop_oneof![2 => Just(300), 1 => Just(0)];
+    let question = prop_oneof![
+        2 => (name(), resolver()).prop_map(|(name, resolver)| Query { name, resolver }),
+        1 => query(),
+    ];
+    (question, aliases, ttl, vec(address(), 1..4)).prop_map(|(query, aliases, ttl, addresses)| Answer {
+        query,
+        aliases,
+        ttl,
+        addresses,
+    })
 }
 
 /// A name as programs ask for it: alone, or with one or two of the pod's search domains behind it.
-fn query() -> impl Strategy<Value = String> {
-    let domains = [".shop.svc.cluster.test", ".svc.cluster.test", ".cluster.test", ".elsewhere.test"];
-    let behind = vec(select(domains.to_vec()), 0..3).prop_map(|domains| domains.concat());
-    (select(NAMES.as_slice()), behind).prop_map(|(name, behind)| format!("{name}{behind}"))
+fn query() -> impl Strategy<Value = Query> {
+    let behind = vec(select(DOMAINS.as_slice()), 0..3)
+        .prop_map(|domains| domains.iter().map(|domain| format!(".{domain}")).collect::<String>());
+    (name(), behind, resolver())
+        .prop_map(|(name, behind, resolver)| Query { name: format!("{name}{behind}"), resolver })
+}
+
+fn name() -> impl Strategy<Value = String> {
+    select(NAMES.as_slice()).prop_map(str::to_owned)
+}
+
+fn resolver() -> impl Strategy<Value = IpAddr> {
+    select(RESOLVERS.as_slice()).prop_map(|text| text.parse().expect("an address"))
+}
+
+fn dns() -> impl Strategy<Value = Dns> {
+    let servers = prop_oneof![
+        2 => Just(Vec::new()),
+        1 => select(SERVERS.as_slice()).prop_map(|list| list.iter().map(|text| (*text).to_owned()).collect()),
+    ];
+    let refuse_unmatched = any::<bool>();
+    let grace = prop_oneof![2 => Just(None), 1 => Just(Some("0s")), 1 => Just(Some("1h"))];
+    (servers, refuse_unmatched, select(BOUNDS.as_slice()), grace).prop_map(
+        |(servers, refuse_unmatched, [least, most], grace)| {
+            let time = |text: Option<&str>| text.map(|text| text.parse().expect("a time"));
+            Dns {
+                servers,
+                refuse_unmatched,
+                min_ttl: time(least),
+                max_ttl: time(most),
+                ttl_grace: time(grace),
+                ..Dns::default()
+            }
+        },
+    )
 }
 
 fn egg() -> impl Strategy<Value = PolicySpec> {
-    let dns = prop_oneof![
-        3 => Just(None),
-        1 => Just(Some(Dns { refuse_unmatched: true, ..Dns::default() })),
-    ];
+    let dns = prop_oneof![3 => Just(None), 2 => dns().prop_map(Some)];
     let mode = prop_oneof![2 => Just(Mode::Enforce), 1 => Just(Mode::Audit)];
-    (mode, vec(rule(), 0..4), dns).prop_map(|(mode, egress, dns)| PolicySpec {
+    let containers = prop_oneof![
+        12 => Just(Vec::new()),
+        2 => Just(vec!["app".to_owned()]),
+        1 => Just(vec!["other".to_owned()]),
+    ];
+    (mode, vec(rule(), 0..4), dns, containers).prop_map(|(mode, egress, dns, containers)| PolicySpec {
+        containers,
         mode,
         egress,
         dns,
@@ -121,11 +180,11 @@ fn port() -> impl Strategy<Value = Port> {
     ]
 }
 
-fn flow() -> impl Strategy<Value = Flow> {
+fn packet() -> impl Strategy<Value = Packet> {
     let protocols = [protocol::TCP, protocol::UDP, protocol::SCTP, protocol::ICMP, 47];
     (select(protocols.to_vec()), address(), select(PORTS.as_slice())).prop_map(|(number, address, port)| {
         let number = if number == protocol::ICMP && address.is_ipv6() { protocol::ICMPV6 } else { number };
-        Flow { protocol: number, address, port, direction: Direction::Egress }
+        Packet { protocol: number, address, port }
     })
 }
 
