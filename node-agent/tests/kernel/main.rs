@@ -9,6 +9,7 @@ mod boot;
 mod containers;
 mod datagrams;
 mod destinations;
+mod end;
 mod forged;
 mod gate;
 #[allow(dead_code)] // The other suites use all of it.
