@@ -18,6 +18,7 @@ mod held;
 mod host;
 mod host_network;
 mod inbound;
+mod layout;
 mod limits;
 mod load;
 mod names;
