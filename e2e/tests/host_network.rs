@@ -112,7 +112,9 @@ spec:
             let mut flows = flows.iter();
             flows.any(|flow| flow["destination"] == address && flow["verdict"] == "audit")
         };
-        let all = is_told(denied.address4.to_string()) && is_told(denied.address6.to_string());
+        let rule = format!("ClusterEgg {name} spec.egress[1]");
+        let is_named = flows.iter().any(|flow| flow["rule"] == rule);
+        let all = is_named && is_told(denied.address4.to_string()) && is_told(denied.address6.to_string());
         Ok(if all { Ok(()) } else { Err(format!("{flows:?}")) })
     })
     .await?;
