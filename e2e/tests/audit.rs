@@ -32,7 +32,7 @@ spec:
 async fn prepare(test: &Setting) -> anyhow::Result<(Pod, Node)> {
     let pod = test.namespace.start(PodPlan::new("shop").label("app", "shop")).await?;
     let nodes = Node::all(&test.cluster, &test.namespace).await?;
-    let node = nodes.into_iter().find(|node| node.name() == pod.node).context("the pod's node")?;
+    let node = nodes.into_iter().find(|node| node.node() == pod.node).context("the pod's node")?;
     Ok((pod, node))
 }
 

@@ -53,7 +53,7 @@ async fn a_full_table_is_told_to_whom_it_concerns() -> anyhow::Result<()> {
     let plan = |name: &str| PodPlan::new(name).label("app", "shop").on(node);
     let [greedy, modest] = test.namespace.start_all([plan("greedy"), plan("modest")]).await?;
     let nodes = Node::all(&test.cluster, &test.namespace).await?;
-    let inside = nodes.iter().find(|inside| inside.name() == node).context("the node")?;
+    let inside = nodes.iter().find(|inside| inside.node() == node).context("the node")?;
     let egg = test.namespace.enforce(EGG, 2).await?;
     let metric = "l7egg_agent_limit_reached{limit=\"share\"}";
 

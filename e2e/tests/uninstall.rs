@@ -60,7 +60,7 @@ async fn what_the_documentation_says_removes_all_of_it() -> anyhow::Result<()> {
     test.namespace.verify(&pods.each_ref().map(|pod| (pod, denied()))).await?;
     for node in &nodes {
         let before = attached(node).await?;
-        println!("  {}: {before:?}", node.name());
+        println!("  {}: {before:?}", node.node());
         ensure!(before.cgroups > 0 && has_pins(node).await?, "nothing is attached: {before:?}");
     }
 
@@ -77,13 +77,13 @@ async fn what_the_documentation_says_removes_all_of_it() -> anyhow::Result<()> {
 
     for node in &nodes {
         let after =
-            eventually(&format!("nothing is left on {}", node.name()), Duration::from_secs(20), || async {
+            eventually(&format!("nothing is left on {}", node.node()), Duration::from_secs(20), || async {
                 let (after, has_pins) = (attached(node).await?, has_pins(node).await?);
                 let is_left = after.cgroups > 0 || after.interfaces > 0 || has_pins;
                 Ok(if is_left { Err(format!("{after:?}, pins: {has_pins}")) } else { Ok(after) })
             })
             .await?;
-        println!("  {}: {after:?}", node.name());
+        println!("  {}: {after:?}", node.node());
     }
     let crds: Api<CustomResourceDefinition> = Api::all(test.cluster.client().clone());
     let roles: Api<ClusterRole> = Api::all(test.cluster.client().clone());

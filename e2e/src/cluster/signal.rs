@@ -44,7 +44,7 @@ impl Node {
     }
 
     /// The name of the node.
-    pub fn name(&self) -> &str {
+    pub fn node(&self) -> &str {
         &self.0.node
     }
 
