@@ -74,29 +74,55 @@ async fn a_node_is_enforced_and_not_lost() -> anyhow::Result<()> {
             PodPlan::new("denied").on(node1),
         ])
         .await?;
-    let targets = [&allowed, &denied].map(|pod| format!("tcp://{}:8080", pod.address4));
+    let targets = [
+        format!("tcp://{}:8080", allowed.address4),
+        format!("tcp://[{}]:8080", allowed.address6),
+        format!("tcp://{}:8080", denied.address4),
+        format!("tcp://[{}]:8080", denied.address6),
+    ];
+    let (free, enforced) =
+        ([const { Outcome::Ok }; 4], [Outcome::Ok, Outcome::Ok, Outcome::Denied, Outcome::Denied]);
     let outcomes =
         |reports: Vec<ConnectReport>| reports.into_iter().map(|report| report.outcome).collect::<Vec<_>>();
-    assert_eq!(outcomes(of_node(&of, &targets).await?), [Outcome::Ok, Outcome::Ok]);
+    assert_eq!(outcomes(of_node(&of, &targets).await?), free);
     let name = &test.namespace.name;
-    let firewall = format!(
-        "apiVersion: l7egg.dev/v1alpha1
+    let firewall = |mode: &str| {
+        format!(
+            "apiVersion: l7egg.dev/v1alpha1
 kind: ClusterEgg
 metadata: {{name: {name}}}
 spec:
+  mode: {mode}
   nodeSelector: {{matchLabels: {{kubernetes.io/hostname: {node2}}}}}
   egress:
-  - to: [{{cidr: {}/32}}]
+  - to: [{{cidr: {}/32}}, {{cidr: '{}/128'}}]
   - action: Deny
-    to: [{{cidr: 192.168.0.0/16}}, {{cidr: {}/32}}]
+    to: [{{cidr: 192.168.0.0/16}}, {{cidr: 'fd00:77::/64'}}, {{cidr: {}/32}}]
 ",
-        allowed.address4, denied.address4
-    );
-    let (egg, status) = test.namespace.enforce_on_nodes(&firewall, 1).await?;
+            allowed.address4, allowed.address6, denied.address4
+        )
+    };
+    // As the documentation has it: first look what it would do.
+    test.namespace.audit_nodes(&firewall("Audit"), 1).await?;
+    assert_eq!(outcomes(of_node(&of, &targets).await?), free);
+    let whose = format!("node {node2}");
+    eventually("what the node would be denied is told", std::time::Duration::from_secs(30), || async {
+        let flows = test.cluster.denied(node2, &whose).await?;
+        let is_told = |address: String| {
+            let mut flows = flows.iter();
+            flows.any(|flow| flow["destination"] == address && flow["verdict"] == "audit")
+        };
+        let rule = format!("ClusterEgg {name} spec.egress[1]");
+        let is_named = flows.iter().any(|flow| flow["rule"] == rule);
+        let all = is_named && is_told(denied.address4.to_string()) && is_told(denied.address6.to_string());
+        Ok(if all { Ok(()) } else { Err(format!("{flows:?}")) })
+    })
+    .await?;
+    let (egg, status) = test.namespace.enforce_on_nodes(&firewall("Enforce"), 1).await?;
     let guard = status.guard.join("; ");
     println!("  reachable whatever the Egg says: {guard}");
     assert!(guard.contains("API server") && guard.contains("TCP 6443"), "{guard}");
-    assert_eq!(outcomes(of_node(&of, &targets).await?), [Outcome::Ok, Outcome::Denied]);
+    assert_eq!(outcomes(of_node(&of, &targets).await?), enforced);
     // Pods, in the node's network too, are not meant.
     let all: Vec<_> = targets.iter().cloned().map(reached).collect();
     test.namespace.verify(&[(&pod, all.clone()), (&of, all)]).await?;
@@ -113,7 +139,7 @@ spec:
     egg.delete().await?;
     eventually("the node is free again", std::time::Duration::from_secs(30), || async {
         let outcomes = outcomes(of_node(&of, &targets).await?);
-        Ok(if outcomes == [Outcome::Ok, Outcome::Ok] { Ok(()) } else { Err(format!("{outcomes:?}")) })
+        Ok(if outcomes == free { Ok(()) } else { Err(format!("{outcomes:?}")) })
     })
     .await
 }

@@ -210,7 +210,7 @@ impl<'a> Selection<'a> {
 
     fn explainer(&self) -> Explainer {
         let egg = |entry: &Entry| {
-            let spec = Arc::clone(&entry.good.as_ref()?.policy);
+            let spec = Arc::clone(entry.written.as_ref()?);
             Some(ExplainedEgg { revision: entry.revision, name: name_of(entry), spec })
         };
         Explainer {

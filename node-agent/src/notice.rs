@@ -90,10 +90,12 @@ impl Notices {
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(node.into()) };
-        // As kubelets write it: `kubectl describe node` looks for events by this uid.
+        // As kubelets write it: `kubectl describe node` looks for events by this uid. An event of what is in no namespace goes into
+        // `default`, and older API servers (1.20) want to read that here, too.
         let node = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Node".into()),
+            namespace: Some("default".into()),
             name: Some(node.into()),
             uid: Some(node.into()),
             ..ObjectReference::default()

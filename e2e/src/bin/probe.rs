@@ -1,6 +1,7 @@
 //! What client pods run: see `l7egg_e2e::probe`.
 
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -116,6 +117,11 @@ enum Command {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Count the programs that are attached to a cgroup and those below it, and to the interfaces of this network.
+    Attached {
+        /// The cgroup's directory.
+        cgroup: PathBuf,
+    },
     /// Echo on these ports of every address until SIGTERM.
     Serve {
         /// TCP ports.
@@ -176,6 +182,7 @@ fn main() -> anyhow::Result<()> {
         Command::Load { allowed, denied, rate, seconds } => {
             print(&probe::load(&Load { allowed, denied, rate, time: Duration::from_secs(seconds) }));
         }
+        Command::Attached { cgroup } => print(&probe::attached(&cgroup)?),
         Command::Serve { tcp, udp } => tokio::runtime::Runtime::new()?.block_on(serve(&tcp, &udp))?,
     }
     Ok(())

@@ -9,6 +9,7 @@ use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use l7egg_crds::{
     CONDITION_ACCEPTED, CONDITION_PROGRAMMED, ClusterEgg, Condition, ConditionStatus, Egg, EggStatus,
+    PodCounts,
 };
 
 use super::eventually;
@@ -42,27 +43,47 @@ impl EggView {
 
     /// Waits until `generation` is enforced on just so many pods.
     pub async fn programmed(&self, generation: i64, pods: i32) -> anyhow::Result<()> {
-        eventually(&format!("{} is enforced on {pods} pods", self.name), LIMIT, || async {
-            let status = self.status().await?;
-            let programmed = condition(&status, CONDITION_PROGRAMMED);
-            let done = programmed.is_some_and(|condition| {
-                condition.status == ConditionStatus::True && condition.observed_generation >= Some(generation)
-            });
-            let all = status.pods.selected == pods && status.pods.enforced == pods && status.pods.failed == 0;
-            Ok(if done && all { Ok(()) } else { Err(describe(&status)) })
-        })
-        .await
+        let all = PodCounts { selected: pods, enforced: pods, ..PodCounts::default() };
+        self.until(&format!("enforced on {pods} pods"), generation, |status| status.pods == all)
+            .await
+            .map(drop)
+    }
+
+    /// Waits until just so many pods are audited by `generation`.
+    pub async fn audited(&self, generation: i64, pods: i32) -> anyhow::Result<()> {
+        let all = PodCounts { selected: pods, audited: pods, ..PodCounts::default() };
+        self.until(&format!("audited on {pods} pods"), generation, |status| status.pods == all)
+            .await
+            .map(drop)
     }
 
     /// Waits until `generation` is enforced on just so many nodes; its status then.
     pub async fn programmed_on_nodes(&self, generation: i64, nodes: i32) -> anyhow::Result<EggStatus> {
-        eventually(&format!("{} is enforced on {nodes} nodes", self.name), LIMIT, || async {
+        let all = PodCounts { selected: nodes, enforced: nodes, ..PodCounts::default() };
+        let what = format!("enforced on {nodes} nodes");
+        self.until(&what, generation, |status| status.nodes == Some(all)).await
+    }
+
+    /// Waits until just so many nodes are audited by `generation`.
+    pub async fn audited_on_nodes(&self, generation: i64, nodes: i32) -> anyhow::Result<()> {
+        let all = PodCounts { selected: nodes, audited: nodes, ..PodCounts::default() };
+        let what = format!("audited on {nodes} nodes");
+        self.until(&what, generation, |status| status.nodes == Some(all)).await.map(drop)
+    }
+
+    /// Waits until `generation` is programmed, and its status as it has to be.
+    pub async fn until(
+        &self,
+        what: &str,
+        generation: i64,
+        is_done: impl Fn(&EggStatus) -> bool,
+    ) -> anyhow::Result<EggStatus> {
+        eventually(&format!("{} is {what}", self.name), LIMIT, || async {
             let status = self.status().await?;
-            let done = condition(&status, CONDITION_PROGRAMMED).is_some_and(|condition| {
+            let programmed = condition(&status, CONDITION_PROGRAMMED).is_some_and(|condition| {
                 condition.status == ConditionStatus::True && condition.observed_generation >= Some(generation)
             });
-            let all = status.nodes.is_some_and(|it| it.selected == nodes && it.enforced == nodes);
-            Ok(if done && all { Ok(status) } else { Err(describe(&status)) })
+            Ok(if programmed && is_done(&status) { Ok(status) } else { Err(describe(&status)) })
         })
         .await
     }
@@ -99,9 +120,10 @@ fn describe(status: &EggStatus) -> String {
     });
     let conditions: Vec<String> = conditions.collect();
     format!(
-        "{} selected, {} enforced, {} failed; [{}]",
+        "{} selected, {} enforced, {} audited, {} failed; [{}]",
         pods.selected,
         pods.enforced,
+        pods.audited,
         pods.failed,
         conditions.join("; ")
     )

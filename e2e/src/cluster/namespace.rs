@@ -160,6 +160,26 @@ impl Namespace {
         Ok(egg)
     }
 
+    /// Applies an Egg or ClusterEgg in mode Audit and waits until just so many pods are audited.
+    ///
+    /// # Errors
+    /// When they are not within a minute; the message holds the last status.
+    pub async fn audit(&self, yaml: &str, pods: i32) -> anyhow::Result<EggView> {
+        let (egg, generation) = self.submit(yaml).await?;
+        egg.audited(generation, pods).await?;
+        Ok(egg)
+    }
+
+    /// Applies a ClusterEgg for nodes in mode Audit and waits until just so many are audited.
+    ///
+    /// # Errors
+    /// When they are not within a minute; the message holds the last status.
+    pub async fn audit_nodes(&self, yaml: &str, nodes: i32) -> anyhow::Result<EggView> {
+        let (egg, generation) = self.submit(yaml).await?;
+        egg.audited_on_nodes(generation, nodes).await?;
+        Ok(egg)
+    }
+
     /// Applies an Egg or ClusterEgg and waits until the operator has judged it: its condition `Accepted`.
     ///
     /// # Errors

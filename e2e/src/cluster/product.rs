@@ -29,6 +29,21 @@ impl Cluster {
             .with_context(|| format!("{name}: {}: {}", ran.failure.unwrap_or_default(), ran.stderr.trim()))
     }
 
+    /// The flows that the agent of a node has recorded of a pod (`NAMESPACE/NAME`) or of the node itself (`node NAME`):
+    /// `l7egg-node-agent denied --json`.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn denied(&self, node: &str, whose: &str) -> anyhow::Result<Vec<Value>> {
+        let pods: Api<Pod> = Api::namespaced(self.client().clone(), SYSTEM_NAMESPACE);
+        let name = self.agent(node).await?.name_any();
+        let command = ["/l7egg-node-agent", "denied", "--json", "--pod", whose];
+        // Its exit code says whether there was any.
+        let ran = run(&pods, &name, "node-agent", &command).await?;
+        ensure!(ran.stderr.is_empty(), "{name}: {}", ran.stderr.trim());
+        Ok(ran.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    }
+
     /// How often the agent of a node was started anew.
     ///
     /// # Errors

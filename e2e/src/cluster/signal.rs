@@ -1,6 +1,6 @@
-//! Signals to the product's processes: what a crash, an upgrade or a hang looks like.
+//! The nodes from inside. Signals to the product's processes: what a crash, an upgrade or a hang looks like.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use futures::future::join_all;
 
 use super::{Cluster, Namespace, Pod, PodPlan};
@@ -33,6 +33,24 @@ impl Node {
         let plans = plans.map(|(number, node)| PodPlan::new(&format!("node-{number}")).on(node).privileged());
         let pods = futures::future::try_join_all(plans.map(|plan| namespace.start(plan))).await?;
         Ok(pods.into_iter().map(Node).collect())
+    }
+
+    /// One of the numbers that the node's agent serves: `l7egg_datapath_total{counter="denied"}`.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let all = ["nsenter", "-t", "1", "-n", "curl", "-sS", "http://127.0.0.1:9469/metrics"];
+        let metrics = self.0.exec(&all).await?;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("no {name} in:\n{metrics}"))?.parse()?)
+    }
+
+    /// The name of the node.
+    pub fn node(&self) -> &str {
+        &self.0.node
+    }
+
+    /// Runs a program there, as root of the node.
+    pub async fn exec(&self, command: &[&str]) -> anyhow::Result<String> {
+        self.0.exec(command).await
     }
 
     /// Stops every process of this name on the node half a second from now, and lets it go on after some seconds by itself:

@@ -1,6 +1,7 @@
 //! What client pods run: connections of every kind, and exact reports of what became of them, as one line of
 //! JSON each. The harness reads the same types back.
 
+mod attached;
 mod bulk;
 mod connect;
 mod hold;
@@ -12,6 +13,7 @@ mod race;
 mod target;
 mod watch;
 
+pub use attached::{Attached, attached};
 pub use bulk::{BulkReport, bulk};
 pub use connect::{ConnectReport, connect, connect_all, resolve};
 pub use hold::{HoldReport, hold};

@@ -4,6 +4,7 @@
 //! - `n<INDEX>`: the index of the address, so that `n1234.fresh.test` is 198.18.68.210 and 2001:db8:18:1::4d2.
 //!   Without it the index is a hash of the whole name.
 //! - `ttl<SECONDS>`: the TTL, instead of 60 seconds.
+//! - `many<COUNT>`: that many addresses, the index's and those that follow (at most 200).
 //! - `cname<COUNT>`: that many CNAMEs come before the address (at most 8).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -17,6 +18,7 @@ pub const FRESH_NAMES: u32 = 0x1_C000;
 const FIRST4: u32 = u32::from_be_bytes([198, 18, 64, 0]);
 const TTL: u32 = 60;
 const MAX_CNAMES: u32 = 8;
+const MAX_ADDRESSES: u32 = 200;
 
 /// The IPv4 address of the fresh name with this index; indices repeat after [`FRESH_NAMES`].
 pub fn fresh_address4(index: u32) -> Ipv4Addr {
@@ -44,12 +46,13 @@ pub fn records(name: &Name, qtype: RecordType) -> Option<Vec<Record>> {
         return Some(vec![Record::from_rdata(name.clone(), ttl, RData::CNAME(CNAME(target)))]);
     }
     let index = number("n").unwrap_or_else(|| fnv1a(labels.join(".").as_bytes()));
-    let data = match qtype {
-        RecordType::A => RData::A(A(fresh_address4(index))),
-        RecordType::AAAA => RData::AAAA(AAAA(fresh_address6(index))),
-        _ => return Some(Vec::new()),
+    let data = |index: u32| match qtype {
+        RecordType::A => Some(RData::A(A(fresh_address4(index)))),
+        RecordType::AAAA => Some(RData::AAAA(AAAA(fresh_address6(index)))),
+        _ => None,
     };
-    Some(vec![Record::from_rdata(name.clone(), ttl, data)])
+    let indices = (0..number("many").unwrap_or(1).min(MAX_ADDRESSES)).map(|more| index.wrapping_add(more));
+    Some(indices.filter_map(data).map(|data| Record::from_rdata(name.clone(), ttl, data)).collect())
 }
 
 fn with_fewer_cnames(labels: &[String], left: u32) -> Option<Name> {
@@ -89,6 +92,13 @@ mod tests {
         assert_eq!(lookup("n1.cname2.fresh.test.", RecordType::A).unwrap(), ["60 n1.cname1.fresh.test."]);
         assert_eq!(lookup("n1.cname1.fresh.test.", RecordType::A).unwrap(), ["60 n1.cname0.fresh.test."]);
         assert_eq!(lookup("n1.cname0.fresh.test.", RecordType::A).unwrap(), ["60 198.18.64.1"]);
+    }
+
+    #[test]
+    fn a_name_may_have_many_addresses() {
+        let two = ["60 198.18.64.5", "60 198.18.64.6"];
+        assert_eq!(lookup("n5.many2.fresh.test.", RecordType::A).unwrap(), two);
+        assert_eq!(lookup("n5.many2.fresh.test.", RecordType::MX).unwrap(), [""; 0]);
     }
 
     #[test]

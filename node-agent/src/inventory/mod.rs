@@ -5,7 +5,7 @@ mod departed;
 use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{api::DynamicObject, runtime::watcher::Event};
-use l7egg_crds::{AssignedPod, Mode};
+use l7egg_crds::{AssignedPod, Mode, PolicySpec};
 
 use self::departed::Departed;
 use crate::{
@@ -39,6 +39,8 @@ pub struct Entry {
     pub revision: u64,
     /// What `good` keeps reachable, if it is for the node itself.
     pub guard: Vec<String>,
+    /// The policy of `good` as it is written, without what is kept reachable: people are told of these rules.
+    pub written: Option<Arc<PolicySpec>>,
 }
 
 impl Entry {
@@ -55,6 +57,7 @@ impl Entry {
             good,
             revision,
             guard,
+            written: _, // With another one comes another revision.
         } = self;
         let of = &other.object;
         (key, uid, generation, content) != (&of.key, &of.uid, &of.generation, &of.content)
@@ -152,21 +155,24 @@ impl Inventory {
     fn put(&mut self, object: AssignmentObject) -> bool {
         // An object of the same name but another uid is another one.
         let before = self.entries.remove(&object.key);
-        let (good_before, revision_before, guard_before) =
+        let (good_before, revision_before, guard_before, written_before) =
             match before.clone().filter(|entry| entry.object.uid == object.uid) {
-                Some(entry) => (entry.good, Some(entry.revision), entry.guard),
-                None => (None, None, Vec::new()),
+                Some(entry) => (entry.good, Some(entry.revision), entry.guard, entry.written),
+                None => (None, None, Vec::new(), None),
             };
-        let (good, guard) = match object.content.as_ref().ok().and_then(|content| self.guarded(content)) {
-            Some((good, guard)) => (Some(good), guard),
-            None => (good_before.clone(), guard_before),
+        let content = object.content.as_ref().ok();
+        let guarded = content.and_then(|content| Some((self.guarded(content)?, Arc::clone(&content.policy))));
+        let (good, guard, written) = match guarded {
+            Some(((good, guard), written)) => (Some(good), guard, Some(written)),
+            None => (good_before.clone(), guard_before, written_before.clone()),
         };
-        let same = matches!((&good_before, &good), (Some(a), Some(b)) if a.policy == b.policy);
+        let same = matches!((&good_before, &good), (Some(a), Some(b)) if a.policy == b.policy)
+            && written == written_before;
         let revision = revision_before.filter(|_| same).unwrap_or_else(|| {
             self.last_revision += 1;
             self.last_revision
         });
-        let entry = Entry { object, good, revision, guard };
+        let entry = Entry { object, good, revision, guard, written };
         self.departed.changed(before.as_ref(), Some(&entry));
         let changed = before.is_none_or(|before| before.is_another(&entry));
         self.entries.insert(entry.object.key.clone(), entry);
@@ -248,7 +254,10 @@ mod tests {
         assert_eq!(egress(&inventory), None);
         assert!(inventory.set_api_servers(servers("10.0.0.1:6443")));
         assert_eq!(egress(&inventory).unwrap(), ["192.0.2.0/24", "10.0.0.1/32", "10.88.1.0/24", "0.0.0.0/0"]);
-        let revision = inventory.entries().next().unwrap().revision;
+        // People are told of the rules that they have written.
+        let entry = inventory.entries().next().unwrap();
+        assert_eq!(entry.written.as_ref().unwrap().egress.len(), 1);
+        let revision = entry.revision;
         assert!(!inventory.set_api_servers(servers("10.0.0.1:6443")));
         assert!(inventory.set_api_servers(servers("10.0.0.2:6443")));
         assert_eq!(egress(&inventory).unwrap()[1], "10.0.0.2/32");

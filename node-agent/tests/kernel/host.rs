@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{Link, RESOLVERS, Setup, binary, systemd};
 
-const WEB: &str = "apiVersion: l7egg.dev/v1alpha1
+/// An Egg for the service `web`.
+pub const WEB: &str = "apiVersion: l7egg.dev/v1alpha1
 kind: Egg
 metadata: {name: web}
 spec:
   podSelector: {matchLabels: {l7egg.dev/unit: web.service}}
   egress: [{to: [{domainNames: ['*.fresh.test']}]}]
 ";
-const HOST: &str = "apiVersion: l7egg.dev/v1alpha1
+/// One for the host.
+pub const HOST: &str = "apiVersion: l7egg.dev/v1alpha1
 kind: ClusterEgg
 metadata: {name: host}
 spec:
@@ -25,13 +27,16 @@ spec:
 /// By name, and two addresses.
 const TARGETS: [&str; 4] =
     ["tcp4://n1.fresh.test:80", "tcp://198.18.0.80:80", "tcp://198.18.0.81:80", "tcp://[2001:db8:18::80]:80"];
-const FREE: [&str; 4] = ["ok", "ok", "ok", "ok"];
-const OF_WEB: [&str; 4] = ["ok", "denied", "denied", "denied"];
-const OF_HOST: [&str; 4] = ["denied", "denied", "ok", "ok"];
+/// Nothing is enforced.
+pub const FREE: [&str; 4] = ["ok", "ok", "ok", "ok"];
+/// The service's Egg is.
+pub const OF_WEB: [&str; 4] = ["ok", "denied", "denied", "denied"];
+/// The host's is.
+pub const OF_HOST: [&str; 4] = ["denied", "denied", "ok", "ok"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A host with two services.
-struct Host {
+pub struct Host {
     setup: Setup,
     root: PathBuf,
     files: tempfile::TempDir,
@@ -39,7 +44,8 @@ struct Host {
 }
 
 impl Host {
-    fn new() -> Self {
+    /// One whose services run; l7egg does not yet.
+    pub fn new() -> Self {
         let setup = Setup::with_link(Link::IsNode);
         setup.remove_everything();
         let root = setup.pod.cgroup().ancestors().nth(2).expect("the node's cgroup").join("host");
@@ -53,7 +59,18 @@ impl Host {
         host
     }
 
-    fn unit(&self, name: &str) -> PathBuf {
+    /// The host's own cgroup.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where what is enforced is pinned.
+    pub fn bpffs(&self) -> &Path {
+        self.setup.bpffs()
+    }
+
+    /// The cgroup of a service.
+    pub fn unit(&self, name: &str) -> PathBuf {
         self.root.join(format!("system.slice/{name}.service"))
     }
 
@@ -61,12 +78,14 @@ impl Host {
         fs::create_dir_all(self.unit(name)).expect("a cgroup");
     }
 
-    fn write(&self, file: &str, text: &str) {
+    /// Writes a file of Eggs.
+    pub fn write(&self, file: &str, text: &str) {
         fs::create_dir_all(self.files.path().join("eggs")).expect("a directory");
         fs::write(self.files.path().join("eggs").join(file), text).expect("a file");
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The command `l7egg`.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("l7egg"));
         command.args(arguments);
         command
@@ -85,21 +104,27 @@ impl Host {
     }
 
     /// Starts it, in the host's network.
-    fn start(&mut self) {
+    pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(&mut self, arguments: &[&str]) {
         let mut l7egg = self.run_command();
-        l7egg.stderr(Stdio::null());
+        l7egg.args(arguments).stderr(Stdio::null());
         let started = self.setup.pod.netns().run(|| l7egg.spawn()).expect("to work in the host's network");
         self.l7egg = Some(started.expect("l7egg"));
     }
 
     /// Ends it as systemd does.
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         let Some(mut l7egg) = self.l7egg.take() else { return };
         let _ = Command::new("kill").arg(l7egg.id().to_string()).status();
         assert!(l7egg.wait().expect("l7egg").success());
     }
 
-    fn outcomes(&self, cgroup: &Path) -> Vec<String> {
+    /// What becomes of connections of a process in this cgroup.
+    pub fn outcomes(&self, cgroup: &Path) -> Vec<String> {
         self.setup.pod.connect_in(cgroup, &TARGETS)
     }
 
@@ -118,7 +143,8 @@ impl Host {
         }
     }
 
-    fn becomes(&self, unit: &str, expected: [&str; 4]) {
+    /// Waits until that is what becomes of a service's.
+    pub fn becomes(&self, unit: &str, expected: [&str; 4]) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let outcomes = self.outcomes(&self.unit(unit));

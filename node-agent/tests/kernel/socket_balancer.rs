@@ -10,37 +10,45 @@ use l7egg_policy::{ResolvConf, Source, compile};
 use crate::harness::{Link, Recorder, Setup, SocketBalancer, fail};
 
 const DNS: &str = "10.96.0.10";
-const SERVICES: [(&str, &str); 3] = [
+const DNS6: &str = "fd00:96::10";
+const SERVICES: [(&str, &str); 6] = [
     ("10.96.0.10:53", "198.18.0.53:53"),
     ("10.96.0.20:80", "198.18.20.1:80"),
     ("10.96.0.30:123", "198.18.20.3:123"),
+    ("[fd00:96::10]:53", "[2001:db8:18::53]:53"),
+    ("[fd00:96::20]:80", "[2001:db8:18::20:1]:80"),
+    ("[fd00:96::30]:123", "[2001:db8:18::20:3]:123"),
 ];
 const ZONE: &str = "
 web.shop.svc.test. 30 IN A 10.96.0.20
+web.shop.svc.test. 30 IN AAAA fd00:96::20
 other.shop.svc.test. 30 IN A 10.96.0.40
+other.shop.svc.test. 30 IN AAAA fd00:96::40
 api.shop.test. 30 IN A 198.18.20.2
+api.shop.test. 30 IN AAAA 2001:db8:18::20:2
 ";
-const POLICY: &str = "{egress: [{to: [{domainNames: [web.shop.svc.test, api.shop.test]}], ports: [{port: 80}]}, {to: [{cidr: 10.96.0.30/32}], ports: [{protocol: UDP, port: 123}]}]}";
+const POLICY: &str = "{egress: [{to: [{domainNames: [web.shop.svc.test, api.shop.test]}], ports: [{port: 80}]}, {to: [{cidr: 10.96.0.30/32}, {cidr: 'fd00:96::30/128'}], ports: [{protocol: UDP, port: 123}]}]}";
 
 /// A pod that the balancer works for, and whose DNS server is a Service.
 fn setup() -> (Setup, SocketBalancer) {
-    setup_with(Link::Direct)
+    setup_with(Link::Direct, DNS)
 }
 
-fn setup_with(link: Link) -> (Setup, SocketBalancer) {
+/// The same with the Service of this address, and the world elsewhere.
+fn setup_with(link: Link, dns: &str) -> (Setup, SocketBalancer) {
     let mut setup = Setup::with_link(link);
     setup.pod.set_names(ZONE);
     let ancestor = setup.pod.cgroup().ancestors().nth(2).expect("the pod's ancestors").to_owned();
     let balancer = SocketBalancer::new(&ancestor, &SERVICES);
     let resolv_conf = PathBuf::from("/etc/netns").join(format!("{}p/resolv.conf", setup.pod.uid()));
-    fs::write(resolv_conf, format!("nameserver {DNS}\n")).expect("resolv.conf");
+    fs::write(resolv_conf, format!("nameserver {dns}\n")).expect("resolv.conf");
     enforce(&mut setup, POLICY);
     (setup, balancer)
 }
 
 fn enforce(setup: &mut Setup, yaml: &str) {
     let spec: PolicySpec = serde_yaml::from_str(yaml).expect("a policy in the test");
-    let conf = ResolvConf::of_servers([DNS.parse().expect("an address")]);
+    let conf = ResolvConf::of_servers([DNS, DNS6].map(|server| server.parse().expect("an address")));
     let policy =
         compile(&[Source { name: "Egg test/test".into(), spec: &spec }], &conf).expect("a valid policy");
     setup.kernel.enforce(setup.pod.uid(), setup.pod.cgroup(), &policy).unwrap_or_else(fail);
@@ -48,16 +56,29 @@ fn enforce(setup: &mut Setup, yaml: &str) {
 
 #[test]
 fn a_service_is_reached_by_its_name_and_its_backend_is_not_opened() {
-    let (setup, _balancer) = setup();
-    let got = setup.pod.connect(&[
-        "tcp4://web.shop.svc.test:80",
-        "tcp4://api.shop.test:80",
-        "tcp4://other.shop.svc.test:80",
-        "tcp://198.18.20.1:80",
-        "udp://10.96.0.30:123",
-        "udp://198.18.20.3:123",
-    ]);
-    assert_eq!(got, ["ok", "ok", "denied", "denied", "ok", "denied"]);
+    for dns in [DNS, DNS6] {
+        let (setup, _balancer) = setup_asking(dns);
+        let by_4 = [
+            "tcp4://web.shop.svc.test:80",
+            "tcp4://api.shop.test:80",
+            "tcp4://other.shop.svc.test:80",
+            "tcp://198.18.20.1:80",
+            "udp://10.96.0.30:123",
+            "udp://198.18.20.3:123",
+        ];
+        let by_6 = [
+            "tcp6://web.shop.svc.test:80",
+            "tcp6://api.shop.test:80",
+            "tcp6://other.shop.svc.test:80",
+            "tcp://[2001:db8:18::20:1]:80",
+            "udp://[fd00:96::30]:123",
+            "udp://[2001:db8:18::20:3]:123",
+        ];
+        for targets in [by_4, by_6] {
+            let got = setup.pod.connect(&targets);
+            assert_eq!(got, ["ok", "ok", "denied", "denied", "ok", "denied"], "{dns}: {targets:?}");
+        }
+    }
 }
 
 #[test]
@@ -72,19 +93,33 @@ fn dns_is_asked_by_its_service_only() {
 }
 
 #[test]
+fn dns_over_ipv6_is_asked_by_its_service_only() {
+    let (setup, _balancer) = setup_with(Link::Direct, DNS6);
+    assert_eq!(setup.pod.dig(&[&format!("@{DNS6}"), "api.shop.test", "AAAA"]), "2001:db8:18::20:2");
+    assert_eq!(setup.pod.connect_one("tcp://[2001:db8:18::20:2]:80"), "ok");
+    assert_eq!(setup.pod.dig(&["+tcp", &format!("@{DNS6}"), "web.shop.svc.test", "AAAA"]), "fd00:96::20");
+    assert_eq!(setup.pod.connect_one("tcp://[fd00:96::20]:80"), "ok");
+    let direct = setup.pod.dig(&["@2001:db8:18::53", "api.shop.test", "AAAA"]);
+    assert!(!direct.contains("2001:db8:18::20:2"), "{direct}");
+}
+
+#[test]
 fn a_change_of_policy_keeps_what_it_still_allows() {
     let (mut setup, _balancer) = setup();
-    assert_eq!(setup.pod.connect_one("tcp4://web.shop.svc.test:80"), "ok");
-    let held = setup.pod.hold("tcp://10.96.0.20:80");
+    let names = ["tcp4://web.shop.svc.test:80", "tcp6://web.shop.svc.test:80"];
+    assert_eq!(setup.pod.connect(&names), ["ok", "ok"]);
+    let held = ["tcp://10.96.0.20:80", "tcp://[fd00:96::20]:80"].map(|target| setup.pod.hold(target));
     enforce(&mut setup, "{egress: [{to: [{domainNames: ['*.shop.svc.test']}]}]}");
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let report = held.end();
-    assert_eq!(report["outcome"], "ok", "{report}");
+    for held in held {
+        let report = held.end();
+        assert_eq!(report["outcome"], "ok", "{report}");
+    }
 }
 
 #[test]
 fn the_backstop_takes_a_packet_socket_for_none_of_the_pods_own() {
-    let (mut setup, _balancer) = setup_with(Link::ByNode);
+    let (mut setup, _balancer) = setup_with(Link::ByNode, DNS);
     setup.try_cover();
     assert_eq!(
         setup.pod.connect(&["tcp4://web.shop.svc.test:80", "udp://10.96.0.30:123", "udp://198.18.20.3:123"]),

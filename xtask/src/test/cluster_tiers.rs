@@ -1,5 +1,7 @@
 //! The tiers that need a cluster: the operator on its API server, and the whole product.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::binaries;
@@ -39,11 +41,18 @@ fn run(
     limit: u64,
     filter: &[String],
 ) -> Result<Row> {
-    let tests = binaries::build(folder, tests)?.into_iter().map(|binary| {
+    let mut binaries = binaries::build(folder, tests)?;
+    binaries.sort_by_key(|binary| is_last(&binary.program));
+    let tests = binaries.into_iter().map(|binary| {
         let mut test = kubernetes.command([binary.program.as_os_str(), "--show-output".as_ref()]);
         binary.prepare(&mut test);
         test.args(filter);
         test
     });
     Ok(runner::run(tier, tests.collect(), limit, Show::Everything))
+}
+
+/// Whether nothing can be tested after it: it removes the product.
+fn is_last(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("uninstall-"))
 }

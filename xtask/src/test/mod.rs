@@ -159,7 +159,7 @@ fn run_on_cluster(report: &mut Report, args: &TestArgs, wanted: &dyn Fn(Tier) ->
     }
     // The last one: others use all nodes that there are.
     if wanted(Tier::OneNode) && args.filter.is_empty() {
-        report.add(one_node_tier::run(&kubernetes, wanted(Tier::E2e)));
+        report.add(one_node_tier::run(&kubernetes));
     }
     Ok(())
 }

@@ -18,16 +18,14 @@ const MEASURING: usize = 2;
 /// How many times as long as elsewhere they wait.
 const PATIENCE: &str = "5";
 
-/// Installs the product unless it `is_installed`, lets the node join, and runs the tests there.
-pub fn run(kubernetes: &Kubernetes, is_installed: bool) -> Row {
-    try_run(kubernetes, is_installed).unwrap_or_else(|error| Row::unable("one node", &error))
+/// Installs the product, which the e2e tests have removed in the end, lets the node join, and runs the tests there.
+pub fn run(kubernetes: &Kubernetes) -> Row {
+    try_run(kubernetes).unwrap_or_else(|error| Row::unable("one node", &error))
 }
 
-fn try_run(kubernetes: &Kubernetes, is_installed: bool) -> Result<Row> {
+fn try_run(kubernetes: &Kubernetes) -> Result<Row> {
     let Kubernetes::Local(cluster) = kubernetes else { bail!("needs a cluster on this machine") };
-    if !is_installed {
-        kubernetes.install()?;
-    }
+    kubernetes.install()?;
     let node = cluster.join(KERNEL, &images::of_every_node()?)?;
     let tests = binaries::build("e2e", "bandwidth")?;
     node.ready()?;

@@ -3,18 +3,20 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
-const INET4_CONNECT: u32 = 10;
-const UDP4_SENDMSG: u32 = 14;
-const UDP4_RECVMSG: u32 = 19;
+/// Attach types for IPv4 and IPv6.
+const CONNECT: [u32; 2] = [10, 11];
+const UDP_SENDMSG: [u32; 2] = [14, 15];
+const UDP_RECVMSG: [u32; 2] = [19, 20];
 /// Offsets in `struct bpf_sock_addr`, include/uapi/linux/bpf.h.
 const USER_IP4: u64 = 4;
+const USER_IP6: u64 = 8;
 const USER_PORT: u64 = 24;
 
 /// Balances until it is dropped.
@@ -29,33 +31,53 @@ impl SocketBalancer {
         let there: Vec<_> = services.iter().map(pair).collect();
         let back: Vec<_> = there.iter().map(|(service, backend)| (*backend, *service)).collect();
         let cgroup = File::open(cgroup).expect("the cgroup");
-        let hooks = [(INET4_CONNECT, &there), (UDP4_SENDMSG, &there), (UDP4_RECVMSG, &back)];
-        let links =
-            hooks.iter().map(|(attach_type, pairs)| link(&load(pairs, *attach_type), &cgroup, *attach_type));
+        let hooks = [(CONNECT, &there), (UDP_SENDMSG, &there), (UDP_RECVMSG, &back)];
+        let links = hooks.iter().flat_map(|(attach_types, pairs)| {
+            let cgroup = &cgroup;
+            attach_types.iter().enumerate().map(move |(family, attach_type)| {
+                let of_family = pairs.iter().filter(|(from, _)| from.is_ipv6() == (family == 1));
+                link(&load(of_family, *attach_type), cgroup, *attach_type)
+            })
+        });
         Self { _links: links.collect() }
     }
 }
 
-fn address(text: &str) -> SocketAddrV4 {
+fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address with a port")
 }
 
+/// Where an address and a port are, as four bytes at each of these offsets, and what these are.
+fn words(address: &SocketAddr) -> Vec<(u64, u64)> {
+    let word = |bytes: &[u8]| u64::from(u32::from_ne_bytes(bytes.try_into().expect("four bytes")));
+    let mut words: Vec<_> = match address.ip() {
+        IpAddr::V4(ip) => vec![(USER_IP4, word(&ip.octets()))],
+        IpAddr::V6(ip) => ip
+            .octets()
+            .chunks(4)
+            .enumerate()
+            .map(|(at, bytes)| (USER_IP6 + 4 * at as u64, word(bytes)))
+            .collect(),
+    };
+    words.push((USER_PORT, u64::from(address.port().to_be())));
+    words
+}
+
 /// Replaces each first address and port by the second; lets everything pass.
-fn load(pairs: &[(SocketAddrV4, SocketAddrV4)], attach_type: u32) -> OwnedFd {
-    let ip = |address: &SocketAddrV4| u64::from(u32::from_ne_bytes(address.ip().octets()));
-    let port = |address: &SocketAddrV4| u64::from(address.port().to_be());
-    let mut code = Vec::new();
+fn load<'a>(pairs: impl Iterator<Item = &'a (SocketAddr, SocketAddr)>, attach_type: u32) -> OwnedFd {
+    let mut code: Vec<u64> = Vec::new();
     for (from, to) in pairs {
-        code.extend([
-            0x61 | 0x12 << 8 | USER_IP4 << 16,           // r2 = user_ip4
-            0x56 | 0x02 << 8 | 6 << 16 | ip(from) << 32, // if w2 != from: next pair
-            0x61 | 0x12 << 8 | USER_PORT << 16,          // r2 = user_port
-            0x56 | 0x02 << 8 | 4 << 16 | port(from) << 32,
-            0xb4 | 0x02 << 8 | ip(to) << 32,   // w2 = to
-            0x63 | 0x21 << 8 | USER_IP4 << 16, // user_ip4 = r2
-            0xb4 | 0x02 << 8 | port(to) << 32,
-            0x63 | 0x21 << 8 | USER_PORT << 16,
-        ]);
+        let (from, to) = (words(from), words(to));
+        let replace = to.iter().flat_map(|(offset, word)| {
+            [0xb4 | 0x02 << 8 | word << 32, 0x63 | 0x21 << 8 | offset << 16] // w2 = to; field = r2
+        });
+        let mut left = 2 * (from.len() + to.len()) as u64;
+        for (offset, word) in &from {
+            left -= 2;
+            // r2 = field; if w2 != from: next pair
+            code.extend([0x61 | 0x12 << 8 | offset << 16, 0x56 | 0x02 << 8 | left << 16 | word << 32]);
+        }
+        code.extend(replace);
     }
     code.extend([0xb7 | 1 << 32, 0x95]); // r0 = 1; exit
     #[repr(C)]
