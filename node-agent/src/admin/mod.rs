@@ -134,7 +134,10 @@ fn json(text: serde_json::Result<String>) -> (StatusCode, [(header::HeaderName, 
 mod tests {
     use std::path::Path;
 
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream, UnixStream},
+    };
 
     use super::*;
     use crate::{ask, state::AgentState};
@@ -226,5 +229,21 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), up).await.expect("it is served");
+    }
+    #[tokio::test]
+    async fn who_connects_and_says_nothing_takes_no_more_than_a_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        let (_sender, admin) = admin();
+        let path = socket.clone();
+        tokio::spawn(async move { listen::at_socket(&path, whole(admin)).await });
+        wait_for(&socket).await;
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(UnixStream::connect(&socket).await.unwrap());
+        }
+        assert_eq!(get_(&socket, "/healthz").await.0, 200);
+        let first = tokio::time::timeout(Duration::from_secs(2), silent[0].read(&mut [0])).await;
+        assert!(first.is_ok(), "the oldest gives way");
     }
 }
