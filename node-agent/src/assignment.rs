@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use kube::api::DynamicObject;
 use l7egg_crds::{
     AssignedHost, AssignedPod, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
-    PolicySpec, RateShare, SYSTEM_NAMESPACE,
+    PolicySpec, RateShare, SYSTEM_NAMESPACE, UnknownField, unknown_in_assigned_policy,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -120,16 +120,29 @@ fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreada
             ),
             pods: Some(Vec::new()),
         }),
-        Ok(spec) => Ok(Assignment {
-            egg: spec.egg,
-            policy: Arc::new(spec.policy),
-            shares: spec.shares,
-            pods: match &spec.host {
-                Some(_) => vec![node_as_pod(&spec.node)],
-                None => unique(spec.pods),
-            },
-            host: spec.host,
-        }),
+        Ok(spec) => {
+            let assignment = Assignment {
+                egg: spec.egg,
+                policy: Arc::new(spec.policy),
+                shares: spec.shares,
+                pods: match &spec.host {
+                    Some(_) => vec![node_as_pod(&spec.node)],
+                    None => unique(spec.pods),
+                },
+                host: spec.host,
+            };
+            match unknown_in_assigned_policy(&data["spec"]).first() {
+                None => Ok(assignment),
+                // Whatever it is, what is written is not what would be enforced without it.
+                Some(UnknownField { path, .. }) => Err(Unreadable {
+                    message: format!(
+                        "EggAssignment {key} cannot be read: {path}: this agent ({}) knows no such field, and what it says would not be enforced: upgrade the node agents to the operator's version, or write the Egg without it",
+                        env!("CARGO_PKG_VERSION")
+                    ),
+                    pods: Some(assignment.pods),
+                }),
+            }
+        }
         Err(error) => Err(Unreadable {
             message: format!(
                 "EggAssignment {key} cannot be read: {}; it is not written by hand: if operator and agent are of the same version, delete it and the operator writes it anew",
@@ -277,6 +290,20 @@ mod tests {
         assert!(unreadable.message.contains("shop/checkout-x"), "{}", unreadable.message);
         assert!(unreadable.message.contains("spec.policy.egress[0].to[0].cidr"), "{}", unreadable.message);
         assert_eq!(unreadable.pods.unwrap()[0].uid, "p1");
+    }
+
+    #[test]
+    fn what_a_newer_operator_asks_for_is_not_left_out_without_a_word() {
+        let mut newer = spec();
+        newer["policy"]["egress"] = json!([{"to": [{"cidr": "10.0.0.0/8", "asn": 64496}]}]);
+        let unreadable = AssignmentObject::read(&object(newer)).content.unwrap_err();
+        assert!(unreadable.message.contains("spec.policy.egress[0].to[0].asn"), "{}", unreadable.message);
+        assert!(unreadable.message.contains("upgrade the node agents"), "{}", unreadable.message);
+        assert_eq!(unreadable.pods.unwrap()[0].uid, "p1");
+        // What does not restrict may be left out.
+        let mut beside = spec();
+        beside["pods"][0]["zone"] = json!("a");
+        assert!(AssignmentObject::read(&object(beside)).content.is_ok());
     }
 
     #[test]
