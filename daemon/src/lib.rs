@@ -2,3 +2,4 @@
 
 pub mod files;
 pub mod http;
+pub mod panics;

@@ -3,7 +3,6 @@
 use std::{io::IsTerminal, process::ExitCode, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context, bail};
-use l7egg_daemon::files;
 use l7egg_policy::DomainName;
 
 use crate::{
@@ -79,7 +78,7 @@ async fn detach_within(patience: Duration, settings: &DetachSettings) -> anyhow:
 }
 
 async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
-    files::allow_many();
+    engine::begin();
     let node =
         Node { root: "/".into(), bpffs: settings.bpffs.clone(), cgroup_roots: settings.cgroup_root.clone() };
     engine::preflight(&node)?;

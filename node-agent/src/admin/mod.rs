@@ -11,6 +11,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use l7egg_daemon::panics;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -115,10 +116,10 @@ async fn denied(State(admin): State<Admin>, uri: Uri) -> impl IntoResponse {
             "after is a number\n".to_owned(),
         );
     };
-    // Explaining reads patterns, thousands of them maybe.
-    let flows =
-        tokio::task::spawn_blocking(move || serde_json::to_string(&admin.flow_log.since(after))).await;
-    json(flows.unwrap_or_else(|_| Ok("[]".to_owned())))
+    // Explaining reads patterns, thousands of them maybe. It is only for people: the agent goes on without.
+    let explained = move || panics::caught(|| serde_json::to_string(&admin.flow_log.since(after)));
+    let flows = tokio::task::spawn_blocking(explained).await;
+    json(flows.ok().and_then(Result::ok).unwrap_or_else(|| Ok("[]".to_owned())))
 }
 
 fn json(text: serde_json::Result<String>) -> (StatusCode, [(header::HeaderName, &'static str); 1], String) {
