@@ -1,6 +1,7 @@
 //! Where the pods' cgroups are.
 
 mod containers;
+mod directories;
 mod path;
 mod scan;
 mod watch;
@@ -8,9 +9,10 @@ mod watch;
 use std::{collections::BTreeMap, path::PathBuf};
 
 pub use containers::Container;
+pub use directories::Follower;
 pub use path::{Place, classify, is_of_runtime};
 pub use scan::scan;
-pub use watch::{CgroupEvent, CgroupWatch, Follower};
+pub use watch::{CgroupEvent, CgroupWatch};
 
 /// The cgroup of one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
