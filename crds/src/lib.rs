@@ -7,6 +7,7 @@ mod dns;
 mod duration;
 mod egg;
 mod egress;
+mod fields;
 mod manifests;
 mod selection;
 mod shaping;
@@ -20,6 +21,7 @@ pub use assignment::{
 pub use dns::{Dns, RefusalCode};
 pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};
 pub use egress::{Action, Destination, EgressRule, Port, Protocol};
+pub use fields::{UnknownField, schema_of, unknown_fields, unknown_in_assigned_policy};
 pub use kube::core::Duration;
 pub use manifests::manifests;
 pub use selection::{Labels, Namespaces, Selection, selector_at};

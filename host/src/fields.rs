@@ -4,8 +4,7 @@
 use std::{collections::BTreeMap, fmt, sync::LazyLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::CustomResourceExt;
-use l7egg_crds::{ClusterEgg, Egg, EggKind};
+use l7egg_crds::{ClusterEgg, Egg, EggKind, UnknownField, schema_of, unknown_fields};
 use serde_json::{Map, Value};
 
 /// A name that differs from another in more than this part of its letters is not meant for it.
@@ -35,46 +34,23 @@ pub fn unknown_in_head(object: &Value) -> Vec<Unknown> {
     let top = ["apiVersion", "kind", "spec", "status"].map(|field| (field.to_owned(), anything()));
     let metadata = schemars::schema_for!(ObjectMeta).to_value();
     let top: Map<String, Value> = top.into_iter().chain([("metadata".to_owned(), metadata)]).collect();
-    let mut unknown = Vec::new();
-    compare(&serde_json::json!({"properties": top}), object, "", &mut unknown);
-    unknown
+    told(unknown_fields(&serde_json::json!({"properties": top}), object, ""))
 }
 
 /// Those of its spec.
 #[must_use]
 pub fn unknown_in_spec(kind: EggKind, object: &Value) -> Vec<Unknown> {
     static SCHEMAS: LazyLock<BTreeMap<EggKind, Value>> = LazyLock::new(|| {
-        [(EggKind::Egg, schema::<Egg>()), (EggKind::ClusterEgg, schema::<ClusterEgg>())].into()
+        [(EggKind::Egg, schema_of::<Egg>()), (EggKind::ClusterEgg, schema_of::<ClusterEgg>())].into()
     });
-    let mut unknown = Vec::new();
-    compare(&SCHEMAS[&kind]["properties"]["spec"], &object["spec"], "spec", &mut unknown);
+    told(unknown_fields(&SCHEMAS[&kind]["properties"]["spec"], &object["spec"], "spec"))
+}
+
+fn told(unknown: Vec<UnknownField<'_>>) -> Vec<Unknown> {
     unknown
-}
-
-fn schema<K: CustomResourceExt>() -> Value {
-    let version = K::crd().spec.versions.into_iter().next();
-    let schema = version.and_then(|version| version.schema).and_then(|schema| schema.open_api_v3_schema);
-    serde_json::to_value(schema).unwrap_or_default()
-}
-
-fn compare(schema: &Value, given: &Value, path: &str, unknown: &mut Vec<Unknown>) {
-    match (given, schema["properties"].as_object()) {
-        (Value::Object(fields), Some(known)) => {
-            for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                match known.get(name) {
-                    Some(schema) => compare(schema, value, &path, unknown),
-                    None => unknown.push(Unknown { path, known: meant(name, known) }),
-                }
-            }
-        }
-        (Value::Array(items), _) => {
-            for (index, item) in items.iter().enumerate() {
-                compare(&schema["items"], item, &format!("{path}[{index}]"), unknown);
-            }
-        }
-        _ => {}
-    }
+        .into_iter()
+        .map(|field| Unknown { known: meant(field.name, field.known), path: field.path })
+        .collect()
 }
 
 /// The field that is most like it, or all where none is.

@@ -48,6 +48,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
+    engine::begin();
     let roots = settings.cgroup_root.iter().cloned().collect();
     let node = Node { root: "/".into(), bpffs: settings.bpffs.clone(), cgroup_roots: roots };
     engine::preflight(&node)?;

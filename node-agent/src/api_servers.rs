@@ -10,16 +10,17 @@ use kube::{
     api::Api,
     runtime::{WatchStreamExt, watcher},
 };
+use l7egg_daemon::revisions::Revisions;
 
 use crate::{causes::causes, client::watched, guard::ApiServers, pauses::Pauses, reconcile::Input};
 
 const SERVICE: &str = "kubernetes";
 
 /// Tells where the API server is, and whenever that changes. `known` are addresses that it has in any case.
-pub async fn watch(client: Client, known: ApiServers, inputs: mpsc::Sender<Input>) {
+pub async fn watch(client: Client, revisions: Revisions, known: ApiServers, inputs: mpsc::Sender<Input>) {
     let api: Api<Endpoints> = Api::namespaced(client, "default");
     let config = watched().fields(&format!("metadata.name={SERVICE}"));
-    let events = watcher(api, config).backoff(Pauses::default());
+    let events = revisions.watcher(api, config).backoff(Pauses::default());
     pin_mut!(events);
     let (mut told, mut warned) = (false, false);
     while let Some(event) = events.next().await {

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use kube::api::DynamicObject;
 use l7egg_crds::{
     AssignedHost, AssignedPod, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
-    PolicySpec, RateShare, SYSTEM_NAMESPACE,
+    PolicySpec, RateShare, SYSTEM_NAMESPACE, UnknownField, unknown_in_assigned_policy,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -120,16 +120,29 @@ fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreada
             ),
             pods: Some(Vec::new()),
         }),
-        Ok(spec) => Ok(Assignment {
-            egg: spec.egg,
-            policy: Arc::new(spec.policy),
-            shares: spec.shares,
-            pods: match &spec.host {
-                Some(_) => vec![node_as_pod(&spec.node)],
-                None => unique(spec.pods),
-            },
-            host: spec.host,
-        }),
+        Ok(spec) => {
+            let assignment = Assignment {
+                egg: spec.egg,
+                policy: Arc::new(spec.policy),
+                shares: spec.shares,
+                pods: match &spec.host {
+                    Some(_) => vec![node_as_pod(&spec.node)],
+                    None => unique(spec.pods),
+                },
+                host: spec.host,
+            };
+            match unknown_in_assigned_policy(&data["spec"]).first() {
+                None => Ok(assignment),
+                // Whatever it is, what is written is not what would be enforced without it.
+                Some(UnknownField { path, .. }) => Err(Unreadable {
+                    message: format!(
+                        "EggAssignment {key} cannot be read: {path}: this agent ({}) knows no such field, and what it says would not be enforced: upgrade the node agents to the operator's version, or write the Egg without it",
+                        env!("CARGO_PKG_VERSION")
+                    ),
+                    pods: Some(assignment.pods),
+                }),
+            }
+        }
         Err(error) => Err(Unreadable {
             message: format!(
                 "EggAssignment {key} cannot be read: {}; it is not written by hand: if operator and agent are of the same version, delete it and the operator writes it anew",
@@ -236,141 +249,4 @@ fn read<T: DeserializeOwned>(value: &Value) -> Result<T, serde_path_to_error::Er
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn object(spec: Value) -> DynamicObject {
-        serde_json::from_value(json!({
-            "apiVersion": "l7egg.dev/v1alpha1", "kind": "EggAssignment",
-            "metadata": {"namespace": "shop", "name": "checkout-x", "uid": "u1", "generation": 3},
-            "spec": spec,
-        }))
-        .unwrap()
-    }
-
-    fn spec() -> Value {
-        json!({
-            "node": "node1",
-            "egg": {"kind": "Egg", "namespace": "shop", "name": "checkout", "uid": "e1", "generation": 7},
-            "policy": {"mode": "Enforce", "egress": []},
-            "pods": [{"namespace": "shop", "name": "a", "uid": "p1"}],
-        })
-    }
-
-    #[test]
-    fn reads_what_the_operator_writes() {
-        let read = AssignmentObject::read(&object(spec()));
-        assert_eq!(read.key.to_string(), "shop/checkout-x");
-        assert_eq!(read.generation, Some(3));
-        let assignment = read.content.unwrap();
-        assert_eq!(egg_name(&assignment.egg), "Egg shop/checkout");
-        assert_eq!(assignment.pods.len(), 1);
-    }
-
-    #[test]
-    fn says_where_it_cannot_read_and_keeps_the_pods() {
-        let mut bad = spec();
-        bad["policy"]["egress"] = json!([{"to": [{"cidr": 17}]}]);
-        let unreadable = AssignmentObject::read(&object(bad)).content.unwrap_err();
-        assert!(unreadable.message.contains("shop/checkout-x"), "{}", unreadable.message);
-        assert!(unreadable.message.contains("spec.policy.egress[0].to[0].cidr"), "{}", unreadable.message);
-        assert_eq!(unreadable.pods.unwrap()[0].uid, "p1");
-    }
-
-    #[test]
-    fn of_a_pod_that_cannot_be_read_the_uid_is_enough() {
-        let mut bad = spec();
-        bad["pods"][0]["hostNetwork"] = json!("what");
-        let unreadable = AssignmentObject::read(&object(bad)).content.unwrap_err();
-        assert!(unreadable.message.contains("spec.pods[0].hostNetwork"), "{}", unreadable.message);
-        assert_eq!(unreadable.pods.unwrap()[0].uid, "p1");
-    }
-
-    #[test]
-    fn without_readable_pods_there_are_none_to_name() {
-        for pods in [json!("x"), json!([{"name": "a"}])] {
-            let mut bad = spec();
-            bad["pods"] = pods;
-            assert_eq!(AssignmentObject::read(&object(bad)).content.unwrap_err().pods, None);
-        }
-        let nothing = AssignmentObject::read(&object(json!(7))).content.unwrap_err();
-        assert!(nothing.message.contains("cannot be read: spec: invalid type"), "{}", nothing.message);
-    }
-
-    #[test]
-    fn a_node_is_a_subject_of_its_own() {
-        let mut host = spec();
-        host["pods"] = json!([]);
-        host["host"] = json!({"podCIDRs": ["10.88.1.0/24"]});
-        host["egg"] = json!({"kind": "ClusterEgg", "name": "all", "uid": "e2", "generation": 1});
-        let mut object = object(host.clone());
-        object.metadata.namespace = Some(SYSTEM_NAMESPACE.into());
-        let assignment = AssignmentObject::read(&object).content.unwrap();
-        assert_eq!(assignment.host.unwrap().pod_cidrs, ["10.88.1.0/24"]);
-        assert_eq!((assignment.pods[0].uid.as_str(), assignment.pods[0].name.as_str()), (NODE_UID, "node1"));
-        object.data["spec"]["policy"]["egress"] = json!("what");
-        let unreadable = AssignmentObject::read(&object).content.unwrap_err();
-        assert_eq!(unreadable.pods.unwrap()[0].uid, NODE_UID);
-    }
-
-    #[test]
-    fn who_owns_a_namespace_owns_no_other() {
-        let of = |namespace: &str, change: &dyn Fn(&mut Value)| {
-            let mut spec = spec();
-            change(&mut spec);
-            let mut object = object(spec);
-            object.metadata.namespace = Some(namespace.into());
-            AssignmentObject::read(&object)
-        };
-        let cluster = |spec: &mut Value| {
-            spec["egg"] = json!({"kind": "ClusterEgg", "name": "all", "uid": "e2", "generation": 1})
-        };
-        let host = |spec: &mut Value| spec["host"] = json!({"podCIDRs": []});
-        let node = |spec: &mut Value| {
-            cluster(spec);
-            host(spec);
-        };
-        for (namespace, change) in [
-            ("mine", &(|_: &mut Value| ()) as &dyn Fn(&mut Value)),
-            ("shop", &|spec| spec["pods"][0]["namespace"] = json!("other")),
-            ("shop", &|spec| spec["egg"]["namespace"] = json!("other")),
-            ("shop", &host),
-            ("shop", &|spec| spec["pods"][0]["uid"] = json!("node")),
-            ("shop", &|spec| spec["pods"][0]["uid"] = json!("0123456789abcdef0123456789abcdef")),
-            ("shop", &cluster),
-            ("shop", &node),
-        ] {
-            let object = of(namespace, change);
-            let message = &object.content.as_ref().unwrap_err().message;
-            assert!(message.contains("is not one of the operator's"), "{message}");
-            assert!(object.pods().is_empty());
-        }
-        for change in [&cluster as &dyn Fn(&mut Value), &node] {
-            assert!(of(SYSTEM_NAMESPACE, change).content.is_ok());
-        }
-        // Nor by what cannot be read.
-        let unread = |namespace: &str, uid: &str, host: bool| {
-            let object = of("shop", &|spec| {
-                spec["policy"]["egress"] = json!("what");
-                spec["pods"] = json!([{"namespace": namespace, "name": "a", "uid": uid}]);
-                if host {
-                    spec["host"] = json!({});
-                }
-            });
-            object.pods().len()
-        };
-        assert_eq!((unread("shop", "p1", false), unread("other", "p1", false)), (1, 0));
-        assert_eq!((unread("shop", "node", false), unread("other", "p1", true)), (0, 0));
-    }
-
-    #[test]
-    fn a_pod_listed_twice_is_one_pod() {
-        let mut twice = spec();
-        twice["pods"] = json!([
-            {"namespace": "shop", "name": "a", "uid": "p1"}, {"namespace": "shop", "name": "a", "uid": "p1"},
-        ]);
-        assert_eq!(AssignmentObject::read(&object(twice)).pods().len(), 1);
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::bail;
+use l7egg_daemon::{files, panics};
 use prometheus_client::registry::Registry;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -31,6 +32,12 @@ use crate::{
 
 /// How often it is seen to that no other agent starts.
 const LOOK_AT_LOCK_EVERY: Duration = Duration::from_secs(2);
+
+/// What the process needs of itself, whatever it then enforces.
+pub fn begin() {
+    files::allow_many();
+    panics::end_the_process("and what is enforced stays; whoever started it is to start it again");
+}
 
 /// Checks that the node can do what is needed.
 ///

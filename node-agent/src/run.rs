@@ -3,6 +3,7 @@
 use std::{io::IsTerminal, process::ExitCode, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context, bail};
+use l7egg_daemon::revisions::Revisions;
 use l7egg_policy::DomainName;
 
 use crate::{
@@ -78,6 +79,7 @@ async fn detach_within(patience: Duration, settings: &DetachSettings) -> anyhow:
 }
 
 async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
+    engine::begin();
     let node =
         Node { root: "/".into(), bpffs: settings.bpffs.clone(), cgroup_roots: settings.cgroup_root.clone() };
     engine::preflight(&node)?;
@@ -93,13 +95,15 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     known.extend(&settings.api_server);
     let client = client::connect(&config).context(no_access)?;
     let writes = client::connect(&config).context(no_access)?;
-    tokio::spawn(api_servers::watch(client.clone(), known, inputs.clone()));
-    watch::assignments(&client, &settings.node_name, &inputs);
+    let revisions = Revisions::default();
+    tokio::spawn(revisions.clone().follow(writes.clone()));
+    tokio::spawn(api_servers::watch(client.clone(), revisions.clone(), known, inputs.clone()));
+    watch::assignments(&client, &revisions, &settings.node_name, &inputs);
     let holds = settings.hold() != HoldSettings::Never;
-    watch::pods(&client, &settings.node_name, &inputs);
-    watch::namespaces(&client, &inputs);
+    watch::pods(&client, &revisions, &settings.node_name, &inputs);
+    watch::namespaces(&client, &revisions, &inputs);
     if holds {
-        watch::eggs(&client, &inputs);
+        watch::eggs(&client, &revisions, &inputs);
     }
     let notices = Notices::new(writes.clone(), &settings.node_name);
     tokio::spawn(reporter::run(writes, engine.outcome(), notices));

@@ -9,10 +9,11 @@ use kube::{
     api::{Api, ApiResource, DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
-        watcher::{self, Event, watcher},
+        watcher::{self, Event},
     },
 };
 use l7egg_crds::{EggAssignment, NODE_LABEL, node_label_value};
+use l7egg_daemon::revisions::Revisions;
 
 use crate::{
     causes::causes,
@@ -24,38 +25,38 @@ use crate::{
 };
 
 /// Watches the assignments of a node.
-pub fn assignments(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
+pub fn assignments(client: &Client, revisions: &Revisions, node: &str, inputs: &mpsc::Sender<Input>) {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<EggAssignment>(&()));
     let ours = watched().labels(&format!("{NODE_LABEL}={}", node_label_value(node)));
-    tokio::spawn(follow(Kind::Assignments, watcher(api, ours), inputs.clone(), |event| {
+    tokio::spawn(follow(Kind::Assignments, revisions.watcher(api, ours), inputs.clone(), |event| {
         Input::Assignments(Box::new(event))
     }));
 }
 
 /// Watches the pods of a node.
-pub fn pods(client: &Client, node: &str, inputs: &mpsc::Sender<Input>) {
+pub fn pods(client: &Client, revisions: &Revisions, node: &str, inputs: &mpsc::Sender<Input>) {
     let here = cached().fields(&format!("spec.nodeName={node}"));
-    let stream = watcher(Api::<PodObject>::all(client.clone()), here);
+    let stream = revisions.watcher(Api::<PodObject>::all(client.clone()), here);
     tokio::spawn(follow(Kind::Pods, stream, inputs.clone(), |event| {
         Input::Selected(News::Pod(map(event, selected::pod)))
     }));
 }
 
 /// Watches all Eggs and ClusterEggs.
-pub fn eggs(client: &Client, inputs: &mpsc::Sender<Input>) {
-    let stream = watcher(Api::<EggObject>::all(client.clone()), cached());
+pub fn eggs(client: &Client, revisions: &Revisions, inputs: &mpsc::Sender<Input>) {
+    let stream = revisions.watcher(Api::<EggObject>::all(client.clone()), cached());
     tokio::spawn(follow(Kind::Eggs, stream, inputs.clone(), |event| {
         Input::Selected(News::Egg(map(event, selected::egg)))
     }));
-    let stream = watcher(Api::<ClusterEggObject>::all(client.clone()), cached());
+    let stream = revisions.watcher(Api::<ClusterEggObject>::all(client.clone()), cached());
     tokio::spawn(follow(Kind::ClusterEggs, stream, inputs.clone(), |event| {
         Input::Selected(News::ClusterEgg(map(event, selected::cluster_egg)))
     }));
 }
 
 /// Watches all namespaces: their labels, and whether they are ending.
-pub fn namespaces(client: &Client, inputs: &mpsc::Sender<Input>) {
-    let stream = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), cached());
+pub fn namespaces(client: &Client, revisions: &Revisions, inputs: &mpsc::Sender<Input>) {
+    let stream = revisions.watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), cached());
     tokio::spawn(follow(Kind::Namespaces, stream, inputs.clone(), |event| {
         Input::Selected(News::Namespace(map(event, selected::namespace)))
     }));

@@ -29,7 +29,7 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     }
 }
 
-/// Answers until it is dropped.
+/// Answers until it is dropped. Every pod can reach it, so what connections take is bounded.
 pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Metrics) {
     let alive = health.clone();
     let router = Router::new()
@@ -39,9 +39,7 @@ pub async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Metrics)
             "/metrics",
             get(move || std::future::ready(([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.encode()))),
         );
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "metrics and probes are not served any more");
-    }
+    l7egg_daemon::http::serve(listener, router).await;
 }
 
 fn answer(state: Result<(), String>) -> (StatusCode, String) {
@@ -53,8 +51,11 @@ fn answer(state: Result<(), String>) -> (StatusCode, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -90,6 +91,20 @@ mod tests {
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         let metrics = get(address, "/metrics").await;
         assert!(metrics.contains(OPEN_METRICS) && metrics.ends_with("# EOF\n"), "{metrics}");
+        server.abort();
+    }
+    #[tokio::test]
+    async fn pods_that_connect_and_say_nothing_take_no_more_than_their_part() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, Arc::new(Health::new(vec![])), Metrics::default()));
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        let first = timeout(Duration::from_secs(2), silent[0].read(&mut [0])).await;
+        assert!(first.is_ok(), "the oldest gives way");
         server.abort();
     }
 }

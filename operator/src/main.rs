@@ -66,6 +66,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    l7egg_daemon::files::allow_many();
     let client = client()
         .await
         .context("no way to the API server: run in a pod with a service account, or set KUBECONFIG")?;

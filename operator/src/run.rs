@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kube::Client;
+use l7egg_daemon::revisions::Revisions;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -59,11 +60,13 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
 
     // Dropped at the end, and with them their tasks.
     let mut services = Services::default();
-    watches::start(&mut services, &client, &news_sender, &metrics, settings.egress_bandwidth_annotation);
+    let (revisions, annotated) = (Revisions::default(), settings.egress_bandwidth_annotation);
+    watches::start(&mut services, &client, &news_sender, &metrics, &revisions, annotated);
+    services.spawn("versions of the API server's store", revisions.clone().follow(client.clone()));
     drop(news_sender);
     services.spawn("metrics and probes", http::serve(listener, health.clone(), metrics.clone()));
     if settings.agent_taint {
-        let taints = taint::run(client.clone(), settings.lease_namespace.clone(), leads.clone());
+        let taints = taint::run(client.clone(), settings.lease_namespace.clone(), leads.clone(), revisions);
         services.spawn("taints of nodes", taints);
     }
     let (publisher, events) = Publisher::start(client.clone(), &settings.identity);

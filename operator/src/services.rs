@@ -1,10 +1,10 @@
 //! The tasks that run as long as the operator does. One that ends before is a fault, and the operator ends with it.
 
-use std::any::Any;
 use std::future::{Future, pending};
 use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt;
+use l7egg_daemon::panics::message;
 use tokio::task::JoinSet;
 
 /// Running tasks. Dropped, it ends them.
@@ -27,7 +27,7 @@ impl Services {
     pub fn spawn(&mut self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(async move {
             let panic = AssertUnwindSafe(task).catch_unwind().await.err();
-            Ended { what, panic: panic.map(|panic| panic_message(&*panic)) }
+            Ended { what, panic: panic.map(|panic| message(&*panic).to_owned()) }
         });
     }
 
@@ -47,13 +47,6 @@ impl Services {
     pub async fn finish(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
-}
-
-/// What a panic says, if it says it in words.
-pub fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<&str>().copied();
-    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    words.unwrap_or("a panic without words").to_owned()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
+use l7egg_daemon::revisions::Revisions;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -37,11 +38,11 @@ struct Agent {
 
 /// Keeps the taint on the nodes whose agent, a pod in `namespace`, is not ready, and takes it off the others, for as long as this
 /// operator leads. Nodes that have no agent are left as they are.
-pub async fn run(client: Client, namespace: String, mut leads: watch::Receiver<bool>) {
+pub async fn run(client: Client, namespace: String, mut leads: watch::Receiver<bool>, revisions: Revisions) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let labels = format!("app.kubernetes.io/name={AGENT}");
     let ours = watcher::Config::default().timeout(ENDS_AFTER).labels(&labels);
-    let mut events = pin!(watcher::watcher(pods, ours).default_backoff());
+    let mut events = pin!(revisions.watcher(pods, ours).default_backoff());
     let (mut agents, mut due) = (BTreeMap::new(), BTreeSet::new());
     loop {
         let retry = if due.is_empty() { Duration::MAX } else { RETRY };

@@ -12,6 +12,7 @@ use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 use l7egg_crds::{ClusterEgg, Egg as ApiEgg, EggAssignment};
+use l7egg_daemon::revisions::Revisions;
 use tokio::sync::mpsc;
 
 use crate::index::{Egg, EggKey, NamedNamespace, Node, ObjectKey, Observed, Pod};
@@ -71,6 +72,7 @@ pub fn start(
     client: &Client,
     news: &mpsc::Sender<News>,
     metrics: &Metrics,
+    revisions: &Revisions,
     annotated: bool,
 ) {
     let (eggs, cluster_eggs) = (ApiResource::erase::<ApiEgg>(&()), ApiResource::erase::<ClusterEgg>(&()));
@@ -80,24 +82,24 @@ pub fn start(
     let bound = all.clone().fields(POD_FIELDS);
 
     let dynamic = |resource: &ApiResource| Api::<DynamicObject>::all_with(client.clone(), resource);
-    let stream = events("eggs", watcher::watcher(dynamic(&eggs), all.clone()), metrics.clone());
+    let stream = events("eggs", revisions.watcher(dynamic(&eggs), all.clone()), metrics.clone());
     let judging = Judging::new(read::egg_key);
     services.spawn("watch of eggs", forward_judged(stream, news.clone(), judging, read::judge, News::Egg));
     let stream =
-        events("clustereggs", watcher::watcher(dynamic(&cluster_eggs), all.clone()), metrics.clone());
+        events("clustereggs", revisions.watcher(dynamic(&cluster_eggs), all.clone()), metrics.clone());
     let judging = Judging::new(read::cluster_egg_key);
     services.spawn(
         "watch of clustereggs",
         forward_judged(stream, news.clone(), judging, read::judge, News::ClusterEgg),
     );
-    let stream = events("eggassignments", watcher::watcher(dynamic(&assignments), ours), metrics.clone());
+    let stream = events("eggassignments", revisions.watcher(dynamic(&assignments), ours), metrics.clone());
     services.spawn(
         "watch of eggassignments",
         forward(stream, news.clone(), |event| {
             change(event, |object| read::observed(&object), object_key).map(News::Assignment)
         }),
     );
-    let pods = watcher::watcher(Api::<PodObject>::all(client.clone()), bound);
+    let pods = revisions.watcher(Api::<PodObject>::all(client.clone()), bound);
     let stream = events("pods", pods, metrics.clone());
     services.spawn(
         "watch of pods",
@@ -105,7 +107,7 @@ pub fn start(
             change(event, |object| read::pod(object, annotated), object_key).map(News::Pod)
         }),
     );
-    let nodes = watcher::watcher(Api::<NodeObject>::all(client.clone()), all.clone());
+    let nodes = revisions.watcher(Api::<NodeObject>::all(client.clone()), all.clone());
     let stream = events("nodes", nodes, metrics.clone());
     services.spawn(
         "watch of nodes",
@@ -113,7 +115,7 @@ pub fn start(
             change(event, read::node, |object| object.metadata.name.clone()).map(News::Node)
         }),
     );
-    let namespaces = watcher::watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all);
+    let namespaces = revisions.watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all);
     let stream = events("namespaces", namespaces, metrics.clone());
     services.spawn(
         "watch of namespaces",

@@ -4,7 +4,6 @@
 //! only told at the socket.
 
 use std::{
-    fmt::Debug,
     fs,
     future::ready,
     io,
@@ -13,6 +12,7 @@ use std::{
 };
 
 use axum::{Router, serve::Listener};
+use l7egg_daemon::http::{self, Peer};
 use tokio::net::{TcpListener, UnixListener, UnixStream, unix};
 
 const TRY_EVERY: Duration = Duration::from_secs(1);
@@ -45,20 +45,15 @@ pub async fn at_socket(path: &Path, router: Router) {
 /// Tries until it can, and tells once that it could not.
 async fn serve<L, F>(bind: impl Fn() -> F, router: Router, tell: impl Fn(io::Error))
 where
-    L: Listener<Addr: Debug>,
+    L: Listener<Addr: Peer>,
     F: Future<Output = io::Result<L>>,
 {
     let mut told = false;
     loop {
-        let error = match bind().await {
-            Ok(listener) => match axum::serve(listener, router.clone()).await {
-                Ok(()) => return,
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        if !std::mem::replace(&mut told, true) {
-            tell(error);
+        match bind().await {
+            Ok(listener) => return http::serve(listener, router).await,
+            Err(error) if !std::mem::replace(&mut told, true) => tell(error),
+            Err(_) => {}
         }
         tokio::time::sleep(TRY_EVERY).await;
     }

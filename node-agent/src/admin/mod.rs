@@ -11,6 +11,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use l7egg_daemon::panics;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
@@ -115,10 +116,10 @@ async fn denied(State(admin): State<Admin>, uri: Uri) -> impl IntoResponse {
             "after is a number\n".to_owned(),
         );
     };
-    // Explaining reads patterns, thousands of them maybe.
-    let flows =
-        tokio::task::spawn_blocking(move || serde_json::to_string(&admin.flow_log.since(after))).await;
-    json(flows.unwrap_or_else(|_| Ok("[]".to_owned())))
+    // Explaining reads patterns, thousands of them maybe. It is only for people: the agent goes on without.
+    let explained = move || panics::caught(|| serde_json::to_string(&admin.flow_log.since(after)));
+    let flows = tokio::task::spawn_blocking(explained).await;
+    json(flows.ok().and_then(Result::ok).unwrap_or_else(|| Ok("[]".to_owned())))
 }
 
 fn json(text: serde_json::Result<String>) -> (StatusCode, [(header::HeaderName, &'static str); 1], String) {
@@ -134,7 +135,10 @@ fn json(text: serde_json::Result<String>) -> (StatusCode, [(header::HeaderName, 
 mod tests {
     use std::path::Path;
 
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream, UnixStream},
+    };
 
     use super::*;
     use crate::{ask, state::AgentState};
@@ -226,5 +230,21 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), up).await.expect("it is served");
+    }
+    #[tokio::test]
+    async fn who_connects_and_says_nothing_takes_no_more_than_a_part() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        let (_sender, admin) = admin();
+        let path = socket.clone();
+        tokio::spawn(async move { listen::at_socket(&path, whole(admin)).await });
+        wait_for(&socket).await;
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(UnixStream::connect(&socket).await.unwrap());
+        }
+        assert_eq!(get_(&socket, "/healthz").await.0, 200);
+        let first = tokio::time::timeout(Duration::from_secs(2), silent[0].read(&mut [0])).await;
+        assert!(first.is_ok(), "the oldest gives way");
     }
 }

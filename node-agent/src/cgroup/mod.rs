@@ -1,6 +1,7 @@
 //! Where the pods' cgroups are.
 
 mod containers;
+mod directories;
 mod path;
 mod scan;
 mod watch;
@@ -12,9 +13,10 @@ use std::{
 };
 
 pub use containers::Container;
+pub use directories::Follower;
 pub use path::{Place, classify, is_of_runtime};
 pub use scan::scan;
-pub use watch::{CgroupEvent, CgroupWatch, Follower};
+pub use watch::{CgroupEvent, CgroupWatch};
 
 /// The cgroup of one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]

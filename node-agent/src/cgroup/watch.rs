@@ -1,14 +1,12 @@
 //! Tells of pods' cgroups the moment they appear, so that a pod is enforced before its first container runs.
 
 use std::{
-    collections::HashMap,
     io,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
+use inotify::{EventMask, Inotify, WatchMask};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -17,6 +15,7 @@ use std::os::fd::AsFd;
 
 use super::{
     Place, PodCgroup, PodCgroups, classify,
+    directories::{Directories, Follower},
     scan::{cgroup_at, scan},
 };
 
@@ -92,7 +91,7 @@ impl CgroupWatch {
     /// What has pods followed.
     #[must_use]
     pub fn follower(&mut self) -> Follower {
-        Follower { watches: self.inotify.watches(), directories: self.directories.clone() }
+        Follower::new(self.inotify.watches(), self.directories.clone())
     }
 
     fn readable(&self, timeout: Duration) -> io::Result<bool> {
@@ -106,6 +105,7 @@ impl CgroupWatch {
 
     fn rescan(&mut self) -> Vec<CgroupEvent> {
         self.rescan_at = Instant::now() + self.rescan_every;
+        self.directories.try_again();
         let roots = self.roots.clone();
         let mut scanned = scan(&roots);
         // A pod can come between the scan of its parent and the first watch of it.
@@ -123,10 +123,9 @@ impl CgroupWatch {
             match self.inotify.watches().add(directory, mask) {
                 Ok(descriptor) => new |= self.directories.insert(descriptor, directory).is_none(),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(
-                    directory = %directory.display(), %error,
-                    "cannot watch this directory: pods in it are found with a delay of seconds; raise fs.inotify.max_user_watches"
-                ),
+                Err(error) => self.directories.with(|watched| {
+                    watched.refuse(directory, &error, "pods in it are found with a delay of seconds");
+                }),
             }
         }
         new
@@ -175,65 +174,15 @@ impl CgroupWatch {
     }
 }
 
-/// Has the watch tell of what comes and goes in pods, too.
-#[derive(Clone, Debug)]
-pub struct Follower {
-    watches: Watches,
-    directories: Directories,
-}
-
-impl Follower {
-    /// Follows a pod until its cgroup ends. May be repeated.
-    pub fn follow(&mut self, pod: &Path) {
-        let mask = WatchMask::CREATE | WatchMask::DELETE | WatchMask::ONLYDIR;
-        let watches = &mut self.watches;
-        // Added under the lock, so that its first event finds it.
-        let added = self.directories.with(|directories| {
-            if directories.values().any(|known| known == pod) {
-                return Ok(());
-            }
-            watches.add(pod, mask).map(|descriptor| {
-                directories.insert(descriptor, pod.to_owned());
-            })
-        });
-        match added {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(
-                directory = %pod.display(), %error,
-                "cannot watch this directory: new containers of the pod are found with a delay of a second; raise fs.inotify.max_user_watches"
-            ),
-        }
-    }
-}
-
-/// What is watched, from two threads.
-#[derive(Clone, Debug, Default)]
-struct Directories(Arc<Mutex<HashMap<WatchDescriptor, PathBuf>>>);
-
-impl Directories {
-    fn with<T>(&self, work: impl FnOnce(&mut HashMap<WatchDescriptor, PathBuf>) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn insert(&self, descriptor: WatchDescriptor, directory: &Path) -> Option<PathBuf> {
-        self.with(|directories| directories.insert(descriptor, directory.to_owned()))
-    }
-
-    fn remove(&self, descriptor: &WatchDescriptor) {
-        self.with(|directories| directories.remove(descriptor));
-    }
-
-    fn get(&self, descriptor: &WatchDescriptor) -> Option<PathBuf> {
-        self.with(|directories| directories.get(descriptor).cloned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs::{create_dir, create_dir_all, remove_dir};
+    use std::{
+        fs::{create_dir, create_dir_all, remove_dir},
+        path::Path,
+    };
 
     use super::*;
+    use crate::testing::warnings;
 
     const UID: &str = "0f3a2b1c-1111-2222-3333-444455556666";
 
@@ -283,6 +232,48 @@ mod tests {
         remove_dir(&pod).unwrap();
         assert!(watch.wait().unwrap().contains(&CgroupEvent::Vanished { path: pod }));
         assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    /// As where watches are used up: a file cannot be watched as a directory.
+    #[test]
+    fn what_cannot_be_watched_is_told_once_and_tried_again_with_the_next_scan() {
+        let root = tempfile::tempdir().unwrap();
+        let [pod, class] = ["pod", "class"].map(|name| root.path().join(name));
+        let (mut watch, _) = started(root.path(), Duration::from_secs(3600));
+        let mut follower = watch.follower();
+        let refuse = |watch: &mut CgroupWatch, follower: &mut Follower| {
+            for path in [&pod, &class] {
+                std::fs::write(path, "").unwrap();
+            }
+            let told = warnings(|| {
+                for _ in 0..3 {
+                    watch.rescan();
+                    watch.watch(std::slice::from_ref(&class));
+                    for _ in 0..100 {
+                        follower.follow(&pod);
+                    }
+                }
+            });
+            assert_eq!(told.len(), 2, "{told:?}");
+            assert!(told[0].contains("pods in it") && told[1].contains("new containers"), "{told:?}");
+            for path in [&pod, &class] {
+                std::fs::remove_file(path).unwrap();
+            }
+        };
+        refuse(&mut watch, &mut follower);
+        create_dir(&pod).unwrap();
+        let is_followed = |watch: &CgroupWatch| {
+            watch.directories.with(|watched| watched.known.values().any(|known| *known == pod))
+        };
+        follower.follow(&pod);
+        assert!(!is_followed(&watch), "not before the next scan");
+        watch.rescan();
+        follower.follow(&pod);
+        assert!(is_followed(&watch));
+        remove_dir(&pod).unwrap();
+        watch.read().unwrap();
+        watch.rescan();
+        refuse(&mut watch, &mut follower);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Entry;
-use crate::assignment::{Assignment, AssignmentKey, egg_name};
+use crate::assignment::{AssignmentKey, egg_name};
 
 /// The last word on every pod that has departed from an assignment, by pod and assignment.
 #[derive(Debug, Default)]
@@ -20,12 +20,8 @@ impl Departed {
         let Some((before, good)) = before.and_then(|before| Some((before, before.good.as_ref()?))) else {
             return;
         };
-        for pod in good.pods.iter().filter(|pod| !named.contains(pod.uid.as_str())) {
-            let alone = Assignment { pods: vec![pod.clone()], ..good.clone() };
-            let mut entry = before.clone();
-            entry.object.content = Ok(alone.clone());
-            entry.good = Some(alone);
-            self.0.insert((pod.uid.clone(), before.object.key.clone()), entry);
+        for pod in before.pods().iter().filter(|pod| !named.contains(pod.uid.as_str())) {
+            self.0.insert((pod.uid.clone(), before.object.key.clone()), before.alone(good, pod));
         }
     }
 

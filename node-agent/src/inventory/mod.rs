@@ -2,7 +2,10 @@
 
 mod departed;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::{api::DynamicObject, runtime::watcher::Event};
 use l7egg_crds::{AssignedPod, Mode, PolicySpec};
@@ -41,13 +44,35 @@ pub struct Entry {
     pub guard: Vec<String>,
     /// The policy of `good` as it is written, without what is kept reachable: people are told of these rules.
     pub written: Option<Arc<PolicySpec>>,
+    /// The pods of `good`, and those that the object names besides, where it became unreadable since.
+    pods: Vec<AssignedPod>,
 }
 
 impl Entry {
-    /// The pods that its policy is for: those of its newest readable content, or what can be read of them.
+    fn new(
+        object: AssignmentObject,
+        good: Option<Assignment>,
+        revision: u64,
+        guard: Vec<String>,
+        written: Option<Arc<PolicySpec>>,
+    ) -> Self {
+        let mut pods = good.as_ref().map(|good| good.pods.clone()).unwrap_or_default();
+        let known: BTreeSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        pods.extend(object.pods().iter().filter(|pod| !known.contains(&pod.uid)).cloned());
+        Entry { object, good, revision, guard, written, pods }
+    }
+
+    /// The pods that its policy is for: those of its newest readable content, and what can be read of those that came after it.
     #[must_use]
     pub fn pods(&self) -> &[AssignedPod] {
-        self.good.as_ref().map_or_else(|| self.object.pods(), |good| &good.pods)
+        &self.pods
+    }
+
+    /// The same, for one of its pods.
+    fn alone(&self, good: &Assignment, pod: &AssignedPod) -> Self {
+        let alone = Assignment { pods: vec![pod.clone()], ..good.clone() };
+        let object = AssignmentObject { content: Ok(alone.clone()), ..self.object.clone() };
+        Entry::new(object, Some(alone), self.revision, self.guard.clone(), self.written.clone())
     }
 
     /// Whether more than the status that the API server has is another.
@@ -58,6 +83,8 @@ impl Entry {
             revision,
             guard,
             written: _, // With another one comes another revision.
+            // They follow from the others.
+            pods: _,
         } = self;
         let of = &other.object;
         (key, uid, generation, content) != (&of.key, &of.uid, &of.generation, &of.content)
@@ -172,7 +199,7 @@ impl Inventory {
             self.last_revision += 1;
             self.last_revision
         });
-        let entry = Entry { object, good, revision, guard, written };
+        let entry = Entry::new(object, good, revision, guard, written);
         self.departed.changed(before.as_ref(), Some(&entry));
         let changed = before.is_none_or(|before| before.is_another(&entry));
         self.entries.insert(entry.object.key.clone(), entry);
@@ -274,6 +301,18 @@ mod tests {
         let entry = inventory.entries().next().unwrap();
         assert!(entry.object.content.is_err());
         assert_eq!(entry.good.as_ref().unwrap().pods.len(), 1);
+
+        // Pods that came later are like those before, and those before stay; not so who came in between and is gone.
+        let uids = |inventory: &Inventory| {
+            let entry = inventory.entries().next().unwrap();
+            entry.pods().iter().map(|pod| pod.uid.clone()).collect::<Vec<_>>()
+        };
+        inventory.apply(Event::Apply(assignment("a").pod("p2").malformed().object()));
+        assert_eq!(uids(&inventory), ["p1", "p2"]);
+        inventory.apply(Event::Apply(assignment("a").pod("p3").malformed().object()));
+        assert_eq!(uids(&inventory), ["p1", "p3"]);
+        let departed: Vec<_> = inventory.departed().map(|entry| entry.pods()[0].uid.as_str()).collect();
+        assert_eq!(departed, ["p2"]);
 
         // Made again under the same name, it has nothing to do with the one before.
         inventory.apply(Event::Apply(assignment("a").uid("other").malformed().object()));

@@ -18,13 +18,17 @@ mod outcome;
 mod pace;
 mod perform;
 mod ready;
+mod retire;
 mod room;
 mod settle;
 mod take;
 mod tell;
 mod timeline;
 
-use self::{ending::Found, outcome::explainers, pace::ShapingPace, settle::Later, timeline::Timeline};
+use self::{
+    ending::Found, outcome::explainers, pace::ShapingPace, retire::Retirement, settle::Later,
+    timeline::Timeline,
+};
 pub use self::{outcome::Outcome, take::Taken};
 use crate::{
     annotated::annotated,
@@ -118,6 +122,7 @@ pub struct Reconciler<D> {
     found: Found,
     /// The pods that another version's programs are attached for, by uid, with the ids of their cgroups.
     older: BTreeMap<String, u64>,
+    retirement: Retirement,
     /// Whether annotations limit pods that no Egg selects.
     heeds_annotations: bool,
     holds: Holds,
@@ -194,6 +199,7 @@ impl<D: Datapath> Reconciler<D> {
             has_found_pods: false,
             found: Found::new(unsettled.iter().chain(older.keys()).cloned()),
             older,
+            retirement: Retirement::default(),
             heeds_annotations: false,
             holds,
             held: BTreeMap::new(),

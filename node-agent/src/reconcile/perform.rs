@@ -1,6 +1,6 @@
 //! What a plan asks for, done.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
 use super::{Reconciler, pace::Attempt, room::policies_of};
 use crate::{
@@ -132,39 +132,6 @@ impl<D: Datapath> Reconciler<D> {
                     );
                 }
             }
-        }
-    }
-
-    /// What another version left goes when nothing rests on it any more.
-    pub(super) fn retire_older(&mut self) {
-        if !self.desired.knows_all_pods {
-            return;
-        }
-        let pods = &self.desired.pods;
-        let held = &self.held;
-        let is_over = |uid: &str| self.cgroups.complete && !self.cgroups.pods.contains_key(uid);
-        let until_end: BTreeSet<&str> = self
-            .older
-            .keys()
-            .map(String::as_str)
-            .filter(|uid| !is_over(uid) && self.until_end(uid))
-            .collect();
-        // One that was let go is told to be free, though it may be assigned what cannot be read.
-        let let_go = self.holds.let_go();
-        let is_wanted = |uid: &str| {
-            held.contains_key(uid)
-                || !let_go.contains_key(uid) && (pods.contains_key(uid) || until_end.contains(uid))
-        };
-        if let Err(error) = self.datapath.retire_older(&is_wanted) {
-            tracing::warn!(error = causes(&error), "what another version left could not be removed");
-        }
-        let unwanted: Vec<String> = self.older.keys().filter(|uid| !is_wanted(uid)).cloned().collect();
-        unwanted.iter().for_each(|uid| {
-            self.older.remove(uid);
-        });
-        // Whom nothing restricts any more the node's own Eggs do.
-        if !unwanted.is_empty() {
-            self.part(&[]);
         }
     }
 

@@ -46,6 +46,10 @@ pub struct FakeDatapath {
     pub gate: Option<BTreeSet<u64>>,
     /// What another version left.
     pub older: Vec<OlderPod>,
+    /// Whether that cannot be removed.
+    pub refuse_retiring: bool,
+    /// How often it was asked for.
+    pub retirings: usize,
     /// Uids of pods whose programs somebody has detached.
     pub lost: BTreeSet<String>,
     /// So many times connections cannot be looked at.
@@ -91,6 +95,10 @@ impl Datapath for FakeDatapath {
     }
 
     fn retire_older(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<(), DatapathError> {
+        self.retirings += 1;
+        if self.refuse_retiring {
+            return Err(refusal("removing"));
+        }
         if self.older.is_empty() {
             return Ok(());
         }

@@ -57,7 +57,7 @@ fn enforce(setup: &mut Setup, yaml: &str) {
 #[test]
 fn a_service_is_reached_by_its_name_and_its_backend_is_not_opened() {
     for dns in [DNS, DNS6] {
-        let (setup, _balancer) = setup_asking(dns);
+        let (setup, _balancer) = setup_with(Link::Direct, dns);
         let by_4 = [
             "tcp4://web.shop.svc.test:80",
             "tcp4://api.shop.test:80",

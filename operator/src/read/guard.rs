@@ -1,10 +1,9 @@
 //! A panic over one object stays with that object: whoever wrote it decides what is in it, and the others' are read by the same task.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use l7egg_daemon::panics::{caught, message};
 
 use crate::index::{EggKey, Rejection};
 use crate::judging::Judgement;
-use crate::services::panic_message;
 
 /// What `read` makes of an object.
 ///
@@ -12,7 +11,7 @@ use crate::services::panic_message;
 /// What it said when it panicked.
 pub fn guarded<T>(read: impl FnOnce() -> T) -> Result<T, String> {
     // What it is given is only read, so nothing is left half done.
-    catch_unwind(AssertUnwindSafe(read)).map_err(|panic| panic_message(&*panic))
+    caught(read).map_err(|panic| message(&*panic).to_owned())
 }
 
 /// What `judge` says of an Egg. That it panicked is a reason not to accept the Egg.

@@ -143,3 +143,17 @@ fn what_another_version_holds_goes_when_the_pod_is_let_go() {
     assert_eq!(pass(&mut agent), ["retire older"]);
     assert!(agent.holds.let_go().contains_key("pod-a"));
 }
+
+#[test]
+fn a_pod_that_comes_after_its_assignment_became_unreadable_is_like_its_older_siblings() {
+    let mut agent = agent(FakeDatapath::default());
+    list(&mut agent, &[assignment("a").allow("10.0.0.0/8").pod("p1")]);
+    cgroups(&mut agent, &["p1"]);
+    assert_eq!(pass(&mut agent), ["enforce p1"]);
+    apply(&mut agent, &assignment("a").malformed().pod("p1").pod("p2"));
+    cgroups(&mut agent, &["p1", "p2"]);
+    assert_eq!(pass(&mut agent), ["enforce p2"]);
+    let (state, reason) = status(&mut agent, "a")[1].clone();
+    assert_eq!((state, reason.as_str()), (PodState::Failed, "AssignmentUnreadable"), "and that is told");
+    assert!(agent.held.is_empty());
+}
