@@ -1,27 +1,34 @@
 use std::{
     pin::pin,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
 };
 
 use futures::FutureExt;
+use tokio::sync::Semaphore;
 
 use super::*;
 
-/// Answers to the question for the version, the last one for ever; and how often it was asked.
-fn asked(revisions: &Revisions, pace: Pace, answers: &'static [Option<u64>]) -> Arc<Mutex<usize>> {
-    let times = Arc::new(Mutex::new(0));
-    let told = Arc::clone(&times);
+/// Somebody who is asked for the version.
+struct Store {
+    may_answer: Semaphore,
+    answered: AtomicUsize,
+}
+
+/// Answers the question so many times as it may, with the last of these for ever.
+fn asked(revisions: &Revisions, pace: Pace, answers: &'static [Option<u64>]) -> Arc<Store> {
+    let store = Arc::new(Store { may_answer: Semaphore::new(0), answered: AtomicUsize::new(0) });
+    let asked = Arc::clone(&store);
     tokio::spawn(revisions.clone().follow_by(pace, move || {
-        let mut times = told.lock().unwrap();
-        *times += 1;
-        let answer = answers[(*times).min(answers.len()) - 1].map(Some);
-        std::future::ready(answer.ok_or(kube::Error::LinesCodecMaxLineLengthExceeded))
+        let store = Arc::clone(&asked);
+        async move {
+            store.may_answer.acquire().await.unwrap().forget();
+            let before = store.answered.fetch_add(1, Ordering::Relaxed);
+            let answer = answers[before.min(answers.len() - 1)].map(Some);
+            answer.ok_or(kube::Error::LinesCodecMaxLineLengthExceeded)
+        }
     }));
-    times
+    store
 }
 
 #[tokio::test]
@@ -34,13 +41,13 @@ async fn watches_begin_anew_where_the_store_went_back_and_only_there() {
     });
     let mut events = pin!(events);
     assert_eq!(events.next().await, Some(Ok(0)));
-    let pace = Pace { every: Duration::from_millis(100), soon: Duration::from_millis(100) };
-    let times = asked(&revisions, pace, &[Some(100), Some(100), Some(120), None, Some(70), Some(80)]);
+    let pace = Pace { every: Duration::from_millis(20), soon: Duration::from_millis(20) };
+    let store = asked(&revisions, pace, &[Some(100), Some(100), Some(120), None, Some(70), Some(80)]);
     let next = async |count: usize| {
-        while *times.lock().unwrap() < count {
+        store.may_answer.add_permits(count - store.answered.load(Ordering::Relaxed));
+        while store.answered.load(Ordering::Relaxed) < count {
             sleep(Duration::from_millis(1)).await;
         }
-        sleep(Duration::from_millis(1)).await;
     };
     next(4).await;
     assert_eq!(events.next().now_or_never(), None, "as ever, and then no answer");
@@ -54,9 +61,10 @@ async fn watches_begin_anew_where_the_store_went_back_and_only_there() {
 async fn who_has_lost_a_watch_looks_soon_and_nobody_looks_often() {
     let revisions = Revisions::default();
     let pace = Pace { every: Duration::from_secs(3600), soon: Duration::from_millis(100) };
-    let times = asked(&revisions, pace, &[Some(100)]);
+    let store = asked(&revisions, pace, &[Some(100)]);
+    store.may_answer.add_permits(1000);
     sleep(Duration::from_millis(300)).await;
-    assert_eq!(*times.lock().unwrap(), 1);
+    assert_eq!(store.answered.load(Ordering::Relaxed), 1);
     // All watches fail, again and again.
     let start = Instant::now();
     let mut events = pin!(revisions.watch(|| stream::repeat(Err::<(), _>(()))));
@@ -64,6 +72,6 @@ async fn who_has_lost_a_watch_looks_soon_and_nobody_looks_often() {
         assert_eq!(events.next().await, Some(Err(())));
         sleep(Duration::from_millis(1)).await;
     }
-    let times = *times.lock().unwrap();
-    assert!((3..=22).contains(&times), "{times}");
+    let answered = store.answered.load(Ordering::Relaxed);
+    assert!((3..=22).contains(&answered), "{answered}");
 }
