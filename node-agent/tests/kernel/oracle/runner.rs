@@ -42,6 +42,8 @@ pub struct Runner {
     containers: HashMap<MapData, u64, Container>,
     context: Vec<u8>,
     local_port: u16,
+    /// How often all ports have been used.
+    rounds: u16,
 }
 
 impl Runner {
@@ -71,7 +73,7 @@ impl Runner {
         let addresses = map("ADDRESSES").try_into().expect("a hash map");
         let counts = map("COUNTS").try_into().expect("an array");
         let containers = map("CONTAINERS").try_into().expect("a hash map");
-        Self { kernel, learned, addresses, counts, containers, context, local_port: 1024 }
+        Self { kernel, learned, addresses, counts, containers, context, local_port: 1024, rounds: 0 }
     }
 
     /// Starts anew under a policy.
@@ -208,7 +210,8 @@ impl Runner {
     fn exchange(&mut self, query: &Query) -> Exchange {
         let mut exchange = Exchange::new(&query.name, &[]);
         exchange.local_port = self.next_port();
-        exchange.set_id(exchange.local_port);
+        // Queries of earlier cases are noted until they are answered, which most are not: no two have the same port and ID.
+        exchange.set_id(exchange.local_port.wrapping_add(self.rounds));
         exchange.resolver = query.resolver;
         exchange
     }
@@ -255,7 +258,11 @@ impl Runner {
     }
 
     fn next_port(&mut self) -> u16 {
-        self.local_port = if self.local_port == u16::MAX { 1024 } else { self.local_port + 1 };
+        if self.local_port == u16::MAX {
+            (self.local_port, self.rounds) = (1024, self.rounds.wrapping_add(1));
+        } else {
+            self.local_port += 1;
+        }
         self.local_port
     }
 }
