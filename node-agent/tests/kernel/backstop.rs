@@ -102,6 +102,37 @@ for family, address in ((socket.AF_INET, '198.18.1.1'), (socket.AF_INET6, '2001:
 }
 
 #[test]
+fn replies_in_pieces_pass_though_nothing_may_leave() {
+    // An echo of the pod's server, and one of its kernel.
+    const ASK: &str = "
+import socket, struct, sys
+for address in sys.argv[1:]:
+    six = ':' in address
+    family = socket.AF_INET6 if six else socket.AF_INET
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    udp.settimeout(5)
+    udp.sendto(b'x' * 8000, (address, 8080))
+    print(len(udp.recv(9000)))
+    raw = socket.socket(family, socket.SOCK_RAW, 58 if six else 1)
+    raw.settimeout(5)
+    message = struct.pack('!BBHHH', 128 if six else 8, 0, 0, 77, 1) + bytes(8000)
+    if not six:
+        # All that is not zero.
+        message = message[:2] + struct.pack('!H', ~(0x0800 + 77 + 1) & 0xffff) + message[4:]
+    raw.sendto(message, (address, 0))
+    reply = b''
+    while len(reply) < 8000 or reply[0] not in (0, 129):
+        reply = raw.recv(9000)[0 if six else 20:]
+    print(len(reply))
+";
+    let setup = Setup::on_node("{egress: []}");
+    let _server = setup.pod.serve(8080, 8080);
+    let output =
+        setup.pod.in_world("python3".as_ref()).args(["-c", ASK, POD4, POD6]).output().expect("python3");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "8000\n8008\n".repeat(2), "{output:?}");
+}
+
+#[test]
 fn live_connections_outlive_a_ttl_a_change_of_policy_and_the_agent() {
     let names = "{egress: [{to: [{domainNames: ['**.fresh.test']}]}]}";
     let mut setup = Setup::on_node(names);

@@ -20,9 +20,11 @@ fn replies_pass_though_nothing_may_leave() {
         &format!("udp://{POD4}:8080"),
         &format!("udp://[{POD6}]:8080"),
         &format!("icmp://{POD4}"),
+        &format!("icmp://[{POD6}]"),
         &format!("tcp://{POD4}:8081"),
+        &format!("tcp://[{POD6}]:8081"),
     ]);
-    assert_eq!(got, ["ok", "ok", "ok", "ok", "ok", "refused"]);
+    assert_eq!(got, ["ok", "ok", "ok", "ok", "ok", "ok", "refused", "refused"]);
     assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "udp://198.18.0.80:123"]), ["denied", "denied"]);
 }
 
@@ -32,13 +34,15 @@ fn connections_that_were_open_before_the_first_policy_live_on_if_they_came_in() 
     let _server = setup.pod.serve(8080, 8080);
     let inbound = setup.pod.world_hold(&format!("tcp://{POD4}:8080"));
     let inbound6 = setup.pod.world_hold(&format!("tcp://[{POD6}]:8080"));
-    let outbound = setup.pod.hold("tcp://198.18.0.80:80");
+    let outbound = ["198.18.0.80", "[2001:db8:18::80]"].map(|to| setup.pod.hold(&format!("tcp://{to}:80")));
     std::thread::sleep(Duration::from_millis(300));
     setup.enforce("{egress: []}");
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(inbound.end()["outcome"], "ok");
     assert_eq!(inbound6.end()["outcome"], "ok");
-    assert_eq!(outbound.end()["outcome"], "timeout");
+    for outbound in outbound {
+        assert_eq!(outbound.end()["outcome"], "timeout");
+    }
 }
 
 #[test]
@@ -59,23 +63,25 @@ fn loopback_and_the_pods_own_addresses_are_free() {
 /// Asks a server that answers late, and goes on when it is told to.
 const ASK_LATE: &str = "
 import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+to = (sys.argv[1], 777)
+s = socket.socket(socket.AF_INET6 if ':' in to[0] else socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(('', 0))
 s.settimeout(5)
-s.sendto(b'?', ('198.18.0.80', 777))
+s.sendto(b'?', to)
 print('asked', flush=True)
 print(s.recvfrom(10)[0].decode(), flush=True)
 for _ in range(3):
     try:
-        s.sendto(b'!', ('198.18.0.80', 777))
+        s.sendto(b'!', to)
         print('sent', flush=True)
     except PermissionError:
         print('denied', flush=True)
 ";
 const ANSWER_LATE: &str = "
 import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(('198.18.0.80', 777))
+own = sys.argv[1]
+s = socket.socket(socket.AF_INET6 if ':' in own else socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((own, 777))
 print('ready', flush=True)
 peer = s.recvfrom(10)[1]
 sys.stdin.readline()
@@ -84,17 +90,23 @@ sys.stdin.readline()
 ";
 
 /// What was asked while all was free is answered after `enforce`, and opens nothing then.
-fn answered_late(container: Option<&str>, enforce: impl FnOnce(&mut Setup)) {
+fn answered_late(container: Option<&str>, enforce: impl Fn(&mut Setup)) {
+    for (address, own) in [("198.18.0.80", POD4.to_owned()), ("fd77::1", format!("[{POD6}]"))] {
+        answered_late_from(address, &own, container, &enforce);
+    }
+}
+
+fn answered_late_from(address: &str, own: &str, container: Option<&str>, enforce: impl Fn(&mut Setup)) {
     let mut setup = Setup::new();
     let mut server = setup.pod.in_world("python3".as_ref());
-    let server = server.args(["-c", ANSWER_LATE]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let server = server.args(["-c", ANSWER_LATE, address]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut server = server.spawn().expect("python3");
     let mut answering = BufReader::new(server.stdout.take().expect("its output")).lines();
     assert_eq!(answering.next().expect("a line").expect("text"), "ready");
     if let Some(container) = container {
         setup.pod.enter(container);
     }
-    let mut client = setup.pod.command("python3".as_ref(), &["-c", ASK_LATE]);
+    let mut client = setup.pod.command("python3".as_ref(), &["-c", ASK_LATE, address]);
     let mut client = client.stdout(Stdio::piped()).spawn().expect("python3");
     let mut said = BufReader::new(client.stdout.take().expect("its output")).lines();
     let mut says = || said.next().expect("a line").expect("text");
@@ -104,12 +116,12 @@ fn answered_late(container: Option<&str>, enforce: impl FnOnce(&mut Setup)) {
     setup.kernel.collect().expect("to collect");
     let mut tell = server.stdin.take().expect("its input");
     tell.write_all(b"\n").expect("to tell it");
-    assert_eq!(says(), "late");
-    assert_eq!([says(), says(), says()], ["denied"; 3]);
+    assert_eq!(says(), "late", "{address}");
+    assert_eq!([says(), says(), says()], ["denied"; 3], "{address}");
 
     // What others open has its replies all the same.
     let _server = setup.pod.serve(8080, 8080);
-    assert_eq!(setup.pod.world_connect(&[&format!("udp://{POD4}:8080")]), ["ok"]);
+    assert_eq!(setup.pod.world_connect(&[&format!("udp://{own}:8080")]), ["ok"]);
     client.wait().expect("python3");
     drop(tell);
     server.wait().expect("python3");
@@ -182,14 +194,15 @@ fn answers_to_what_was_sent_before_the_first_policy_open_nothing() {
     // Asks all the while, so that some answer arrives between the attaching of one program and of the next.
     const ASK: &str = "
 import select, socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+to = (sys.argv[1], 123)
+s = socket.socket(socket.AF_INET6 if ':' in to[0] else socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(('', 0))
 s.settimeout(0.001)
 sent = denied = 0
 print('asking', flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:
     try:
-        s.sendto(b'?', ('198.18.0.80', 123))
+        s.sendto(b'?', to)
         s.recv(10)
     except PermissionError:
         pass
@@ -197,7 +210,7 @@ while not select.select([sys.stdin], [], [], 0)[0]:
         pass
 for _ in range(20):
     try:
-        s.sendto(b'?', ('198.18.0.80', 123))
+        s.sendto(b'?', to)
         sent += 1
         s.recv(10)
     except PermissionError:
@@ -206,9 +219,10 @@ for _ in range(20):
         pass
 print(sent, denied, flush=True)
 ";
-    for _ in 0..5 {
+    let addresses = ["198.18.0.80", "2001:db8:18::80"].into_iter().cycle();
+    for address in addresses.take(8) {
         let mut setup = Setup::new();
-        let mut command = setup.pod.command("python3".as_ref(), &["-c", ASK]);
+        let mut command = setup.pod.command("python3".as_ref(), &["-c", ASK, address]);
         let mut asking = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
         let mut said = BufReader::new(asking.stdout.take().expect("its output")).lines();
         assert_eq!(said.next().expect("a line").expect("text"), "asking");
@@ -217,7 +231,7 @@ print(sent, denied, flush=True)
         setup.settle("{egress: []}");
         std::thread::sleep(Duration::from_millis(50));
         drop(asking.stdin.take());
-        assert_eq!(said.next().expect("a line").expect("text"), "0 20");
+        assert_eq!(said.next().expect("a line").expect("text"), "0 20", "{address}");
         asking.wait().expect("python3");
     }
 }
