@@ -73,8 +73,11 @@ crate::global! {
             return if scratch.learning.matched == 1 && header.rcode == 0 { UNREADABLE } else { 1 };
         }
         if scratch.walk.value() != scratch.learning.asked {
-            event::count(Counter::AnswersUnasked);
-            return 1;
+            find_other(subject.id, who, resolver, &mut scratch.learning);
+            if scratch.walk.value() != scratch.learning.asked {
+                event::count(Counter::AnswersUnasked);
+                return 1;
+            }
         }
         if header.rcode == 0
             && header.answers != 0
@@ -104,6 +107,19 @@ fn find_query(subject: u32, port_and_id: u32, resolver: &Address, learning: &mut
     learning.asked = queries::find(&query, false);
     learning.matched = 0;
     i32::from(learning.asked != 0)
+}
+
+/// A matched query that nobody answered stays noted: another one with its port and ID may have come since, for a name that no rule
+/// matches.
+#[inline(never)]
+fn find_other(subject: u32, port_and_id: u32, resolver: &Address, learning: &mut Learning) -> i32 {
+    if learning.matched == 1
+        && let Some(query) = queries::of(subject, port_and_id, resolver)
+    {
+        learning.asked = queries::find(&query, false);
+        learning.matched = 0;
+    }
+    1
 }
 
 #[inline(never)]

@@ -103,6 +103,24 @@ fn a_forged_answer_that_comes_first_takes_nothing_from_the_true_one() {
 }
 
 #[test]
+fn a_query_that_nobody_answered_hides_no_later_one() {
+    for resolver in RESOLVERS {
+        let (mut runner, _bpffs) = runner();
+        let address: IpAddr = ADDRESS.parse().expect("an address");
+        let mut exchange = Exchange::new(NAME, &[address]);
+        exchange.resolver = resolver.parse().expect("an address");
+        runner.ask(&exchange);
+        // With the same port and ID, for a name that only leads to one that a rule matches.
+        let mut exchange = Exchange::new("alias.shop.test", &[address]);
+        exchange.resolver = resolver.parse().expect("an address");
+        runner.ask(&exchange);
+        exchange.replace_records(&[NAME.to_owned()], 60, &[address]);
+        runner.answer(&exchange);
+        assert_eq!(verdict(&mut runner), Verdict::Allow, "of {resolver}");
+    }
+}
+
+#[test]
 fn a_negative_answer_leaves_what_was_learned_alone() {
     let codes =
         [ResponseCode::NXDomain, ResponseCode::NoError, ResponseCode::ServFail, ResponseCode::Refused];
