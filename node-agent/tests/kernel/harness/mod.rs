@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, HashMap, Map, MapData};
 pub use bpffs::Bpffs;
@@ -256,6 +256,14 @@ impl Setup {
     pub fn remove_everything(&self) {
         let remove = || l7egg_node_agent::kernel::remove_everything(self.bpffs.path());
         on_host(&self.pod, remove).unwrap_or_else(fail);
+    }
+
+    /// Waits until the pod is free: what the kernel does with links that nobody holds it does soon, not at once.
+    pub fn becomes_free(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.pod.connect_one("tcp://198.18.0.80:80") != "ok" {
+            assert!(Instant::now() < deadline, "the pod is not free");
+        }
     }
 
     /// Has what other versions left go as far as nothing rests on it.
