@@ -10,6 +10,7 @@ mod socket_balancer;
 pub mod systemd;
 pub mod traffic;
 mod verdict_program;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData};
 pub use bpffs::Bpffs;
@@ -258,20 +259,6 @@ impl Setup {
         on_host(&self.pod, remove).unwrap_or_else(fail);
     }
 
-    /// Waits until the pod is free: what the kernel does with links that nobody holds it does soon, not at once.
-    pub fn becomes_free(&self) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.pod.connect_one("tcp://198.18.0.80:80") != "ok" {
-            assert!(Instant::now() < deadline, "the pod is not free");
-        }
-    }
-
-    /// Has what other versions left go as far as nothing rests on it.
-    pub fn retire_older(&mut self, is_wanted: bool) {
-        let (kernel, pod) = (&mut self.kernel, &self.pod);
-        on_host(pod, || kernel.retire_older(&|_| is_wanted)).unwrap_or_else(fail);
-    }
-
     /// Enforces a policy for the pod, whose interfaces are not looked at yet.
     pub fn enforce_uncovered(&mut self, yaml: &str) {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
@@ -306,23 +293,6 @@ impl Setup {
             found.extend(std::iter::repeat_n(name.to_owned(), many.max(by_link.expect("the node").into())));
         }
         found
-    }
-
-    /// Has the agent's pins look as if an agent of another version had left them.
-    pub fn become_another_version(&self) {
-        self.move_pins(&format!("l7egg/v{ABI_VERSION}"), "l7egg/v0");
-    }
-
-    /// Moves what is in a directory of bpffs to another one; out of sight of agents, if that is not below `l7egg`.
-    pub fn move_pins(&self, from: &str, to: &str) {
-        let in_bpffs = |path: &str| self.bpffs.path().join(path);
-        std::fs::rename(in_bpffs(from), in_bpffs(to)).expect("to rename a directory in bpffs");
-    }
-
-    /// The versions that have pins.
-    pub fn versions(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.bpffs.path().join("l7egg")).expect("pins");
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// Another agent takes over, as after a restart.
