@@ -17,7 +17,7 @@ pub type Verdict = Result<(), Shortfall>;
 /// Why a cell does not pass.
 #[derive(Clone, Debug)]
 pub enum Shortfall {
-    /// The client or the resolver has no such thing; never because of l7egg.
+    /// The client or the resolver has no such thing; never because an answer or a packet of l7egg's is wrong.
     NotApplicable(String),
     /// It should have, and did not.
     Failed(String),

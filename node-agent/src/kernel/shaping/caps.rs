@@ -76,7 +76,7 @@ impl CapIds {
         }
         Err(DatapathError::MapFull {
             map: "CAPS",
-            advice: format!("{CAPS_MAX} bandwidth limits are the most for one node"),
+            advice: format!("{} bandwidth limits are the most for one node", CAPS_MAX - 1),
         })
     }
 }

@@ -305,7 +305,7 @@ impl Shaping {
         }
         Err(DatapathError::MapFull {
             map: "SHAPED_PODS",
-            advice: format!("{SHAPED_PODS_MAX} pods with bandwidth limits are the most for one node"),
+            advice: format!("{} pods with bandwidth limits are the most for one node", SHAPED_PODS_MAX - 1),
         })
     }
 

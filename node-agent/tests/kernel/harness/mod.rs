@@ -12,6 +12,7 @@ mod socket_balancer;
 pub mod systemd;
 pub mod traffic;
 mod verdict_program;
+mod versions;
 mod wires;
 
 use std::collections::BTreeSet;
@@ -287,12 +288,6 @@ impl Setup {
         on_host(&self.pod, remove).unwrap_or_else(fail);
     }
 
-    /// Has what other versions left go as far as nothing rests on it.
-    pub fn retire_older(&mut self, is_wanted: bool) {
-        let (kernel, pod) = (&mut self.kernel, &self.pod);
-        on_host(pod, || kernel.retire_older(&|_| is_wanted)).unwrap_or_else(fail);
-    }
-
     /// Enforces a policy for the pod, whose interfaces are not looked at yet.
     pub fn enforce_uncovered(&mut self, yaml: &str) {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
@@ -327,23 +322,6 @@ impl Setup {
             found.extend(std::iter::repeat_n(name.to_owned(), many.max(by_link.expect("the node").into())));
         }
         found
-    }
-
-    /// Has the agent's pins look as if an agent of another version had left them.
-    pub fn become_another_version(&self) {
-        self.move_pins(&format!("l7egg/v{ABI_VERSION}"), "l7egg/v0");
-    }
-
-    /// Moves what is in a directory of bpffs to another one; out of sight of agents, if that is not below `l7egg`.
-    pub fn move_pins(&self, from: &str, to: &str) {
-        let in_bpffs = |path: &str| self.bpffs.path().join(path);
-        std::fs::rename(in_bpffs(from), in_bpffs(to)).expect("to rename a directory in bpffs");
-    }
-
-    /// The versions that have pins.
-    pub fn versions(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.bpffs.path().join("l7egg")).expect("pins");
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// Another agent takes over, as after a restart.
