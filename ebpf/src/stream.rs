@@ -83,9 +83,10 @@ macro_rules! body {
 body!(QueryStart, QUERY_MAX, sent, true);
 body!(Message, MESSAGE_MAX, received, false);
 
-/// Messages that are read when a segment comes. One with more is held back: its sender repeats it, and then
-/// the rest is read.
+/// Messages that are read at a time, and how many times that is done when a segment comes. Of questions for an address there is room
+/// for fewer in 16 KiB; a segment with more is held back: its sender repeats it, and then the rest is read.
 const MESSAGES_MAX: u32 = 2;
+const TIMES_MAX: u32 = 256;
 
 /// Notes the queries in a segment that leaves. An early one is refused: what is missing before it was.
 #[inline(always)]
@@ -94,7 +95,7 @@ pub fn sent(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal>
     if subject.refuses() && packet.tcp_flags & TCP_SYN != 0 && skb.len() != u32::from(packet.payload) {
         return Err(Refusal::Unreadable);
     }
-    match next(note_segment(skb, subject, packet))? {
+    match next(each_time(packet, || note_segment(skb, subject, packet)))? {
         Next::Over => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
         Next::Ended => Err(Refusal::Query),
@@ -107,11 +108,23 @@ pub fn sent(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal>
 /// Learns from the answers in a segment that arrives. An early one is refused.
 #[inline(always)]
 pub fn received(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal> {
-    match next(learn_segment(skb, subject, packet))? {
+    match next(each_time(packet, || learn_segment(skb, subject, packet)))? {
         Next::Over | Next::Unknown => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
         Next::Ended => Err(Refusal::Answer),
     }
+}
+
+/// Reads on where there may be more. A first segment is read from its beginning each time, and so once.
+#[inline(always)]
+fn each_time(packet: &Packet, read: impl Fn() -> i32) -> i32 {
+    let mut next = read();
+    let mut times = 1;
+    while next == Next::Message as i32 && times < TIMES_MAX && packet.tcp_flags & TCP_SYN == 0 {
+        next = read();
+        times += 1;
+    }
+    next
 }
 
 crate::global! {

@@ -37,6 +37,7 @@ mod on_top;
 mod oracle;
 mod path_mtu;
 mod patterns;
+mod pipelined;
 mod raw;
 mod refusals;
 mod resets;
