@@ -4,14 +4,17 @@
 //! interfaces/<uid>/<program>/…   what `netns::peers` pins for it
 //! ```
 
+mod believed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use l7egg_ebpf_common::abi::{ANY_INTERFACE, Address, AddressKey, Attached, Network, POD_INTERFACES};
+use l7egg_ebpf_common::abi::{ANY_INTERFACE, Network};
 
-use super::error::{insertion, kernel};
+use self::believed::{believe_nobody, forget_interfaces, is_anothers, is_known, tell, tell_covered};
+pub use self::believed::{forget, forget_network, forget_unknown};
+use super::error::kernel;
 use super::programs::{Maps, Programs};
 use crate::causes::causes;
 use crate::datapath::{Cover, DatapathError};
@@ -20,9 +23,6 @@ use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, Process, peer
 
 /// The programs and where they are attached. What may be replied to is remembered before anything is judged.
 const BACKSTOP: [(&str, Direction); 2] = [("entering", Direction::Egress), ("leaving", Direction::Ingress)];
-
-/// Cookie of no namespace (the kernel counts them from 1): nothing that arrives is believed.
-const NOWHERE: u64 = u64::MAX;
 
 /// The networks of this node's pods.
 pub struct Networks {
@@ -257,85 +257,10 @@ impl Networks {
     }
 }
 
-/// Whether an interface of the host is known to be of another subject.
-fn is_anothers(maps: &Maps, interface: u32, subject: u32) -> bool {
-    maps.attached.get(&interface, 0).is_ok_and(|it| it.subject != subject)
-}
-
 /// The pods that have pins below a directory.
 fn uids(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-}
-
-/// Everything that the programs want to know, before they are attached.
-fn tell(
-    maps: &mut Maps,
-    subject: u32,
-    interfaces: &[Interface],
-    addresses: &[IpAddr],
-    cookie: u64,
-) -> Result<(), DatapathError> {
-    let what = || kernel(format!("the network of subject {subject}"));
-    let before = maps.networks.get(&subject, 0).map_err(what())?;
-    // An agent before this one has seen it when it was new: who may add addresses and interfaces now is the pod.
-    let is_new = before.netns != cookie;
-    if is_new {
-        for address in addresses {
-            let key = AddressKey { subject, address: Address::from(*address) };
-            maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
-        }
-        let mut network = Network { netns: cookie, ..Network::default() };
-        for (slot, interface) in network.interfaces.iter_mut().zip(interfaces) {
-            *slot = interface.index;
-        }
-        maps.networks.set(subject, network, 0).map_err(what())?;
-    }
-    // A wire that came later has an address that nobody believes: it goes on without the backstop, as it did.
-    let counts = |one: &&Interface| is_new || before.interfaces.contains(&one.index);
-    for peer in interfaces.iter().filter(counts).filter_map(|one| one.host_peer) {
-        let attached = Attached { subject, reserved: 0 };
-        maps.attached.insert(peer, attached, 0).map_err(|error| insertion("ATTACHED", error))?;
-    }
-    Ok(())
-}
-
-/// Whether a network was found for whom the maps say this.
-fn is_known(network: &Network) -> bool {
-    network.netns != 0 && network.netns != NOWHERE
-}
-
-/// A pod is only in networks of its own making: nothing from there counts. What is known of another one stays.
-fn believe_nobody(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
-    let what = || kernel(format!("the network of subject {subject}"));
-    if maps.networks.get(&subject, 0).map_err(what())?.netns == 0 {
-        let nowhere = Network { netns: NOWHERE, ..Network::default() };
-        maps.networks.set(subject, nowhere, 0).map_err(what())?;
-    }
-    Ok(())
-}
-
-/// Refused queries may go as far as the backstop, which answers them, where there is one.
-fn tell_covered(
-    maps: &mut Maps,
-    subject: u32,
-    interfaces: &[Interface],
-    cover: &Cover,
-) -> Result<(), DatapathError> {
-    let uncovered = match cover {
-        Cover::NotYet | Cover::Host => return Ok(()),
-        Cover::Whole => &[][..],
-        Cover::Part { uncovered } => uncovered,
-    };
-    let what = || kernel(format!("the network of subject {subject}"));
-    let mut network = maps.networks.get(&subject, 0).map_err(what())?;
-    // Those that the programs know, which are those that an earlier agent has found.
-    let is_covered = |index: u32| {
-        interfaces.iter().any(|one| one.index == index && index != 0 && !uncovered.contains(&one.name))
-    };
-    let known = network.interfaces.iter().enumerate().take(POD_INTERFACES);
-    network.covered = known.filter(|(_, index)| is_covered(**index)).map(|(bit, _)| 1 << bit).sum();
-    maps.networks.set(subject, network, 0).map_err(what())
 }
 
 /// Takes the backstop from every pod below a directory of pins: a filter stays on its interface without them. `versions` are such
@@ -396,47 +321,4 @@ fn detach(host: &Netns, directory: &Path) -> Result<(), DatapathError> {
             .map_err(kernel(format!("detaching the backstop that is pinned in {}", directory.display())))?;
     }
     fs::remove_dir(directory).map_err(kernel(format!("removing {}", directory.display())))
-}
-
-/// Removes what the maps know of the networks of pods that are no more.
-pub fn forget_unknown(maps: &mut Maps, is_known: impl Fn(u32) -> bool) -> Result<(), DatapathError> {
-    let mut unknown = BTreeSet::new();
-    for key in maps.addresses.keys() {
-        let key = key.map_err(kernel("reading map ADDRESSES"))?;
-        unknown.extend((!is_known(key.subject)).then_some(key.subject));
-    }
-    for entry in maps.attached.iter() {
-        let (_, attached) = entry.map_err(kernel("reading map ATTACHED"))?;
-        unknown.extend((!is_known(attached.subject)).then_some(attached.subject));
-    }
-    unknown.into_iter().try_for_each(|subject| forget(maps, subject))
-}
-
-/// The same for one subject.
-pub fn forget(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
-    forget_network(maps, subject)?;
-    forget_interfaces(maps, subject)
-}
-
-/// For a subject that is another pod now: what stands there may be from one that ended while no agent ran.
-pub fn forget_network(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
-    maps.networks
-        .set(subject, Network::default(), 0)
-        .map_err(kernel(format!("clearing the network of subject {subject}")))
-}
-
-fn forget_interfaces(maps: &mut Maps, subject: u32) -> Result<(), DatapathError> {
-    let attached: Result<Vec<_>, _> = maps.attached.iter().collect();
-    for (interface, of) in attached.map_err(kernel("reading map ATTACHED"))? {
-        if of.subject == subject {
-            let _ = maps.attached.remove(&interface);
-        }
-    }
-    let addresses: Result<Vec<_>, _> = maps.addresses.keys().collect();
-    for key in addresses.map_err(kernel("reading map ADDRESSES"))? {
-        if key.subject == subject {
-            let _ = maps.addresses.remove(&key);
-        }
-    }
-    Ok(())
 }
