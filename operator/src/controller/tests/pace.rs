@@ -1,0 +1,146 @@
+//! How often is written, and what an API server that is too busy is asked.
+
+use super::*;
+
+#[tokio::test]
+async fn a_pod_that_is_relabelled_all_the_time_costs_ever_fewer_writes() {
+    let bench = start(true);
+    bench.tell_all().await;
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        bench.tell(News::Pod(Change::Set(named("b")))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        bench.tell(News::Pod(Change::Gone(named("b").key()))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let requests = bench.requests().await;
+    let count = |what: &str| requests.iter().filter(|request| *request == what).count();
+    // One of each was before. Assignments: four at once, then after 0.1 and 0.3 s, then every quarter of a second.
+    assert!((5..=14).contains(&count(APPLY)), "{requests:?}");
+    assert!((3..=6).contains(&count(STATUS)), "{requests:?}");
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn deleting_and_making_anew_is_writing_as_well() {
+    let bench = start(true);
+    bench.tell_all().await;
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        bench.tell(News::Egg(Change::Gone(EggKey::egg("shop", "web")))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        bench.tell(News::Egg(Change::Set(egg(json!({"podSelector": {}}))))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let requests = bench.requests().await;
+    assert!(requests.len() <= 7 + 6, "{requests:?}");
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_part_of_a_shared_rate_has_time_and_a_new_pod_has_not() {
+    let bench = start(true);
+    bench.tell_all().await;
+    let shaping = json!({"egress": {"rate": "50M", "scope": "Egg"}});
+    let mut edited = egg(json!({"podSelector": {}, "shaping": shaping}));
+    edited.generation = 2;
+    bench.tell(News::Egg(Change::Set(edited))).await;
+    bench.requests().await;
+    for number in 0..50 {
+        let elsewhere = crate::index::Pod { node: "n2".to_owned(), ..named(&format!("b{number}")) };
+        bench.tell(News::Pod(Change::Set(elsewhere))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let applied = |requests: Vec<String>| requests.iter().filter(|request| *request == APPLY).count();
+    assert!(applied(bench.requests().await) <= 1, "half a second and one second after two writes");
+    bench.tell(News::Pod(Change::Set(named("new")))).await;
+    assert_eq!(applied(bench.requests().await), 1);
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn an_api_server_that_has_too_much_to_do_is_asked_less() {
+    let bench = start(true);
+    bench.tell_all().await;
+    bench.code.store(429, Ordering::Relaxed);
+    for number in 0..1_000 {
+        let elsewhere = crate::index::Pod { node: format!("m{number}"), ..named(&format!("b{number}")) };
+        bench.tell(News::Pod(Change::Set(elsewhere))).await;
+    }
+    let end = Instant::now() + Duration::from_millis(1_800);
+    while Instant::now() < end {
+        // Edits are no reason to ask more.
+        bench.tell(News::Pod(Change::Set(named("b")))).await;
+        bench.tell(News::Pod(Change::Gone(named("b").key()))).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = bench.requests().await;
+    // As many as may be on their way, and one after a second.
+    assert!((4..=5).contains(&refused.len()), "{refused:?}");
+    // It has time again: one goes ahead, and when it is taken the others follow.
+    bench.code.store(200, Ordering::Relaxed);
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut written = 0;
+    while written < 1_000 && Instant::now() < end {
+        written += bench.requests().await.len();
+    }
+    assert!(written >= 1_000, "{written}");
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_request_that_is_never_answered_holds_nobody_up_after_a_refusal() {
+    let bench = start(true);
+    bench.tell_all().await;
+    *bench.silent.lock().unwrap() = Some("web.m0");
+    for number in 0..3 {
+        bench.code.store(if number == 1 { 503 } else { 200 }, Ordering::Relaxed);
+        let node = format!("m{number}");
+        bench.tell(News::Pod(Change::Set(crate::index::Pod { node: node.clone(), ..named(&node) }))).await;
+        let requests = bench.requests().await;
+        let web = APPLY.replace("web.n1", &format!("web.{node}"));
+        assert_eq!(requests.contains(&web), number < 2, "{requests:?}");
+    }
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let requests = bench.requests().await;
+    for node in ["web.m1", "web.m2"] {
+        assert!(requests.contains(&APPLY.replace("web.n1", node)), "{requests:?}");
+    }
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn events_of_one_egg_have_a_pace() {
+    let mut bench = start(true);
+    bench.tell_all().await;
+    for generation in 2..8 {
+        let mut edited = egg(json!({"podSelector": {}}));
+        edited.generation = generation;
+        let message = format!("wrong in generation {generation}");
+        edited.spec = Err(crate::index::Rejection { reason: "Invalid", message, selection: None });
+        bench.tell(News::Egg(Change::Set(edited))).await;
+        tokio::time::sleep(Duration::from_millis(if generation < 4 { 50 } else { 500 })).await;
+    }
+    bench.shutdown.cancel();
+    let mut reasons = Vec::new();
+    while let Some((event, _)) = bench.events.recv().await {
+        reasons.push(event.reason);
+    }
+    assert_eq!(reasons, ["Accepted", "Rejected", "Rejected"]);
+}
+
+#[tokio::test]
+async fn nothing_new_comes_into_a_namespace_that_ends() {
+    let bench = start(true);
+    bench.tell_all().await;
+    bench.tell(News::Namespace(Change::Set(namespace(true)))).await;
+    let late = crate::index::Pod { node: "n2".to_owned(), ..named("late") };
+    bench.tell(News::Pod(Change::Set(late))).await;
+    bench.tell(News::Pod(Change::Set(named("b")))).await;
+    // What is there may change, and may be deleted.
+    assert_eq!(bench.requests().await, [APPLY, STATUS]);
+    // Another namespace of that name, of which its Eggs and pods were heard before.
+    bench.tell(News::Namespace(Change::Gone("shop".to_owned()))).await;
+    assert_eq!(bench.requests().await, [APPLY.replace("web.n1", "web.n2")]);
+    bench.shutdown.cancel();
+}
