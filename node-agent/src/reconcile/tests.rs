@@ -15,6 +15,7 @@ mod ready;
 mod settle;
 
 use super::*;
+use crate::hold::HoldSettings;
 use crate::selected::{NamedEgg, NodePod};
 use crate::testing::{AssignmentBuilder, FakeDatapath, assignment, cgroups_of, enforced_pod, node_resolvers};
 
