@@ -36,9 +36,12 @@ pub struct Noted {
 const TIME_BITS: u32 = 16;
 const TIME_SHIFT: u32 = 26;
 const TIME: u64 = (1 << TIME_BITS) - 1;
-/// What gives way before the oldest: one's own, and before that what is free.
+/// What gives way before the oldest: one's own, before that what nobody waits for any more, and before that what is free.
 const OWN: u64 = TIME + 1;
-const FREE: u64 = 2 * OWN;
+const OLD: u64 = 2 * OWN;
+const FREE: u64 = 3 * OWN;
+/// So long somebody may wait for an answer, in units of a tag's time: 20 s. Who has given up does not say so.
+const WAITING: u64 = 300;
 /// The highest bits say who asks, so that whoever asks much pushes out what it has asked itself.
 const WHO_BITS: u32 = 8;
 const WHO: u64 = ((1 << WHO_BITS) - 1) << (64 - WHO_BITS);
@@ -72,8 +75,8 @@ impl Noted {
 }
 
 impl QueryBucket {
-    /// Notes a query. Where there is no room, the oldest of who asks gives way, and only where that has none here the oldest of all: it
-    /// has been waiting longest.
+    /// Notes a query. Where there is no room, one gives way that nobody waits for any more, then the oldest of who asks, and only where
+    /// that has none here the oldest of all.
     #[inline(always)]
     pub fn note<A: Atomics>(&self, query: &Noted, name: u64, now_ns: u64) {
         let now = now_ns >> TIME_SHIFT & TIME;
@@ -87,8 +90,15 @@ impl QueryBucket {
             let age = if known == 0 || is_same {
                 FREE
             } else {
+                let age = now.wrapping_sub(known) & TIME;
                 let is_own = known & WHO == query.tag & WHO;
-                (now.wrapping_sub(known) & TIME) + if is_own { OWN } else { 0 }
+                age + if age > WAITING {
+                    OLD
+                } else if is_own {
+                    OWN
+                } else {
+                    0
+                }
             };
             if index == 0 || age > oldest_age || is_same {
                 (oldest, oldest_age, oldest_tag) = (index, age, known);
@@ -216,7 +226,7 @@ mod tests {
         let (mine, late) = (query(2, 40_000, 1, "10.0.0.10"), query(2, 40_000, 2, "10.0.0.10"));
         bucket.note::<Std>(&mine, 99, 0);
         for (age, asked) in (1..).zip(&queries(1_000)) {
-            bucket.note::<Std>(asked, 1, age * UNIT);
+            bucket.note::<Std>(asked, 1, age * UNIT / 10);
         }
         assert_eq!(bucket.find::<Std>(&mine), 99);
         // Where others have all the slots, there is room for one that has none.
@@ -225,6 +235,20 @@ mod tests {
         full.note::<Std>(&late, 7, UNIT);
         queries(50).iter().for_each(|asked| full.note::<Std>(asked, 1, 2 * UNIT));
         assert_eq!(full.find::<Std>(&late), 7);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_gives_way_first() {
+        let bucket = QueryBucket::default();
+        // Left behind by others, one after the other.
+        for (number, asked) in (0..).zip(queries(QUERY_SLOTS as u16)) {
+            bucket.note::<Std>(&asked, 1, number * UNIT);
+        }
+        let mine = [1, 2].map(|id| query(2, 40_000, id, "10.0.0.10"));
+        for asked in &mine {
+            bucket.note::<Std>(asked, 9, (WAITING + 10) * UNIT);
+        }
+        assert_eq!(mine.map(|asked| bucket.find::<Std>(&asked)), [9, 9]);
     }
 
     #[test]

@@ -242,7 +242,9 @@ fn inherited(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
 #[inline(always)]
 fn came_in(socket: *mut bpf_sock, subject: &Current, packet: &Packet) {
     store(socket, subject, packet, Direction::Ingress, 0);
-    backstop::came_in_before(subject.pod(), packet);
+    if network::has_backstop(subject.pod()) {
+        backstop::came_in_before(subject.pod(), packet);
+    }
 }
 
 #[inline(always)]

@@ -67,8 +67,8 @@ fn mark(socket: *mut bpf_sock, mut netns: u64, own: Option<&Network>) -> bool {
     !marked.is_null()
 }
 
-/// Whether what arrived may be believed. A socket without a mark may, also one from before the
-/// programs were attached.
+/// Whether what arrived may be believed. Where the kernel does not tell ([`TELLS_NETNS`]), a socket without a mark may, also one from
+/// before the programs were attached.
 #[inline(always)]
 pub fn is_own(skb: Skb, subject: &Current) -> bool {
     is_of(skb, subject.pod())

@@ -61,6 +61,8 @@ pub struct DesiredPod {
     pub name: String,
     /// Its network is its node's.
     pub host_network: bool,
+    /// Its author has given it DNS servers or search domains of its own: its policy is then like no other pod's.
+    pub has_own_dns: bool,
     /// The assignments that name it.
     pub assignments: Vec<AssignmentKey>,
     /// The Eggs of these, for people.
@@ -191,6 +193,7 @@ impl<'a> Selection<'a> {
             namespace: self.pod.namespace.clone(),
             name: self.pod.name.clone(),
             host_network: self.pod.host_network,
+            has_own_dns: !(self.pod.dns.nameservers.is_empty() && self.pod.dns.searches.is_empty()),
             assignments: self.sources.iter().map(|(entry, _)| entry.object.key.clone()).collect(),
             eggs: self.sources.iter().map(|(entry, _)| name_of(entry)).collect(),
             of_cluster: self.of_cluster(),

@@ -24,8 +24,8 @@ const SEQUENCE: usize = 4;
 /// `BPF_TCP_SYN_SENT` of include/uapi/linux/bpf.h.
 const SYN_SENT: u32 = 2;
 
-/// Messages that are read at a time, and how many times that is done when a segment comes. Of questions for an address there is room
-/// for fewer in 16 KiB; a segment with more is held back: its sender repeats it, and then the rest is read.
+/// Messages that are read at a time, and how many times that is done when a segment comes. A segment with more is held back: its
+/// sender repeats it, and then the rest is read.
 const MESSAGES_MAX: u32 = 2;
 const TIMES_MAX: u32 = 256;
 

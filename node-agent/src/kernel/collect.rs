@@ -105,21 +105,39 @@ fn names(
     live: &BTreeSet<u64>,
     counted: &mut Counted,
 ) -> Result<(), DatapathError> {
-    let mut surpluses = surpluses(&known, surplus);
+    let is_too_many = surplus > 0;
     known.sort_unstable();
-    for name in known {
-        match surpluses.get_mut(&name.subject) {
-            Some(left) if *left > 0 && !live.contains(&name.hash) => {
-                maps.names.remove(name.hash);
-                *left -= 1;
-            }
-            _ => counted.name(name.subject),
-        }
-    }
-    if surplus > 0 { maps.names.remove_lone_tails() } else { Ok(()) }
+    let (over, kept) = too_many(known, surplus, live);
+    over.iter().for_each(|name| maps.names.remove(name.hash));
+    kept.iter().for_each(|name| counted.name(name.subject));
+    if is_too_many { maps.names.remove_lone_tails() } else { Ok(()) }
 }
 
-/// How many names each subject has to give up, so that all together give up `surplus`: those that have most come down to the same
+/// Which names go, of all, the oldest first, and which stay.
+fn too_many(known: Vec<AskedFor>, surplus: usize, live: &BTreeSet<u64>) -> (Vec<AskedFor>, Vec<AskedFor>) {
+    let mut surpluses = surpluses(&known, surplus);
+    let (mut over, mut kept): (Vec<_>, Vec<_>) =
+        known.into_iter().partition(|name| match surpluses.get_mut(&name.subject) {
+            Some(left) if *left > 0 && !live.contains(&name.hash) => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        });
+    // What those that have most cannot give up, as they use it, the others do.
+    let mut missing = surplus.saturating_sub(over.len());
+    kept.retain(|name| {
+        let goes = missing > 0 && !live.contains(&name.hash);
+        if goes {
+            missing -= 1;
+            over.push(*name);
+        }
+        !goes
+    });
+    (over, kept)
+}
+
+/// How many names each subject should give up, so that all together give up `surplus` and those that have most come down to the same
 /// number.
 fn surpluses(known: &[AskedFor], surplus: usize) -> BTreeMap<u32, usize> {
     if surplus == 0 {
@@ -140,6 +158,22 @@ fn surpluses(known: &[AskedFor], surplus: usize) -> BTreeMap<u32, usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_in_use_stays_and_others_give_up_what_they_do_not_use() {
+        let of = |subject, from: u64, to| {
+            (from..to).map(move |hash| AskedFor { at_ns: hash, hash, subject }).collect::<Vec<_>>()
+        };
+        let known = [of(1, 0, 100), of(2, 100, 110)].concat();
+        let hashes = |names: Vec<AskedFor>| names.into_iter().map(|name| name.hash).collect::<Vec<_>>();
+        let live: BTreeSet<u64> = (0..95).collect();
+        let (over, kept) = too_many(known.clone(), 7, &live);
+        assert_eq!(hashes(over), [95, 96, 97, 98, 99, 100, 101]);
+        assert_eq!(kept.len(), 103);
+        let (over, kept) = too_many(known.clone(), 200, &live);
+        assert_eq!((over.len(), kept.len()), (15, 95));
+        assert!(too_many(known, 0, &live).0.is_empty());
+    }
 
     #[test]
     fn who_has_most_gives_up_most() {

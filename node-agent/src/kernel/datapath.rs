@@ -262,7 +262,7 @@ impl Datapath for Kernel {
 }
 
 impl Kernel {
-    /// Clears the states of pods that were let go. Not at once: another CPU may have been in the middle of one of their programs, and a
+    /// Clears the own states of pods that were let go. Not at once: another CPU may have been in the middle of one of their programs, and a
     /// program without a policy drops.
     fn forget_let_go(&mut self) -> Result<(), DatapathError> {
         while let Some(subject) = self.let_go.first().copied() {

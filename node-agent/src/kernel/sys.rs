@@ -82,7 +82,7 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
 }
 
 /// Removes the pin of a link, and takes the link's program away at once: without its last pin it would run for some milliseconds
-/// more, and not know any more for whom. Nothing happens where there is no pin.
+/// more, beside what comes next. Nothing happens where there is no pin.
 pub fn unpin_link(pin: &Path) -> io::Result<()> {
     if let Ok(link) = open_pinned(pin) {
         // What cannot be detached goes when nobody holds it any more.

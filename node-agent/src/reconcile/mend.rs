@@ -36,7 +36,7 @@ impl<D: Datapath> Reconciler<D> {
                 "somebody has detached the pod's programs, so that nothing was enforced for some seconds: they are attached again"
             );
             // What connected meanwhile is to be looked at.
-            self.unsettled.insert(uid);
+            self.unsettle(&uid);
         }
         for uid in backstops {
             tracing::error!(uid, "somebody has taken the backstop from the pod's interfaces: it is put back");

@@ -56,7 +56,7 @@ impl<D: Datapath> Reconciler<D> {
                         let of_cluster = self.desired.pods.get(uid).map(|pod| pod.of_cluster.clone());
                         self.in_force_of_cluster.extend(of_cluster.map(|it| (uid.clone(), it)));
                         self.metrics.enforced(start.elapsed());
-                        self.unsettled.insert(uid.clone());
+                        self.unsettle(uid);
                         match containers {
                             Some(containers) if !first => self.tell_divided(uid, containers),
                             _ => self.tell_enforced(uid, &short(&policy.digest), *first),

@@ -56,8 +56,9 @@ impl<D: Datapath> Reconciler<D> {
     }
 }
 
-/// In which namespace's room a pod's policies are: in none's where the cluster's Eggs alone are for it.
+/// In which namespace's room a pod's policies are: in none's where the cluster's Eggs alone are for it, and its author cannot make many
+/// of one policy by what the pod's DNS is.
 fn room_of(pod: &DesiredPod) -> &str {
     let is_clusters = pod.assignments.iter().all(|key| key.namespace == SYSTEM_NAMESPACE);
-    if is_clusters { "" } else { &pod.namespace }
+    if is_clusters && !pod.has_own_dns { "" } else { &pod.namespace }
 }

@@ -41,6 +41,12 @@ impl<D: Datapath> Reconciler<D> {
         self.next_unsettled().is_some()
     }
 
+    /// Has a pod's connections looked at, soon, whatever has failed before.
+    pub(super) fn unsettle(&mut self, uid: &str) {
+        self.unsettled_until.remove(uid);
+        self.unsettled.insert(uid.to_owned());
+    }
+
     /// Looks at the connections of one pod.
     pub fn settle_one(&mut self) {
         let Some(uid) = self.next_unsettled().cloned() else { return };
