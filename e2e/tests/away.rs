@@ -10,9 +10,9 @@ use l7egg_e2e::cluster::{API_SERVER, Node, Pod, PodPlan, Setting, blocked, event
 use l7egg_e2e::probe::{HoldReport, LoadReport, Outcome};
 
 /// Watches end within 55 s, and a silent connection is given up after 65.
-const AWAY: Duration = Duration::from_secs(100);
+const AWAY: Duration = Duration::from_secs(75);
 /// What pods do meanwhile they do until the API server is back and has had an edit.
-const UNTIL: Duration = Duration::from_secs(117);
+const UNTIL: Duration = Duration::from_secs(100);
 /// Within this an edit is in force.
 const SOON: Duration = Duration::from_secs(10);
 const CHANGED: &str = "tcp://198.18.0.81:80";

@@ -12,6 +12,9 @@ use l7egg_e2e::cluster::{Node, PodPlan, Setting, blocked, eventually, reached};
 use l7egg_e2e::probe::Attached;
 use tokio::process::Command;
 
+/// For one command of the documentation.
+const LIMIT: Duration = Duration::from_secs(180);
+
 const DOCS: &str = include_str!("../../docs/operations.md");
 const EGG: &str = "apiVersion: l7egg.dev/v1alpha1
 kind: Egg
@@ -68,7 +71,9 @@ async fn what_the_documentation_says_removes_all_of_it() -> anyhow::Result<()> {
     let mut many = 0;
     for command in commands() {
         let start = Instant::now();
-        let output = Command::new("sh").args(["-c", command]).current_dir(root).output().await?;
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-c", command]).current_dir(root).kill_on_drop(true).output();
+        let output = tokio::time::timeout(LIMIT, output).await.with_context(|| command.to_owned())??;
         println!("  $ {command}: {} in {:.1} s", output.status, start.elapsed().as_secs_f64());
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         many += 1;

@@ -74,7 +74,7 @@ socket.create_connection((server, 53)).close()
 
 /// Has the pod ask each question; how many bytes came back.
 fn ask(pod: &Pod, server: &str, questions: &[Vec<u8>]) -> Vec<usize> {
-    let patience = if is_emulated() { "3" } else { "0.3" };
+    let patience = if is_emulated() { "3" } else { "1" };
     let mut command = pod.command("python3".as_ref(), &["-c", CLIENT, server, patience]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
     let hex = |question: &Vec<u8>| question.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

@@ -64,6 +64,7 @@ const ACCEPT: &str = "
 import socket, sys
 s = socket.create_server(('::', 7001), family=socket.AF_INET6, dualstack_ipv6=True)
 print('listening', flush=True)
+s.settimeout(60)
 peer, _ = s.accept()
 print('connected', flush=True)
 sys.stdin.readline()
@@ -74,7 +75,7 @@ sys.stdin.readline()
 /// Opens a connection, and closes it a moment after the other side has.
 const FOLLOW: &str = "
 import socket, sys, time
-s = socket.create_connection((sys.argv[1], 7001))
+s = socket.create_connection((sys.argv[1], 7001), 60)
 while s.recv(100): pass
 time.sleep(0.1)
 s.close()

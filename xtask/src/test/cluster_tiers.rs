@@ -42,6 +42,10 @@ fn run(
     filter: &[String],
 ) -> Result<Row> {
     let mut binaries = binaries::build(folder, tests)?;
+    // Who wants to see some of them wants to keep the product.
+    if filter.iter().any(|it| !it.starts_with("--") && !REMOVES.starts_with(it.as_str())) {
+        binaries.retain(|binary| !is_last(&binary.program));
+    }
     binaries.sort_by_key(|binary| is_last(&binary.program));
     let tests = binaries.into_iter().map(|binary| {
         let mut test = kubernetes.command([binary.program.as_os_str(), "--show-output".as_ref()]);
@@ -51,6 +55,9 @@ fn run(
     });
     Ok(runner::run(tier, tests.collect(), limit, Show::Everything))
 }
+
+/// The test that does so, in `e2e/tests/uninstall.rs`.
+const REMOVES: &str = "what_the_documentation_says_removes_all_of_it";
 
 /// Whether nothing can be tested after it: it removes the product.
 fn is_last(program: &Path) -> bool {

@@ -20,8 +20,8 @@ const BRIEF: &str = "6.12";
 const BRIEF_TESTS: [&str; 3] = ["load::", "systemd", "limits::"];
 /// Tried and reported; they do not decide the result.
 const TRIED: [&str; 3] = ["5.10", "6.18", "7.x"];
-/// Seconds for the tests on this machine.
-const HERE: u64 = 600;
+/// Seconds for the tests on this machine: four times what they take on two usual processors.
+const HERE: u64 = 1500;
 /// Tests that measure rates, by a part of their names.
 const MEASURES: &str = "shaping";
 

@@ -326,6 +326,7 @@ def flow_in_a_namespace_from_before_attaching():
     if os.fork() == 0:
         in_own_namespace(fake)
         os._exit(0)
+    os.close(doing)
     os.read(done, 1)
     ready()
     os.write(telling, b"!")

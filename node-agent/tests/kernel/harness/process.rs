@@ -1,7 +1,9 @@
 //! Processes that end with the test.
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// A server in the pod.
 pub struct Server(Child);
@@ -43,20 +45,25 @@ impl Drop for Nested {
 /// A process that prints lines, and hears when it is to go on.
 pub struct Said {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: mpsc::Receiver<String>,
 }
+
+/// So long a program may be silent, on the slowest machine.
+const SILENCE: Duration = Duration::from_secs(120);
 
 impl Said {
     /// Starts it.
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a program");
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let (said, lines) = mpsc::channel();
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
         Self { child, lines }
     }
 
     /// The next line, when it comes.
     pub fn next(&mut self) -> String {
-        self.lines.next().expect("a line").expect("text")
+        self.lines.recv_timeout(SILENCE).expect("a line")
     }
 
     /// Tells it to go on.
@@ -67,7 +74,7 @@ impl Said {
     /// Tells it to end, and waits for that; what it still says.
     pub fn end(mut self) -> Vec<String> {
         drop(self.child.stdin.take());
-        self.lines.by_ref().map(|line| line.expect("text")).collect()
+        std::iter::from_fn(|| self.lines.recv_timeout(SILENCE).ok()).collect()
     }
 }
 
