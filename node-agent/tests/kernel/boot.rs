@@ -13,7 +13,8 @@ use l7egg_node_agent::datapath::Datapath;
 use crate::harness::{Setup, binary, systemd};
 
 const OUTSIDE: [&str; 2] = ["tcp://198.18.0.80:80", "udp://198.18.0.80:123"];
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Loading the programs takes seconds, and far longer beside many others who do.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A node that boots: a tree of cgroups without pods, an empty bpffs, and the gate's unit.
 struct Boot {
