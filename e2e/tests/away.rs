@@ -84,7 +84,7 @@ async fn the_api_server_is_away_for_longer_than_watches_last() -> anyhow::Result
         let load: LoadReport = serde_json::from_str(&pod.exec(&["cat", "/load"]).await?)?;
         println!("  {}: one connection, {} messages: {}; {load:?}", pod.name, held.exchanges, held.outcome);
         ensure!(held.outcome == Outcome::Ok && held.exchanges > 100, "{held:?}");
-        ensure!(load.allowed > 1000 && load.denied > 1000, "{load:?}");
+        ensure!(load.allowed >= 900 && load.denied >= 900, "{load:?}");
         ensure!(load.allowed_failures == 0 && load.denied_successes == 0, "{load:?}");
     }
     nodes_are_ready(&test).await
