@@ -46,8 +46,8 @@ impl Counted {
         used_up.map(|(subject, _)| *subject).collect()
     }
 
-    /// Writes it to map `SHARES`, with what programs have added since the counting began: some of that was counted too, and counts
-    /// twice until the next time. Nobody is to have room for what was added meanwhile.
+    /// Writes it to map `SHARES`, with what programs have added since the counting began: nobody is to have room for that. Some of it
+    /// was counted too, and may count twice until the next time, where as much has run out.
     pub fn write(&self, map: &mut Array<MapData, Shares>) -> Result<(), DatapathError> {
         let mut wrong = Vec::new();
         entries::each(map, "SHARES", |subject: u32, known: Shares| {
@@ -70,9 +70,13 @@ impl Counted {
     /// What was counted, and what was added between the beginning and now.
     fn with_added(&self, subject: u32, counted: Shares, now: Shares) -> Shares {
         let before = self.before.get(&subject).copied().unwrap_or_default();
+        // Programs count up only: more than they say there is not, but for what user space has moved here.
+        let right = |counted: u64, before: u64, now: u64| {
+            (counted + now.saturating_sub(before)).min(now.max(counted))
+        };
         Shares {
-            learned: counted.learned + now.learned.saturating_sub(before.learned),
-            names: counted.names + now.names.saturating_sub(before.names),
+            learned: right(counted.learned, before.learned, now.learned),
+            names: right(counted.names, before.names, now.names),
         }
     }
 
@@ -97,6 +101,10 @@ mod tests {
         (0..20).for_each(|_| counted.learned(1));
         let right = counted.with_added(1, counted.own[&1], Shares { learned: 90, names: 7 });
         assert_eq!(right, Shares { learned: 60, names: 0 });
+        // All of a burst that was counted as it came counts once.
+        let burst =
+            Counted { own: BTreeMap::from([(1, Shares { learned: 70, names: 0 })]), before: BTreeMap::new() };
+        assert_eq!(burst.with_added(1, burst.own[&1], Shares { learned: 100, names: 0 }).learned, 100);
         // What was cleared meanwhile, as of a subject that is another pod's now, is not less than nothing.
         assert_eq!(counted.with_added(1, counted.own[&1], Shares::default()).learned, 20);
     }
