@@ -6,7 +6,9 @@
 
 use core::sync::atomic::AtomicU64;
 
-use crate::abi::{LEARNED_MAX, NAMES_MAX, Shares};
+#[cfg(doc)]
+use crate::abi::Shares;
+use crate::abi::{LEARNED_MAX, NAMES_MAX};
 use crate::atomics::Atomics;
 
 /// So many times what is free a subject may have: alone four fifths of the table, two of them four ninths each.
@@ -30,6 +32,8 @@ pub struct Cells {
     pub learned: AtomicU64,
     /// [`Shares::names`].
     pub names: AtomicU64,
+    /// [`Shares::turned_away`].
+    pub turned_away: AtomicU64,
 }
 
 impl Cells {
@@ -53,15 +57,6 @@ pub fn has_room<A: Atomics>(own: &Cells, all: &Cells, table: Table) -> bool {
         Table::Names => NAMES_MAX,
     };
     may_have_more(A::load(own.of(table)), A::load(all.of(table)), entries)
-}
-
-impl Shares {
-    /// Whether a subject with these has come to its bound in one of the tables, where all together have `all`.
-    #[must_use]
-    pub fn are_used_up(&self, all: &Shares) -> bool {
-        !may_have_more(self.learned, all.learned, LEARNED_MAX)
-            || !may_have_more(self.names, all.names, NAMES_MAX)
-    }
 }
 
 #[inline(always)]
@@ -109,8 +104,5 @@ mod tests {
     #[test]
     fn a_full_table_or_more_has_no_room_for_anybody() {
         assert!(!may_have_more(0, 100, 100) && !may_have_more(0, u64::MAX, 100));
-        let all = Shares { learned: u64::from(LEARNED_MAX), names: 0 };
-        assert!(Shares::default().are_used_up(&all));
-        assert!(!Shares { learned: 10, names: 10 }.are_used_up(&Shares { learned: 10, names: 10 }));
     }
 }

@@ -30,6 +30,7 @@ fn has_room_in(subject: u32, table: u32) -> i32 {
     let table = if table == Table::Names as u32 { Table::Names } else { Table::Learned };
     let has_room = share::has_room::<Bpf>(own, all, table);
     if !has_room {
+        increment(&own.turned_away);
         event::count(Counter::ShareReached);
     }
     i32::from(has_room)

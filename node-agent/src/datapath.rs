@@ -301,8 +301,8 @@ pub trait Datapath: Send {
     fn shaped_counts(&self) -> Result<ShapedCounts, DatapathError>;
 
     /// Removes what nothing uses any more: policies without a pod, learned addresses and flows that ran
-    /// out, pins of pods whose cgroup is gone. Called every ten seconds or so. Says which pods, by uid, have as many learned addresses
-    /// or names as one may have.
+    /// out, pins of pods whose cgroup is gone. Called every ten seconds or so. Says which pods, by uid, were turned away since the last
+    /// time, having as many learned addresses or names as one may have.
     fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError>;
 
     /// Looks whether what outlives the agent is still there, and puts back what somebody has taken away. Pods get back what was in

@@ -61,6 +61,8 @@ pub struct Shares {
     pub learned: u64,
     /// Of `NAMES`: the names that it was the first to ask for.
     pub names: u64,
+    /// How often it could have no more, since the agent last counted.
+    pub turned_away: u64,
 }
 
 /// Bytes of a name in [`Name`].

@@ -22,7 +22,7 @@ pub use shape::*;
 pub use subject::*;
 
 /// Version of this layout. Pins live below a directory of this number; a change here is a new number.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Entries of [`SubjectState`]: subject ids are below this. 0 is no pod: programs under test run for it.
 pub const SUBJECTS_MAX: u32 = 65_536;

@@ -43,7 +43,12 @@ pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result
         let map = maps.learned.map();
         let taken: Option<Learned> =
             sys::map_take(map.fd().as_fd(), &key).map_err(kernel("removing an address from map LEARNED"))?;
-        put_back_if_renewed(maps, key, taken, now_ns, released);
+        let is_gone = taken.is_some();
+        if put_back_if_renewed(maps, key, taken, now_ns, released) {
+            counted.learned(key.subject);
+        } else if is_gone {
+            counted.removed_learned(key.subject);
+        }
     }
     names(maps, known, surplus, &live, &mut counted)?;
     Ok(counted)
@@ -78,17 +83,18 @@ fn remove<K: Pod, V: Pod>(
     Ok(())
 }
 
-/// An answer may have come between the look and the removal.
+/// An answer may have come between the look and the removal; whether it is there again.
 fn put_back_if_renewed(
     maps: &mut Maps,
     key: LearnedKey,
     taken: Option<Learned>,
     now_ns: u64,
     released: &BTreeSet<u32>,
-) {
+) -> bool {
     const NO_EXIST: u64 = 1;
-    if let Some(value) = taken.filter(|value| !is_over(value, now_ns) && !released.contains(&key.subject)) {
-        let _ = maps.learned.insert(key, value, NO_EXIST);
+    match taken.filter(|value| !is_over(value, now_ns) && !released.contains(&key.subject)) {
+        Some(value) => maps.learned.insert(key, value, NO_EXIST).is_ok(),
+        None => false,
     }
 }
 
@@ -108,7 +114,10 @@ fn names(
     let is_too_many = surplus > 0;
     known.sort_unstable();
     let (over, kept) = too_many(known, surplus, live);
-    over.iter().for_each(|name| maps.names.remove(name.hash));
+    for name in over {
+        maps.names.remove(name.hash);
+        counted.removed_name(name.subject);
+    }
     kept.iter().for_each(|name| counted.name(name.subject));
     if is_too_many { maps.names.remove_lone_tails() } else { Ok(()) }
 }

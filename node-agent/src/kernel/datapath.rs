@@ -227,10 +227,10 @@ impl Datapath for Kernel {
         let used: BTreeSet<u32> = self.in_force.values().copied().collect();
         self.policies.retain(&mut self.maps, &used)?;
         let counted = collect::learned(&mut self.maps, boot_ns(), &self.released)?;
-        counted.write(&mut self.maps.shares)?;
+        let turned_away = counted.write(&mut self.maps.shares)?;
         collect::of_released(&mut self.maps, &self.released)?;
         self.released.clear();
-        Ok(self.uids_of(&counted.used_up()))
+        Ok(self.uids_of(&turned_away))
     }
 
     fn mend(&mut self, cgroup_of: &dyn Fn(&str) -> Option<PathBuf>) -> Result<Mended, DatapathError> {

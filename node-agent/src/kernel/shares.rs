@@ -13,6 +13,8 @@ use crate::datapath::DatapathError;
 #[derive(Debug, Default)]
 pub struct Counted {
     own: BTreeMap<u32, Shares>,
+    /// What was taken away meanwhile.
+    removed: BTreeMap<u32, Shares>,
     /// What the map said when the counting began.
     before: BTreeMap<u32, Shares>,
 }
@@ -26,7 +28,7 @@ impl Counted {
                 before.insert(subject, known);
             }
         })?;
-        Ok(Self { own: BTreeMap::new(), before })
+        Ok(Self { before, ..Self::default() })
     }
 
     /// An entry of `LEARNED`.
@@ -39,24 +41,25 @@ impl Counted {
         self.own.entry(subject).or_default().names += 1;
     }
 
-    /// Subjects that can have no more.
-    pub fn used_up(&self) -> BTreeSet<u32> {
-        let all = self.all();
-        let used_up = self.own.iter().filter(|(_, own)| own.are_used_up(&all));
-        used_up.map(|(subject, _)| *subject).collect()
+    /// An entry of `LEARNED` that is there no more.
+    pub fn removed_learned(&mut self, subject: u32) {
+        self.removed.entry(subject).or_default().learned += 1;
     }
 
-    /// Writes it to map `SHARES`, with what programs have added since the counting began: nobody is to have room for that. Some of it
-    /// was counted too, and may count twice until the next time, where as much has run out.
-    pub fn write(&self, map: &mut Array<MapData, Shares>) -> Result<(), DatapathError> {
-        let mut wrong = Vec::new();
+    /// An entry of `NAMES` that is there no more.
+    pub fn removed_name(&mut self, subject: u32) {
+        self.removed.entry(subject).or_default().names += 1;
+    }
+
+    /// Writes it to map `SHARES`, with what programs have added since the counting began: nobody is to have room for that. The
+    /// subjects that were turned away since the last time.
+    pub fn write(&self, map: &mut Array<MapData, Shares>) -> Result<BTreeSet<u32>, DatapathError> {
+        let (mut wrong, mut turned_away) = (Vec::new(), BTreeSet::new());
         entries::each(map, "SHARES", |subject: u32, known: Shares| {
-            let counted = if subject == SHARES_OF_ALL {
-                self.all()
-            } else {
-                self.own.get(&subject).copied().unwrap_or_default()
-            };
-            let right = self.with_added(subject, counted, known);
+            let right = self.right(subject, known);
+            if known.turned_away != 0 {
+                turned_away.insert(subject);
+            }
             if known != right {
                 wrong.push((subject, right));
             }
@@ -64,59 +67,70 @@ impl Counted {
         for (subject, right) in wrong {
             map.set(subject, right, 0).map_err(kernel("writing map SHARES"))?;
         }
-        Ok(())
+        Ok(turned_away)
     }
 
-    /// What was counted, and what was added between the beginning and now.
-    fn with_added(&self, subject: u32, counted: Shares, now: Shares) -> Shares {
+    /// What a subject has, where the map says `now`: that without what was taken away. It was at least what was counted; and at
+    /// most that and what was added since, however the map came to say something else.
+    fn right(&self, subject: u32, now: Shares) -> Shares {
+        let of = |shares: &BTreeMap<u32, Shares>| match subject {
+            SHARES_OF_ALL => sum(shares),
+            _ => shares.get(&subject).copied().unwrap_or_default(),
+        };
+        let (own, removed) = (of(&self.own), of(&self.removed));
         let before = self.before.get(&subject).copied().unwrap_or_default();
-        // Programs count up only: more than they say there is not, but for what user space has moved here.
-        let right = |counted: u64, before: u64, now: u64| {
-            (counted + now.saturating_sub(before)).min(now.max(counted))
+        let right = |own: u64, removed: u64, before: u64, now: u64| {
+            now.saturating_sub(removed).clamp(own, own + now.saturating_sub(before))
         };
         Shares {
-            learned: right(counted.learned, before.learned, now.learned),
-            names: right(counted.names, before.names, now.names),
+            learned: right(own.learned, removed.learned, before.learned, now.learned),
+            names: right(own.names, removed.names, before.names, now.names),
+            turned_away: 0,
         }
     }
+}
 
-    fn all(&self) -> Shares {
-        self.own.values().fold(Shares::default(), |all, own| Shares {
-            learned: all.learned + own.learned,
-            names: all.names + own.names,
-        })
-    }
+fn sum(shares: &BTreeMap<u32, Shares>) -> Shares {
+    shares.values().fold(Shares::default(), |all, own| Shares {
+        learned: all.learned + own.learned,
+        names: all.names + own.names,
+        turned_away: 0,
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use l7egg_ebpf_common::abi::{LEARNED_MAX, NAMES_MAX};
-
     use super::*;
 
-    #[test]
-    fn what_is_added_during_the_count_counts() {
-        let before = BTreeMap::from([(1, Shares { learned: 50, names: 7 })]);
-        let mut counted = Counted { own: BTreeMap::new(), before };
-        (0..20).for_each(|_| counted.learned(1));
-        let right = counted.with_added(1, counted.own[&1], Shares { learned: 90, names: 7 });
-        assert_eq!(right, Shares { learned: 60, names: 0 });
-        // All of a burst that was counted as it came counts once.
-        let burst =
-            Counted { own: BTreeMap::from([(1, Shares { learned: 70, names: 0 })]), before: BTreeMap::new() };
-        assert_eq!(burst.with_added(1, burst.own[&1], Shares { learned: 100, names: 0 }).learned, 100);
-        // What was cleared meanwhile, as of a subject that is another pod's now, is not less than nothing.
-        assert_eq!(counted.with_added(1, counted.own[&1], Shares::default()).learned, 20);
+    /// What is written of a subject, and the same of all: it is the only one.
+    fn right(own: u64, removed: u64, before: u64, now: u64) -> u64 {
+        let learned = |learned| Shares { learned, ..Shares::default() };
+        let of = |subject, count| BTreeMap::from([(subject, learned(count))]);
+        let counted =
+            |subject| Counted { own: of(1, own), removed: of(1, removed), before: of(subject, before) };
+        let [one, all] =
+            [1, SHARES_OF_ALL].map(|subject| counted(subject).right(subject, learned(now)).learned);
+        assert_eq!(one, all);
+        one
     }
 
     #[test]
-    fn only_who_has_most_can_have_no_more() {
-        let mut counted = Counted::default();
-        (0..LEARNED_MAX - 100).for_each(|_| counted.learned(1));
-        counted.learned(2);
-        counted.name(2);
-        assert_eq!(counted.used_up(), BTreeSet::from([1]));
-        (0..NAMES_MAX).for_each(|_| counted.name(3));
-        assert_eq!(counted.used_up(), BTreeSet::from([1, 2, 3]), "with no name free");
+    fn what_is_added_during_the_count_counts_once() {
+        // Thirty run out, of fifty; forty came while it was counted, some of which were seen.
+        for seen in 0..=40 {
+            assert_eq!(right(20 + seen, 30, 50, 90), 60, "{seen} seen");
+        }
+        // A burst, seen or not.
+        assert_eq!(right(70, 0, 0, 100), 100);
+        assert_eq!(right(0, 0, 0, 100), 100);
+    }
+
+    #[test]
+    fn what_the_map_says_wrongly_is_put_right_where_nothing_is_added() {
+        // An agent ended between removing and writing, or two wrote at once.
+        assert_eq!(right(20, 0, 50, 50), 20);
+        assert_eq!(right(20, 0, 10, 10), 20);
+        // What was cleared meanwhile, as of a subject that is another pod's now, is not less than nothing.
+        assert_eq!(right(20, 0, 50, 0), 20);
     }
 }

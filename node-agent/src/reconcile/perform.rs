@@ -161,9 +161,9 @@ impl<D: Datapath> Reconciler<D> {
 
     pub(super) fn collect(&mut self) {
         match self.datapath.collect() {
-            Ok(with_a_full_share) => {
+            Ok(turned_away) => {
                 let now = Instant::now();
-                with_a_full_share.iter().for_each(|uid| self.limits.reach_of(uid, Limit::Share, now));
+                turned_away.iter().for_each(|uid| self.limits.reach_of(uid, Limit::Share, now));
             }
             Err(error) => tracing::warn!(
                 error = causes(&error),

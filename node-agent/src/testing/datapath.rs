@@ -31,7 +31,7 @@ pub struct FakeDatapath {
     /// How often [`Datapath::collect`] was called.
     pub collected: usize,
     /// Uids of pods that have their share of what is learned.
-    pub with_a_full_share: BTreeSet<String>,
+    pub turned_away: BTreeSet<String>,
     /// Uids for which `enforce` fails.
     pub refuse: BTreeSet<String>,
     /// The caps of shaped pods.
@@ -242,7 +242,7 @@ impl Datapath for FakeDatapath {
 
     fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError> {
         self.collected += 1;
-        Ok(self.with_a_full_share.clone())
+        Ok(self.turned_away.clone())
     }
 
     fn mend(&mut self, cgroup_of: &dyn Fn(&str) -> Option<PathBuf>) -> Result<Mended, DatapathError> {
