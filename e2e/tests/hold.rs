@@ -219,8 +219,6 @@ async fn start_without_agents(
 async fn the_api_server_goes_away_while_pods_start() -> anyhow::Result<()> {
     let Some(test) = Setting::new("hold-api").await? else { return Ok(()) };
     test.namespace.enforce(EGG, 0).await?;
-    // Agents that have just begun, as they do after the test before, are not what this is about.
-    tokio::time::sleep(Duration::from_secs(5)).await;
     let nodes = Node::all(&test.cluster, &test.namespace).await?;
     let (mut escaped, mut in_time, mut pods) = (0, 0, 0);
     let mut first_after = Duration::from_millis(150);

@@ -28,6 +28,9 @@ pub const LET_GO: &str = "LetGo";
 const SOON: Duration = Duration::from_secs(2);
 /// A pod is new for at least so long: its Egg may be written right after it, or told later.
 const NEW_FOR: Duration = Duration::from_secs(10);
+/// The API server usually tells of a pod as soon as it tells the kubelet. After so long it is late, and the pod's first container may
+/// begin before it does: that takes the runtime a tenth of a second at least.
+const TOLD_WITHIN: Duration = Duration::from_millis(50);
 /// So long a pod's processes must have been in the host's network: a process that is just being started is there as well.
 const STARTED: Duration = Duration::from_secs(1);
 
@@ -36,10 +39,9 @@ const STARTED: Duration = Duration::from_secs(1);
 pub enum HoldSettings {
     /// Never.
     Never,
-    /// Those that an Egg selects, for at most so long.
+    /// Those that an Egg selects, and those of which the API server has not told in time, for at most so long.
     AtMost(Duration),
-    /// Until it is known what is to be in force for them. Also those that are not known at all yet, and those that an
-    /// agent finds running when it starts.
+    /// Until it is known what is to be in force for them. Also those that an agent finds running when it starts.
     Strict,
 }
 
@@ -155,6 +157,12 @@ impl Holds {
         &self.let_go
     }
 
+    /// When next a new pod is to be decided about, whatever else comes.
+    #[must_use]
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        self.new.values().map(|pod| pod.since + TOLD_WITHIN).filter(|at| *at > now).min()
+    }
+
     /// The pods that are to be held from now on, by uid, and the uids of those that are let go with this.
     pub fn decide(&mut self, view: &View<'_>, now: Instant) -> (BTreeMap<String, HeldPod>, Vec<String>) {
         let (mut held, mut released) = (BTreeMap::new(), Vec::new());
@@ -257,7 +265,13 @@ impl View<'_> {
             }
             Verdict::Free => Decision::Wait,
             Verdict::Unknown if pod.ran_before => Decision::Done,
-            Verdict::Unknown if settings != HoldSettings::Strict && !in_force.is_some_and(|now| now.held) => {
+            // Its assignment has told of it, and that nothing is to be denied.
+            Verdict::Unknown if desired.is_some() => Decision::Wait,
+            Verdict::Unknown
+                if settings != HoldSettings::Strict
+                    && !in_force.is_some_and(|now| now.held)
+                    && now.saturating_duration_since(pod.since) < TOLD_WITHIN =>
+            {
                 Decision::Wait
             }
             Verdict::Unknown if self.has_been_on_host_network(uid, pod, now) => Decision::Done,

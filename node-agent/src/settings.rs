@@ -121,12 +121,12 @@ pub struct RunSettings {
     #[arg(long, env = "L7EGG_AUDIT", value_parser = BoolishValueParser::new())]
     pub audit: bool,
     /// A new pod that an Egg in mode Enforce selects is held, so that nothing leaves it, until the operator has assigned it
-    /// and its policy is in force; usually milliseconds, before its first container. For at most so long, in seconds;
-    /// then it is let go with a warning. 0: no pod is ever held.
+    /// and its policy is in force; usually milliseconds, before its first container. So is one that the API server is late to tell
+    /// this agent about. For at most so long, in seconds; then it is let go with a warning. 0: no pod is ever held.
     #[arg(long, default_value = "10", value_parser = seconds, env = "L7EGG_HOLD_FOR")]
     pub hold_for: Duration,
-    /// Hold new pods until it is known what is to be in force for them, however long that takes; those as well that the API
-    /// server has not told this agent about yet, and those that run already when it starts. Never held are pods in
+    /// Hold new pods until it is known what is to be in force for them, however long that takes; those as well that run already
+    /// when it starts. Never held are pods in
     /// the node's network, static pods, and l7egg's own. Other pods that Eggs select cannot start working while the
     /// operator is away, and no other pod at all can while this agent is: programs stay behind that keep new ones waiting
     /// for it, until an agent without this runs, or `detach`.

@@ -137,20 +137,38 @@ fn a_pod_that_no_egg_selects_is_never_touched_and_one_whose_egg_comes_late_is_he
 }
 
 #[test]
-fn a_pod_that_nobody_has_told_of_yet_is_held_only_if_that_is_strict() {
+fn a_pod_that_the_api_server_is_late_to_tell_of_is_held_until_it_does() {
+    for settings in [HoldSettings::AtMost(LIMIT), HoldSettings::Strict] {
+        let mut world = World::new(settings, &[]);
+        world.appear("pod-a", 0);
+        world.appear("pod-free", 0);
+        world.appear("0123456789abcdef0123456789abcdef", 0);
+        let soon = world.start + Duration::from_millis(50);
+        assert_eq!(world.holds.due(world.start), Some(soon));
+        assert_eq!(world.holds.due(soon), None);
+        assert_eq!(world.held(0).is_empty(), settings != HoldSettings::Strict, "usually it is told at once");
+        assert_eq!(world.held(1), ["pod-a", "pod-free"], "and never a static pod");
+        world.list(true, &["pod-a"]);
+        assert_eq!(world.held(2), ["pod-a", "pod-free"]);
+        world.list(false, &["pod-a", "pod-free"]);
+        assert!(world.held(3).is_empty());
+    }
+}
+
+#[test]
+fn a_pod_that_nobody_tells_of_is_let_go_unless_that_is_strict() {
     let mut world = World::new(HoldSettings::AtMost(LIMIT), &[]);
     world.appear("pod-a", 0);
-    assert!(world.held(0).is_empty());
-    // The time counts from when it is held.
+    assert_eq!(world.held(1), ["pod-a"]);
+    assert_eq!(world.held(10), ["pod-a"]);
+    assert!(world.held(11).is_empty());
+    assert!(world.holds.let_go()["pod-a"].message.contains("has not told"));
     world.list(true, &["pod-a"]);
-    assert_eq!(world.held(20), ["pod-a"]);
-    assert_eq!(world.held(29), ["pod-a"]);
-    assert!(world.held(30).is_empty());
+    assert!(world.held(12).is_empty(), "it runs, and is not cut off");
 
     let mut world = World::new(HoldSettings::Strict, &[]);
     world.appear("pod-a", 0);
-    world.appear("0123456789abcdef0123456789abcdef", 0);
-    assert_eq!(world.held(0), ["pod-a"], "and never a static pod");
+    assert_eq!(world.held(0), ["pod-a"]);
     assert_eq!(world.held(3600), ["pod-a"]);
     world.list(true, &["pod-a"]);
     assert_eq!(world.held(3601), ["pod-a"]);
@@ -158,19 +176,22 @@ fn a_pod_that_nobody_has_told_of_yet_is_held_only_if_that_is_strict() {
 }
 
 #[test]
-fn strict_lets_go_of_what_turns_out_to_be_in_the_nodes_network() {
-    let mut world = World::new(HoldSettings::Strict, &[]);
-    world.appear("pod-a", 0);
-    assert_eq!(world.held(0), ["pod-a"]);
-    // A process that is just being started is there for a moment.
-    world.on_host = true;
-    assert_eq!(world.held(1), ["pod-a"]);
-    world.on_host = false;
-    assert_eq!(world.held(2), ["pod-a"]);
-    world.on_host = true;
-    assert_eq!(world.held(3), ["pod-a"]);
-    assert!(world.held(4).is_empty());
-    assert!(world.held(100).is_empty());
+fn what_turns_out_to_be_in_the_nodes_network_is_let_go() {
+    for settings in [HoldSettings::AtMost(LIMIT), HoldSettings::Strict] {
+        let mut world = World::new(settings, &[]);
+        world.appear("pod-a", 0);
+        assert_eq!(world.held(1), ["pod-a"]);
+        // A process that is just being started is there for a moment.
+        world.on_host = true;
+        assert_eq!(world.held(2), ["pod-a"]);
+        world.on_host = false;
+        assert_eq!(world.held(3), ["pod-a"]);
+        world.on_host = true;
+        assert_eq!(world.held(4), ["pod-a"]);
+        assert!(world.held(5).is_empty());
+        assert!(world.held(100).is_empty());
+        assert!(world.holds.let_go().is_empty());
+    }
 }
 
 #[test]

@@ -176,7 +176,11 @@ impl<D: Datapath> Reconciler<D> {
                 match self.has_unsettled() || self.shaping.is_unfinished() || self.desired.is_unfinished {
                     true => Duration::ZERO,
                     false if naming && Instant::now() + NAMING < tick_at => NAMING,
-                    false => tick_at.saturating_duration_since(Instant::now()),
+                    false => {
+                        let now = Instant::now();
+                        let next = self.holds.due(now).map_or(tick_at, |due| due.min(tick_at));
+                        next.saturating_duration_since(now)
+                    }
                 };
             match inputs.recv_timeout(patience) {
                 Ok(first) => {
