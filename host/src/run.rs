@@ -9,6 +9,7 @@ use l7egg_node_agent::{
     engine::{self, End, Engine, Signals},
     flow_log,
     hold::HoldSettings,
+    host_file::HostFile,
     inventory::Inventory,
     kernel_events,
     preflight::Node,
@@ -54,8 +55,8 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     engine::preflight(&node)?;
     let signals = Signals::new()?;
     let root = root_of(&node)?;
-    let path = settings.resolv_conf.clone();
-    let resolvers = FollowedResolvConf::read(path, Readers::Host, NodeResolvers::default())?;
+    let file = HostFile::new(None, &settings.resolv_conf);
+    let resolvers = FollowedResolvConf::read(file, Readers::Host, NodeResolvers::default())?;
     let host = host(&settings)?;
     let datapath = settings.datapath(kernel_events::tells_learned());
     let (engine, kernel) = Engine::open(&datapath).await?;

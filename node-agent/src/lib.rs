@@ -30,6 +30,7 @@ pub mod explain;
 pub mod flow_log;
 pub mod guard;
 pub mod hold;
+pub mod host_file;
 pub mod inventory;
 pub mod kernel;
 pub mod kernel_events;

@@ -1,11 +1,12 @@
 //! The DNS servers that a resolv.conf names, followed. What it says changes while a machine runs: DHCP writes it, sometimes after
 //! the programs here have begun.
 
-use std::{fs, io, net::IpAddr, path::PathBuf, sync::mpsc, thread, time::Duration};
+use std::{io, net::IpAddr, sync::mpsc, thread, time::Duration};
 
 use l7egg_policy::DomainName;
 
 use crate::{
+    host_file::HostFile,
     reconcile::Input,
     resolvers::{NodeResolvers, nameservers, search_domains},
 };
@@ -16,20 +17,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const MOST_SERVERS: usize = 9;
 const MOST_DOMAINS: usize = 96;
 
+/// Where systemd-resolved writes the servers that it asks. `kubeadm` gives kubelets this file where it runs.
+const OF_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+
 /// Who goes by the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
     /// The host's own programs, which read it anew. What servers on the host itself answer comes over loopback, and teaches
     /// nothing.
     Host,
-    /// Pods. Each keeps what it said when the pod began, so what it said before stays good beside what it says now.
+    /// Pods. Each keeps what it said when the pod began, so what it said before stays good beside what it says now. Servers on the
+    /// host itself are out of their reach: where the file names no others, it is not the kubelet's, and the one that
+    /// systemd-resolved writes beside it counts.
     Pods,
 }
 
 /// What is in a resolv.conf, followed.
 #[derive(Debug)]
 pub struct FollowedResolvConf {
-    path: PathBuf,
+    file: HostFile,
     readers: Readers,
     known: NodeResolvers,
     /// What it said at the last look. What is heeded is what two looks have found: somebody may be writing it.
@@ -42,27 +48,28 @@ pub struct FollowedResolvConf {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolversError {
     /// It is not there yet, for example.
-    #[error("{} cannot be read ({source}): give the file that names the DNS servers here as --resolv-conf", path.display())]
+    #[error(
+        "{file} cannot be read ({source}): give the file that names the DNS servers here as --resolv-conf"
+    )]
     Unreadable {
-        /// Where it should be.
-        path: PathBuf,
+        /// Which.
+        file: HostFile,
         /// Why.
         source: io::Error,
     },
     /// It is empty while the network is down, for example.
-    #[error("{} names no DNS servers", path.display())]
+    #[error("{file} names no DNS servers")]
     Empty {
-        /// Where it is.
-        path: PathBuf,
+        /// Which.
+        file: HostFile,
     },
     /// What servers on the host itself answer comes over loopback, and teaches nothing.
     #[error(
-        "{} names DNS servers on this host only ({stubs:?}), whose answers come over loopback and teach nothing: give the file with the servers that these ask as --resolv-conf, for systemd-resolved /run/systemd/resolve/resolv.conf",
-        path.display()
+        "{file} names DNS servers on this host only ({stubs:?}), whose answers come over loopback and teach nothing: give the file with the servers that these ask as --resolv-conf, for systemd-resolved {OF_RESOLVED}"
     )]
     OnlyHere {
-        /// Where it is.
-        path: PathBuf,
+        /// Which.
+        file: HostFile,
         /// All that it names.
         stubs: Vec<IpAddr>,
     },
@@ -72,13 +79,11 @@ impl FollowedResolvConf {
     /// What this file says now, beside what is known of the cluster's DNS. If that is nothing, it may be written later.
     ///
     /// # Errors
-    /// What does not become better: [`ResolversError::OnlyHere`] for a host, [`ResolversError::Unreadable`] for pods, whose file has
-    /// been there since before their kubelet.
-    pub fn read(path: PathBuf, readers: Readers, cluster: NodeResolvers) -> Result<Self, ResolversError> {
-        let mut followed = FollowedResolvConf { path, readers, known: cluster, seen: None, problem: None };
+    /// [`ResolversError::OnlyHere`] for a host: that does not become better.
+    pub fn read(file: HostFile, readers: Readers, cluster: NodeResolvers) -> Result<Self, ResolversError> {
+        let mut followed = FollowedResolvConf { file, readers, known: cluster, seen: None, problem: None };
         match (followed.text().and_then(|text| followed.servers(&text)), readers) {
-            (Err(error @ ResolversError::OnlyHere { .. }), Readers::Host)
-            | (Err(error @ ResolversError::Unreadable { .. }), Readers::Pods) => return Err(error),
+            (Err(error @ ResolversError::OnlyHere { .. }), Readers::Host) => return Err(error),
             (found, _) => followed.heed(found),
         };
         Ok(followed)
@@ -103,19 +108,23 @@ impl FollowedResolvConf {
     }
 
     fn text(&self) -> Result<String, ResolversError> {
-        let path = &self.path;
-        fs::read_to_string(path).map_err(|source| ResolversError::Unreadable { path: path.clone(), source })
+        let unreadable = |source| ResolversError::Unreadable { file: self.file.clone(), source };
+        let text = self.file.read().map_err(unreadable)?;
+        if self.readers == Readers::Pods && are_here(&nameservers(&text)) {
+            let of_resolved = self.file.beside(OF_RESOLVED).read();
+            return Ok(of_resolved.unwrap_or(text));
+        }
+        Ok(text)
     }
 
     fn servers(&self, text: &str) -> Result<Found, ResolversError> {
         let servers = nameservers(text);
-        let path = || self.path.clone();
+        let file = || self.file.clone();
         if servers.is_empty() {
-            return Err(ResolversError::Empty { path: path() });
+            return Err(ResolversError::Empty { file: file() });
         }
-        let is_here = |server: &IpAddr| server.to_canonical().is_loopback();
-        if self.readers == Readers::Host && servers.iter().all(is_here) {
-            return Err(ResolversError::OnlyHere { path: path(), stubs: servers });
+        if self.readers == Readers::Host && are_here(&servers) {
+            return Err(ResolversError::OnlyHere { file: file(), stubs: servers });
         }
         Ok(Found { servers, search: search_domains(text) })
     }
@@ -156,6 +165,11 @@ impl FollowedResolvConf {
     }
 }
 
+/// Whether all of them are on the host itself.
+fn are_here(servers: &[IpAddr]) -> bool {
+    servers.iter().all(|server| server.to_canonical().is_loopback())
+}
+
 /// What a file says.
 struct Found {
     servers: Vec<IpAddr>,
@@ -191,12 +205,12 @@ pub fn follow(mut followed: FollowedResolvConf, inputs: mpsc::Sender<Input>) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{fs, path::Path};
 
     use super::*;
 
     fn read(path: &Path, readers: Readers) -> FollowedResolvConf {
-        FollowedResolvConf::read(path.to_owned(), readers, NodeResolvers::default()).unwrap()
+        FollowedResolvConf::read(HostFile::new(None, path), readers, NodeResolvers::default()).unwrap()
     }
 
     fn servers(followed: &FollowedResolvConf) -> Vec<String> {
@@ -253,7 +267,7 @@ mod tests {
         fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
         let cluster =
             NodeResolvers { cluster: vec!["10.96.0.10".parse().unwrap()], ..NodeResolvers::default() };
-        let path = file.path().to_owned();
+        let path = HostFile::new(None, file.path());
         let mut followed = FollowedResolvConf::read(path, Readers::Pods, cluster.clone()).unwrap();
         fs::write(file.path(), "nameserver 127.0.0.53\n").unwrap();
         assert_eq!(look(&mut followed).unwrap().cluster, cluster.cluster, "the cluster's stay");
@@ -272,11 +286,31 @@ mod tests {
     fn what_does_not_become_better_is_said_at_once() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "nameserver 127.0.0.53\nnameserver ::1\n").unwrap();
-        let error = |path: PathBuf, readers| {
-            FollowedResolvConf::read(path, readers, NodeResolvers::default()).unwrap_err().to_string()
-        };
-        let stubs = error(file.path().to_owned(), Readers::Host);
+        let file = HostFile::new(None, file.path());
+        let error = FollowedResolvConf::read(file, Readers::Host, NodeResolvers::default()).unwrap_err();
+        let stubs = error.to_string();
         assert!(stubs.contains("127.0.0.53") && stubs.contains("--resolv-conf"), "{stubs}");
-        assert!(error("/nowhere".into(), Readers::Pods).contains("--resolv-conf"));
+    }
+
+    #[test]
+    fn pods_of_a_host_with_systemd_resolved_ask_the_servers_that_it_asks() {
+        let host = tempfile::tempdir().unwrap();
+        let (etc, run) = (host.path().join("etc"), host.path().join("run/systemd/resolve"));
+        let file = || HostFile::new(Some(host.path()), "/etc/resolv.conf");
+        let mut followed = FollowedResolvConf::read(file(), Readers::Pods, NodeResolvers::default()).unwrap();
+        assert!(followed.problem.as_ref().is_some_and(|it| it.contains("--resolv-conf")), "not there yet");
+        fs::create_dir_all(&etc).unwrap();
+        fs::create_dir_all(&run).unwrap();
+        fs::write(run.join("stub-resolv.conf"), "nameserver 127.0.0.53\n").unwrap();
+        std::os::unix::fs::symlink("../run/systemd/resolve/stub-resolv.conf", etc.join("resolv.conf"))
+            .unwrap();
+        assert!(look(&mut followed).is_some());
+        assert_eq!(servers(&followed), ["127.0.0.53"], "nothing else is known");
+        fs::write(run.join("resolv.conf"), "nameserver 192.0.2.53\nsearch example.com\n").unwrap();
+        assert!(look(&mut followed).is_some());
+        assert_eq!(servers(&followed)[0], "192.0.2.53");
+        let at_once = FollowedResolvConf::read(file(), Readers::Pods, NodeResolvers::default()).unwrap();
+        assert_eq!(servers(&at_once), ["192.0.2.53"]);
+        assert_eq!(at_once.known().node_search.len(), 1);
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     engine::{self, End, Engine, Signals},
     flow_log,
     hold::HoldSettings,
+    host_file::HostFile,
     inventory::Inventory,
     kernel, kernel_events,
     lock::{Lock, LockError, PATIENCE},
@@ -152,8 +153,8 @@ fn resolvers(settings: &RunSettings) -> anyhow::Result<FollowedResolvConf> {
         ..NodeResolvers::default()
     };
     tracing::info!(servers = ?cluster.cluster, "the cluster's DNS servers, whose answers pods can learn from");
-    FollowedResolvConf::read(settings.resolv_conf.clone(), Readers::Pods, cluster)
-        .context("the kubelet's resolvConf")
+    let file = HostFile::new(settings.host_root.as_deref(), &settings.resolv_conf);
+    FollowedResolvConf::read(file, Readers::Pods, cluster).context("the kubelet's resolvConf")
 }
 
 fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) -> anyhow::Result<Follower> {

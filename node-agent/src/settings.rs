@@ -81,8 +81,13 @@ pub struct RunSettings {
     /// list of the agent's own /etc/resolv.conf, else cluster.local.
     #[arg(long, env = "L7EGG_CLUSTER_DOMAIN", value_parser = DomainName::parse)]
     pub cluster_domain: Option<DomainName>,
-    /// The file that pods of dnsPolicy Default get their nameservers from: the kubelet's resolvConf. Changes are followed; pods that
-    /// run keep what it said before.
+    /// Where the node's root is to be seen, for an agent in a container: its files are looked for there, and their links followed as on
+    /// the node. /proc/1/root where the container sees the node's processes.
+    #[arg(long, value_name = "DIR", env = "L7EGG_HOST_ROOT")]
+    pub host_root: Option<PathBuf>,
+    /// The file on the node that pods of dnsPolicy Default get their nameservers from: the kubelet's resolvConf. Where it names servers
+    /// on the node itself only, the file that systemd-resolved writes counts. Changes are followed; pods that run keep what it said
+    /// before.
     #[arg(long, default_value = "/etc/resolv.conf", env = "L7EGG_RESOLV_CONF")]
     pub resolv_conf: PathBuf,
     /// A cgroup2 directory to find pods in. Not given: every mount of cgroup2. Can be repeated.

@@ -108,6 +108,6 @@ impl Kubernetes {
 /// no Egg for nodes is ever for the machine.
 fn apply_to_nodes_in(cgroup: &str) -> String {
     format!(
-        "kubectl kustomize manifests/local | sed 's|^\\( *\\)- --resolv-conf=.*|&\\n\\1- --host-cgroup={cgroup}/$(NODE_NAME)|' | kubectl apply --validate=false -f -"
+        "kubectl kustomize manifests/local | sed 's|^\\( *\\)- --host-root=.*|&\\n\\1- --host-cgroup={cgroup}/$(NODE_NAME)|' | kubectl apply --validate=false -f -"
     )
 }
