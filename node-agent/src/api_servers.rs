@@ -51,7 +51,13 @@ fn said(
 ) -> Option<ApiServers> {
     let servers: ApiServers = match event {
         Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
-            known.iter().copied().chain(servers(object)).collect()
+            let found = servers(object);
+            // The last API server takes itself off the list when it ends, to be back at the same place: who is cut off from that
+            // meanwhile never hears of it.
+            if found.is_empty() && told {
+                return None;
+            }
+            known.iter().copied().chain(found).collect()
         }
         // There are none.
         Ok(watcher::Event::InitDone) if !told => known.clone(),
@@ -147,6 +153,7 @@ mod tests {
             let event = Ok(event);
             assert_eq!(said(&event, &ApiServers::new(), false), None);
             assert_eq!(said(&event, &known, false), Some(known.clone()));
+            assert_eq!(said(&event, &known, true), None, "an API server that ends is soon back");
         }
     }
 }
