@@ -37,7 +37,13 @@ pub fn leaving(frame: Frame) -> Result<Said, Refusal> {
     let subject = match subject::of_frame(frame, id) {
         // What belongs to nobody may reply.
         Known::Policy(subject) | Known::Nobody(subject) => subject,
-        Known::Free => return Ok(Said::Pass),
+        Known::Free => {
+            // What its kernel still has to say has no socket, and so nobody's, which is not free.
+            if let Some(ends) = frame.usual_tcp().filter(|ends| ended::is_end(ends.flags)) {
+                ended::closed_by(id, &ends);
+            }
+            return Ok(Said::Pass);
+        }
         Known::Attaching | Known::Unconfigured { .. } => {
             // Whoever wants to reach a held pod must find it.
             let is_own = frame.ethertype() == ethertype::ARP && is_own_arp(frame, id) == OWN;
@@ -208,6 +214,12 @@ fn packet(frame: Frame, subject: &Current) -> Result<Said, Refusal> {
                 said => return Ok(said),
             }
         }
+        if subject.has_socket_balancer()
+            && packet.protocol == protocol::TCP
+            && ended::is_end(packet.tcp_flags)
+        {
+            ended::closed(subject, packet);
+        }
     } else {
         judge_packet(frame, subject, packet, &to)?;
     }
@@ -232,8 +244,11 @@ fn judge_packet(frame: Frame, subject: &Current, packet: &Packet, to: &Destinati
         _ => Recalled::New,
     };
     if recalled == Recalled::Judged {
-        if packet.protocol == protocol::TCP && name != 0 && ended::is_end(packet.tcp_flags) {
-            ended::closed(subject, packet);
+        if packet.protocol == protocol::TCP && ended::is_end(packet.tcp_flags) {
+            // Other connections are judged the same without a socket.
+            if name != 0 || subject.is_container() || subject.has_socket_balancer() {
+                ended::closed(subject, packet);
+            }
         }
         return Ok(());
     }

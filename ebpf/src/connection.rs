@@ -1,16 +1,18 @@
 //! TCP: the verdict is on the connection, and stays in its socket.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::{
     BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock, bpf_sock_ops,
 };
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::programs::SockOpsContext;
-use l7egg_ebpf_common::abi::{Address, Connection, DNS_PORT, Direction};
+use l7egg_ebpf_common::abi::{Address, Connection, DNS_PORT, Direction, protocol};
 use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN, TcpEnds};
 
 use crate::maps::{ARRIVING, CONNECTIONS, INHERITED};
-use crate::skb::{AF_INET, Frame, Skb};
+use crate::skb::{self, AF_INET, Frame, Skb};
 use crate::subject::{Current, Known};
 use crate::{EARLIER, JUDGED, NEW, Recalled, backstop, ended, listener, network, subject};
 
@@ -91,6 +93,29 @@ crate::global! {
             return JUDGED;
         }
         NEW
+    }
+}
+
+/// Whether a packet that leaves replies to who opened a connection, whichever of the pod's containers it is of.
+#[inline(always)]
+pub fn replies(skb: Skb) -> bool {
+    is_reply_of_socket(skb) == 1
+}
+
+crate::global! {
+    fn is_reply_of_socket(skb: Skb) -> i32 {
+        let Some(socket) = skb.socket() else { return 0 };
+        // SAFETY: checked for null; the verifier checks the offset.
+        if unsafe { (*socket).state } == LISTEN {
+            return 1;
+        }
+        let Some(known) = storage(socket, core::ptr::null_mut(), 0) else { return 0 };
+        let mut packet = MaybeUninit::uninit();
+        let packet = skb::nothing(&mut packet);
+        // SAFETY: the socket's own storage; a packet of it is sent by one CPU at a time.
+        let known = unsafe { &*known };
+        let came_in = known.direction == Direction::Ingress as u32;
+        i32::from(came_in && skb.parse(packet) && packet.protocol == protocol::TCP && is_same(known, packet))
     }
 }
 

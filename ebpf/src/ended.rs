@@ -2,11 +2,12 @@
 //! sockets of nobody. So the backstop has to know them. Without it nobody's packets are not judged.
 //!
 //! *Reset*: it is not allowed any more. Where something that was sent before the reset has not arrived, the other side asks back
-//! (RFC 5961 §3), and is answered by one more. *Closed*: it was allowed by a name, which may be forgotten when the other side closes
-//! it too, or goes on sending.
+//! (RFC 5961 §3), and is answered by one more. *Closed*: it was allowed, and without its socket nobody can tell: not by what name,
+//! which may be forgotten when the other side closes it too, or goes on sending; nor whose of a divided pod's containers it was,
+//! or what was asked for where a load balancer on sockets put something else in its place.
 
 use l7egg_ebpf_common::abi::{FLOW_IDLE_NS, FlowKey, protocol};
-use l7egg_ebpf_common::packet::{Packet, TCP_FIN, TCP_RST, TCP_SYN};
+use l7egg_ebpf_common::packet::{Packet, TCP_FIN, TCP_RST, TCP_SYN, TcpEnds};
 
 use crate::event;
 use crate::maps::ENDED;
@@ -41,6 +42,20 @@ pub fn reset(subject: &Current, packet: &Packet) {
 #[inline(always)]
 pub fn closed(subject: &Current, packet: &Packet) {
     remember(subject, packet, CLOSED);
+}
+
+/// The same of a packet of a free container, in the pod with this id.
+#[inline(never)]
+pub fn closed_by(pod: u32, ends: &TcpEnds) -> i32 {
+    let key = FlowKey {
+        subject: pod,
+        local_port: ends.source_port,
+        remote_port: ends.destination_port,
+        remote: ends.destination,
+        protocol: protocol::TCP,
+        reserved: [CLOSED, 0, 0],
+    };
+    i32::from(ENDED.insert(&key, &event::now_ns(), 0).is_ok())
 }
 
 /// Not inlined, as the next one: the key leaves the stack.

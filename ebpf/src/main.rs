@@ -114,6 +114,7 @@ fn try_egress(skb: Skb) -> Result<(), Refusal> {
         Known::Policy(subject) => subject,
         Known::Attaching | Known::Free => return Ok(()),
         Known::Unconfigured { .. } => return Err(Refusal::Unconfigured),
+        Known::Nobody(_) if connection::replies(skb) => return Ok(()),
         Known::Nobody(pod) => return unless_audited(&pod, Refusal::Unconfigured),
     };
     if node::leaves_alone(&subject, skb) {

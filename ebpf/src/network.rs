@@ -124,10 +124,12 @@ crate::global! {
     }
 }
 
+/// Where the packet's socket was made, of whatever kind it is, if it has a mark.
 #[inline(always)]
 fn made_in(skb: Skb) -> Option<u64> {
-    let socket = skb.socket()?;
-    // SAFETY: `socket` is a full socket, tested for null; the storage is tested before it is read.
+    let socket = skb.any_socket()?;
+    // SAFETY: `socket` is tested for null, and the helper finds nothing for one that is not full; the storage is tested before it is
+    // read.
     unsafe {
         let found =
             bpf_sk_storage_get((&raw const NETNS).cast_mut().cast(), socket.cast(), core::ptr::null_mut(), 0);

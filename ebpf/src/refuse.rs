@@ -116,7 +116,11 @@ crate::global! {
             // The kernel's own resets have none; what else has none does not come from a socket.
             return if len == 0 { PASS } else { DROP };
         };
-        let Some(query) = stream::last_query(socket) else { return PASS };
+        let Some(query) = stream::last_query(socket) else {
+            // What was made a segment to a resolver behind the pod's programs, they have not read.
+            let is_read = len == 0 || stream::has_read(socket, sequence_of(frame, packet), len);
+            return if is_read { PASS } else { DROP };
+        };
         // It has what it was answered, or gives up; the server knows of neither.
         if len == 0 && packet.tcp_flags & (TCP_SYN | TCP_FIN) == 0 {
             return NOTHING;
@@ -173,6 +177,11 @@ crate::global! {
             && frame.turn(packet.transport, TCP as u32 + 2 + end);
         if is_answer { ANSWER } else { DROP }
     }
+}
+
+#[inline(always)]
+fn sequence_of(frame: Frame, packet: &Packet) -> u32 {
+    frame.words::<1>(packet.transport as usize + SEQUENCE).map_or(0, |[sequence]| u32::from_be(sequence))
 }
 
 /// Bytes behind the TCP header.

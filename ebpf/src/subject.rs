@@ -202,6 +202,12 @@ impl Current {
         self.pod.into()
     }
 
+    /// Whether it is a container of a divided pod.
+    #[inline(always)]
+    pub fn is_container(&self) -> bool {
+        self.id != self.pod()
+    }
+
     /// Whether it is one of the pod's own resolvers.
     #[inline(always)]
     pub fn trusts(&self, address: &Address) -> bool {

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use core::sync::atomic::AtomicU64;
 use l7egg_ebpf_common::answer::{MESSAGE_MAX, Message, QUERY_MAX, QueryStart};
 use l7egg_ebpf_common::atomics::Atomics;
-use l7egg_ebpf_common::stream::Stream;
+use l7egg_ebpf_common::stream::{Segment, Stream};
 
 use crate::Refusal;
 use crate::atomic::{Bpf, swap};
@@ -87,6 +87,15 @@ pub fn last_query<'a>(socket: *mut bpf_sock) -> Option<LastQuery<'a>> {
     // SAFETY: the socket's own storage, in which nothing changes any more for as long as the connection lasts.
     let half = unsafe { &(*conversation).sent };
     if half.ended == 0 { None } else { Some(LastQuery { half }) }
+}
+
+/// Whether the queries in a segment of so many bytes from this sequence number on have been read, as it left.
+#[inline(always)]
+pub fn has_read(socket: *mut bpf_sock, sequence: u32, len: u32) -> bool {
+    // SAFETY: the socket's own storage. What is read later only adds to what has been.
+    storage(socket, 0).is_some_and(
+        |conversation| unsafe { (*conversation).sent.stream.accept(sequence, len) } == Segment::Old,
+    )
 }
 
 impl LastQuery<'_> {

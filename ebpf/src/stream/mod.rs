@@ -13,7 +13,7 @@ use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_ACK, TCP_SYN};
 use l7egg_ebpf_common::stream::{PIECES_MAX, Piece, Segment, Stream};
 
 use self::half::{Body, Half, claim, has_ended, release, storage, take_hold};
-pub use self::half::{Conversation, last_query};
+pub use self::half::{Conversation, has_read, last_query};
 use crate::scratch::Scratch;
 use crate::skb::Skb;
 use crate::subject::Current;

