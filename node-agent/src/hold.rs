@@ -90,6 +90,8 @@ pub struct Holds {
     new: BTreeMap<String, New>,
     let_go: BTreeMap<String, LetGo>,
     has_scanned: bool,
+    /// When it was last decided.
+    decided: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -122,6 +124,7 @@ impl Holds {
             new: BTreeMap::new(),
             let_go: BTreeMap::new(),
             has_scanned: false,
+            decided: None,
         }
     }
 
@@ -159,12 +162,14 @@ impl Holds {
 
     /// When next a new pod is to be decided about, whatever else comes.
     #[must_use]
-    pub fn due(&self, now: Instant) -> Option<Instant> {
-        self.new.values().map(|pod| pod.since + TOLD_WITHIN).filter(|at| *at > now).min()
+    pub fn due(&self) -> Option<Instant> {
+        let is_due = |at: &Instant| self.decided.is_none_or(|decided| *at > decided);
+        self.new.values().map(|pod| pod.since + TOLD_WITHIN).filter(is_due).min()
     }
 
     /// The pods that are to be held from now on, by uid, and the uids of those that are let go with this.
     pub fn decide(&mut self, view: &View<'_>, now: Instant) -> (BTreeMap<String, HeldPod>, Vec<String>) {
+        self.decided = Some(now);
         let (mut held, mut released) = (BTreeMap::new(), Vec::new());
         let is_gone = |uid: &str| view.cgroups.complete && !view.cgroups.pods.contains_key(uid);
         let Holds { settings, new, let_go, .. } = self;

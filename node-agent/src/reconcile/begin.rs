@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    NodeCgroup, Reconciler, ending::Found, pace::ShapingPace, retire::Retirement, timeline::Timeline,
+    NodeCgroup, Reconciler, ending::Found, glance::Wiring, pace::ShapingPace, retire::Retirement,
+    timeline::Timeline,
 };
 use crate::{
     cgroup::{Follower, PodCgroups},
@@ -72,6 +73,8 @@ impl<D: Datapath> Reconciler<D> {
             failures: BTreeMap::new(),
             unshaped: BTreeMap::new(),
             shaping: ShapingPace::default(),
+            wiring: Wiring::default(),
+            is_unfinished: false,
             timeline: Timeline::default(),
             limits: Limits::default(),
             room: Room::default(),

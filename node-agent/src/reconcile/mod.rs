@@ -13,6 +13,7 @@ use tokio::sync::watch;
 mod begin;
 mod ending;
 mod gate;
+mod glance;
 mod look;
 mod mend;
 mod outcome;
@@ -27,7 +28,7 @@ mod tell;
 mod timeline;
 
 use self::{
-    ending::Found, outcome::explainers, pace::ShapingPace, retire::Retirement, settle::Later,
+    ending::Found, glance::Wiring, outcome::explainers, pace::ShapingPace, retire::Retirement, settle::Later,
     timeline::Timeline,
 };
 pub use self::{outcome::Outcome, take::Taken};
@@ -56,9 +57,6 @@ use crate::{
 
 /// A pass is made at least this often: it repeats what failed.
 const TICK: Duration = Duration::from_secs(1);
-/// How often a container that is being made is looked at, until it is known which one it is. Between the moment at which a runtime
-/// has mounted everything and the start of the program lie tens of milliseconds.
-const NAMING: Duration = Duration::from_millis(3);
 /// Most inputs that are taken in before a pass.
 const AT_ONCE: usize = 1024;
 /// How often the datapath removes what nothing uses.
@@ -141,6 +139,9 @@ pub struct Reconciler<D> {
     /// Why pods are not under their caps, by uid.
     unshaped: BTreeMap<String, Failure>,
     shaping: ShapingPace,
+    wiring: Wiring,
+    /// Something of the last pass's plan was left for the next one.
+    is_unfinished: bool,
     timeline: Timeline,
     limits: Limits,
     room: Room,
@@ -170,44 +171,41 @@ impl<D: Datapath> Reconciler<D> {
         let mut collect_at = Instant::now() + COLLECT_EVERY;
         let mut mend_at = Instant::now() + MEND_EVERY;
         let mut tick_at = Instant::now() + TICK;
+        let mut tell_at = Instant::now();
         loop {
-            let naming = self.cgroups.awaits_names();
-            let patience =
-                match self.has_unsettled() || self.shaping.is_unfinished() || self.desired.is_unfinished {
-                    true => Duration::ZERO,
-                    false if naming && Instant::now() + NAMING < tick_at => NAMING,
-                    false => {
-                        let now = Instant::now();
-                        let next = self.holds.due(now).map_or(tick_at, |due| due.min(tick_at));
-                        next.saturating_duration_since(now)
-                    }
-                };
+            let is_busy = self.is_unfinished
+                || self.has_unsettled()
+                || self.shaping.is_unfinished()
+                || self.wiring.is_unfinished()
+                || self.desired.is_unfinished;
+            // Whatever comes meanwhile, a pass is not made later than this.
+            let next = self.holds.due().map_or(tick_at, |due| due.min(tick_at));
+            let patience = match is_busy {
+                true => Duration::ZERO,
+                false => next.saturating_duration_since(Instant::now()).min(self.glance_in()),
+            };
+            let can_wait = || !is_busy && Instant::now() < next;
             match inputs.recv_timeout(patience) {
                 Ok(first) => {
                     let all = std::iter::once(first).chain(inputs.try_iter().take(AT_ONCE));
                     match all.map(|input| self.take(input)).max() {
                         Some(Taken::Stop) => return,
                         // Most of what the watches tell is what this agent has just written, and other nodes' news.
-                        Some(Taken::Nothing)
-                            if patience > Duration::ZERO
-                                && Instant::now() < tick_at
-                                && !(naming && self.look_into_pods()) =>
-                        {
-                            continue;
-                        }
+                        Some(Taken::Nothing) if can_wait() && !self.glance() => continue,
                         _ => {}
                     }
                 }
-                // Only a look, as long as it shows nothing new.
-                Err(mpsc::RecvTimeoutError::Timeout) if patience == NAMING && !self.look_into_pods() => {
-                    continue;
-                }
+                Err(mpsc::RecvTimeoutError::Timeout) if can_wait() && !self.glance() => continue,
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
             let start = Instant::now();
             tick_at = start + TICK;
-            if let Some(new) = self.pass() {
+            if let Some(new) = self.pass()
+                // Half of a change is not worth telling, unless it takes long.
+                && (!self.is_unfinished || start >= tell_at)
+            {
+                tell_at = start + TICK;
                 outcome.send_if_modified(|old| {
                     let changed = **old != new;
                     *old = Arc::new(new);
@@ -233,6 +231,7 @@ impl<D: Datapath> Reconciler<D> {
     /// be asked.
     pub fn pass(&mut self) -> Option<Outcome> {
         self.shaping.begin();
+        self.is_unfinished = false;
         let enforced = self.enforced()?;
         self.heed_endings();
         self.desire();
@@ -257,6 +256,7 @@ impl<D: Datapath> Reconciler<D> {
         let operations =
             plan(&self.desired, &self.held, &enforced, &self.datapath.shaped(), &self.cgroups, known);
         self.remember_cluster(&enforced, &operations);
+        let operations = self.within_reason(operations);
         let enforced = if operations.is_empty() {
             enforced
         } else {
@@ -266,7 +266,7 @@ impl<D: Datapath> Reconciler<D> {
             self.part(&[]);
             self.enforced()?
         };
-        enforced.iter().for_each(|pod| self.cover(&pod.uid));
+        self.cover_all(&enforced);
         self.admit(&enforced);
         self.retire_older();
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
@@ -276,6 +276,8 @@ impl<D: Datapath> Reconciler<D> {
         let Reconciler { shaping, unshaped, .. } = self;
         shaping.retain(|uid| unshaped.contains_key(uid));
         let is_known = |uid: &String| self.desired.pods.contains_key(uid) || self.held.contains_key(uid);
+        let has_programs = |uid: &str| enforced.iter().any(|pod| pod.uid == uid);
+        self.wiring.retain(has_programs, Instant::now());
         self.told_uncovered.retain(is_known);
         self.told_unheld.retain(is_known);
         self.limits.retain(|uid| enforced.iter().any(|pod| pod.uid == uid));

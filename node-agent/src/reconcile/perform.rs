@@ -1,6 +1,6 @@
 //! What a plan asks for, done.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Reconciler, pace::Attempt, room::policies_of};
 use crate::{
@@ -12,15 +12,37 @@ use crate::{
     state::short,
 };
 
+/// So long a pass enforces what is not new; then the next one goes on, and has seen who came meanwhile. A node full of pods takes
+/// seconds when it gets its first Eggs, or after an upgrade with other maps.
+const IN_A_PASS: Duration = Duration::from_millis(100);
+/// So many pods are let go in a pass: the kernel takes tens of milliseconds for each, to wait for packets that are on their way.
+const RELEASES: usize = 16;
+
 impl<D: Datapath> Reconciler<D> {
-    /// Does all of them. Of bandwidth limits only as many as a pass has time for: pods that are new do not wait for these, and
-    /// none of them waits for those that have failed.
+    /// As many of them as a pass is for: what is let go of is known before the first is done.
+    pub(super) fn within_reason(&mut self, mut operations: Vec<Operation>) -> Vec<Operation> {
+        let mut releases = 0;
+        let all = operations.len();
+        operations.retain(|operation| {
+            releases += usize::from(matches!(operation, Operation::Release { .. }));
+            releases <= RELEASES || !matches!(operation, Operation::Release { .. })
+        });
+        self.is_unfinished |= operations.len() < all;
+        operations
+    }
+
+    /// Does all of them that are for new pods, and others as far as a pass has time for them. Pods that are new do not wait for bandwidth
+    /// limits, and none of these waits for those that have failed.
     pub(super) fn perform_all(&mut self, operations: &[Operation]) {
         let (again, others): (Vec<_>, Vec<_>) = operations.iter().partition(
             |operation| matches!(operation, Operation::Shape { uid, .. } if self.shaping.has_failed(uid)),
         );
+        let begin = Instant::now();
         for operation in others.into_iter().chain(again) {
             match operation {
+                Operation::Enforce { uid, .. } if begin.elapsed() >= IN_A_PASS && !self.is_new(uid) => {
+                    self.is_unfinished = true;
+                }
                 Operation::Shape { uid, .. } if !self.shaping.may(uid, Instant::now()) => {}
                 Operation::Shape { uid, .. } => {
                     let start = Instant::now();
@@ -35,6 +57,10 @@ impl<D: Datapath> Reconciler<D> {
                 _ => self.perform(operation),
             }
         }
+    }
+
+    fn is_new(&self, uid: &str) -> bool {
+        self.held.contains_key(uid) || self.holds.is_new(uid)
     }
 
     fn perform(&mut self, operation: &Operation) {
@@ -57,6 +83,9 @@ impl<D: Datapath> Reconciler<D> {
                         self.in_force_of_cluster.extend(of_cluster.map(|it| (uid.clone(), it)));
                         self.metrics.enforced(start.elapsed());
                         self.unsettle(uid);
+                        if *first {
+                            self.wiring.begin(uid, Instant::now());
+                        }
                         match containers {
                             Some(containers) if !first => self.tell_divided(uid, containers),
                             _ => self.tell_enforced(uid, &short(&policy.digest), *first),
@@ -114,6 +143,7 @@ impl<D: Datapath> Reconciler<D> {
     pub(super) fn hold(&mut self, uid: &str, cgroup: &PodCgroup) {
         match self.datapath.hold(uid, &cgroup.path) {
             Ok(()) => {
+                self.wiring.begin(uid, Instant::now());
                 let after_cgroup = self.timeline.since_cgroup(uid).map(|time| time.as_micros());
                 self.metrics.held();
                 let why = self.held.get(uid).map(|pod| pod.message.as_str());
@@ -138,7 +168,14 @@ impl<D: Datapath> Reconciler<D> {
     /// What the cgroup's programs do not see needs the pod's interfaces, which may come later.
     pub(super) fn cover(&mut self, uid: &str) {
         let Some(cgroup) = self.cgroups.pods.get(uid) else { return };
-        let trouble = match self.datapath.cover(uid, &cgroup.path) {
+        let cover = self.datapath.cover(uid, &cgroup.path);
+        if !matches!(cover, Ok(Cover::NotYet))
+            && let Some(since) = self.wiring.end(uid)
+        {
+            let after = since.elapsed().as_micros();
+            tracing::debug!(uid, after, "the pod's network is found (time in \u{b5}s)");
+        }
+        let trouble = match cover {
             Ok(Cover::NotYet | Cover::Whole) => return,
             Ok(Cover::Host) => return self.tell_host_network(uid),
             Ok(Cover::Part { uncovered }) => {
