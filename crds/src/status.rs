@@ -11,6 +11,9 @@ pub struct EggStatus {
     /// The generation of the object that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The generation that stays in force, where the present one was not accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_force_generation: Option<i64>,
     /// `Accepted` and `Programmed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -35,6 +35,7 @@ pub fn compute(summary: &Summary<'_>, now: Timestamp) -> EggStatus {
     };
     EggStatus {
         observed_generation: Some(generation),
+        in_force_generation: summary.in_force.filter(|_| summary.egg.spec.is_err()),
         conditions: vec![
             condition(CONDITION_ACCEPTED, accepted(summary)),
             condition(CONDITION_PROGRAMMED, programmed(summary)),

@@ -92,7 +92,8 @@ fn what_is_no_news_asks_for_no_pass() {
     let mut take = |object| agent.take(Input::Assignments(Box::new(Event::Apply(object))));
     assert_eq!(take(written), Taken::Nothing, "what this agent has just written");
     assert_eq!(take(built().generation(2).object()), Taken::News);
-    let egg = |accepted| NamedEgg { name: "Egg other/x".into(), selection: None, accepted };
+    let egg =
+        |accepted| NamedEgg { name: "Egg other/x".into(), selection: None, accepted, stays_in_force: false };
     let news = |egg| Input::Selected(News::Egg(Event::Apply(egg)));
     assert_eq!(agent.take(news(egg(None))), Taken::News);
     assert_eq!(agent.take(news(egg(None))), Taken::Nothing);

@@ -27,7 +27,7 @@ impl Names for Spec {
 pub struct Status;
 
 impl Names for Status {
-    const NAMES: &'static [&'static str] = &["conditions"];
+    const NAMES: &'static [&'static str] = &["conditions", "inForceGeneration"];
 }
 
 /// These fields, as they are written. What is no object has none: nothing here is an error, as one object that cannot be read would

@@ -58,6 +58,8 @@ pub struct NamedEgg {
     pub selection: Option<Selection>,
     /// What the operator says of it as it is now; `None` if it has not looked at it yet.
     pub accepted: Option<bool>,
+    /// It was not accepted as it is now, and as it was before it stays in force.
+    pub stays_in_force: bool,
 }
 
 /// One of the API server's objects is there, or gone.
@@ -255,6 +257,8 @@ impl Held {
         let in_force_before = before.and_then(|before| before.in_force.clone());
         let (in_force, asked) = match egg.accepted {
             Some(true) => (egg.selection, None),
+            // Of what it was before, only that it is in force is known here: whom it selected may have changed, and seldom has.
+            Some(false) if egg.stays_in_force && before.is_none() => (egg.selection, None),
             Some(false) => (in_force_before, None),
             None => (in_force_before, egg.selection),
         };

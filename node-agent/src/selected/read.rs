@@ -133,7 +133,12 @@ fn named(
     selection: Option<Selection>,
 ) -> NamedEgg {
     let denies = spec.get("mode") != "Audit" && metadata.deletion_timestamp.is_none();
-    NamedEgg { name, selection: selection.filter(|_| denies), accepted: accepted(metadata, status) }
+    NamedEgg {
+        name,
+        selection: selection.filter(|_| denies),
+        accepted: accepted(metadata, status),
+        stays_in_force: !status.get("inForceGeneration").is_null(),
+    }
 }
 
 fn accepted(metadata: &ObjectMeta, status: &Fields<Status>) -> Option<bool> {

@@ -113,6 +113,19 @@ fn an_edit_that_is_not_accepted_leaves_what_was() {
 }
 
 #[test]
+fn an_agent_that_starts_after_such_an_edit_goes_by_what_stays_in_force() {
+    let pods = [node_pod("a", "shop", "web")];
+    let mut rejected = egg_object("web", "Enforce", 2, Some((2, "False")));
+    assert_eq!(eggs_of(&world(&pods, &[rejected.clone()]), "a").len(), 0, "none was ever accepted");
+    rejected.data["status"]["inForceGeneration"] = json!(1);
+    let mut selected = world(&pods, &[rejected]);
+    assert_eq!(eggs_of(&selected, "a"), ["Egg shop/web"]);
+    let mended = egg_object("web", "Audit", 3, Some((3, "True")));
+    selected.apply(News::Egg(Event::Apply(read(&mended))));
+    assert_eq!(eggs_of(&selected, "a").len(), 0);
+}
+
+#[test]
 fn cluster_eggs_select_by_the_labels_of_namespaces_but_never_l7egg_itself() {
     let cluster = |namespaces: Value| {
         let object = json!({

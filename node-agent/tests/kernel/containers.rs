@@ -106,6 +106,10 @@ fn replies_and_loopback_pass_in_every_container() {
         );
         drop(server);
     }
+    // So they do in one that the agent has not named yet.
+    setup.pod.enter("new");
+    let _server = setup.pod.serve(8080, 8080);
+    assert_eq!(setup.pod.world_connect(&[&format!("tcp://{POD4}:8080")]), ["ok"]);
 }
 
 #[test]

@@ -59,6 +59,26 @@ fn the_far_end_hears_the_last_word_though_the_name_is_forgotten() {
     }
 }
 
+/// Without a socket nobody can tell whose of a pod's containers it was, nor that its policy allows it.
+#[test]
+fn the_far_end_hears_the_last_word_of_every_container() {
+    let app = r#"{egress: [{to: [{cidr: 10.77.0.0/24}, {cidr: "fd77::/64"}]}]}"#;
+    for container in ["app", "free"] {
+        for address in ["10.77.0.1", "fd77::1"] {
+            let mut setup = Setup::with_link(Link::ByNode);
+            setup.divide(&[("app", Some(app)), ("free", None), ("other", Some("{egress: []}"))]);
+            let _server = serve(setup.pod.in_world("python3".as_ref()));
+            setup.pod.enter(container);
+            let mut open = Said::start(setup.pod.command("python3".as_ref(), &["-c", CONNECT, address]));
+            assert_eq!(open.next(), "connected");
+            open.go_on();
+            assert_eq!(open.next(), "closed");
+            std::thread::sleep(Duration::from_millis(600));
+            assert_eq!(waiting(setup.pod.in_world("ss".as_ref())), 0, "{container}, {address}");
+        }
+    }
+}
+
 /// Takes a connection, and closes it when it is told to.
 const ACCEPT: &str = "
 import socket, sys

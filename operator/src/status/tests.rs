@@ -83,6 +83,7 @@ fn a_rejected_egg_says_why_and_what_stays() {
     assert_eq!((accepted.status, accepted.reason.as_str()), (ConditionStatus::False, "Invalid"));
     assert_eq!(accepted.message, "spec.egress[0]: wrong");
     assert_eq!(programmed_of(&status).1, "NotAccepted");
+    assert_eq!(status.in_force_generation, None);
 
     let tally = Tally { selected: 2, enforced: 2, ..Tally::default() };
     let summary = Summary { egg: &web, in_force: Some(2), is_for_nodes: false, tally };
@@ -95,6 +96,10 @@ fn a_rejected_egg_says_why_and_what_stays() {
             "the Egg was not accepted; generation 2 stays in force: 2 of 2 pods enforced"
         )
     );
+    assert_eq!(status.in_force_generation, Some(2));
+    let summary =
+        Summary { egg: &egg(4, status), in_force: Some(4), is_for_nodes: false, tally: Tally::default() };
+    assert_eq!(compute(&summary, Timestamp::UNIX_EPOCH).in_force_generation, None, "it is the present one");
 }
 
 #[test]
