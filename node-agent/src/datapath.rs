@@ -256,7 +256,7 @@ pub trait Datapath: Send {
     }
 
     /// Finds the pod's network, so that only what comes from there is believed, and puts the backstop on the host's
-    /// side of its interfaces. Called at every pass, because a pod's network may come later than its cgroup.
+    /// side of its interfaces. Called every 10 ms while a pod is new, because its network comes later than its cgroup, and then at every pass or so.
     /// What the programs on the cgroup enforce does not depend on it.
     fn cover(&mut self, pod_uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
         let _ = (pod_uid, cgroup);
