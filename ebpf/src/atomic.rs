@@ -45,3 +45,11 @@ pub fn increment(cell: &AtomicU64) {
     // SAFETY: as above.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), 1) };
 }
+
+/// Takes one away.
+#[allow(dead_code, reason = "the shaping object has no use for it")]
+#[inline(always)]
+pub fn decrement(cell: &AtomicU64) {
+    // SAFETY: as above; what is added wraps round.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), u64::MAX) };
+}

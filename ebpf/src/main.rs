@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `egress` | cgroup_skb egress | judges every packet that leaves, notes DNS queries |
 //! | `ingress` | cgroup_skb ingress | learns from DNS answers, remembers who opened a flow |
-//! | `accepted` | sock_ops | marks accepted TCP connections, and those that the kernel opens; has those of held pods tried again soon, and for long |
+//! | `accepted` | sock_ops | marks accepted TCP connections, and those that the kernel opens; has those of held pods tried again soon, and for long; forgets those to name servers when they end |
 //! | `created` | sock_create | marks sockets with their network namespace |
 //! | `connect4`, `connect6` | connect hooks | refuse at once what the packets would be dropped for |
 //! | `sendmsg4`, `sendmsg6` | sendmsg hooks | the same for UDP sockets that are not connected |
@@ -64,7 +64,7 @@ mod verdict;
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::bindings::BPF_SOCK_OPS_TCP_CONNECT_CB;
+use aya_ebpf::bindings::{BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_TCP_CONNECT_CB};
 use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, classifier, sock_ops};
 use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TcContext};
 use l7egg_ebpf_common::abi::{Counter, DNS_PORT, EventKind, protocol};
@@ -315,6 +315,9 @@ pub fn entering(ctx: TcContext) -> i32 {
 pub fn accepted(ctx: SockOpsContext) -> u32 {
     if ctx.op() == BPF_SOCK_OPS_TCP_CONNECT_CB {
         network::connects(&ctx);
+        stream::connects(&ctx);
+    } else if ctx.op() == BPF_SOCK_OPS_STATE_CB {
+        stream::changes(&ctx);
     } else if !patience::heed(&ctx) {
         connection::accepted(&ctx);
     }

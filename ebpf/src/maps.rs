@@ -115,6 +115,14 @@ pub static ASKED: SkStorage<Asked> = SkStorage::new();
 #[btf_map]
 pub static DNS_STREAMS: SkStorage<Conversation> = SkStorage::new();
 
+// Sockets of connections that ended with a query that was refused.
+#[btf_map]
+pub static DNS_ENDED: SkStorage<u8> = SkStorage::new();
+
+// Connections to name servers that are read, by the pod's subject id.
+#[map]
+pub static CONVERSATIONS: Array<AtomicU64> = Array::with_max_entries(SUBJECTS_MAX, 0);
+
 #[map]
 pub static PODS: Array<PodsCgroup> = Array::with_max_entries(PODS_CGROUPS, 0);
 

@@ -116,11 +116,12 @@ crate::global! {
             // The kernel's own resets have none; what else has none does not come from a socket.
             return if len == 0 { PASS } else { DROP };
         };
-        let Some(query) = stream::last_query(socket) else {
+        let query = stream::last_query(socket);
+        if query.is_none() && !stream::has_end(socket) {
             // What was made a segment to a resolver behind the pod's programs, they have not read.
             let is_read = len == 0 || stream::has_read(socket, sequence_of(frame, packet), len);
             return if is_read { PASS } else { DROP };
-        };
+        }
         // It has what it was answered, or gives up; the server knows of neither.
         if len == 0 && packet.tcp_flags & (TCP_SYN | TCP_FIN) == 0 {
             return NOTHING;
@@ -129,7 +130,10 @@ crate::global! {
             return DROP;
         };
         let (sequence, acknowledged) = (u32::from_be(sequence), u32::from_be(acknowledged));
-        if len != 0 && query.is_in(sequence) {
+        if let Some(query) = query
+            && len != 0
+            && query.is_in(sequence)
+        {
             let policy = subject.policy;
             let said = scratch::with(|scratch| {
                 scratch.set_message(query.message());

@@ -13,6 +13,14 @@ pub fn has_room(subject: u32, table: Table) -> bool {
     has_room_in(subject, table as u32) == 1
 }
 
+/// Notes that a subject can have no more of something.
+#[inline(always)]
+pub fn turn_away(subject: u32) {
+    if let Some(own) = SHARES.get(subject) {
+        increment(&own.turned_away);
+    }
+}
+
 /// Counts an entry that the subject has now.
 #[inline(always)]
 pub fn add(subject: u32, table: Table) {

@@ -48,6 +48,8 @@ pub enum Refusal {
     Answer,
     /// In somebody else's name.
     Spoofed,
+    /// The pod has as much as it may have of what this takes.
+    Full,
 }
 
 impl Refusal {
@@ -62,6 +64,7 @@ impl Refusal {
             Self::Query | Self::Unreadable => Counter::QueriesRefused,
             Self::Answer => Counter::AnswersDropped,
             Self::Spoofed => Counter::Spoofed,
+            Self::Full => Counter::ShareReached,
         }
     }
 }

@@ -22,7 +22,7 @@ pub enum Limit {
     Inherited,
     /// The ring buffer `EVENTS`.
     Events,
-    /// What one pod may have of maps `LEARNED` and `NAMES`.
+    /// What one pod may have of maps `LEARNED` and `NAMES`, or of connections to name servers.
     Share,
     /// The programs' working memory.
     Scratch,
@@ -59,7 +59,7 @@ impl Limit {
                 "the ring buffer EVENTS was full: some of what was denied, or would be in mode Audit, is counted but not recorded; enforcement does not depend on it"
             }
             Limit::Share => {
-                "a pod has its full share of map LEARNED or NAMES (four times as many addresses or names as are free for all pods of the node): it learns no new addresses of names, so its connections to them are denied, and those learned before stay; see why it asks for so many names, let fewer names match, or lower the Egg's dns.maxTTL"
+                "a pod has its full share of map LEARNED or NAMES (four times as many addresses or names as are free for all pods of the node): it learns no new addresses of names, so its connections to them are denied, and those learned before stay; see why it asks for so many names, let fewer names match, or lower the Egg's dns.maxTTL; or it has 1,024 connections to name servers, and opens no more of these until some end"
             }
             Limit::Scratch => {
                 "all working buffers of the kernel programs were in use: DNS packets were dropped, and their senders ask again"

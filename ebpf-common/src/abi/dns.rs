@@ -65,6 +65,9 @@ pub struct Shares {
     pub turned_away: u64,
 }
 
+/// How many connections to name servers are read of one pod at a time; of more the handshake waits.
+pub const CONVERSATIONS_MAX: u64 = 1_024;
+
 /// Bytes of a name in [`Name`].
 pub const NAME_HEAD: usize = 64;
 

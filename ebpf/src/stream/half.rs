@@ -9,12 +9,14 @@ use l7egg_ebpf_common::stream::{Segment, Stream};
 
 use crate::Refusal;
 use crate::atomic::{Bpf, swap};
-use crate::maps::DNS_STREAMS;
+use crate::maps::{DNS_ENDED, DNS_STREAMS};
 use crate::skb::Skb;
 
 /// Value of the socket storage `DNS_STREAMS`: both directions of one connection.
 #[repr(C)]
 pub struct Conversation {
+    /// The pod whose it is, by subject id, once it has been counted.
+    pub counted_for: AtomicU64,
     /// What leaves.
     pub sent: Half<QueryStart>,
     /// What arrives.
@@ -83,17 +85,36 @@ pub struct LastQuery<'a> {
 /// The one that was sent on the socket's connection, if there is one.
 #[inline(always)]
 pub fn last_query<'a>(socket: *mut bpf_sock) -> Option<LastQuery<'a>> {
-    let conversation = storage(socket, 0)?;
+    let conversation = storage(socket)?;
     // SAFETY: the socket's own storage, in which nothing changes any more for as long as the connection lasts.
     let half = unsafe { &(*conversation).sent };
     if half.ended == 0 { None } else { Some(LastQuery { half }) }
+}
+
+/// Whether a query was refused on a connection of the socket that is over.
+#[inline(always)]
+pub fn has_end(socket: *mut bpf_sock) -> bool {
+    end(socket, 0)
+}
+
+/// Notes that; whether it could be.
+#[inline(always)]
+pub fn remember_end(socket: *mut bpf_sock) -> bool {
+    end(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+}
+
+#[inline(always)]
+fn end(socket: *mut bpf_sock, flags: u64) -> bool {
+    let map = (&raw const DNS_ENDED).cast_mut().cast();
+    // SAFETY: `socket` is a full socket, tested for null.
+    !unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), flags) }.is_null()
 }
 
 /// Whether the queries in a segment of so many bytes from this sequence number on have been read, as it left.
 #[inline(always)]
 pub fn has_read(socket: *mut bpf_sock, sequence: u32, len: u32) -> bool {
     // SAFETY: the socket's own storage. What is read later only adds to what has been.
-    storage(socket, 0).is_some_and(
+    storage(socket).is_some_and(
         |conversation| unsafe { (*conversation).sent.stream.accept(sequence, len) } == Segment::Old,
     )
 }
@@ -122,8 +143,7 @@ pub fn take_hold<M>(half: *mut Half<M>) -> Result<(), Refusal> {
 /// One direction of the connection, for this run alone; `None` if there is no connection.
 #[inline(always)]
 pub fn claim<M: Body>(skb: Skb) -> Result<Option<*mut Half<M>>, Refusal> {
-    let Some(socket) = skb.socket() else { return Ok(None) };
-    let conversation = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).ok_or(Refusal::ScratchBusy)?;
+    let Some(conversation) = skb.socket().and_then(storage) else { return Ok(None) };
     let half = M::half(conversation);
     take_hold(half).map(|()| Some(half))
 }
@@ -142,9 +162,20 @@ pub fn release<M>(half: *mut Half<M>) {
     Bpf::store(unsafe { &(*half).busy }, 0);
 }
 
-/// What is kept of a socket's connection; with `BPF_SK_STORAGE_GET_F_CREATE` it is made.
+/// What is kept of a socket's connection.
 #[inline(always)]
-pub fn storage(socket: *mut bpf_sock, flags: u64) -> Option<*mut Conversation> {
+pub fn storage(socket: *mut bpf_sock) -> Option<*mut Conversation> {
+    get(socket, 0)
+}
+
+/// The same; it is made where there is nothing yet.
+#[inline(always)]
+pub fn create(socket: *mut bpf_sock) -> Option<*mut Conversation> {
+    get(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+}
+
+#[inline(always)]
+fn get(socket: *mut bpf_sock, flags: u64) -> Option<*mut Conversation> {
     // SAFETY: `socket` is a full socket, tested for null.
     let found = unsafe {
         bpf_sk_storage_get(

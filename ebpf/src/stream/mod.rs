@@ -3,17 +3,18 @@
 //! The messages are put together in the socket's storage, so that the last segment of an answer goes on only
 //! when its addresses are known. No user space is needed: an agent that is down delays nothing.
 
+mod count;
 mod half;
 
-use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::bpf_loop;
 use l7egg_ebpf_common::abi::Counter;
 use l7egg_ebpf_common::answer::{Message, QueryStart};
 use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_ACK, TCP_SYN};
 use l7egg_ebpf_common::stream::{PIECES_MAX, Piece, Segment, Stream};
 
+pub use self::count::{changes, connects};
 use self::half::{Body, Half, claim, has_ended, release, storage, take_hold};
-pub use self::half::{Conversation, has_read, last_query};
+pub use self::half::{Conversation, has_end, has_read, last_query};
 use crate::scratch::Scratch;
 use crate::skb::Skb;
 use crate::subject::Current;
@@ -40,6 +41,7 @@ pub fn sent(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refusal>
         Next::Over => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
         Next::Ended => Err(Refusal::Query),
+        Next::Full => Err(Refusal::Full),
         // Nobody can tell what it asks for.
         Next::Unknown if subject.refuses() => Err(Refusal::Unreadable),
         Next::Unknown => Ok(()),
@@ -52,7 +54,7 @@ pub fn received(skb: Skb, subject: &Current, packet: &Packet) -> Result<(), Refu
     match next(each_time(packet, || learn_segment(skb, subject, packet)))? {
         Next::Over | Next::Unknown => Ok(()),
         Next::Message | Next::Early => Err(Refusal::ScratchBusy),
-        Next::Ended => Err(Refusal::Answer),
+        Next::Ended | Next::Full => Err(Refusal::Answer),
     }
 }
 
@@ -71,14 +73,14 @@ fn each_time(packet: &Packet, read: impl Fn() -> i32) -> i32 {
 crate::global! {
     /// What comes next, as a number, or 0 for a stream that is busy.
     fn note_segment(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
-        number(each_message(skb, packet, |half: *mut Half<QueryStart>| note(half, subject, packet)))
+        number(each_message(skb, subject, packet, |half: *mut Half<QueryStart>| note(half, subject, packet)))
     }
 }
 
 crate::global! {
     /// The same.
     fn learn_segment(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
-        number(each_message(skb, packet, |half: *mut Half<Message>| learn(half, subject, packet)))
+        number(each_message(skb, subject, packet, |half: *mut Half<Message>| learn(half, subject, packet)))
     }
 }
 
@@ -89,7 +91,7 @@ fn number(next: Result<Next, Refusal>) -> i32 {
 
 #[inline(always)]
 fn next(number: i32) -> Result<Next, Refusal> {
-    for next in [Next::Over, Next::Message, Next::Early, Next::Ended, Next::Unknown] {
+    for next in [Next::Over, Next::Message, Next::Early, Next::Ended, Next::Unknown, Next::Full] {
         if number == next as i32 {
             return Ok(next);
         }
@@ -102,11 +104,14 @@ fn next(number: i32) -> Result<Next, Refusal> {
 #[inline(always)]
 fn each_message<M: Body>(
     skb: Skb,
+    subject: &Current,
     packet: &Packet,
     work: impl Fn(*mut Half<M>) -> i32,
 ) -> Result<Next, Refusal> {
-    if packet.tcp_flags & TCP_SYN != 0 && !begin::<M>(skb, packet)? {
-        return Ok(Next::Ended);
+    if packet.tcp_flags & TCP_SYN != 0
+        && let Some(end) = begin::<M>(skb, subject, packet)?
+    {
+        return Ok(end);
     }
     let len = skb.len().wrapping_sub(u32::from(packet.payload));
     if len == 0 || len > skb.len() {
@@ -148,6 +153,8 @@ enum Next {
     Ended,
     /// There is no connection that its bytes belong to.
     Unknown,
+    /// The pod has as many connections as are read.
+    Full,
 }
 
 /// What [`query::note_message`] and [`answer::learn_message`] say of a message that must not go on.
@@ -156,19 +163,27 @@ const _: () = assert!(query::REFUSED == ENDED && answer::UNREADABLE == ENDED);
 
 /// Begins with the handshake of a connection that the socket opens, and with nothing else: of one that somebody else opened,
 /// or that was open before the programs were there, nothing is learned. A socket that was disconnected and connected again
-/// begins anew, unless a query was refused on it: that may be on its way to the backstop, which answers it by what is here. False
-/// then.
+/// begins anew, unless a query was refused on it: that may be on its way to the backstop, which answers it by what is here. Says what
+/// the segment comes to where it does not begin.
 #[inline(always)]
-fn begin<M: Body>(skb: Skb, packet: &Packet) -> Result<bool, Refusal> {
+fn begin<M: Body>(skb: Skb, subject: &Current, packet: &Packet) -> Result<Option<Next>, Refusal> {
     // What is asked for, and what answers that.
     let expected = if M::IS_SENT { TCP_SYN } else { TCP_SYN | TCP_ACK };
-    let Some(socket) = skb.socket() else { return Ok(true) };
+    let Some(socket) = skb.socket() else { return Ok(None) };
     // SAFETY: a full socket.
     if packet.tcp_flags & (TCP_SYN | TCP_ACK) != expected || unsafe { (*socket).state } != SYN_SENT {
-        return Ok(true);
+        return Ok(None);
     }
     let first = sequence(skb, packet);
-    let conversation = storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)).ok_or(Refusal::ScratchBusy)?;
+    let conversation = match storage(socket) {
+        Some(known) => known,
+        None if !M::IS_SENT => return Ok(None),
+        None if has_end(socket) => return Ok(Some(Next::Ended)),
+        None => match count::open(socket, subject.pod()) {
+            Some(new) => new,
+            None => return Ok(Some(Next::Full)),
+        },
+    };
     let (sent, received) = (QueryStart::half(conversation), Message::half(conversation));
     // A segment of the connection before may still be worked on, on another CPU.
     take_hold(received)?;
@@ -179,12 +194,12 @@ fn begin<M: Body>(skb: Skb, packet: &Packet) -> Result<bool, Refusal> {
             (*received).ended = 0;
         }
         release(received);
-        return Ok(true);
+        return Ok(None);
     }
-    let mut begins = take_hold(sent).map(|()| true);
+    let mut begins = take_hold(sent).map(|()| None);
     if begins.is_ok() {
         if has_ended(sent) {
-            begins = Ok(false);
+            begins = Ok(Some(Next::Ended));
         } else {
             // SAFETY: both are claimed by this run.
             unsafe {

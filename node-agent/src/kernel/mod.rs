@@ -336,6 +336,8 @@ impl Kernel {
             let id = self.last_subject;
             if !self.in_force.contains_key(&id) && !self.released.contains(&id) {
                 network::forget_network(&mut self.maps, id)?;
+                let forgotten = self.maps.conversations.set(id, 0, 0);
+                forgotten.map_err(kernel("clearing what map CONVERSATIONS counts"))?;
                 return Ok(id);
             }
         }

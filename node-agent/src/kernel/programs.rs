@@ -60,7 +60,7 @@ impl Hook {
 pub const LOAD_TRIES: u32 = 10;
 
 /// Every map that outlives the agent, by name.
-const PINNED: [&str; 35] = [
+const PINNED: [&str; 37] = [
     "CONTAINERS",
     "CONFIG",
     "SUBJECT",
@@ -94,6 +94,8 @@ const PINNED: [&str; 35] = [
     "ENDED",
     "FRAGMENTS",
     "DNS_STREAMS",
+    "DNS_ENDED",
+    "CONVERSATIONS",
     "ADMITTED",
     "WAITING",
 ];
@@ -119,6 +121,7 @@ pub struct Maps {
     pub names: Names,
     pub name_verdicts: HashMap<MapData, NameVerdictKey, Masks>,
     pub shares: Array<MapData, Shares>,
+    pub conversations: Array<MapData, u64>,
     pub flows: HashMap<MapData, FlowKey, Flow>,
     pub inherited: HashMap<MapData, u64, Connection>,
     pub inbound: HashMap<MapData, FlowKey, u64>,
@@ -324,6 +327,7 @@ fn take_maps(ebpf: &mut Ebpf) -> Result<Maps, DatapathError> {
         names: Names { heads: take!("NAMES"), tails: take!("NAME_TAILS") },
         name_verdicts: take!("NAME_VERDICTS"),
         shares: take!("SHARES"),
+        conversations: take!("CONVERSATIONS"),
         flows: take!("FLOWS"),
         inherited: take!("INHERITED"),
         inbound: take!("INBOUND"),

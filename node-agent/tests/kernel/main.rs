@@ -9,6 +9,7 @@ mod backstop;
 mod boot;
 mod both_ends;
 mod containers;
+mod conversations;
 mod datagrams;
 mod destinations;
 mod detached;
