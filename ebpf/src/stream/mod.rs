@@ -73,20 +73,15 @@ fn each_time(packet: &Packet, read: impl Fn() -> i32) -> i32 {
 crate::global! {
     /// What comes next, as a number, or 0 for a stream that is busy.
     fn note_segment(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
-        number(each_message(skb, subject, packet, |half: *mut Half<QueryStart>| note(half, subject, packet)))
+        each_message(skb, subject, packet, |half: *mut Half<QueryStart>| note(half, subject, packet))
     }
 }
 
 crate::global! {
     /// The same.
     fn learn_segment(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
-        number(each_message(skb, subject, packet, |half: *mut Half<Message>| learn(half, subject, packet)))
+        each_message(skb, subject, packet, |half: *mut Half<Message>| learn(half, subject, packet))
     }
-}
-
-#[inline(always)]
-fn number(next: Result<Next, Refusal>) -> i32 {
-    next.map_or(0, |next| next as i32)
 }
 
 #[inline(always)]
@@ -99,25 +94,30 @@ fn next(number: i32) -> Result<Next, Refusal> {
     Err(Refusal::ScratchBusy)
 }
 
-/// Takes the bytes of a segment and calls `work` with every message that is complete then. [`Next::Message`]
-/// says that there may be more than were read.
+/// Takes the bytes of a segment and calls `work` with every message that is complete then. What comes next, as a number:
+/// [`Next::Message`] says that there may be more than were read; or 0 for a stream that is busy.
 #[inline(always)]
 fn each_message<M: Body>(
     skb: Skb,
     subject: &Current,
     packet: &Packet,
     work: impl Fn(*mut Half<M>) -> i32,
-) -> Result<Next, Refusal> {
-    if packet.tcp_flags & TCP_SYN != 0
-        && let Some(end) = begin::<M>(skb, subject, packet)?
-    {
-        return Ok(end);
+) -> i32 {
+    if packet.tcp_flags & TCP_SYN != 0 {
+        let begins = begins::<M>(skb, subject, packet);
+        if begins != BEGINS {
+            return begins;
+        }
     }
     let len = skb.len().wrapping_sub(u32::from(packet.payload));
     if len == 0 || len > skb.len() {
-        return Ok(Next::Over);
+        return Next::Over as i32;
     }
-    let Some(half) = claim::<M>(skb)? else { return Ok(Next::Unknown) };
+    let half = match claim::<M>(skb) {
+        Ok(Some(half)) => half,
+        Ok(None) => return Next::Unknown as i32,
+        Err(_) => return BUSY,
+    };
     let mut next = Next::Message;
     let mut i = 0;
     // What ended it stays in memory, to be answered.
@@ -130,15 +130,16 @@ fn each_message<M: Body>(
         i += 1;
     }
     if has_ended(half) {
-        release(half);
-        return Ok(Next::Ended);
-    }
-    if next == Next::Message && is_over(half, skb, packet, len) {
+        next = Next::Ended;
+    } else if next == Next::Message && is_over(half, skb, packet, len) {
         next = Next::Over;
     }
     release(half);
-    Ok(next)
+    next as i32
 }
+
+/// What is said of a stream that is busy.
+const BUSY: i32 = 0;
 
 /// What comes next in a segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -160,6 +161,19 @@ enum Next {
 /// What [`query::note_message`] and [`answer::learn_message`] say of a message that must not go on.
 const ENDED: i32 = 2;
 const _: () = assert!(query::REFUSED == ENDED && answer::UNREADABLE == ENDED);
+
+/// What [`begins`] says if it does.
+const BEGINS: i32 = -1;
+
+/// A function of its own, so that its buffers leave the stack: as a number, and else [`BEGINS`], what [`begin`] says.
+#[inline(never)]
+fn begins<M: Body>(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
+    match begin::<M>(skb, subject, packet) {
+        Ok(None) => BEGINS,
+        Ok(Some(end)) => end as i32,
+        Err(_) => BUSY,
+    }
+}
 
 /// Begins with the handshake of a connection that the socket opens, and with nothing else: of one that somebody else opened,
 /// or that was open before the programs were there, nothing is learned. A socket that was disconnected and connected again
