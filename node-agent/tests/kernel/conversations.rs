@@ -1,5 +1,7 @@
 //! How many connections to name servers a pod has that are read: each takes memory of the kernel's that is not the pod's.
 
+use std::time::{Duration, Instant};
+
 use l7egg_ebpf_common::abi::{CONVERSATIONS_MAX, Counter};
 use l7egg_node_agent::datapath::Datapath;
 
@@ -51,6 +53,14 @@ fn counted(setup: &Setup) -> u64 {
     counters[Counter::ShareReached as usize]
 }
 
+/// The server has much to do with so many connections, where the processor is emulated.
+fn soon(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within a minute");
+    }
+}
+
 #[test]
 fn a_pod_has_so_many_and_no_more_until_some_are_over() {
     let mut setup = Setup::with_policy(NAMES);
@@ -62,14 +72,13 @@ fn a_pod_has_so_many_and_no_more_until_some_are_over() {
         assert!(counted(&setup) > before);
         assert_eq!(setup.kernel.collect().expect("to collect").len(), 1, "whose pod it is is told");
         // Over UDP names are asked for as ever.
-        assert_eq!(setup.pod.connect_one(&format!("tcp4://n{round}.fresh.test:80")), "ok");
+        soon(|| setup.pod.connect_one(&format!("tcp4://n{round}.fresh.test:80")) == "ok");
         assert_ne!(setup.pod.dig(&["+tcp", "+tries=1", "+timeout=1", "@198.18.0.53", "x.fresh.test"]), "");
         python.go_on();
         assert_eq!(python.next(), "over");
         // Also where sockets are left.
         let asked = format!("n10{round}.fresh.test");
-        let said = setup.pod.dig(&["+tcp", "@198.18.0.53", &asked]);
-        assert!(said.starts_with("198.18."), "round {round}: {said}");
+        soon(|| setup.pod.dig(&["+tcp", "@198.18.0.53", &asked]).starts_with("198.18."));
         python.go_on();
     }
     setup.kernel.enforce(setup.pod.uid(), setup.pod.cgroup(), &policy(NAMES)).expect("to enforce");
