@@ -171,6 +171,10 @@ pub struct EggAssignmentStatus {
     /// Generation of the assignment that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The boot of the node that this status is about, as `status.nodeInfo.bootID` of the Node has it. What is enforced does not
+    /// outlive it. Older agents do not write it: what they say counts, whenever the node has booted.
+    #[serde(default, rename = "bootID", skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
     /// One entry for each pod of the spec, in the same order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<PodReport>,

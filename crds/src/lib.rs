@@ -37,6 +37,8 @@ pub const NODE_LABEL: &str = "l7egg.dev/node";
 pub const EGRESS_BANDWIDTH_ANNOTATION: &str = "kubernetes.io/egress-bandwidth";
 /// Namespace that the product runs in and that holds the assignments of [`ClusterEgg`]s.
 pub const SYSTEM_NAMESPACE: &str = "l7egg-system";
+/// How long agents hold a new pod that an Egg selects, unless told otherwise, until the operator has assigned it.
+pub const HOLD_FOR: std::time::Duration = std::time::Duration::from_secs(10);
 /// Condition type: the operator has read the Egg and can act on it.
 pub const CONDITION_ACCEPTED: &str = "Accepted";
 /// Condition type: every selected pod is enforced on its node.

@@ -27,7 +27,8 @@ pub struct ShapingLimit {
     #[schemars(with = "Quantity")]
     pub burst: Option<Quantity>,
     /// What the rate is for: each pod, all pods of the Egg together, or those of each namespace together. A
-    /// shared rate holds over the whole cluster: it is divided among the nodes by the pods that they run.
+    /// shared rate holds over the whole cluster: it is divided among the nodes by the pods that they run, without those in
+    /// the node's network, which cannot be limited.
     #[serde(default)]
     pub scope: ShapingScope,
 }

@@ -37,6 +37,7 @@ pub fn wanted<'a>(
         name: host.name.clone(),
         labels: host.labels.clone(),
         host: AssignedHost::default(),
+        boot_id: None,
     });
     for namespace in units.iter().map(|unit| &unit.namespace).collect::<BTreeSet<_>>() {
         let name = [("kubernetes.io/metadata.name".to_owned(), namespace.clone())];

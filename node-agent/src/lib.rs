@@ -17,6 +17,7 @@ pub mod api_servers;
 mod ask;
 pub mod assignment;
 pub mod boot;
+mod boot_id;
 pub mod causes;
 pub mod cgroup;
 pub mod client;

@@ -63,6 +63,8 @@ pub struct Findings<'a> {
     pub shaped: &'a BTreeMap<String, ShapedPod>,
     /// Why pods are not under their caps, by uid.
     pub unshaped: &'a BTreeMap<String, Failure>,
+    /// The boot of the node that all this is of.
+    pub boot_id: Option<&'a str>,
 }
 
 impl Findings<'_> {
@@ -253,6 +255,7 @@ fn report(entry: &Entry, findings: Findings<'_>) -> Report {
         egg: entry.good.as_ref().map(|good| good.egg.clone()),
         status: EggAssignmentStatus {
             observed_generation: entry.object.generation,
+            boot_id: findings.boot_id.map(str::to_owned),
             pods: of_pods,
             host: of_node,
         },

@@ -8,6 +8,7 @@ use l7egg_policy::DomainName;
 
 use crate::{
     api_servers, boot,
+    boot_id::boot_id,
     cgroup::{CgroupWatch, Follower, PodCgroup},
     client,
     engine::{self, End, Engine, Signals},
@@ -112,6 +113,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
         .reconciler(kernel, Inventory::new(settings.audit), resolvers.known().clone(), settings.hold())
         .with_follower(follower)
         .with_node(node_cgroup(&settings, &node)?)
+        .with_boot_id(boot_id())
         .with_pods(if holds { Selected::default() } else { Selected::without_eggs() });
     if settings.egress_bandwidth_annotation {
         reconciler = reconciler.with_annotations();

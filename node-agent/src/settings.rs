@@ -315,6 +315,11 @@ mod tests {
     fn whether_pods_are_held() {
         let hold = |line: &str| parse(line).unwrap().run.unwrap().hold();
         assert_eq!(hold("agent --node-name n"), HoldSettings::AtMost(Duration::from_secs(10)));
+        assert_eq!(
+            hold("agent --node-name n"),
+            HoldSettings::AtMost(l7egg_crds::HOLD_FOR),
+            "operators go by that"
+        );
         assert_eq!(hold("agent --node-name n --hold-for 3s"), HoldSettings::AtMost(Duration::from_secs(3)));
         assert_eq!(hold("agent --node-name n --hold-for 0"), HoldSettings::Never);
         assert_eq!(hold("agent --node-name n --hold-for 0 --strict"), HoldSettings::Strict);

@@ -66,6 +66,7 @@ impl<D: Datapath> Reconciler<D> {
             held: BTreeMap::new(),
             follower: None,
             node_cgroup: None,
+            boot_id: None,
             policies: PolicyCache::default(),
             desired: Desired::default(),
             is_stale: false,
@@ -117,5 +118,11 @@ impl<D: Datapath> Reconciler<D> {
     pub fn with_node(mut self, cgroup: NodeCgroup) -> Self {
         self.node_cgroup = Some(cgroup);
         self
+    }
+
+    /// With the boot that its reports are about.
+    #[must_use]
+    pub fn with_boot_id(self, boot_id: Option<String>) -> Self {
+        Reconciler { boot_id, ..self }
     }
 }

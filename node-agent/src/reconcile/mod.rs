@@ -129,6 +129,8 @@ pub struct Reconciler<D> {
     held: BTreeMap<String, HeldPod>,
     follower: Option<Follower>,
     node_cgroup: Option<NodeCgroup>,
+    /// The boot of the node, for reports.
+    boot_id: Option<String>,
     policies: PolicyCache,
     desired: Desired,
     /// Something came that `desired` does not know of.
@@ -304,6 +306,7 @@ impl<D: Datapath> Reconciler<D> {
             failures: &self.failures,
             shaped: &self.datapath.shaped().into_iter().map(|pod| (pod.uid.clone(), pod)).collect(),
             unshaped: &self.unshaped,
+            boot_id: self.boot_id.as_deref(),
         };
         Some(Outcome {
             state: AgentState { awaited: self.awaited(), ..state(&self.inventory, findings) },

@@ -43,6 +43,7 @@ impl World {
             failures: &self.failures,
             shaped: &self.shaped,
             unshaped: &self.unshaped,
+            boot_id: None,
         };
         reports(&inventory, findings)
             .into_iter()
@@ -185,6 +186,7 @@ fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
         failures: &BTreeMap::new(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
+        boot_id: None,
     };
     let reports = reports(&inventory, findings);
     let pods = &reports.values().next().unwrap().status.pods;
@@ -212,6 +214,7 @@ fn messages_are_not_longer_than_a_kilobyte() {
         failures: &["p1", NODE_UID].map(|uid| (uid.to_owned(), failure.clone())).into(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
+        boot_id: None,
     };
     let all = reports(&inventory, findings);
     let pods = all.values().flat_map(|report| report.status.pods.iter().map(|pod| &pod.message));
@@ -222,7 +225,7 @@ fn messages_are_not_longer_than_a_kilobyte() {
 }
 
 #[test]
-fn the_status_is_about_this_generation() {
+fn the_status_is_about_this_generation_and_boot() {
     let inventory = inventory_of(&[assignment("a").generation(4)]);
     let findings = Findings {
         desired: &Desired::default(),
@@ -235,7 +238,9 @@ fn the_status_is_about_this_generation() {
         failures: &BTreeMap::new(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
+        boot_id: Some("first"),
     };
     let all = reports(&inventory, findings);
-    assert_eq!(all.values().next().unwrap().status.observed_generation, Some(4));
+    let status = &all.values().next().unwrap().status;
+    assert_eq!((status.observed_generation, status.boot_id.as_deref()), (Some(4), Some("first")));
 }

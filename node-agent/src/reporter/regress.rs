@@ -38,7 +38,7 @@ impl Regressing {
     }
 }
 
-/// Whether a pod that was in force is pending, with the same generation.
+/// Whether a pod that was in force is pending, with the same generation and in the same boot of the node.
 #[must_use]
 pub fn regresses(known: &EggAssignmentStatus, new: &EggAssignmentStatus) -> bool {
     softened(known, new) != *new
@@ -47,7 +47,7 @@ pub fn regresses(known: &EggAssignmentStatus, new: &EggAssignmentStatus) -> bool
 /// What is new, but for that.
 fn softened(known: &EggAssignmentStatus, new: &EggAssignmentStatus) -> EggAssignmentStatus {
     let mut softened = new.clone();
-    if known.observed_generation != new.observed_generation {
+    if known.observed_generation != new.observed_generation || is_of_another_boot(known, new) {
         return softened;
     }
     for pod in softened.pods.iter_mut().filter(|pod| pod.state == PodState::Pending) {
@@ -61,6 +61,11 @@ fn softened(known: &EggAssignmentStatus, new: &EggAssignmentStatus) -> EggAssign
         *host = before.clone();
     }
     softened
+}
+
+/// What was in force before the node booted is not any more.
+fn is_of_another_boot(known: &EggAssignmentStatus, new: &EggAssignmentStatus) -> bool {
+    known.boot_id.as_ref().zip(new.boot_id.as_ref()).is_some_and(|(known, new)| known != new)
 }
 
 fn is_in_force(state: PodState) -> bool {
@@ -89,6 +94,11 @@ mod tests {
         assert!(!regresses(&of(&[PENDING]), &of(&[IN_FORCE])));
         let another = EggAssignmentStatus { observed_generation: Some(2), ..of(&[PENDING]) };
         assert!(!regresses(&of(&[IN_FORCE]), &another));
+        let booted =
+            |boot_id: &str, states| EggAssignmentStatus { boot_id: Some(boot_id.into()), ..of(states) };
+        assert!(regresses(&booted("first", &[IN_FORCE]), &booted("first", &[PENDING])));
+        assert!(!regresses(&booted("first", &[IN_FORCE]), &booted("second", &[PENDING])));
+        assert!(regresses(&of(&[IN_FORCE]), &booted("first", &[PENDING])), "by an agent that did not tell");
     }
 
     #[test]

@@ -14,7 +14,11 @@ pub(super) fn pod(uid: &str, state: PodState, message: &str) -> PodReport {
 }
 
 pub(super) fn status(pods: &[PodReport]) -> EggAssignmentStatus {
-    EggAssignmentStatus { observed_generation: Some(1), pods: pods.to_vec(), host: None }
+    EggAssignmentStatus {
+        observed_generation: Some(1),
+        pods: pods.to_vec(),
+        ..EggAssignmentStatus::default()
+    }
 }
 
 fn report(uid: &str, status: EggAssignmentStatus, known: Option<EggAssignmentStatus>) -> Report {
@@ -131,6 +135,25 @@ async fn what_is_refused_lets_no_other_wait() {
     assert!(asked.lock().unwrap()[3].starts_with("late "));
     until(5).await;
     assert!(asked.lock().unwrap()[4].starts_with("never "), "is tried again all the same");
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_node_all_is_told_at_once() {
+    let (client, asked) = answers(|_, _| 200).await;
+    let of = |boot_id: &str, state| EggAssignmentStatus {
+        boot_id: Some(boot_id.into()),
+        ..status(&[pod("p", state, "")])
+    };
+    let known = Some(of("first", PodState::Enforced));
+    let (_sender, receiver) = watch::channel(outcome(vec![
+        report("same", of("second", PodState::Enforced), known.clone()),
+        report("less", of("second", PodState::Pending), known),
+    ]));
+    tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let asked = asked.lock().unwrap().clone();
+    assert!(asked.len() == 2 && asked.iter().all(|line| line.contains(r#""bootID":"second""#)), "{asked:?}");
+    assert!(asked[0].starts_with("less ") && asked[0].contains("Pending"), "{asked:?}");
 }
 
 fn outcome(reports: Vec<Report>) -> Arc<Outcome> {

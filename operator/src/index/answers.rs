@@ -58,7 +58,8 @@ impl Index {
             let tally = state.desired(&node, |pod| self.pod(pod)).map(|desired| {
                 let id = &state.nodes[&node].assignment;
                 let error = self.write_errors.get(id).map(String::as_str);
-                Tally::of_node(&desired, self.observed.get(id), error)
+                let boot_id = self.nodes.get(&node).and_then(|node| node.boot_id.as_deref());
+                Tally::of_node(&desired, self.observed.get(id), boot_id, error)
             });
             // Nothing in force: what is selected waits.
             let selected = state.nodes[&node].pods.len() + usize::from(state.nodes[&node].host.is_some());

@@ -1,6 +1,6 @@
 //! One Egg: what of it is in force, and on which nodes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use l7egg_crds::{AssignedHost, AssignedPod, EggReference, PolicySpec};
@@ -34,7 +34,8 @@ struct InForce {
 pub(super) struct NodeState {
     pub assignment: ObjectKey,
     pub host: Option<AssignedHost>,
-    pub pods: BTreeSet<ObjectKey>,
+    /// Each with whether it can be limited: in the node's network it cannot, and so has no part of a shared rate.
+    pub pods: BTreeMap<ObjectKey, bool>,
     pub tally: Option<Tally>,
 }
 
@@ -157,19 +158,22 @@ impl EggState {
             return;
         }
         let node = self.node(&pod.node, targets);
-        let moved = if selected { node.pods.insert(pod.key()) } else { node.pods.remove(&pod.key()) };
-        if moved {
+        let now = selected.then_some(!pod.assigned.host_network);
+        let before = match now {
+            Some(is_limited) => node.pods.insert(pod.key(), is_limited),
+            None => node.pods.remove(&pod.key()),
+        };
+        if before != now {
             let namespace = &pod.assigned.namespace;
-            let shares = match selected {
-                true => self.sharers.add(&pod.node, namespace),
-                false => self.sharers.remove(&pod.node, namespace),
-            };
+            // Another pod of the same name may be in another network than the one before.
+            let left = before == Some(true) && self.sharers.remove(&pod.node, namespace);
+            let came = now == Some(true) && self.sharers.add(&pod.node, namespace);
             // Every node's part of a shared rate is another now.
-            if shares && !changes.sharing.contains(&self.egg.key) {
+            if (left || came) && !changes.sharing.contains(&self.egg.key) {
                 changes.sharing.insert(self.egg.key.clone());
             }
         }
-        if moved || (selected && changed) {
+        if before != now || (selected && changed) {
             self.changed(&pod.node, targets, changes);
         }
     }
@@ -179,7 +183,7 @@ impl EggState {
         self.nodes.entry(name.to_owned()).or_insert_with(|| {
             let assignment = assignment_key(egg, name);
             targets.insert(assignment.clone(), Target { egg: egg.clone(), node: name.to_owned() });
-            NodeState { assignment, host: None, pods: BTreeSet::new(), tally: None }
+            NodeState { assignment, host: None, pods: BTreeMap::new(), tally: None }
         })
     }
 
@@ -226,7 +230,7 @@ impl EggState {
             policy: in_force.policy.clone(),
             shares: self.sharers.of_node(node),
             host: host.clone(),
-            pods: pods.iter().filter_map(pod).map(|pod| assigned(pod, &in_force.policy)).collect(),
+            pods: pods.keys().filter_map(pod).map(|pod| assigned(pod, &in_force.policy)).collect(),
         })
     }
 
@@ -281,7 +285,11 @@ impl EggState {
 
     fn follow_sharers(&mut self) {
         let Some(in_force) = &self.in_force else { return };
-        let pods = self.nodes.iter().flat_map(|(name, node)| node.pods.iter().map(move |pod| (name, pod)));
+        let limited = |(pod, is_limited): (_, &bool)| is_limited.then_some(pod);
+        let pods = self
+            .nodes
+            .iter()
+            .flat_map(|(name, node)| node.pods.iter().filter_map(limited).map(move |pod| (name, pod)));
         self.sharers.follow(&in_force.policy, pods);
     }
 }

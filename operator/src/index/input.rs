@@ -36,6 +36,8 @@ pub struct Node {
     pub labels: Labels,
     /// What its agent has to know where the node itself is meant.
     pub host: AssignedHost,
+    /// The boot that its kubelet tells of, if it has told.
+    pub boot_id: Option<String>,
 }
 
 /// A namespace.

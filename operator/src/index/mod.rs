@@ -159,13 +159,32 @@ impl Index {
             return;
         }
         self.place_node(&node.name, Some(&node));
-        self.nodes.insert(node.name.clone(), node);
+        let (name, boot_id) = (node.name.clone(), node.boot_id.clone());
+        let old = self.nodes.insert(name.clone(), node);
+        if old.and_then(|old| old.boot_id) != boot_id {
+            self.count_anew(&name);
+        }
     }
 
     /// A node is gone.
     pub fn remove_node(&mut self, name: &str) {
-        if self.nodes.remove(name).is_some() {
+        if let Some(old) = self.nodes.remove(name) {
             self.place_node(name, None);
+            if old.boot_id.is_some() {
+                self.count_anew(name);
+            }
+        }
+    }
+
+    /// Which boot a node is in decides whether its agent's reports count.
+    fn count_anew(&mut self, node: &str) {
+        // Before, nothing was counted, and thousands of nodes are listed.
+        if !self.settled {
+            return;
+        }
+        for (key, state) in self.eggs.iter_mut().filter(|(_, state)| state.nodes.contains_key(node)) {
+            state.forget_tally(node);
+            self.changes.status.insert(key.clone());
         }
     }
 

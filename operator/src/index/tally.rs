@@ -50,8 +50,13 @@ pub struct Trouble {
 
 impl Tally {
     /// The tally of one node: a report counts only if it is about the assignment as it now is, and that is
-    /// the one desired. Its part of a shared rate may be one of a moment ago: who shares comes and goes all the time.
-    pub fn of_node(desired: &Assignment, observed: Option<&Observed>, write_error: Option<&str>) -> Self {
+    /// the one desired, and about the boot that the node is in. Its part of a shared rate may be one of a moment ago: who shares comes and goes all the time.
+    pub fn of_node(
+        desired: &Assignment,
+        observed: Option<&Observed>,
+        boot_id: Option<&str>,
+        write_error: Option<&str>,
+    ) -> Self {
         let selected = desired.pods.len() + usize::from(desired.host.is_some());
         let mut tally = Tally { selected, ..Tally::default() };
         let current = observed.filter(|observed| {
@@ -65,11 +70,17 @@ impl Tally {
             });
             return tally;
         }
+        let of_another_boot = current.is_some_and(|observed| is_of_another_boot(observed, boot_id));
+        let current = current.filter(|_| !of_another_boot);
+        let nothing_said = || match of_another_boot {
+            true => format!("node {} has restarted since its agent reported", desired.node),
+            false => String::new(),
+        };
         if desired.host.is_some() {
             let report = current.and_then(|observed| observed.status.host.as_ref());
             let trouble = || Trouble {
                 subject: format!("node {}", desired.node),
-                message: report.map(|report| words(&report.reason, &report.message)).unwrap_or_default(),
+                message: report.map_or_else(nothing_said, |report| words(&report.reason, &report.message)),
             };
             tally.count(report.map(|report| (report.state, report.reason.as_str())), trouble);
             tally.guard(report.into_iter().flat_map(|report| &report.guard));
@@ -85,7 +96,7 @@ impl Tally {
             });
             let trouble = || Trouble {
                 subject: format!("pod {}/{} on {}", pod.namespace, pod.name, desired.node),
-                message: report.map(|report| words(&report.reason, &report.message)).unwrap_or_default(),
+                message: report.map_or_else(nothing_said, |report| words(&report.reason, &report.message)),
             };
             if let Some(limit) = report.and_then(|report| report.egress_limit.as_ref()) {
                 tally.limit(limit, 1);
@@ -159,6 +170,14 @@ impl Tally {
             strictest => *strictest = Some((limit.clone(), pods)),
         }
     }
+}
+
+/// Whether a report is about another boot of the node than that of which its kubelet tells: what was in force then is not any more. Ids
+/// have no order, so a report of the present boot looks the same while the Node still has the one before; that is pending for a
+/// moment, as a kubelet tells of its boot within seconds of its start, and starts the agent. Who does not say counts.
+fn is_of_another_boot(observed: &Observed, boot_id: Option<&str>) -> bool {
+    let reported = observed.status.boot_id.as_deref();
+    reported.zip(boot_id).is_some_and(|(reported, present)| reported != present)
 }
 
 fn keep(list: &mut Vec<Trouble>, trouble: impl FnOnce() -> Trouble) {

@@ -18,6 +18,9 @@ pub struct NodeObject {
     /// The networks of its pods.
     #[serde(default)]
     pub spec: NodeObjectSpec,
+    /// Its boot.
+    #[serde(default)]
+    pub status: NodeObjectStatus,
 }
 
 /// Those fields of a node's spec that are used.
@@ -29,12 +32,30 @@ pub struct NodeObjectSpec {
     pub pod_cidrs: Option<Vec<String>>,
 }
 
+/// Those fields of a node's status that are used.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeObjectStatus {
+    /// What the kubelet says of the machine.
+    pub node_info: NodeObjectInfo,
+}
+
+/// Those fields of what a kubelet says of its machine that are used.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeObjectInfo {
+    /// Another one after each boot; empty until a kubelet says it.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+}
+
 /// The node for the index; nothing if it has no name.
 pub fn node(object: NodeObject) -> Option<Node> {
     Some(Node {
         name: object.metadata.name?,
         labels: object.metadata.labels.unwrap_or_default(),
         host: AssignedHost { pod_cidrs: object.spec.pod_cidrs.unwrap_or_default() },
+        boot_id: Some(object.status.node_info.boot_id).filter(|id| !id.is_empty()),
     })
 }
 
@@ -45,15 +66,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_and_networks() {
+    fn labels_networks_and_boot() {
         let object = json!({
             "metadata": {"name": "n1", "labels": {"role": "edge"}},
             "spec": {"podCIDR": "10.88.1.0/24", "podCIDRs": ["10.88.1.0/24", "fd00:88::/64"]},
+            "status": {"nodeInfo": {"bootID": "first", "kernelVersion": "6.1"}},
         });
         let node = node(serde_json::from_value(object).unwrap()).unwrap();
         assert_eq!((node.name.as_str(), node.labels["role"].as_str()), ("n1", "edge"));
         assert_eq!(node.host.pod_cidrs, ["10.88.1.0/24", "fd00:88::/64"]);
+        assert_eq!(node.boot_id.as_deref(), Some("first"));
         let bare = super::node(serde_json::from_value(json!({"metadata": {"name": "n2"}})).unwrap()).unwrap();
-        assert!(bare.host.pod_cidrs.is_empty());
+        assert!(bare.host.pod_cidrs.is_empty() && bare.boot_id.is_none());
+        let no_kubelet = json!({"metadata": {"name": "n3"}, "status": {"nodeInfo": {"bootID": ""}}});
+        assert_eq!(super::node(serde_json::from_value(no_kubelet).unwrap()).unwrap().boot_id, None);
     }
 }

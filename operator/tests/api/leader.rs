@@ -60,6 +60,16 @@ async fn one_leads_and_another_takes_over() {
     world.expect_pods("all.fake-3", &["c"]).await;
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 
+    // Where its node ends, nothing comes back under its name: a standby writes before new pods are let go.
+    let standby = Operator::start(&world.client, settings(&world, "standby"));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    again.kill().await;
+    let start = Instant::now();
+    world.make_pod("d", "fake-4", json!({})).await;
+    world.expect_pods("all.fake-4", &["d"]).await;
+    println!("the standby writes {:?} after the leader was killed", start.elapsed());
+    assert!(start.elapsed() < l7egg_crds::HOLD_FOR, "{:?}", start.elapsed());
+
     // Somebody else takes the lease away: it must write no more.
     let api: Api<Lease> = Api::namespaced(world.client.clone(), &world.namespace);
     eventually("the lease is taken away", || async {
@@ -72,12 +82,12 @@ async fn one_leads_and_another_takes_over() {
     })
     .await;
     // Longer than who leads may go without a renewal.
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    world.make_pod("d", "fake-4", json!({})).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.make_pod("e", "fake-5", json!({})).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!world.assignment_names().await.contains(&"all.fake-4".to_owned()), "it wrote without the lease");
+    assert!(!world.assignment_names().await.contains(&"all.fake-5".to_owned()), "it wrote without the lease");
     api.delete("l7egg-operator", &DeleteParams::default()).await.unwrap();
-    world.expect_pods("all.fake-4", &["d"]).await;
-    again.stop().await;
+    world.expect_pods("all.fake-5", &["e"]).await;
+    standby.stop().await;
     world.end().await;
 }

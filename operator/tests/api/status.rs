@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use l7egg_crds::{PodCounts, PodState};
 use serde_json::json;
 
-use crate::agent::{enforce, report};
+use crate::agent::{enforce, enforce_since, report};
 use crate::world::{World, condition, egg_spec, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,6 +55,29 @@ async fn from_pending_to_programmed_and_failed() {
         })
         .await;
     }
+    world.end().await;
+}
+
+/// A node restarts, and its agent does not come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_enforced_before_a_restart_of_the_node_is_pending() {
+    let Some(mut world) = World::new("reboot").await else { return };
+    world.start_operator().await;
+    world.apply_egg("all", egg_spec(json!({}), "10.0.0.0/8")).await;
+    world.make_pod("a", "fake-1", json!({})).await;
+    world.boot_node("fake-1", "first").await;
+    let assignment = world.expect_pods("all.fake-1", &["a"]).await;
+    enforce_since(&world.assignments(), &assignment, "first").await;
+    world.expect_condition("all", "Programmed", "True", "Programmed").await;
+
+    world.boot_node("fake-1", "second").await;
+    let status = world.expect_condition("all", "Programmed", "False", "Pending").await;
+    assert_eq!(status.pods, PodCounts { selected: 1, enforced: 0, audited: 0, failed: 0 });
+    let message = &condition(&status, "Programmed").unwrap().message;
+    assert!(message.contains("node fake-1 has restarted since its agent reported"), "{message}");
+
+    enforce_since(&world.assignments(), &assignment, "second").await;
+    world.expect_condition("all", "Programmed", "True", "Programmed").await;
     world.end().await;
 }
 

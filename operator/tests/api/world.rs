@@ -257,6 +257,13 @@ impl World {
         events.into_iter().filter_map(|event| event.reason).collect()
     }
 
+    /// Has the node's kubelet tell of a boot.
+    pub async fn boot_node(&self, name: &str, boot_id: &str) {
+        let patch = Patch::Merge(json!({"status": {"nodeInfo": {"bootID": boot_id}}}));
+        let api: Api<Node> = Api::all(self.client.clone());
+        api.patch_status(name, &PatchParams::default(), &patch).await.expect("the node's boot is told");
+    }
+
     async fn make_node(&self, name: &str) {
         let node: Node = from(json!({
             "metadata": {"name": name, "labels": {"l7egg.dev/test": "true"}},

@@ -118,7 +118,7 @@ fn reported(index: &Index, key: &ObjectKey, generation: i64, state: PodState) ->
     observed.status = EggAssignmentStatus {
         observed_generation: Some(generation),
         pods: pods.iter().map(report).collect(),
-        host: None,
+        ..EggAssignmentStatus::default()
     };
     observed
 }

@@ -14,6 +14,7 @@ enum Happening {
         name: &'static str,
         node: &'static str,
         app: &'static str,
+        host_network: bool,
     },
     PodGone {
         namespace: &'static str,
@@ -60,8 +61,10 @@ fn happening() -> impl Strategy<Value = Happening> {
     let label = || select(&["", "x", "y"][..]);
     let scope = || select(&["", "Pod", "Egg", "Namespace"][..]);
     prop_oneof![
-        4 => (namespace(), select(&["p", "q", "r"][..]), select(&["n1", "n2"][..]), label())
-            .prop_map(|(namespace, name, node, app)| Happening::Pod { namespace, name, node, app }),
+        4 => (namespace(), select(&["p", "q", "r"][..]), select(&["n1", "n2"][..]), label(), any::<bool>())
+            .prop_map(|(namespace, name, node, app, host_network)| Happening::Pod {
+                namespace, name, node, app, host_network,
+            }),
         1 => (namespace(), select(&["p", "q", "r"][..]))
             .prop_map(|(namespace, name)| Happening::PodGone { namespace, name }),
         1 => (namespace(), label()).prop_map(|(name, env)| Happening::Namespace { name, env }),
@@ -142,17 +145,20 @@ impl Model {
     }
 }
 
-/// Counted anew from all pods of the Egg.
+/// Counted anew from all pods of the Egg that can be limited.
 fn shares(assignment: &Assignment, pods: &[(&String, &AssignedPod)]) -> Vec<l7egg_crds::RateShare> {
     let Some(limit) = l7egg_policy::Limit::of(&assignment.policy) else { return Vec::new() };
+    let own = assignment.pods.iter().filter(|pod| !pod.host_network);
     let groups: BTreeSet<Option<String>> = match limit.scope {
         ShapingScope::Pod => return Vec::new(),
-        ShapingScope::Egg => [None].into(),
-        ShapingScope::Namespace => assignment.pods.iter().map(|pod| Some(pod.namespace.clone())).collect(),
+        ShapingScope::Egg => own.map(|_| None).collect(),
+        ShapingScope::Namespace => own.map(|pod| Some(pod.namespace.clone())).collect(),
     };
     let share = |namespace: Option<String>| {
-        let sharers =
-            || pods.iter().filter(|(_, pod)| namespace.as_ref().is_none_or(|it| *it == pod.namespace));
+        let sharers = || {
+            let limited = pods.iter().filter(|(_, pod)| !pod.host_network);
+            limited.filter(|(_, pod)| namespace.as_ref().is_none_or(|it| *it == pod.namespace))
+        };
         let here = sharers().filter(|(node, _)| **node == assignment.node).count() as u64;
         let bits_per_second = limit.bits_per_second * here / sharers().count() as u64;
         l7egg_crds::RateShare { namespace, bits_per_second: i64::try_from(bits_per_second).unwrap() }
@@ -169,8 +175,9 @@ fn selector(label: &str, value: &str) -> Selector {
 
 fn happen(index: &mut Index, model: &mut Model, happening: Happening) {
     match happening {
-        Happening::Pod { namespace, name, node, app } => {
-            let pod = pod(namespace, name, node, &[("app", app)]);
+        Happening::Pod { namespace, name, node, app, host_network } => {
+            let mut pod = pod(namespace, name, node, &[("app", app)]);
+            pod.assigned.host_network = host_network;
             model.pods.insert(pod.key(), pod.clone());
             index.apply_pod(pod);
         }

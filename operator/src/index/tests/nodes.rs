@@ -4,7 +4,7 @@ use super::*;
 
 fn node(name: &str, pairs: &[(&str, &str)]) -> Node {
     let host = AssignedHost { pod_cidrs: vec![format!("10.88.{}.0/24", name.len())] };
-    Node { name: name.to_owned(), labels: labels(pairs), host }
+    Node { name: name.to_owned(), labels: labels(pairs), host, boot_id: None }
 }
 
 fn firewall(generation: i64, nodes: Selector) -> Egg {
@@ -25,7 +25,8 @@ fn reported(index: &Index, id: &ObjectKey, state: PodState) -> Observed {
     let mut observed = stored(index, id, 1);
     let host =
         HostReport { state, reason: String::new(), message: String::new(), guard: vec!["API server".into()] };
-    observed.status = EggAssignmentStatus { observed_generation: Some(1), pods: vec![], host: Some(host) };
+    let status = EggAssignmentStatus::default();
+    observed.status = EggAssignmentStatus { observed_generation: Some(1), host: Some(host), ..status };
     observed
 }
 

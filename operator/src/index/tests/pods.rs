@@ -187,3 +187,31 @@ fn containers_are_told_where_the_egg_is_for_certain_ones() {
     index.apply_egg(web.clone());
     assert_eq!(told(&index, &web), ["app", "init"]);
 }
+
+#[test]
+fn pods_in_their_nodes_network_have_no_part_of_a_shared_rate() {
+    let mut index = Index::default();
+    let web = shaped(egg("shop", "web", 1, Selector::default(), "10.0.0.0/8"), "Egg");
+    index.apply_egg(web.clone());
+    let in_nodes_network = |mut pod: Pod| {
+        pod.assigned.host_network = true;
+        pod
+    };
+    index.apply_pod(pod("shop", "a", "n1", &[]));
+    index.apply_pod(in_nodes_network(pod("shop", "b", "n1", &[])));
+    index.apply_pod(in_nodes_network(pod("shop", "c", "n2", &[])));
+    let parts = |index: &Index, node: &str| {
+        let shares = index.desired(&key(&web, node)).unwrap().shares;
+        shares.into_iter().map(|share| share.bits_per_second).collect::<Vec<_>>()
+    };
+    assert_eq!((parts(&index, "n1"), parts(&index, "n2")), (vec![50_000_000], vec![]));
+    index.take_changes();
+
+    // Another pod of the same name, before the end of the first is told.
+    index.apply_pod(pod("shop", "c", "n2", &[]));
+    assert_eq!((parts(&index, "n1"), parts(&index, "n2")), (vec![25_000_000], vec![25_000_000]));
+    assert_eq!(dirty(&mut index), only(&["shop/web.n1", "shop/web.n2"]));
+    index.apply_pod(in_nodes_network(pod("shop", "c", "n2", &[])));
+    index.remove_pod(&ObjectKey::new("shop", "b"));
+    assert_eq!((parts(&index, "n1"), parts(&index, "n2")), (vec![50_000_000], vec![]));
+}

@@ -151,3 +151,55 @@ fn what_is_to_be_said_of_enforced_pods_is_told() {
     assert_eq!((tally.enforced, tally.pending.len()), (2, 0));
     assert_eq!(tally.notes[0].message, "Why: so");
 }
+
+fn booted(boot_id: Option<&str>) -> Node {
+    let boot_id = boot_id.map(str::to_owned);
+    Node { name: "n1".into(), labels: labels(&[]), host: l7egg_crds::AssignedHost::default(), boot_id }
+}
+
+#[test]
+fn reports_of_another_boot_of_the_node_do_not_count() {
+    let (mut index, web, id) = two_pods_on_a_node();
+    index.settle();
+    index.apply_node(booted(Some("first")));
+    let mut observed = reported(&index, &id, 1, PodState::Enforced);
+    observed.status.boot_id = Some("first".into());
+    index.apply_observed(observed.clone());
+    assert_eq!(counts(&mut index, &web), (2, 2, 0));
+
+    // The node restarts, and its agent does not come back.
+    index.take_changes();
+    index.apply_node(booted(Some("second")));
+    assert!(index.take_changes().status.contains(&web.key));
+    let tally = index.summary(&web.key).unwrap().tally;
+    assert_eq!((tally.selected, tally.enforced, tally.failed), (2, 0, 0));
+    let message = "node n1 has restarted since its agent reported";
+    assert_eq!(tally.pending[0], Trouble { subject: "pod shop/a on n1".into(), message: message.into() });
+
+    observed.status.boot_id = Some("second".into());
+    index.apply_observed(observed.clone());
+    assert_eq!(counts(&mut index, &web), (2, 2, 0));
+    // Failures of before are none of now.
+    observed.status.boot_id = Some("first".into());
+    observed.status.pods[0].state = PodState::Failed;
+    index.apply_observed(observed);
+    assert_eq!(counts(&mut index, &web), (2, 0, 0));
+}
+
+#[test]
+fn who_does_not_tell_of_a_boot_counts() {
+    let (mut index, web, id) = two_pods_on_a_node();
+    index.settle();
+    index.apply_node(booted(Some("first")));
+    let mut observed = reported(&index, &id, 1, PodState::Enforced);
+    index.apply_observed(observed.clone());
+    assert_eq!(counts(&mut index, &web), (2, 2, 0), "an agent of before");
+    index.apply_node(booted(None));
+    observed.status.boot_id = Some("first".into());
+    index.apply_observed(observed);
+    assert_eq!(counts(&mut index, &web), (2, 2, 0), "a kubelet that has not told");
+    index.apply_node(booted(Some("second")));
+    assert_eq!(counts(&mut index, &web), (2, 0, 0));
+    index.remove_node("n1");
+    assert_eq!(counts(&mut index, &web), (2, 2, 0), "no node");
+}
