@@ -232,13 +232,13 @@ impl Pod {
 
     /// The same from a cgroup.
     pub fn hold_in(&self, cgroup: &Path, target: &str) -> Held {
-        Held::start(self.command_in(cgroup, &binary("probe"), &["hold", target, "--until-line"]))
+        Held::start(self.command_in(cgroup, &binary("probe"), &holding(target)))
     }
 
     /// The same from the world.
     pub fn world_hold(&self, target: &str) -> Held {
         let mut command = self.in_world(&binary("probe"));
-        command.args(["hold", target, "--until-line"]);
+        command.args(holding(target));
         Held::start(command)
     }
 
@@ -422,17 +422,29 @@ fn remove(cgroup: &Path) -> bool {
     fs::remove_dir(cgroup).is_ok()
 }
 
-/// What the probe is told to try connections. They have less than the second after which a lost SYN is sent again, so that one that
-/// needed two does not pass for a good one; but where the processor is emulated all may stand still for as long.
+/// What the probe is told to try connections. A machine may stand still for a while, so that they have time for a second SYN: see
+/// [`outcome`].
 fn connecting<'a>(targets: &[&'a str]) -> Vec<&'a str> {
-    let timeout_ms = if is_emulated() { "3000" } else { "600" };
-    [&["connect", "--timeout-ms", timeout_ms], targets].concat()
+    [&["connect", "--timeout-ms", "3000"], targets].concat()
 }
 
+/// What the probe is told to hold a connection.
+fn holding(target: &str) -> [&str; 5] {
+    let patience_ms = if is_emulated() { "10000" } else { "5000" };
+    ["hold", target, "--until-line", "--patience-ms", patience_ms]
+}
+
+/// One that needed a second SYN, or whose message was lost, does not pass for a good one; but where the processor is emulated, timers
+/// run out while what they wait for is under way.
 fn outcome(report: &Value) -> String {
-    match &report["outcome"] {
-        Value::String(outcome) => outcome.clone(),
-        other => other.to_string(),
+    match (&report["outcome"], &report["later"]) {
+        (Value::String(outcome), Value::String(later))
+            if !is_emulated() && (outcome == "ok" || outcome == "refused") =>
+        {
+            format!("{outcome}, by a later {later}")
+        }
+        (Value::String(outcome), _) => outcome.clone(),
+        (other, _) => other.to_string(),
     }
 }
 
