@@ -274,7 +274,12 @@ impl Pod {
 
     /// How many TCP connections to an address the pod has that are not closed on both sides.
     pub fn connections_to(&self, address: &str) -> usize {
-        let output = self.command("ss".as_ref(), &["-Htn", "dst", address]).output().expect("ss (iproute2)");
+        self.connections(&["dst", address])
+    }
+
+    fn connections(&self, filter: &[&str]) -> usize {
+        let arguments = [&["-Htn"], filter].concat();
+        let output = self.command("ss".as_ref(), &arguments).output().expect("ss (iproute2)");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stdout).lines().count()
     }
@@ -371,6 +376,11 @@ fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8946, request)
         while self.connect(&["tcp://198.18.0.80:9000", "tcp://[2001:db8:18::80]:9000"]) != ["ok", "ok"] {
             assert!(Instant::now() < deadline, "the test world does not answer");
             std::thread::sleep(Duration::from_millis(50));
+        }
+        // What is left of these sends yet, which a test that counts would count.
+        while self.connections(&[]) > 0 {
+            assert!(Instant::now() < deadline, "connections to the test world are not closed");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
