@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::held::Held;
 use super::process::{Nested, Server};
 use super::wires::{address, by_node, on_top, veth};
-use super::{RESOLVERS, binary, ip, is_emulated, run, unique};
+use super::{RESOLVERS, binary, ip, is_emulated, run, seconds, unique};
 
 /// Address of the pod.
 pub const POD4: &str = "10.77.0.2";
@@ -286,8 +286,9 @@ impl Pod {
 
     /// Runs dig in the pod; what it prints.
     pub fn dig(&self, arguments: &[&str]) -> String {
+        let timeout = format!("+timeout={}", seconds(3));
         let output = self
-            .command("dig".as_ref(), &[&["+short", "+tries=1", "+timeout=3"], arguments].concat())
+            .command("dig".as_ref(), &[&["+short", "+tries=1", &timeout], arguments].concat())
             .output()
             .expect("dig (package bind9-dnsutils)");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
