@@ -116,7 +116,7 @@ fn a_pod_stays_held_while_agents_come_and_go() {
     setup.restart_agent();
     let held = setup.kernel.enforced().expect("what is enforced");
     assert!(held[0].held);
-    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
+    assert_eq!(setup.pod.connect_in_vain("tcp://198.18.0.80:80"), "timeout");
     setup.kernel.collect().expect("a collection");
     setup.enforce(ALLOWED);
     assert_eq!(setup.kernel.enforced().expect("what is enforced")[0].policy, policy(ALLOWED).digest);
@@ -144,7 +144,7 @@ for _ in range(5): s.send(b'\\xff' * 6 + b'\\2\\0\\0\\0\\0\\1' + b'\\x08\\0' + i
 #[test]
 fn a_pod_that_is_held_no_longer_is_as_free_as_any() {
     let mut setup = Setup::on_held_node();
-    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
+    assert_eq!(setup.pod.connect_in_vain("tcp://198.18.0.80:80"), "timeout");
     setup.release();
     assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "udp://198.18.0.80:123"]), ["ok", "ok"]);
 }
