@@ -12,9 +12,10 @@ use l7egg_e2e::probe::{HoldReport, LoadReport, Outcome};
 /// Watches end within 55 s, and a silent connection is given up after 65.
 const AWAY: Duration = Duration::from_secs(75);
 /// What pods do meanwhile they do until the API server is back and has had an edit.
-const UNTIL: Duration = Duration::from_secs(100);
-/// Within this an edit is in force.
-const SOON: Duration = Duration::from_secs(10);
+const UNTIL: Duration = Duration::from_secs(125);
+/// Within this an edit is in force: the operator writes less often while the API server has trouble (8 s), the agent's watch begins
+/// again after a pause (10 s), and the lease has to be had again.
+const SOON: Duration = Duration::from_secs(30);
 const CHANGED: &str = "tcp://198.18.0.81:80";
 
 fn egg(more: &str) -> String {
@@ -84,7 +85,7 @@ async fn the_api_server_is_away_for_longer_than_watches_last() -> anyhow::Result
         let load: LoadReport = serde_json::from_str(&pod.exec(&["cat", "/load"]).await?)?;
         println!("  {}: one connection, {} messages: {}; {load:?}", pod.name, held.exchanges, held.outcome);
         ensure!(held.outcome == Outcome::Ok && held.exchanges > 100, "{held:?}");
-        ensure!(load.allowed >= 900 && load.denied >= 900, "{load:?}");
+        ensure!(load.allowed >= 1_125 && load.denied >= 1_125, "{load:?}");
         ensure!(load.allowed_failures == 0 && load.denied_successes == 0, "{load:?}");
     }
     nodes_are_ready(&test).await

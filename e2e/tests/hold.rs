@@ -19,7 +19,12 @@ spec:
   egress: [{to: [{cidr: 203.0.113.0/24}]}]
 ";
 const TARGET: &str = "udp://198.18.7.7:123";
+/// So long after the first pod the operator is back at the latest, if a batch is to count: what follows takes its time as well, and a
+/// pod that is held for longer than the bound is rightly let go.
+const IN_TIME: Duration = Duration::from_secs(7);
 const BATCHES: usize = 5;
+/// How many more there are at most, in the place of those that took too long.
+const MORE_BATCHES: usize = 5;
 const BATCH: usize = 10;
 /// How often the API server goes away at most.
 const ROUNDS: u32 = 8;
@@ -38,8 +43,12 @@ async fn the_operator_is_away_while_pods_start() -> anyhow::Result<()> {
     let Some(test) = Setting::new("hold").await? else { return Ok(()) };
     test.namespace.enforce(EGG, 0).await?;
     let nodes = Node::all(&test.cluster, &test.namespace).await?;
-    let (mut escaped, mut waited) = (0, Vec::new());
-    for batch in 0..BATCHES {
+    let (mut escaped, mut waited, mut counted) = (0, Vec::new(), 0);
+    for batch in 0.. {
+        if counted == BATCHES {
+            break;
+        }
+        ensure!(batch < BATCHES + MORE_BATCHES, "the operator is never back within {} s", IN_TIME.as_secs());
         signal_all(&nodes, Signal::Stop, OPERATOR).await?;
         let stopped = Instant::now();
         let names: Vec<String> = (0..BATCH).map(|number| format!("shop-{batch}-{number}")).collect();
@@ -48,16 +57,26 @@ async fn the_operator_is_away_while_pods_start() -> anyhow::Result<()> {
             .enumerate()
             .map(|(number, name)| watcher(name, test.cluster.two_nodes()[number % 2]));
         let plans: Vec<PodPlan> = plans.collect();
+        let first_created = Instant::now();
         try_join_all(plans.iter().map(|plan| test.namespace.create(plan))).await?;
         tokio::time::sleep(AWAY.saturating_sub(stopped.elapsed())).await;
         signal_all(&nodes, Signal::Continue, OPERATOR).await?;
+        let held_for = first_created.elapsed();
         let watched = try_join_all(names.iter().map(|name| test.namespace.until_denied(name, LIMIT))).await?;
         for (plan, pod) in plans.iter().zip(&watched).filter(|(_, pod)| pod.reached > 0) {
             let events = test.namespace.events(&test.namespace.running(plan.name()).await?).await?;
             println!("  packets of pod {} left: {:?}; its events: {events:?}", plan.name(), pod.changes);
         }
-        escaped += watched.iter().map(|pod| pod.reached).sum::<u64>();
-        waited.extend(watched.iter().map(|pod: &Watched| pod.denied.at.saturating_sub(pod.first.at)));
+        if held_for <= IN_TIME {
+            counted += 1;
+            escaped += watched.iter().map(|pod| pod.reached).sum::<u64>();
+            waited.extend(watched.iter().map(|pod: &Watched| pod.denied.at.saturating_sub(pod.first.at)));
+        } else {
+            println!(
+                "  once more: the operator was back {:.1} s after the first pod",
+                held_for.as_secs_f64()
+            );
+        }
         try_join_all(names.iter().map(|name| test.namespace.kill(name))).await?;
     }
     waited.sort_unstable();
@@ -91,10 +110,10 @@ async fn a_held_pod_is_let_go_in_the_end_and_all_is_told() -> anyhow::Result<()>
 async fn let_go(test: &Setting, node: &str) -> anyhow::Result<()> {
     // Nor is a pod touched that no Egg selects.
     let (held, free) = (watcher("shop", node), PodPlan::new("free").on(node));
-    try_join_all([&held, &free].map(|plan| test.namespace.create(plan))).await?;
     let created = Instant::now();
+    try_join_all([&held, &free].map(|plan| test.namespace.create(plan))).await?;
     let own = format!("{}/shop", test.namespace.name);
-    let status = eventually("the agent says that it holds the pod", BOUND, || async {
+    let status = eventually("the agent says that it holds the pod", LIMIT, || async {
         let status = test.cluster.agent_status(node).await?;
         let pods = status["pods"].as_array().cloned().unwrap_or_default();
         Ok(pods

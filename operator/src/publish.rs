@@ -101,7 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_is_sent_before_the_end() {
-        let (client, taken) = slow_server(Duration::from_millis(50));
+        let (client, taken) = slow_server(Duration::from_millis(10));
         let (publisher, events) = Publisher::start(client, "operator-0");
         for number in 0..5 {
             events.send(rejected(&format!("egg-{number}"))).await.unwrap();

@@ -54,6 +54,9 @@ enum Command {
         /// Between two messages, in milliseconds.
         #[arg(long, default_value_t = 100)]
         interval_ms: u64,
+        /// How long an echo may take before it counts as a break, in milliseconds.
+        #[arg(long, default_value_t = 5000)]
+        patience_ms: u64,
         #[command(flatten)]
         until: Until,
     },
@@ -167,9 +170,9 @@ fn main() -> anyhow::Result<()> {
         Command::Resolve { targets } => targets.iter().for_each(|target| {
             print(&serde_json::json!({"target": target, "address": probe::resolve(target).ok().map(|found| found.ip())}));
         }),
-        Command::Hold { target, interval_ms, until } => {
+        Command::Hold { target, interval_ms, patience_ms, until } => {
             let connected = || print(&serde_json::json!({"connected": target}));
-            print(&probe::hold(&target, ms(interval_ms), connected, until.watcher()));
+            print(&probe::hold(&target, ms(interval_ms), ms(patience_ms), connected, until.watcher()));
         }
         Command::Bulk { target, seconds } => print(&probe::bulk(&target, Duration::from_secs(seconds))),
         Command::Watch { target, interval_ms, timeout_ms, until } => {

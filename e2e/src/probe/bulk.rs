@@ -20,7 +20,8 @@ pub struct BulkReport {
     pub outcome: Outcome,
     /// Bytes that the echo brought back, without headers.
     pub bytes: u64,
-    /// From the first byte that came back to the last, in microseconds.
+    /// From the first byte that was sent to the last that came back, in microseconds. Not from the first that came back: what waited
+    /// for a reader that had no processor then would have come in no time.
     pub lasted: u64,
 }
 
@@ -49,22 +50,17 @@ fn transfer(stream: &TcpStream, time: Duration, report: &mut BulkReport) -> io::
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     std::thread::scope(|scope| {
+        let start = Instant::now();
         let sender = scope.spawn(|| send(stream, time));
-        let (mut buffer, mut first) = (vec![0; PIECE], None);
+        let mut buffer = vec![0; PIECE];
         let mut stream = stream;
         loop {
             let length = stream.read(&mut buffer)?;
             if length == 0 {
                 break;
             }
-            // What came with the first byte took no time that was seen.
-            match first {
-                None => first = Some(Instant::now()),
-                Some(first) => {
-                    report.bytes += length as u64;
-                    report.lasted = micros(first.elapsed());
-                }
-            }
+            report.bytes += length as u64;
+            report.lasted = micros(start.elapsed());
         }
         sender.join().unwrap_or_else(|_| Err(io::Error::other("the sender ended early")))
     })

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, Target, connect};
+use super::{Later, Outcome, Target, connect};
 
 const MAX_SAMPLES: usize = 10;
 const TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the C library waits for an answer before it asks again (`timeout` in resolv.conf(5)).
+const SECOND_QUERY_US: u64 = 5_000_000;
 /// Each waits for one connection at a time; those that are denied by their packets only take the whole timeout.
 const THREADS: u32 = 64;
 
@@ -36,6 +38,10 @@ pub struct LoadReport {
     pub denied: u32,
     /// Those of them that succeeded.
     pub denied_successes: u32,
+    /// Those of them of which the SYN or the message was sent again: see [`Later`].
+    pub later: u32,
+    /// Those of them whose lookup took so long that the resolver asked again.
+    pub second_queries: u32,
     /// Longest time that an allowed one took, in microseconds.
     pub longest_allowed: u64,
     /// The first that were wrong.
@@ -55,6 +61,8 @@ pub fn load(load: &Load) -> LoadReport {
         sum.allowed_failures += report.allowed_failures;
         sum.denied += report.denied;
         sum.denied_successes += report.denied_successes;
+        sum.later += report.later;
+        sum.second_queries += report.second_queries;
         sum.longest_allowed = sum.longest_allowed.max(report.longest_allowed);
         sum.samples.extend(report.samples);
     }
@@ -79,28 +87,38 @@ fn run(load: &Load, start: Instant, next: &AtomicU32) -> LoadReport {
 }
 
 fn one(report: &mut LoadReport, target: &str, is_allowed: bool, start: Instant) {
-    let outcome = match target.parse::<Target>() {
-        Ok(target) => {
-            let got = connect(&target, TIMEOUT);
-            if is_allowed {
-                report.longest_allowed = report.longest_allowed.max(got.micros);
-            }
-            got.outcome
-        }
-        Err(error) => Outcome::Error(error.to_string()),
+    let got = match target.parse::<Target>() {
+        Ok(target) => connect(&target, TIMEOUT),
+        Err(error) => return count(report, is_allowed, true, Some(format!("{target}: {error}"))),
     };
-    let is_wrong = if is_allowed { outcome != Outcome::Ok } else { outcome.is_reached() };
-    match (is_allowed, is_wrong) {
-        (true, _) => {
-            report.allowed += 1;
-            report.allowed_failures += u32::from(is_wrong);
-        }
-        (false, _) => {
-            report.denied += 1;
-            report.denied_successes += u32::from(is_wrong);
-        }
+    let is_wrong = if is_allowed { got.outcome != Outcome::Ok } else { got.outcome.is_reached() };
+    let mut what = format!("after {} ms: {target}: {}", start.elapsed().as_millis(), got.outcome);
+    if is_allowed {
+        report.longest_allowed = report.longest_allowed.max(got.micros);
     }
-    if is_wrong && report.samples.len() < MAX_SAMPLES {
-        report.samples.push(format!("after {} ms: {target}: {outcome}", start.elapsed().as_millis()));
+    if is_allowed && let Some(later) = got.later {
+        report.later += 1;
+        what += match later {
+            Later::Syn => " by a second SYN",
+            Later::Message => " by a message that was sent again",
+        };
     }
+    if is_allowed && got.lookup_micros >= SECOND_QUERY_US {
+        report.second_queries += 1;
+        what += " by a second query";
+    }
+    let is_late = is_allowed && (got.later.is_some() || got.lookup_micros >= SECOND_QUERY_US);
+    count(report, is_allowed, is_wrong, (is_wrong || is_late).then_some(what));
+}
+
+fn count(report: &mut LoadReport, is_allowed: bool, is_wrong: bool, sample: Option<String>) {
+    let (all, wrong) = if is_allowed {
+        (&mut report.allowed, &mut report.allowed_failures)
+    } else {
+        (&mut report.denied, &mut report.denied_successes)
+    };
+    *all += 1;
+    *wrong += u32::from(is_wrong);
+    let room = MAX_SAMPLES.saturating_sub(report.samples.len());
+    report.samples.extend(sample.into_iter().take(room));
 }

@@ -4,6 +4,7 @@
 mod attached;
 mod bulk;
 mod connect;
+mod exchange;
 mod hold;
 mod icmp;
 mod load;
@@ -15,7 +16,7 @@ mod watch;
 
 pub use attached::{Attached, attached};
 pub use bulk::{BulkReport, bulk};
-pub use connect::{ConnectReport, connect, connect_all, resolve};
+pub use connect::{ConnectReport, Later, connect, connect_all, resolve};
 pub use hold::{HoldReport, hold};
 pub use load::{Load, LoadReport, load};
 pub use outcome::Outcome;

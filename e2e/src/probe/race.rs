@@ -181,7 +181,7 @@ impl Runner {
     }
 }
 
-/// How many segments of a connection were sent again (`tcpi_total_retrans`): SYNs, if it has just been made.
+/// How many segments of a connection were sent again so far (`tcpi_total_retrans`): SYNs, if it has just been made.
 pub(super) fn total_retransmissions(stream: &TcpStream) -> io::Result<u32> {
     // SAFETY: all-zero bytes are a valid tcp_info, which is plain integers.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };

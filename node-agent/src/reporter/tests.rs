@@ -70,9 +70,18 @@ async fn api_server() -> (Client, Arc<Mutex<Vec<String>>>) {
 
 /// One that answers so to each status that it is given, by its number and the assignment's name.
 async fn answers(code: fn(usize, &str) -> u16) -> (Client, Arc<Mutex<Vec<String>>>) {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&asked);
+    let (client, asked, _) = answers_and_times(code).await;
+    (client, asked)
+}
+
+/// The same, with when each status came.
+async fn answers_and_times(
+    code: fn(usize, &str) -> u16,
+) -> (Client, Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<Instant>>>) {
+    let (asked, times) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let (log, clock) = (Arc::clone(&asked), Arc::clone(&times));
     let status = move |Path(name): Path<String>, body: String| async move {
+        clock.lock().unwrap().push(Instant::now());
         let mut log = log.lock().unwrap();
         log.push(format!("{name} {body}"));
         let code = code(log.len(), &name);
@@ -85,7 +94,7 @@ async fn answers(code: fn(usize, &str) -> u16) -> (Client, Arc<Mutex<Vec<String>
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
     let config = kube::Config::new(format!("http://{address}").parse().unwrap());
-    (crate::client::connect(&config).unwrap(), asked)
+    (crate::client::connect(&config).unwrap(), asked, times)
 }
 
 #[tokio::test]
@@ -164,15 +173,18 @@ fn outcome(reports: Vec<Report>) -> Arc<Outcome> {
 
 #[tokio::test]
 async fn an_api_server_that_has_too_much_to_do_is_left_alone() {
-    let (client, asked) = answers(|_, _| 429).await;
+    let (client, _, times) = answers_and_times(|_, _| 429).await;
     let enforced = || status(&[pod("p", PodState::Enforced, "")]);
     let reports = (0..50).map(|number| report(&format!("a{number}"), enforced(), None)).collect();
     let (_sender, receiver) = watch::channel(outcome(reports));
     tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    // Pauses of 0.5 to 1 s and 1 to 2 s lie behind it, and of at least 2 s before it.
-    let asked = asked.lock().unwrap().len();
-    assert!((2..=3).contains(&asked), "{asked}");
+    let times = || times.lock().unwrap().clone();
+    while times().len() < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Of 0.5 to 1 s and 1 to 2 s, and longer where the machine stands still.
+    let pauses: Vec<_> = times().windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses[0] >= Duration::from_millis(500) && pauses[1] >= Duration::from_secs(1), "{pauses:?}");
 }
 
 #[tokio::test]
@@ -184,9 +196,22 @@ async fn a_restart_takes_nothing_back_and_tells_what_is_new() {
     let another = || report("new", in_force.clone(), None);
     let (sender, receiver) = watch::channel(outcome(vec![known("old", &pending), another()]));
     tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let until = async |count: usize| {
+        while asked.lock().unwrap().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    until(1).await;
     sender.send_replace(outcome(vec![known("old", &in_force), another()]));
+    // It is looked at on its own, if another one comes later, which is written at once.
     tokio::time::sleep(Duration::from_millis(300)).await;
+    sender.send_replace(outcome(vec![
+        known("old", &in_force),
+        another(),
+        report("z", in_force.clone(), None),
+    ]));
+    until(2).await;
     let asked = asked.lock().unwrap().clone();
-    assert!(asked.len() == 1 && asked[0].starts_with("new "), "{asked:?}");
+    let is_of = |name: &str, line: &str| line.starts_with(&format!("{name} "));
+    assert!(asked.len() == 2 && is_of("new", &asked[0]) && is_of("z", &asked[1]), "{asked:?}");
 }

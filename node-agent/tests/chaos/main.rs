@@ -1,5 +1,5 @@
 //! Chaos: a pod looks up and connects 400 times a second, by turns where it may and where it may not, while its agent is killed
-//! every second and its policy changes every second. Nothing allowed may fail, nothing denied may succeed.
+//! every second and its policy changes every second, or as often as the machine is quick enough for. Nothing allowed may fail, nothing denied may succeed.
 //!
 //! Twice: with an agent that is this program again, takes over what the one before it left, as the real one does, and enforces
 //! one policy after the other for as long as it lives; and, where there is an API server, with the product's own operator and
@@ -17,6 +17,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitCode, Stdio};
 use std::sync::Mutex;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use harness::{Link, Setup, fail, policy, settings_in};
@@ -28,8 +29,10 @@ use nix::unistd::Pid;
 use traffic::{SECONDS, Traffic};
 use whole::Whole;
 
-/// How long an agent lives.
+/// How long an agent lives at least.
 const LIFE: Duration = Duration::from_secs(1);
+/// Longest that an agent that nobody kills takes until its first policy is in force.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// An operator lives for as many agents.
 const OPERATOR_LIVES: u32 = 5;
 /// Set for the agent: where bpffs is, the pod's uid and cgroup.
@@ -69,17 +72,20 @@ fn killed_and_changed() -> Result<(), Failed> {
     let setup = Setup::on_node(POLICIES[0]);
     setup.pod.set_names(NAMES);
     is_covered(&setup, setup.pod.uid())?;
-    let before = setup.last_policy();
+    let start = || {
+        let mut agent = setup.pod.in_node(&std::env::current_exe()?);
+        agent.env(AGENT[0], setup.bpffs()).env(AGENT[1], setup.pod.uid()).env(AGENT[2], setup.pod.cgroup());
+        agent.spawn()
+    };
     let traffic = Traffic::start(&setup, setup.pod.cgroup())?;
-    let result = traffic.until_end("", |_, _| {
-        let mut agent = setup
-            .pod
-            .in_node(&std::env::current_exe()?)
-            .env(AGENT[0], setup.bpffs())
-            .env(AGENT[1], setup.pod.uid())
-            .env(AGENT[2], setup.pod.cgroup())
-            .spawn()?;
-        std::thread::sleep(LIFE);
+    let mut first = start()?;
+    let life = life(&setup, setup.last_policy());
+    first.kill()?;
+    first.wait()?;
+    let (life, before) = (life?, setup.last_policy());
+    let result = traffic.until_end("", |_| {
+        let mut agent = start()?;
+        sleep(life);
         // SIGKILL, wherever it is.
         agent.kill()?;
         agent.wait()?;
@@ -88,6 +94,21 @@ fn killed_and_changed() -> Result<(), Failed> {
     let policies = setup.last_policy() - before;
     println!("chaos: {policies} policies put in force meanwhile");
     result.and(is_covered(&setup, setup.pod.uid())).and(enough(policies))
+}
+
+/// How long agents are to live: half as long again as it takes one that nobody kills, and that has just been started beside the
+/// traffic, to put a policy in force after this one.
+fn life(setup: &Setup, last: u32) -> Result<Duration, Failed> {
+    let started = Instant::now();
+    while setup.last_policy() == last {
+        if started.elapsed() > PATIENCE {
+            return Err(format!("an agent put no policy in force within {} s", PATIENCE.as_secs()).into());
+        }
+        sleep(Duration::from_millis(10));
+    }
+    let life = LIFE.max(started.elapsed() * 3 / 2);
+    println!("chaos: agents live for {} ms", life.as_millis());
+    Ok(life)
 }
 
 /// The agents put the backstop there, or took over what the one before them had put there.
@@ -99,7 +120,7 @@ fn is_covered(setup: &Setup, uid: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// An agent that lives for a second gets to it most of the time; if none did, nothing was tried.
+/// An agent that lives for so long gets to it most of the time; if none did, nothing was tried.
 fn enough(policies: u32) -> Result<(), Failed> {
     if u64::from(policies) < SECONDS / 6 {
         return Err(format!("only {policies} policies were put in force").into());
@@ -141,13 +162,18 @@ fn sandbox(setup: &Setup, cgroup: &Path) -> Result<Child, Failed> {
 fn restart_both(setup: &Setup, whole: &Whole, operator: &mut Child, agent: &mut Child) -> Result<(), Failed> {
     whole.wait()?;
     is_covered(setup, &whole.uid)?;
-    let before = setup.last_policy();
     let traffic = Traffic::start(setup, &whole.cgroup)?;
     let mut restarts = 0;
-    let result = traffic.until_end("with operator, ", |turn, halfway| {
-        halfway();
-        whole.apply(POLICIES[(turn as usize + 1) % POLICIES.len()])?;
-        halfway();
+    agent.kill()?;
+    agent.wait()?;
+    let last = setup.last_policy();
+    whole.apply(POLICIES[1])?;
+    *agent = whole.agent(setup)?;
+    let (life, before) = (life(setup, last)?, setup.last_policy());
+    let result = traffic.until_end("with operator, ", |turn| {
+        sleep(life / 2);
+        whole.apply(POLICIES[turn as usize % POLICIES.len()])?;
+        sleep(life / 2);
         agent.kill()?;
         agent.wait()?;
         *agent = whole.agent(setup)?;
@@ -178,7 +204,7 @@ fn agent(bpffs: PathBuf, uid: &str, cgroup: PathBuf) -> ! {
         assert_eq!(kernel.cover(uid, &cgroup).unwrap_or_else(fail), Cover::Whole);
         kernel.collect().unwrap_or_else(fail);
         let pause = Duration::from_millis(200 + started.elapsed().subsec_micros() as u64 % 800);
-        std::thread::sleep(pause);
+        sleep(pause);
     }
     std::process::exit(0)
 }

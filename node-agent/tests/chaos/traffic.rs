@@ -7,7 +7,6 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-use crate::LIFE;
 use crate::harness::{Held, Setup, binary, is_without_a_pause};
 
 /// Seconds of traffic.
@@ -16,10 +15,6 @@ pub const SECONDS: u64 = 60;
 const RATE: u32 = 400;
 /// However slow the machine is, none is left out: those that are late are made afterwards. Half of them are allowed.
 const EACH: u64 = RATE as u64 * SECONDS / 2;
-/// Longest that one that is allowed may take, its lookup included. Whatever is lost on the way shows: a SYN is sent again
-/// after 1 s, a query after 5 s. What the programs and a change of policy take themselves are milliseconds; the rest is for a machine
-/// on which all programs are started anew every second.
-const LONGEST: Duration = Duration::from_millis(900);
 
 /// Connections that begin, and one that goes on.
 pub struct Traffic {
@@ -51,15 +46,15 @@ impl Traffic {
         Ok(Self { load: load.stdout(Stdio::piped()).spawn()?, held })
     }
 
-    /// Makes turns until it ends: each has the turn's number, and a function that waits for half of [`LIFE`]. Says what came of it.
+    /// Makes turns until it ends, each with its number. Says what came of it.
     pub fn until_end(
         mut self,
         what: &str,
-        mut turn: impl FnMut(u32, &dyn Fn()) -> Result<(), Failed>,
+        mut turn: impl FnMut(u32) -> Result<(), Failed>,
     ) -> Result<(), Failed> {
         let mut turns = 0;
         while matches!(self.load.try_wait(), Ok(None)) {
-            turn(turns, &|| std::thread::sleep(LIFE / 2))?;
+            turn(turns)?;
             turns += 1;
         }
         let output = self.load.wait_with_output()?;
@@ -83,7 +78,9 @@ impl Traffic {
             (report["allowed_failures"] != 0, "what is allowed failed"),
             (report["denied_successes"] != 0, "what is denied succeeded"),
             (report["allowed"] != EACH || report["denied"] != EACH, "some were not tried"),
-            (longest > LONGEST, "something was lost on the way"),
+            // Not by the time that it took: a busy machine stands still for as long.
+            (report["later"] != 0, "a SYN or a message was lost on the way"),
+            (report["second_queries"] != 0, "a query or its answer was lost on the way"),
             (held["outcome"] != "ok", "the open connection broke"),
             (!is_without_a_pause(&held), "the open connection stood still"),
         ];

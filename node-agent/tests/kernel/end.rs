@@ -102,7 +102,7 @@ fn the_command_takes_everything_of_a_pod_off_its_node() {
         let before = qdiscs(&setup);
         limit(&mut setup);
         if is_held {
-            assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
+            assert_eq!(setup.pod.connect_in_vain("tcp://198.18.0.80:80"), "timeout");
         } else {
             assert_eq!(sent_raw(&setup), ["ARP"]);
             assert_eq!(

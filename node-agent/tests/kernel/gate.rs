@@ -143,7 +143,7 @@ fn who_is_held_or_enforced_is_held_by_that_alone() {
     close(&mut setup, &[]);
     setup.hold();
     admit(&mut setup);
-    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    assert_eq!(setup.pod.connect_in_vain(OUTSIDE), "timeout");
     setup.enforce("{egress: [{to: [{cidr: 198.18.0.80/32}]}]}");
     assert_eq!(setup.pod.connect(&[OUTSIDE, "tcp://198.18.0.81:80"]), ["ok", "denied"]);
 }
@@ -205,14 +205,14 @@ fn pods_in_the_nodes_network_do_not_wait() {
 fn an_open_gate_leaves_nothing() {
     let mut setup = Setup::new();
     close(&mut setup, &[]);
-    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    assert_eq!(setup.pod.connect_in_vain(OUTSIDE), "timeout");
     setup.restart_agent();
     setup.kernel.open_gate().expect("to open it");
     assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
     assert!(!setup.pins("gate").exists());
     // And so does the end of all.
     close(&mut setup, &[]);
-    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    assert_eq!(setup.pod.connect_in_vain(OUTSIDE), "timeout");
     setup.remove_everything();
     assert_eq!(setup.pod.connect_one(OUTSIDE), "ok");
 }
@@ -226,7 +226,7 @@ fn a_gate_that_somebody_takes_away_stands_again_and_admits_nobody_for_that() {
     let pod = id(setup.pod.cgroup());
     close(&mut setup, &[pod]);
     assert!(setup.kernel.waits_at_gate(pod), "it came while the gate was away, for all that is known");
-    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    assert_eq!(setup.pod.connect_in_vain(OUTSIDE), "timeout");
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn a_gate_with_a_program_less_is_completed() {
     close(&mut setup, &[pod]);
     assert!(place.join("gate_patience").exists());
     assert!(setup.kernel.waits_at_gate(pod));
-    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    assert_eq!(setup.pod.connect_in_vain(OUTSIDE), "timeout");
 }
 
 #[test]
@@ -318,10 +318,10 @@ fn another_versions_gate_stays_until_there_is_one_of_this() {
     setup.restart_agent();
     // As where the own one cannot be closed.
     setup.retire_older(true);
-    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    assert_eq!(setup.pod.connect_in_vain(OUTSIDE), "timeout");
     let pod = id(setup.pod.cgroup());
     close(&mut setup, &[pod]);
     setup.retire_older(true);
     assert_eq!(setup.versions(), [format!("v{ABI_VERSION}")]);
-    assert_eq!(setup.pod.connect_one(OUTSIDE), "timeout");
+    assert_eq!(setup.pod.connect_in_vain(OUTSIDE), "timeout");
 }

@@ -238,8 +238,11 @@ fn beside_it_nobody_frees_anybody() {
     assert_eq!(host.outcomes(&host.unit("web")), OF_WEB);
 
     // Who does it by hand does not for long.
-    fs::remove_dir_all(host.setup.bpffs().join("l7egg")).expect("to remove all pins");
     let deadline = Instant::now() + PATIENCE;
+    // What is put back meanwhile is there again before its directory can be removed.
+    while let Err(error) = fs::remove_dir_all(host.setup.bpffs().join("l7egg")) {
+        assert!(Instant::now() < deadline, "the pins cannot be removed: {error}");
+    }
     while host.setup.pins("pods").read_dir().map_or(0, Iterator::count) == 0 {
         assert!(Instant::now() < deadline, "nothing is put back");
         std::thread::sleep(Duration::from_millis(50));

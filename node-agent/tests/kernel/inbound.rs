@@ -66,7 +66,7 @@ import socket, sys
 to = (sys.argv[1], 777)
 s = socket.socket(socket.AF_INET6 if ':' in to[0] else socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(('', 0))
-s.settimeout(5)
+s.settimeout(60)
 s.sendto(b'?', to)
 print('asked', flush=True)
 print(s.recvfrom(10)[0].decode(), flush=True)

@@ -10,7 +10,7 @@ use l7egg_ebpf_common::abi::PODS_CGROUPS;
 use l7egg_node_agent::datapath::Datapath;
 use l7egg_policy::{Guard, Guarded};
 
-use crate::harness::{Link, POD4, POD6, Setup, policy, remove_within};
+use crate::harness::{Link, POD4, POD6, Setup, policy, remove_within, seconds};
 
 const DENIED: &str = "tcp://198.18.0.80:80";
 
@@ -167,11 +167,9 @@ fn what_is_guarded_beats_deny() {
     let targets = ["tcp://198.18.0.80:443", DENIED, "udp://198.18.0.80:443", "tcp://198.18.0.81:443"];
     assert_eq!(node.connect(&targets), ["ok", "denied", "denied", "denied"]);
     // DNS to the node's own servers, whatever is denied.
-    let mut dig = node.setup.pod.command_in(
-        &node.service,
-        "dig".as_ref(),
-        &["+short", "+tries=1", "+timeout=3", "n1.fresh.test"],
-    );
+    let timeout = format!("+timeout={}", seconds(3));
+    let arguments = ["+short", "+tries=1", &timeout, "n1.fresh.test"];
+    let mut dig = node.setup.pod.command_in(&node.service, "dig".as_ref(), &arguments);
     let output = dig.output().expect("dig");
     assert!(!output.stdout.is_empty(), "{output:?}");
 }

@@ -148,10 +148,15 @@ fn nothing_is_believed_of_a_pod_that_is_only_in_a_network_of_its_own_making() {
 pub fn sent_raw(setup: &Setup) -> Vec<&'static str> {
     let recorder = Recorder::new(&setup.pod.world_netns());
     in_pod(&setup.pod, &["python3", "-c", FRAMES]);
-    sleep(Duration::from_millis(200));
-    let frames = recorder.frames();
-    let has = |bytes: &[u8]| frames.iter().any(|frame| frame.windows(bytes.len()).any(|part| part == bytes));
-    // The one who is asked for is nobody.
+    let has = |bytes: &[u8]| {
+        recorder.frames().iter().any(|frame| frame.windows(bytes.len()).any(|part| part == bytes))
+    };
+    // The one who is asked for is nobody. What was sent before is there before, or on its way.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !has(&[10, 77, 0, 77]) && Instant::now() < deadline {
+        sleep(Duration::from_millis(5));
+    }
+    recorder.wait_for_quiet();
     let arrived = [("secret", has(b"secret")), ("ARP", has(&[10, 77, 0, 77]))];
     arrived.into_iter().filter_map(|(what, has)| has.then_some(what)).collect()
 }

@@ -117,7 +117,7 @@ fn a_held_pod_whose_programs_are_taken_away_is_held_again() {
     std::fs::remove_dir_all(setup.pins("pods")).expect("to remove all pins");
     assert_eq!(setup.mend().pods.len(), 1);
     assert!(setup.kernel.enforced().expect("what is enforced")[0].held);
-    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
+    assert_eq!(setup.pod.connect_in_vain("tcp://198.18.0.80:80"), "timeout");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn what_cannot_be_put_back_does_not_count_as_enforced_and_is_tried_again() {
     run("umount", &[&bpffs.to_string_lossy()]);
     assert_eq!(setup.mend().pods.len(), 1);
     assert!(setup.kernel.enforced().expect("what is enforced")[0].held);
-    assert_eq!(setup.pod.connect_one("tcp://198.18.0.80:80"), "timeout");
+    assert_eq!(setup.pod.connect_in_vain("tcp://198.18.0.80:80"), "timeout");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Building a package's integration tests and finding the programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -59,5 +59,13 @@ pub fn build(folder: &str, tests: &str) -> Result<Vec<TestBinary>> {
     if binaries.is_empty() {
         bail!("{} has no test {tests}", folder.display());
     }
+    // Cargo tells of them as it has built them: in an order of chance, and tests of one cluster meet what those before them leave.
+    binaries.sort_by_key(|binary| name(&binary.program));
     Ok(binaries)
+}
+
+/// The test's name: the program's without the hash behind it.
+fn name(program: &Path) -> String {
+    let stem = program.file_stem().unwrap_or_default().to_string_lossy();
+    stem.rsplit_once('-').map_or(&*stem, |(name, _)| name).to_owned()
 }

@@ -10,10 +10,13 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
-// Linux repeats the first SYN after a second (RFC 6298): what takes less was done by the first one.
-const firstSyn = 900 * time.Millisecond
+const patience = 3 * time.Second
+
+// No SYN is sent again before that: after half a second if it did not leave, else after a second (RFC 6298).
+const soonestSecondSyn = 450 * time.Millisecond
 
 func main() {
 	if len(os.Args) < 3 {
@@ -42,11 +45,15 @@ func main() {
 }
 
 func try(address net.IP) string {
-	connection, err := net.DialTimeout("tcp", net.JoinHostPort(address.String(), "80"), firstSyn)
+	began := time.Now()
+	connection, err := net.DialTimeout("tcp", net.JoinHostPort(address.String(), "80"), patience)
 	var problem net.Error
 	switch {
 	case err == nil:
-		connection.Close()
+		defer connection.Close()
+		if sentAgain(connection.(*net.TCPConn)) && time.Since(began) >= soonestSecondSyn {
+			return "late"
+		}
 		return "ok"
 	case errors.Is(err, syscall.EPERM):
 		return "denied"
@@ -54,4 +61,19 @@ func try(address net.IP) string {
 		return "timeout"
 	}
 	return err.Error()
+}
+
+// sentAgain says whether a SYN was sent again (tcpi_total_retrans). A machine that stands still for a while has lost nothing.
+func sentAgain(connection *net.TCPConn) bool {
+	var info [104]byte
+	raw, err := connection.SyscallConn()
+	if err != nil {
+		panic(err)
+	}
+	raw.Control(func(fd uintptr) {
+		length := uint32(len(info))
+		syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&length)), 0)
+	})
+	return *(*uint32)(unsafe.Pointer(&info[100])) > 0
 }

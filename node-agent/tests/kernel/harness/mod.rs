@@ -365,6 +365,11 @@ pub fn is_emulated() -> bool {
     Path::new("/run/vmrun").exists()
 }
 
+/// So many seconds, or several times as many where the machine is emulated.
+pub fn seconds(count: u32) -> u32 {
+    if is_emulated() { 3 * count } else { count }
+}
+
 /// A number that no other test of this machine has at the same time.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

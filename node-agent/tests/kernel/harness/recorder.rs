@@ -1,19 +1,31 @@
 //! Who listens in the world: every frame that arrives there.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use l7egg_node_agent::netns::Netns;
+use nix::sys::socket::sockopt::ReceiveTimestampns;
+use nix::sys::socket::{ControlMessageOwned, LinkAddr, MsgFlags, recvmsg, setsockopt};
+use nix::sys::time::TimeSpec;
 
 /// What is on its way arrives within.
 const IN_FLIGHT: Duration = Duration::from_millis(30);
 
+/// A frame, and when it came to the kernel; it may be read much later.
+struct Arrived {
+    at: Duration,
+    frame: Vec<u8>,
+}
+
 /// Records until it is dropped.
 pub struct Recorder {
-    frames: Arc<Mutex<Vec<Vec<u8>>>>,
+    frames: Arc<Mutex<Vec<Arrived>>>,
+    /// What arrived before is forgotten.
+    since: Mutex<Duration>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -36,11 +48,12 @@ impl Recorder {
                 }
             }
         });
-        Self { frames, stop, thread: Some(thread) }
+        Self { frames, since: Mutex::default(), stop, thread: Some(thread) }
     }
 
-    /// Forgets what has arrived.
+    /// Forgets what has arrived, also what has not been read yet.
     pub fn clear(&self) {
+        *self.since.lock().expect("no panic while it is held") = now();
         self.frames.lock().expect("no panic while it is held").clear();
     }
 
@@ -59,7 +72,9 @@ impl Recorder {
 
     /// What has arrived since.
     pub fn frames(&self) -> Vec<Vec<u8>> {
-        self.frames.lock().expect("no panic while it is held").clone()
+        let since = *self.since.lock().expect("no panic while it is held");
+        let frames = self.frames.lock().expect("no panic while it is held");
+        frames.iter().filter(|arrived| arrived.at >= since).map(|arrived| arrived.frame.clone()).collect()
     }
 }
 
@@ -86,26 +101,28 @@ fn packet_socket() -> OwnedFd {
         };
         assert_eq!(of(libc::SO_RCVTIMEO, (&raw const timeout).cast(), size_of_val(&timeout)), 0);
         assert_eq!(of(libc::SO_RCVBUFFORCE, (&raw const room).cast(), size_of_val(&room)), 0);
-        OwnedFd::from_raw_fd(fd)
+        let socket = OwnedFd::from_raw_fd(fd);
+        setsockopt(&socket, ReceiveTimestampns, &true).expect("times of frames");
+        socket
     }
 }
 
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Option<Vec<u8>> {
-    // SAFETY: plain data.
-    let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    let mut len = size_of_val(&from) as libc::socklen_t;
-    // SAFETY: buffer and address are as long as said.
-    let received = unsafe {
-        libc::recvfrom(
-            socket.as_raw_fd(),
-            buffer.as_mut_ptr().cast(),
-            buffer.len(),
-            0,
-            (&raw mut from).cast(),
-            &raw mut len,
-        )
-    };
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Option<Arrived> {
+    let mut control = nix::cmsg_space!(TimeSpec);
+    let (fd, mut parts) = (socket.as_raw_fd(), [IoSliceMut::new(buffer)]);
+    let got = recvmsg::<LinkAddr>(fd, &mut parts, Some(&mut control), MsgFlags::empty()).ok()?;
+    let (bytes, from) = (got.bytes, got.address?);
+    let at = got.cmsgs().ok()?.find_map(|message| match message {
+        ControlMessageOwned::ScmTimestampns(at) => Some(Duration::from(at)),
+        _ => None,
+    });
     // What the world itself sends, or says to itself, has not arrived from the pod.
-    let is_ours = from.sll_pkttype == libc::PACKET_OUTGOING || from.sll_ifindex == 1;
-    (received > 0 && !is_ours).then(|| buffer[..received as usize].to_vec())
+    let is_ours = from.pkttype() == libc::PACKET_OUTGOING || from.ifindex() == 1;
+    let at = at.expect("the kernel's time of a frame");
+    (bytes > 0 && !is_ours).then(|| Arrived { at, frame: buffer[..bytes].to_vec() })
+}
+
+/// By the clock that the kernel tells of frames by.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970")
 }

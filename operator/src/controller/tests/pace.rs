@@ -2,22 +2,28 @@
 
 use super::*;
 
+/// How much longer it took than it was to: a machine that stands still for a while has had time for more.
+fn late(start: Instant, planned: Duration) -> usize {
+    usize::try_from(start.elapsed().saturating_sub(planned).as_millis()).unwrap()
+}
+
 #[tokio::test]
 async fn a_pod_that_is_relabelled_all_the_time_costs_ever_fewer_writes() {
     let bench = start(true);
     bench.tell_all().await;
-    let end = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < end {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
         bench.tell(News::Pod(Change::Set(named("b")))).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
         bench.tell(News::Pod(Change::Gone(named("b").key()))).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let requests = bench.requests().await;
+    let more = late(start, Duration::from_millis(2_200)) / 250;
     let count = |what: &str| requests.iter().filter(|request| *request == what).count();
     // One of each was before. Assignments: four at once, then after 0.1 and 0.3 s, then every quarter of a second.
-    assert!((5..=14).contains(&count(APPLY)), "{requests:?}");
-    assert!((3..=6).contains(&count(STATUS)), "{requests:?}");
+    assert!((5..=14 + more).contains(&count(APPLY)), "{requests:?}");
+    assert!((3..=6 + more).contains(&count(STATUS)), "{requests:?}");
     bench.shutdown.cancel();
 }
 
@@ -25,15 +31,16 @@ async fn a_pod_that_is_relabelled_all_the_time_costs_ever_fewer_writes() {
 async fn deleting_and_making_anew_is_writing_as_well() {
     let bench = start(true);
     bench.tell_all().await;
-    let end = Instant::now() + Duration::from_secs(1);
-    while Instant::now() < end {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(1) {
         bench.tell(News::Egg(Change::Gone(EggKey::egg("shop", "web")))).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
         bench.tell(News::Egg(Change::Set(egg(json!({"podSelector": {}}))))).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let requests = bench.requests().await;
-    assert!(requests.len() <= 7 + 6, "{requests:?}");
+    let more = late(start, Duration::from_millis(1_200)) / 250;
+    assert!(requests.len() <= 7 + 6 + 2 * more, "{requests:?}");
     bench.shutdown.cancel();
 }
 
@@ -46,15 +53,19 @@ async fn a_part_of_a_shared_rate_has_time_and_a_new_pod_has_not() {
     edited.generation = 2;
     bench.tell(News::Egg(Change::Set(edited))).await;
     bench.requests().await;
+    let start = Instant::now();
     for number in 0..50 {
         let elsewhere = crate::index::Pod { node: "n2".to_owned(), ..named(&format!("b{number}")) };
         bench.tell(News::Pod(Change::Set(elsewhere))).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let applied = |requests: Vec<String>| requests.iter().filter(|request| *request == APPLY).count();
-    assert!(applied(bench.requests().await) <= 1, "half a second and one second after two writes");
+    let (applies, more) = (applied(bench.requests().await), late(start, Duration::from_millis(800)) / 500);
+    assert!(applies <= 1 + more, "{applies}: half a second and one second after two writes");
+    let start = Instant::now();
     bench.tell(News::Pod(Change::Set(named("new")))).await;
-    assert_eq!(applied(bench.requests().await), 1);
+    let (applies, more) = (applied(bench.requests().await), late(start, Duration::from_millis(250)) / 500);
+    assert!((1..=1 + more).contains(&applies), "{applies}");
     bench.shutdown.cancel();
 }
 
@@ -63,20 +74,28 @@ async fn an_api_server_that_has_too_much_to_do_is_asked_less() {
     let bench = start(true);
     bench.tell_all().await;
     bench.code.store(429, Ordering::Relaxed);
+    let before = bench.times.lock().unwrap().len();
     for number in 0..1_000 {
         let elsewhere = crate::index::Pod { node: format!("m{number}"), ..named(&format!("b{number}")) };
         bench.tell(News::Pod(Change::Set(elsewhere))).await;
     }
-    let end = Instant::now() + Duration::from_millis(1_800);
-    while Instant::now() < end {
+    let start = Instant::now();
+    let refused = || bench.times.lock().unwrap()[before..].to_vec();
+    while start.elapsed() < Duration::from_millis(1_800)
+        || refused().len() < 5 && start.elapsed() < Duration::from_secs(30)
+    {
         // Edits are no reason to ask more.
         bench.tell(News::Pod(Change::Set(named("b")))).await;
         bench.tell(News::Pod(Change::Gone(named("b").key()))).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let refused = bench.requests().await;
-    // As many as may be on their way, and one after a second.
-    assert!((4..=5).contains(&refused.len()), "{refused:?}");
+    bench.requests().await;
+    // As many as may be on their way, and then one after a second, less a quarter, and after ever longer pauses.
+    let refused = refused();
+    assert!(refused.len() >= 5, "{refused:?}");
+    let gaps: Vec<_> = refused[3..].windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let pauses = [750, 1_500, 3_000].map(Duration::from_millis);
+    assert!(gaps.iter().zip(&pauses).all(|(gap, pause)| gap >= pause), "{gaps:?}");
     // It has time again: one goes ahead, and when it is taken the others follow.
     bench.code.store(200, Ordering::Relaxed);
     let end = Instant::now() + Duration::from_secs(30);
