@@ -77,6 +77,8 @@ impl Pod {
         fs::create_dir_all(PathBuf::from("/etc/netns").join(&pod)).expect("/etc/netns");
         let cgroup = cgroup2_root().join(format!("{name}/kubepods/pod{name}"));
         fs::create_dir_all(&cgroup).expect("a cgroup");
+        // The server's too.
+        l7egg_daemon::files::allow_many();
         let server = Command::new("ip")
             .args(["netns", "exec", &world])
             .arg(binary("world"))
