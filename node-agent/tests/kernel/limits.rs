@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use aya::maps::{HashMap, Map, MapData};
-use l7egg_ebpf_common::abi::{Address, Counter, Learned, LearnedKey, LearnedName};
+use l7egg_ebpf_common::abi::{Address, Counter, Learned, LearnedKey, LearnedName, Name};
 use l7egg_node_agent::datapath::Datapath;
 use l7egg_policy::{CompiledPolicy, Network};
 
@@ -121,6 +121,21 @@ fn a_pod_that_asks_for_names_without_end_leaves_the_others_room() {
     let other = Pod::new();
     greedy.kernel.enforce(other.uid(), other.cgroup(), &policy(names)).expect("to enforce");
     assert_eq!(other.connect(&["tcp4://n3.fresh.test:80", "tcp4://n4.fresh.test:80"]), ["ok", "ok"]);
+
+    // Of nobody's addresses any more: the greedy one's, and one that it has just asked for; another pod's.
+    let long_ago = Name { asked_ns: 1, ..name };
+    let gives_up = [
+        (u64::MAX, long_ago, true),
+        (u64::MAX - 1, Name { asked_ns: u64::MAX / 2, ..name }, false),
+        (u64::MAX - 2, Name { subject: name.subject + 1, ..long_ago }, false),
+    ];
+    for (hash, name, _) in gives_up {
+        names_known.insert(hash, name, 0).expect("room");
+    }
+    greedy.kernel.collect().expect("to collect");
+    for (hash, _, is_gone) in gives_up {
+        assert_eq!(names_known.get(&hash, 0).is_err(), is_gone, "{}", u64::MAX - hash);
+    }
 }
 
 /// A policy that allows one address of the world, and so many of 10.0.0.0/8 from `first` on. Compiled for one of them: a
