@@ -47,6 +47,8 @@ pub const PORTS_MAX: u32 = 65_536;
 pub const LEARNED_MAX: u32 = 131_072;
 /// Entries of `NAMES`, and of `NAME_TAILS`.
 pub const NAMES_MAX: u32 = 131_072;
+/// Entries of `FLOWS`.
+pub const FLOWS_MAX: u32 = 65_536;
 /// Longest DNS name in wire form without the root label (RFC 1035 §2.3.4 counts 255 with it).
 pub const NAME_MAX: usize = 254;
 

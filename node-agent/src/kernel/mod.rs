@@ -17,6 +17,7 @@ mod entries;
 mod error;
 mod events;
 mod gate;
+mod handover;
 mod matchers;
 mod mend;
 mod names;
@@ -47,6 +48,7 @@ use l7egg_policy::CompiledPolicy;
 use self::containers::Containers;
 use self::error::kernel;
 use self::gate::Gate;
+use self::handover::Pass;
 use self::network::Networks;
 use self::pins::Pins;
 use self::pods::Pod;
@@ -261,9 +263,9 @@ impl Kernel {
         }
         // Before the programs are attached, so that they never run without it.
         let paths = self.paths(uid, cgroup)?;
-        self.gather(subject, containers::Pass::Before)?;
+        self.gather(subject, Pass::Before)?;
         self.switch(subject, id, enforcement, paths)?;
-        self.gather(subject, containers::Pass::After)?;
+        self.gather(subject, Pass::After)?;
         self.unite(subject)?;
         // So that what the pod has learned is never missing. What comes until the old programs go: `succeed`.
         self.older.take_over(uid, cgroup, subject, &mut self.maps);
@@ -296,7 +298,7 @@ impl Kernel {
         }
         let subject = pod.subject;
         self.older.take_over(uid, cgroup, subject, &mut self.maps);
-        self.scatter(subject, containers::Pass::After)?;
+        self.scatter(subject, Pass::After)?;
         self.older.release(uid)?;
         // The old ones looked like programs of others.
         self.looked_for_balancer.remove(uid);

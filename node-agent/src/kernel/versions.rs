@@ -19,7 +19,8 @@ use super::entries;
 use super::error::{insertion, kernel};
 use super::names::Names;
 use super::programs::{HOOKS, Maps, SubjectStorage};
-use super::{HELD, containers, gate, network, pods};
+use super::shares::Room;
+use super::{HELD, gate, handover, network, pods};
 use crate::causes::causes;
 use crate::datapath::{DatapathError, OlderPod};
 
@@ -218,16 +219,20 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
         if subjects.contains(&key.subject) {
             let key = LearnedKey { subject, ..key };
             let entry = known.entry(key.address.words()).or_insert((key, value));
-            entry.1 = containers::both(&entry.1, &value);
+            entry.1 = handover::both(&entry.1, &value);
         }
     })?;
-    let mut taken = 0;
+    let (mut taken, mut room) = (0, Room::look(&maps.shares, [&subject])?);
     for (key, value) in known.into_values() {
         for slot in value.names.iter().filter(|slot| slot.name != 0) {
             maps.names.take_over(&names, slot.name, subject);
         }
-        taken += usize::from(maps.learned.insert(key, value, NO_EXIST).is_ok());
+        if room.is_left(subject) && maps.learned.insert(key, value, NO_EXIST).is_ok() {
+            room.take(subject);
+            taken += 1;
+        }
     }
+    room.write(&mut maps.shares)?;
     let flows: HashMap<MapData, FlowKey, Flow> = open(version, "FLOWS")?;
     entries::each(&flows, "FLOWS", |key, flow| {
         if subjects.contains(&key.subject) && key.protocol != protocol::TCP {

@@ -95,6 +95,29 @@ fn a_pod_that_fills_its_share_leaves_the_others_room() {
 }
 
 #[test]
+fn a_pod_that_becomes_divided_leaves_the_others_room() {
+    let names = "{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
+    let mut setup = Setup::with_policy(names);
+    assert_eq!(setup.pod.connect_one("tcp4://n1.fresh.test:80"), "ok");
+    let mut map = learned(&setup);
+    let (key, mut value) = map.iter().next().expect("an address").expect("to read it");
+    value.names.iter_mut().filter(|slot| slot.name != 0).for_each(|slot| slot.expires_ns = u64::MAX / 2);
+    // With those of five containers there would be more than the map has room for.
+    for number in 0..30_000 {
+        map.insert(LearnedKey { address: Address::mapped(address(number)), ..key }, value, 0).expect("room");
+    }
+    setup.kernel.collect().expect("to collect");
+    setup.divide(&["a", "b", "c", "d", "e"].map(|name| (name, Some(names))));
+    let known = map.keys().count();
+    assert!((110_000..130_000).contains(&known), "{known}");
+
+    let other = Pod::new();
+    setup.kernel.enforce(other.uid(), other.cgroup(), &policy(names)).expect("to enforce");
+    assert_eq!(other.connect(&["tcp4://n3.fresh.test:80", "tcp4://n4.fresh.test:80"]), ["ok", "ok"]);
+    assert_eq!(counted(&setup, Counter::LearnedFull), 0);
+}
+
+#[test]
 fn a_pod_that_asks_for_names_without_end_leaves_the_others_room() {
     let names = "{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
     let mut greedy = Setup::with_policy(names);
