@@ -116,10 +116,11 @@ impl Kernel {
         wanted: &[ContainerPolicy],
     ) -> Result<(), DatapathError> {
         // Whatever may fail for want of room comes first.
-        let rest_id = self.policies.install(&mut self.maps, rest)?;
+        let rest_id = self.install(rest, &BTreeSet::new())?;
+        let mut pending = BTreeSet::from([rest_id]);
         for container in wanted {
             if let Wanted::Policy(policy) = &container.wanted {
-                self.policies.install(&mut self.maps, policy)?;
+                pending.insert(self.install(policy, &pending)?);
             }
         }
         let known = self.pods.get(uid).cloned();
@@ -140,7 +141,7 @@ impl Kernel {
         // One that cannot be entered sends nothing, and keeps none of the others from what it should be.
         let mut result = Ok(());
         for container in wanted {
-            result = result.and(self.contain(pod, container, paths, is_new));
+            result = result.and(self.contain(pod, container, paths, is_new, &pending));
         }
         if is_new && result.is_err() {
             self.give_up(pod, known.is_none())?;
@@ -217,13 +218,14 @@ impl Kernel {
     }
 
     /// Makes one container what it should be. `inherits`: the pod was one until now, and what is known of its connections is known
-    /// of its containers'.
+    /// of its containers'. `pending` are the policies that are written for them.
     fn contain(
         &mut self,
         pod: u32,
         container: &ContainerPolicy,
         flags: u32,
         inherits: bool,
+        pending: &BTreeSet<u32>,
     ) -> Result<(), DatapathError> {
         let before = self.containers.by_cgroup.get(&container.cgroup).filter(|known| known.pod == pod);
         let was_free = before.is_some_and(|known| known.subject == 0);
@@ -240,7 +242,7 @@ impl Kernel {
                     true => self.were_free.insert(subject, Instant::now()),
                     false => self.were_free.inherit(subject, pod),
                 }
-                let id = self.policies.install(&mut self.maps, policy)?;
+                let id = self.install(policy, pending)?;
                 self.switch(subject, id, policies::flags(policy), flags)?;
                 subject
             }

@@ -60,7 +60,7 @@ impl Datapath for Kernel {
     }
 
     fn enforce(&mut self, uid: &str, cgroup: &Path, policy: &CompiledPolicy) -> Result<(), DatapathError> {
-        let id = self.policies.install(&mut self.maps, policy)?;
+        let id = self.install(policy, &BTreeSet::new())?;
         self.attach(uid, cgroup, id, policies::flags(policy))
     }
 

@@ -195,7 +195,7 @@ impl Kernel {
     /// Makes `policy` the one of subject 0, for which programs run that are not attached, and forgets what
     /// it learned before.
     pub fn enforce_test_subject(&mut self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
-        let id = self.policies.install(&mut self.maps, policy)?;
+        let id = self.install(policy, &BTreeSet::new())?;
         self.switch(0, id, policies::flags(policy), 0)?;
         self.released.insert(0);
         self.collect().map(drop)
@@ -203,6 +203,12 @@ impl Kernel {
 
     fn pins(&self, uid: &str) -> PathBuf {
         self.directory.join("pods").join(uid)
+    }
+
+    /// The id of a policy, which is in the maps then. `pending` are others to which nobody has been switched yet.
+    fn install(&mut self, policy: &CompiledPolicy, pending: &BTreeSet<u32>) -> Result<u32, DatapathError> {
+        let used = self.in_force.values().chain(pending).copied().collect();
+        self.policies.install(&mut self.maps, policy, &used)
     }
 
     /// One write of eight bytes: a packet sees the old policy or the new one. `paths` is of [`Self::paths`].

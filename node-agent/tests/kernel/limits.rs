@@ -210,6 +210,25 @@ fn a_policy_that_does_not_fit_leaves_the_old_one_and_has_a_new_pod_held() {
 }
 
 #[test]
+fn what_a_policy_has_replaced_makes_room_for_the_next() {
+    let mut setup = Setup::with_policy("{egress: [{to: [{cidr: 198.18.0.80/32}]}]}");
+    // The map has room for two of them; nothing is collected meanwhile.
+    for part in 0..4 {
+        setup.enforce_compiled(&policy_of(part * 100_000, 100_000));
+        assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "tcp://198.18.0.81:80"]), ["ok", "denied"]);
+    }
+    let kept = policy_of(400_000, 100_000);
+    setup.enforce_compiled(&kept);
+    let other = cgroup();
+    setup.kernel.enforce(&name(&other), &other, &policy_of(500_000, 100_000)).expect("room for two");
+    let error = setup.kernel.enforce(setup.pod.uid(), setup.pod.cgroup(), &policy_of(600_000, 100_000));
+    assert_eq!(error.expect_err("no room for three").reason(), "MapFull");
+    assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "tcp://198.18.0.81:80"]), ["ok", "denied"]);
+    setup.kernel.release(&name(&other)).expect("to release it");
+    remove(&[other]);
+}
+
+#[test]
 fn two_hundred_and_fifty_pods_on_one_node() {
     let mut setup = Setup::with_policy("{egress: [{to: [{cidr: 198.18.0.80/32}]}]}");
     let cgroups: Vec<PathBuf> = (0..249).map(|_| cgroup()).collect();
