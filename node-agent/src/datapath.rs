@@ -276,13 +276,12 @@ pub trait Datapath: Send {
         policy: &CompiledPolicy,
     ) -> Result<Settled, DatapathError>;
 
-    /// The same for one container of a divided pod.
-    fn settle_container(
+    /// The same for containers of a divided pod, with the cgroup and the policy of each: the pod's sockets are read once.
+    fn settle_containers(
         &mut self,
         pod_uid: &str,
         pod: &Path,
-        container: &Path,
-        policy: &CompiledPolicy,
+        containers: &[(&Path, &CompiledPolicy)],
     ) -> Result<Settled, DatapathError>;
 
     /// Every pod that is shaped, including those of an earlier agent's time. Answered from memory.
@@ -341,14 +340,6 @@ pub struct Settled {
     /// Connections from before the first policy that came in, and are judged as if the pod had opened them,
     /// because the map `INHERITED` is full.
     pub lost: usize,
-}
-
-impl std::ops::Add for Settled {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Settled { reset: self.reset + other.reset, lost: self.lost + other.lost }
-    }
 }
 
 /// The programs' ring buffer. Nobody is woken when events wait in it: it has to be read now and then.

@@ -11,6 +11,7 @@
 
 mod collect;
 mod config;
+mod connections;
 mod containers;
 mod datapath;
 mod entries;
@@ -55,11 +56,10 @@ use self::pods::Pod;
 use self::policies::Policies;
 pub use self::programs::{HOOKS, Hook, Verified};
 use self::programs::{Maps, Programs};
-use self::settle::Cgroups;
 use self::shaping::Shaping;
 use self::versions::Older;
 use self::was_free::WereFree;
-use crate::datapath::{Datapath, DatapathError, DatapathSettings, NODE_UID, Settled};
+use crate::datapath::{Datapath, DatapathError, DatapathSettings, NODE_UID};
 
 /// Policy id of a pod that has none yet: its programs let nothing leave.
 const HELD: u32 = 0;
@@ -309,33 +309,6 @@ impl Kernel {
         // The old ones looked like programs of others.
         self.looked_for_balancer.remove(uid);
         self.look_for_balancer(uid, cgroup)
-    }
-
-    /// Looks at the connections of a subject, whose cgroups and whose pod's subject are given.
-    fn settle_subject(
-        &mut self,
-        subject: u32,
-        pod: u32,
-        of: &Cgroups<'_>,
-        policy: &CompiledPolicy,
-    ) -> Result<Settled, DatapathError> {
-        let policy_id = self.in_force.get(&subject).copied().unwrap_or(0);
-        if self.policies.digest(policy_id) != Some(policy.digest) {
-            return Ok(Settled::default());
-        }
-        let is_first = !self.classified.contains(&subject);
-        let what = || kernel(format!("the state of subject {subject} of {}", of.root().display()));
-        let state = self.maps.subjects.get(&subject, 0).map_err(what())?;
-        let is_balanced = state.flags & SOCKET_BALANCER != 0;
-        let looked_at = settle::Subject { id: subject, pod, of, policy, policy_id, is_first, is_balanced };
-        let connections = self.directory.join("maps/CONNECTIONS");
-        let settled = settle::settle(&mut self.maps, &connections, &looked_at)?;
-        if is_first {
-            let state = SubjectState { flags: state.flags | CLASSIFIED, ..state };
-            self.maps.set_state(subject, state).map_err(what())?;
-            self.classified.insert(subject);
-        }
-        Ok(settled)
     }
 
     fn free_subject(&mut self) -> Result<u32, DatapathError> {

@@ -151,9 +151,15 @@ impl Setup {
 
     /// Looks at the connections of a container, as the agent does; how many were reset.
     pub fn settle_container(&mut self, name: &str, yaml: &str) -> usize {
-        let container = self.pod.container(name);
-        let settled =
-            self.kernel.settle_container(self.pod.uid(), self.pod.cgroup(), &container, &policy(yaml));
+        self.settle_containers(&[(name, yaml)])
+    }
+
+    /// The same for several at once.
+    pub fn settle_containers(&mut self, containers: &[(&str, &str)]) -> usize {
+        let of = |(name, yaml): &(&str, &str)| (self.pod.container(name), policy(yaml));
+        let containers: Vec<_> = containers.iter().map(of).collect();
+        let containers: Vec<_> = containers.iter().map(|(path, policy)| (path.as_path(), policy)).collect();
+        let settled = self.kernel.settle_containers(self.pod.uid(), self.pod.cgroup(), &containers);
         settled.unwrap_or_else(fail).reset
     }
 
