@@ -99,14 +99,35 @@ mod pod {
     pod!(ShapedPod, Cap, CapClock, FlowClockKey, FlowClock, ShapeCounts);
     pod!(SavedInterfaceKey, SavedInterface);
     pod!(
-        LearnedKey, Learned, Name, NameTail, Shares, FlowKey, Flow, Connection, Event, Network, Attached,
-        PodsCgroup, Container
+        LearnedKey,
+        Learned,
+        Name,
+        NameTail,
+        Shares,
+        FlowKey,
+        Flow,
+        Connection,
+        Event,
+        Network,
+        NarrowNetwork,
+        Attached,
+        PodsCgroup,
+        Container
     );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_an_older_layout_is_the_same_network() {
+        let older = NarrowNetwork { netns: 7, interfaces: [2, 3, 0, 0], covered: 0b11, flags: ANY_INTERFACE };
+        let network =
+            Network { netns: 7, interfaces: [2, 3, 0, 0, 0, 0, 0, 0], covered: 0b11, flags: ANY_INTERFACE };
+        assert_eq!(Network::from(older), network);
+        const { assert!(POD_INTERFACES <= u32::BITS as usize) };
+    }
 
     #[test]
     fn no_type_has_padding() {
@@ -124,7 +145,8 @@ mod tests {
         assert_eq!(size_of::<Flow>(), 24);
         assert_eq!(size_of::<Connection>(), 64);
         assert_eq!(size_of::<FragmentKey>(), 28);
-        assert_eq!(size_of::<Network>(), 32);
+        assert_eq!(size_of::<Network>(), 8 + 4 * POD_INTERFACES + 8);
+        assert_eq!(size_of::<NarrowNetwork>(), 32);
         assert_eq!(size_of::<Container>(), 72);
         assert_eq!(size_of::<Asked>(), 24);
         assert_eq!(size_of::<Event>(), 72);

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use l7egg_ebpf_common::abi::{
-    AddressKey, Attached, Config, Container, Direction, Flow, FlowKey, Learned, LearnedKey, Network,
-    SubjectState, protocol,
+    AddressKey, Attached, Config, Container, Direction, Flow, FlowKey, Learned, LearnedKey, NarrowNetwork,
+    Network, SubjectState, protocol,
 };
 
 use super::entries;
@@ -250,8 +250,7 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
 fn take_network(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> Result<(), DatapathError> {
     let what = || kernel(format!("the network of subject {subject}"));
     let Some(was) = subject_of(version, cgroup_id)? else { return Ok(()) };
-    let networks: Array<MapData, Network> = open(version, "NETWORKS")?;
-    let network = networks.get(&was, 0).map_err(kernel("reading map NETWORKS"))?;
+    let network = network_in(version, was)?;
     if network.netns == 0 || maps.networks.get(&subject, 0).map_err(what())?.netns != 0 {
         return Ok(());
     }
@@ -270,6 +269,16 @@ fn take_network(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -
     }
     // The present programs are not on its interfaces yet.
     maps.networks.set(subject, Network { covered: 0, ..network }, 0).map_err(what())
+}
+
+/// What a version believes of a subject's network.
+fn network_in(version: &Path, subject: u32) -> Result<Network, DatapathError> {
+    let what = || kernel("reading map NETWORKS");
+    if let Ok(networks) = open::<Array<MapData, Network>>(version, "NETWORKS") {
+        return networks.get(&subject, 0).map_err(what());
+    }
+    let networks: Array<MapData, NarrowNetwork> = open(version, "NETWORKS")?;
+    networks.get(&subject, 0).map(Network::from).map_err(what())
 }
 
 /// A subject, and those of the containers into which it is divided.
