@@ -268,7 +268,8 @@ pub trait Datapath: Send {
 
     /// Resets the pod's TCP connections that the policy, which has just been put in force, does not allow any
     /// more, so that both ends notice at once; their packets are dropped already. Nothing happens if another
-    /// policy is in force. After the first policy this also tells apart who opened the connections from before.
+    /// policy is in force. After the first policy this also tells apart who opened the connections from before. Those
+    /// to the pod's resolvers of which nobody has seen the beginning are reset, too, so that they are opened again and can be read.
     fn settle(
         &mut self,
         pod_uid: &str,
@@ -337,6 +338,8 @@ pub struct Mended {
 pub struct Settled {
     /// Connections that were reset.
     pub reset: usize,
+    /// Connections to resolvers that nobody could read, as from before the first policy or from another version's time: they were reset, too.
+    pub unread: usize,
     /// Connections from before the first policy that came in, and are judged as if the pod had opened them,
     /// because the map `INHERITED` is full.
     pub lost: usize,

@@ -16,11 +16,12 @@ use super::entries;
 use super::error::kernel;
 use super::programs::Maps;
 use super::sys;
+use crate::causes::causes;
 use crate::clock::boot_ns;
 use crate::datapath::{DatapathError, Settled};
 use crate::netns::{self, Netns, PodNetwork};
 use crate::sockets::sock_diag::{Found, Id, SockDiag, states};
-use crate::sockets::{Fate, View, fate};
+use crate::sockets::{Fate, View, fate, may_be_unread};
 
 /// A pod or a container, and what is in force for it.
 pub struct Subject<'a> {
@@ -76,6 +77,8 @@ struct Look {
     settled: Settled,
     /// Connections that are to end.
     ending: Vec<Id>,
+    /// Cookies of those to resolvers that may be unread, and whether the programs know them otherwise.
+    unread: BTreeMap<u64, bool>,
     /// Of subjects that are looked at after their first policy: connected UDP sockets, and the ports of the others.
     datagrams: Vec<FlowKey>,
     receiving: BTreeSet<(u32, u16)>,
@@ -100,7 +103,7 @@ pub fn settle(maps: &mut Maps, pinned: &Path, subjects: &[Subject<'_>]) -> Resul
             opened_here(maps, *key)?;
         }
     }
-    look.settled.reset = look.ending.len();
+    look.settled.reset = look.ending.len() - look.settled.unread;
     if !look.ending.is_empty() {
         in_netns(&netns, "resetting connections", || destroy(&look.ending))?;
     }
@@ -212,6 +215,14 @@ fn read(maps: &mut Maps, pinned: &Path, subjects: &[Subject<'_>]) -> io::Result<
             look_at(maps, subject, listening, &own, found, &mut look);
         }
     })?;
+    if !look.unread.is_empty()
+        && let Err(error) = read_unread(maps, pinned, &mut diag, &owner, &mut look)
+    {
+        tracing::warn!(
+            error = causes(&error),
+            "DNS over TCP that was open before could not be looked at: nothing is learned by it until it is opened again"
+        );
+    }
     let first = |found: &Found| owner(found).filter(|subject| subject.is_first);
     if subjects.iter().any(|subject| subject.is_first) {
         look.chosen = Some(chosen_ports());
@@ -223,6 +234,29 @@ fn read(maps: &mut Maps, pinned: &Path, subjects: &[Subject<'_>]) -> io::Result<
         })?;
     }
     Ok(look)
+}
+
+/// Finds those whose beginning no program has seen. They end, so that they are opened again.
+fn read_unread<'a>(
+    maps: &mut Maps,
+    pinned: &Path,
+    diag: &mut SockDiag,
+    owner: &dyn Fn(&Found) -> Option<&'a Subject<'a>>,
+    look: &mut Look,
+) -> io::Result<()> {
+    let streams = sys::open_pinned(&pinned.join("DNS_STREAMS"))?;
+    diag.each(protocol::TCP, states::ESTABLISHED, streams.as_fd(), |found| {
+        if found.is_stored {
+            return;
+        }
+        if let (Some(is_known), Some(subject)) = (look.unread.get(&found.cookie), owner(&found)) {
+            if !is_known {
+                inherit(maps, subject, &found, Direction::Egress);
+            }
+            look.settled.unread += 1;
+            look.ending.push(found.id);
+        }
+    })
 }
 
 /// Decides about one connection.
@@ -247,6 +281,9 @@ fn look_at(
         names: &names,
     };
     match fate(&found, &view) {
+        Fate::Keep if !subject.is_balanced && may_be_unread(&found, &view) => {
+            look.unread.insert(found.cookie, found.connection.is_some());
+        }
         Fate::Keep => {}
         Fate::Accepted => {
             let is_told = inherit(maps, subject, &found, Direction::Ingress);

@@ -210,7 +210,7 @@ impl Datapath for FakeDatapath {
         }
         let in_force = self.pods.get(uid).is_some_and(|pod| pod.policy == policy.digest);
         self.settled.push((uid.to_owned(), in_force));
-        Ok(Settled { reset: 1, lost: 0 })
+        Ok(Settled { reset: 1, ..Settled::default() })
     }
 
     fn shaped(&self) -> Vec<ShapedPod> {

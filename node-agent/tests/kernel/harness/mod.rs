@@ -8,6 +8,7 @@ mod pod;
 mod policy;
 mod process;
 mod recorder;
+mod settle;
 mod socket_balancer;
 pub mod systemd;
 pub mod traffic;
@@ -149,20 +150,6 @@ impl Setup {
         self.cover();
     }
 
-    /// Looks at the connections of a container, as the agent does; how many were reset.
-    pub fn settle_container(&mut self, name: &str, yaml: &str) -> usize {
-        self.settle_containers(&[(name, yaml)])
-    }
-
-    /// The same for several at once.
-    pub fn settle_containers(&mut self, containers: &[(&str, &str)]) -> usize {
-        let of = |(name, yaml): &(&str, &str)| (self.pod.container(name), policy(yaml));
-        let containers: Vec<_> = containers.iter().map(of).collect();
-        let containers: Vec<_> = containers.iter().map(|(path, policy)| (path.as_path(), policy)).collect();
-        let settled = self.kernel.settle_containers(self.pod.uid(), self.pod.cgroup(), &containers);
-        settled.unwrap_or_else(fail).reset
-    }
-
     fn cover(&mut self) {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
         if pod.link() != Link::Direct {
@@ -204,23 +191,10 @@ impl Setup {
         assert_eq!(cover, Cover::Host);
     }
 
-    /// Looks at the node's connections; how many were reset.
-    pub fn settle_node(&mut self, cgroup: &Path, policy: &CompiledPolicy) -> usize {
-        let kernel = &mut self.kernel;
-        on_host(&self.pod, || kernel.settle(NODE_UID, cgroup, policy)).unwrap_or_else(fail).reset
-    }
-
     /// Lets the pod go.
     pub fn release(&mut self) {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
         on_host(pod, || kernel.release(pod.uid())).unwrap_or_else(fail);
-    }
-
-    /// Looks at the pod's connections, as the agent does after it has enforced a policy; how many were reset.
-    pub fn settle(&mut self, yaml: &str) -> usize {
-        let (kernel, pod) = (&mut self.kernel, &self.pod);
-        let settled = on_host(pod, || kernel.settle(pod.uid(), pod.cgroup(), &policy(yaml)));
-        settled.unwrap_or_else(fail).reset
     }
 
     /// What the programs believe of the pod's network.
