@@ -59,8 +59,10 @@ pub fn has_room<A: Atomics>(own: &Cells, all: &Cells, table: Table) -> bool {
     may_have_more(A::load(own.of(table)), A::load(all.of(table)), entries)
 }
 
+/// The same by these counts, and of a table with so many entries.
 #[inline(always)]
-fn may_have_more(own: u64, all: u64, entries: u32) -> bool {
+#[must_use]
+pub fn may_have_more(own: u64, all: u64, entries: u32) -> bool {
     // Counts are a little behind where CPUs add at once: more than there are entries is not impossible.
     own < TIMES_FREE * u64::from(entries).saturating_sub(all)
 }

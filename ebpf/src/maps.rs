@@ -10,10 +10,10 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, CgroupStorage, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use l7egg_ebpf_common::abi::{
-    AddressKey, Asked, Attached, CIDRS_MAX, COUNTERS, CidrData, Config, Connection, Container, Flow, FlowKey,
-    FragmentKey, LEARNED_MAX, Learned, LearnedKey, Masks, NAMES_MAX, Name, NameMasks, NameTail,
-    NameVerdictKey, Network, PATTERNS_MAX, PODS_CGROUPS, PORTS_MAX, PatternKey, PodsCgroup, PolicySettings,
-    PortData, ResolverKey, STATES_MAX, SUBJECTS_MAX, Subject, SubjectState,
+    AddressKey, Asked, Attached, CIDRS_MAX, COUNTERS, CidrData, Config, Connection, Container, FLOWS_MAX,
+    Flow, FlowKey, FragmentKey, LEARNED_MAX, Learned, LearnedKey, Masks, NAMES_MAX, Name, NameMasks,
+    NameTail, NameVerdictKey, Network, PATTERNS_MAX, PODS_CGROUPS, PORTS_MAX, PatternKey, PodsCgroup,
+    PolicySettings, PortData, ResolverKey, STATES_MAX, SUBJECTS_MAX, Subject, SubjectState,
 };
 use l7egg_ebpf_common::automaton::State;
 use l7egg_ebpf_common::matcher::Matcher;
@@ -96,7 +96,7 @@ pub static SHARES: Array<Cells> = Array::with_max_entries(SUBJECTS_MAX, 0);
 pub static NAME_VERDICTS: LruHashMap<NameVerdictKey, Masks> = LruHashMap::with_max_entries(65_536, 0);
 
 #[map]
-pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_536, 0);
+pub static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
 
 #[btf_map]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();

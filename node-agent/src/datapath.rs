@@ -268,7 +268,8 @@ pub trait Datapath: Send {
 
     /// Resets the pod's TCP connections that the policy, which has just been put in force, does not allow any
     /// more, so that both ends notice at once; their packets are dropped already. Nothing happens if another
-    /// policy is in force. After the first policy this also tells apart who opened the connections from before.
+    /// policy is in force. After the first policy this also tells apart who opened the connections from before. Those
+    /// to the pod's resolvers of which nobody has seen the beginning are reset, too, so that they are opened again and can be read.
     fn settle(
         &mut self,
         pod_uid: &str,
@@ -276,13 +277,12 @@ pub trait Datapath: Send {
         policy: &CompiledPolicy,
     ) -> Result<Settled, DatapathError>;
 
-    /// The same for one container of a divided pod.
-    fn settle_container(
+    /// The same for containers of a divided pod, with the cgroup and the policy of each: the pod's sockets are read once.
+    fn settle_containers(
         &mut self,
         pod_uid: &str,
         pod: &Path,
-        container: &Path,
-        policy: &CompiledPolicy,
+        containers: &[(&Path, &CompiledPolicy)],
     ) -> Result<Settled, DatapathError>;
 
     /// Every pod that is shaped, including those of an earlier agent's time. Answered from memory.
@@ -338,17 +338,11 @@ pub struct Mended {
 pub struct Settled {
     /// Connections that were reset.
     pub reset: usize,
+    /// Connections to resolvers that nobody could read, as from before the first policy or from another version's time: they were reset, too.
+    pub unread: usize,
     /// Connections from before the first policy that came in, and are judged as if the pod had opened them,
     /// because the map `INHERITED` is full.
     pub lost: usize,
-}
-
-impl std::ops::Add for Settled {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Settled { reset: self.reset + other.reset, lost: self.lost + other.lost }
-    }
 }
 
 /// The programs' ring buffer. Nobody is woken when events wait in it: it has to be read now and then.

@@ -27,6 +27,16 @@ impl Netlink {
     where
         M: NetlinkSerializable + NetlinkDeserializable,
     {
+        let mut answers = Vec::new();
+        self.each_answer(message, flags, |answer| answers.push(answer))?;
+        Ok(answers)
+    }
+
+    /// The same where there may be very many answers: each is shown as it comes, and the kernel waits meanwhile.
+    pub fn each_answer<M>(&mut self, message: M, flags: u16, mut see: impl FnMut(M)) -> io::Result<()>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -36,17 +46,16 @@ impl Netlink {
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
-        let mut answers = Vec::new();
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
-            if self.read(&datagram, &mut answers)? {
-                return Ok(answers);
+            if self.read(&datagram, &mut see)? {
+                return Ok(());
             }
         }
     }
 
     /// Takes the messages of a datagram; whether the last one was among them.
-    fn read<M>(&self, mut datagram: &[u8], answers: &mut Vec<M>) -> io::Result<bool>
+    fn read<M>(&self, mut datagram: &[u8], see: &mut impl FnMut(M)) -> io::Result<bool>
     where
         M: NetlinkDeserializable,
     {
@@ -63,7 +72,7 @@ impl Netlink {
                 NetlinkPayload::Done(_) => return Ok(true),
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                 NetlinkPayload::Error(_) => return Ok(true),
-                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                NetlinkPayload::InnerMessage(answer) => see(answer),
                 _ => {}
             }
         }

@@ -47,6 +47,8 @@ pub const PORTS_MAX: u32 = 65_536;
 pub const LEARNED_MAX: u32 = 131_072;
 /// Entries of `NAMES`, and of `NAME_TAILS`.
 pub const NAMES_MAX: u32 = 131_072;
+/// Entries of `FLOWS`.
+pub const FLOWS_MAX: u32 = 65_536;
 /// Longest DNS name in wire form without the root label (RFC 1035 §2.3.4 counts 255 with it).
 pub const NAME_MAX: usize = 254;
 
@@ -97,14 +99,35 @@ mod pod {
     pod!(ShapedPod, Cap, CapClock, FlowClockKey, FlowClock, ShapeCounts);
     pod!(SavedInterfaceKey, SavedInterface);
     pod!(
-        LearnedKey, Learned, Name, NameTail, Shares, FlowKey, Flow, Connection, Event, Network, Attached,
-        PodsCgroup, Container
+        LearnedKey,
+        Learned,
+        Name,
+        NameTail,
+        Shares,
+        FlowKey,
+        Flow,
+        Connection,
+        Event,
+        Network,
+        NarrowNetwork,
+        Attached,
+        PodsCgroup,
+        Container
     );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_an_older_layout_is_the_same_network() {
+        let older = NarrowNetwork { netns: 7, interfaces: [2, 3, 0, 0], covered: 0b11, flags: ANY_INTERFACE };
+        let network =
+            Network { netns: 7, interfaces: [2, 3, 0, 0, 0, 0, 0, 0], covered: 0b11, flags: ANY_INTERFACE };
+        assert_eq!(Network::from(older), network);
+        const { assert!(POD_INTERFACES <= u32::BITS as usize) };
+    }
 
     #[test]
     fn no_type_has_padding() {
@@ -122,7 +145,8 @@ mod tests {
         assert_eq!(size_of::<Flow>(), 24);
         assert_eq!(size_of::<Connection>(), 64);
         assert_eq!(size_of::<FragmentKey>(), 28);
-        assert_eq!(size_of::<Network>(), 32);
+        assert_eq!(size_of::<Network>(), 8 + 4 * POD_INTERFACES + 8);
+        assert_eq!(size_of::<NarrowNetwork>(), 32);
         assert_eq!(size_of::<Container>(), 72);
         assert_eq!(size_of::<Asked>(), 24);
         assert_eq!(size_of::<Event>(), 72);

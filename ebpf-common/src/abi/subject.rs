@@ -106,7 +106,7 @@ pub struct Container {
 }
 
 /// Interfaces of one pod that are told apart; packets by others open nothing and teach nothing.
-pub const POD_INTERFACES: usize = 4;
+pub const POD_INTERFACES: usize = 8;
 
 /// Map `NETWORKS`, by subject id: the pod's own network. What arrives elsewhere, in a namespace that the pod has
 /// made for itself or by a device that it has added, is the pod's own word.
@@ -119,10 +119,34 @@ pub struct Network {
     pub interfaces: [u32; POD_INTERFACES],
     /// Bit `i`: interface `i` has the backstop on the host's side.
     pub covered: u32,
-    /// [`ANY_INTERFACE`], or zero.
+    /// [`ANY_INTERFACE`] and [`UNFINISHED`].
     pub flags: u32,
 }
 
+/// [`Network`] as versions of the layout up to 8 have it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NarrowNetwork {
+    /// As there, and so are all others.
+    pub netns: u64,
+    /// These are fewer.
+    pub interfaces: [u32; 4],
+    /// As there.
+    pub covered: u32,
+    /// As there.
+    pub flags: u32,
+}
+
+impl From<NarrowNetwork> for Network {
+    fn from(NarrowNetwork { netns, interfaces: known, covered, flags }: NarrowNetwork) -> Self {
+        let mut interfaces = [0; POD_INTERFACES];
+        interfaces.iter_mut().zip(known).for_each(|(slot, index)| *slot = index);
+        Self { netns, interfaces, covered, flags }
+    }
+}
+
+/// Flag of [`Network`], user space's own: not all of the pod's addresses are in `ADDRESSES` yet.
+pub const UNFINISHED: u32 = 1 << 1;
 /// Flag of [`Network`]: the namespace is the node's own, so each of its interfaces counts, and `interfaces` is empty.
 pub const ANY_INTERFACE: u32 = 1;
 

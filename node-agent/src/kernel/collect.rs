@@ -21,6 +21,8 @@ const KEEP_NS: u64 = 60_000_000_000;
 /// Names are kept until there are this many, because a change of policy wants to know by what name a
 /// connection was allowed, however long ago.
 const NAMES_KEPT: usize = 65_536;
+/// How long a name stays that was asked for, in ns: an address may be learned by it at any moment, which would be denied without it.
+const ASKED_NS: u64 = 60_000_000_000;
 
 /// Removes learned addresses that ran out, and everything of subjects that are no more; what is left, by subject.
 pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result<Counted, DatapathError> {
@@ -50,7 +52,15 @@ pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result
             counted.removed_learned(key.subject);
         }
     }
-    names(maps, known, surplus, &live, &mut counted)?;
+    // Who asked since `now_ns` has asked since before that.
+    names(
+        maps,
+        known,
+        surplus,
+        |name| live.contains(&name.hash),
+        now_ns.saturating_sub(ASKED_NS),
+        &mut counted,
+    )?;
     Ok(counted)
 }
 
@@ -103,47 +113,43 @@ fn is_over(value: &Learned, now_ns: u64) -> bool {
 }
 
 /// Removes the names that are too many: of those who have most, those first that nobody has asked for longest; not those of live
-/// addresses.
+/// addresses, nor those that were asked for since then.
 fn names(
     maps: &mut Maps,
     mut known: Vec<AskedFor>,
     surplus: usize,
-    live: &BTreeSet<u64>,
+    is_live: impl Fn(&AskedFor) -> bool,
+    since_ns: u64,
     counted: &mut Counted,
 ) -> Result<(), DatapathError> {
-    let is_too_many = surplus > 0;
     known.sort_unstable();
-    let (over, kept) = too_many(known, surplus, live);
-    for name in over {
-        maps.names.remove(name.hash);
-        counted.removed_name(name.subject);
-    }
+    let (over, kept) = too_many(known, surplus, |name| is_live(name) || name.at_ns >= since_ns);
     kept.iter().for_each(|name| counted.name(name.subject));
-    if is_too_many { maps.names.remove_lone_tails() } else { Ok(()) }
+    for name in over {
+        if maps.names.remove_unless_asked(name.hash, since_ns)? {
+            counted.removed_name(name.subject);
+        } else {
+            counted.name(name.subject);
+        }
+    }
+    if surplus > 0 { maps.names.remove_lone_tails() } else { Ok(()) }
 }
 
-/// Which names go, of all, the oldest first, and which stay.
-fn too_many(known: Vec<AskedFor>, surplus: usize, live: &BTreeSet<u64>) -> (Vec<AskedFor>, Vec<AskedFor>) {
+/// Which names go, of all, the oldest first, and which stay. What those that have most use they keep, and nobody else gives up any
+/// for them: the table has room beside what one may have (`l7egg_ebpf_common::share`).
+fn too_many(
+    known: Vec<AskedFor>,
+    surplus: usize,
+    stays: impl Fn(&AskedFor) -> bool,
+) -> (Vec<AskedFor>, Vec<AskedFor>) {
     let mut surpluses = surpluses(&known, surplus);
-    let (mut over, mut kept): (Vec<_>, Vec<_>) =
-        known.into_iter().partition(|name| match surpluses.get_mut(&name.subject) {
-            Some(left) if *left > 0 && !live.contains(&name.hash) => {
-                *left -= 1;
-                true
-            }
-            _ => false,
-        });
-    // What those that have most cannot give up, as they use it, the others do.
-    let mut missing = surplus.saturating_sub(over.len());
-    kept.retain(|name| {
-        let goes = missing > 0 && !live.contains(&name.hash);
-        if goes {
-            missing -= 1;
-            over.push(*name);
+    known.into_iter().partition(|name| match surpluses.get_mut(&name.subject) {
+        Some(left) if *left > 0 && !stays(name) => {
+            *left -= 1;
+            true
         }
-        !goes
-    });
-    (over, kept)
+        _ => false,
+    })
 }
 
 /// How many names each subject should give up, so that all together give up `surplus` and those that have most come down to the same
@@ -169,19 +175,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_use_stays_and_others_give_up_what_they_do_not_use() {
+    fn what_is_in_use_stays_and_others_give_up_nothing_for_it() {
         let of = |subject, from: u64, to| {
             (from..to).map(move |hash| AskedFor { at_ns: hash, hash, subject }).collect::<Vec<_>>()
         };
         let known = [of(1, 0, 100), of(2, 100, 110)].concat();
         let hashes = |names: Vec<AskedFor>| names.into_iter().map(|name| name.hash).collect::<Vec<_>>();
-        let live: BTreeSet<u64> = (0..95).collect();
-        let (over, kept) = too_many(known.clone(), 7, &live);
-        assert_eq!(hashes(over), [95, 96, 97, 98, 99, 100, 101]);
-        assert_eq!(kept.len(), 103);
-        let (over, kept) = too_many(known.clone(), 200, &live);
+        let is_live = |name: &AskedFor| name.hash < 95;
+        let (over, kept) = too_many(known.clone(), 3, is_live);
+        assert_eq!((hashes(over), kept.len()), (vec![95, 96, 97], 107));
+        let (over, kept) = too_many(known.clone(), 7, is_live);
+        assert_eq!((hashes(over), kept.len()), (vec![95, 96, 97, 98, 99], 105), "of the others none");
+        let (over, kept) = too_many(known.clone(), 200, is_live);
         assert_eq!((over.len(), kept.len()), (15, 95));
-        assert!(too_many(known, 0, &live).0.is_empty());
+        assert!(too_many(known.clone(), 200, |_| true).0.is_empty());
+        assert!(too_many(known, 0, is_live).0.is_empty());
     }
 
     #[test]

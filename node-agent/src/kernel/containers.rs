@@ -9,13 +9,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
-use l7egg_ebpf_common::abi::{
-    CLASSIFIED, Container, DIVIDED, FlowKey, LEVEL_SHIFT, LEVELS_MAX, Learned, LearnedKey, SubjectState,
-};
+use l7egg_ebpf_common::abi::{CLASSIFIED, Container, DIVIDED, LEVEL_SHIFT, LEVELS_MAX, SubjectState};
 use l7egg_policy::CompiledPolicy;
 
-use super::entries;
 use super::error::{insertion, kernel};
+use super::handover::{Pass, give};
 use super::policies;
 use super::programs::Maps;
 use super::{Kernel, network, pods};
@@ -23,8 +21,6 @@ use crate::datapath::{ContainerPolicy, DatapathError, EnforcedContainer, Wanted}
 
 /// Inode number of the root of a cgroup tree (fs/kernfs/dir.c).
 const ROOT: u64 = 1;
-/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
-const NO_EXIST: u64 = 1;
 
 /// The containers of divided pods.
 #[derive(Default)]
@@ -40,13 +36,6 @@ struct Known {
     pod: u32,
     /// 0 if it is free.
     subject: u32,
-}
-
-/// When what is remembered of one subject is given to another: before it is asked, or afterwards, for what came in between.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Pass {
-    Before,
-    After,
 }
 
 impl Containers {
@@ -127,10 +116,11 @@ impl Kernel {
         wanted: &[ContainerPolicy],
     ) -> Result<(), DatapathError> {
         // Whatever may fail for want of room comes first.
-        let rest_id = self.policies.install(&mut self.maps, rest)?;
+        let rest_id = self.install(rest, &BTreeSet::new())?;
+        let mut pending = BTreeSet::from([rest_id]);
         for container in wanted {
             if let Wanted::Policy(policy) = &container.wanted {
-                self.policies.install(&mut self.maps, policy)?;
+                pending.insert(self.install(policy, &pending)?);
             }
         }
         let known = self.pods.get(uid).cloned();
@@ -151,7 +141,7 @@ impl Kernel {
         // One that cannot be entered sends nothing, and keeps none of the others from what it should be.
         let mut result = Ok(());
         for container in wanted {
-            result = result.and(self.contain(pod, container, paths, is_new));
+            result = result.and(self.contain(pod, container, paths, is_new, &pending));
         }
         if is_new && result.is_err() {
             self.give_up(pod, known.is_none())?;
@@ -228,13 +218,14 @@ impl Kernel {
     }
 
     /// Makes one container what it should be. `inherits`: the pod was one until now, and what is known of its connections is known
-    /// of its containers'.
+    /// of its containers'. `pending` are the policies that are written for them.
     fn contain(
         &mut self,
         pod: u32,
         container: &ContainerPolicy,
         flags: u32,
         inherits: bool,
+        pending: &BTreeSet<u32>,
     ) -> Result<(), DatapathError> {
         let before = self.containers.by_cgroup.get(&container.cgroup).filter(|known| known.pod == pod);
         let was_free = before.is_some_and(|known| known.subject == 0);
@@ -251,7 +242,7 @@ impl Kernel {
                     true => self.were_free.insert(subject, Instant::now()),
                     false => self.were_free.inherit(subject, pod),
                 }
-                let id = self.policies.install(&mut self.maps, policy)?;
+                let id = self.install(policy, pending)?;
                 self.switch(subject, id, policies::flags(policy), flags)?;
                 subject
             }
@@ -319,63 +310,8 @@ fn name_of(container: &Container) -> String {
     String::from_utf8_lossy(&container.name[..end]).into_owned()
 }
 
-/// Gives the addresses and flows of some subjects to others. What cannot be written, because a map is full, is asked for and judged
-/// again.
-fn give(maps: &mut Maps, from: &BTreeSet<u32>, to: &BTreeSet<u32>, pass: Pass) -> Result<(), DatapathError> {
-    if from.is_empty() || to.is_empty() {
-        return Ok(());
-    }
-    let mut learned = Vec::new();
-    entries::each(&maps.learned, "LEARNED", |key, value| {
-        if from.contains(&key.subject) {
-            learned.push((key, value));
-        }
-    })?;
-    for (key, value) in learned {
-        for subject in to {
-            let key = LearnedKey { subject: *subject, ..key };
-            // Nobody else writes there before.
-            let known = if pass == Pass::Before { maps.learned.get(&key, 0).ok() } else { None };
-            let flags = if pass == Pass::Before { 0 } else { NO_EXIST };
-            let _ = maps.learned.insert(key, known.map_or(value, |known| both(&known, &value)), flags);
-        }
-    }
-    let mut flows = Vec::new();
-    entries::each(&maps.flows, "FLOWS", |key, flow| {
-        if from.contains(&key.subject) {
-            flows.push((key, flow));
-        }
-    })?;
-    for (key, flow) in flows {
-        for subject in to {
-            let key = FlowKey { subject: *subject, ..key };
-            let _ = maps.flows.insert(key, flow, if pass == Pass::Before { 0 } else { NO_EXIST });
-        }
-    }
-    Ok(())
-}
-
-/// The names of both; those that last longest, if these are too many.
-pub fn both(a: &Learned, b: &Learned) -> Learned {
-    let mut by_name = BTreeMap::new();
-    for slot in a.names.iter().chain(&b.names).filter(|slot| slot.name != 0) {
-        let expires: &mut u64 = by_name.entry(slot.name).or_default();
-        *expires = (*expires).max(slot.expires_ns);
-    }
-    let mut names: Vec<(u64, u64)> = by_name.into_iter().map(|(name, expires)| (expires, name)).collect();
-    names.sort_unstable_by(|a, b| b.cmp(a));
-    let mut both = Learned::default();
-    for (slot, (expires_ns, name)) in both.names.iter_mut().zip(names) {
-        slot.name = name;
-        slot.expires_ns = expires_ns;
-    }
-    both
-}
-
 #[cfg(test)]
 mod tests {
-    use l7egg_ebpf_common::abi::LearnedName;
-
     use super::*;
 
     #[test]
@@ -383,20 +319,6 @@ mod tests {
         assert_eq!(name_of(&entry(1, 2, "app")), "app");
         let longest = "a".repeat(63);
         assert_eq!(name_of(&entry(1, 2, &longest)), longest);
-    }
-
-    #[test]
-    fn an_address_keeps_the_names_of_both() {
-        let of = |names: &[(u64, u64)]| {
-            let mut learned = Learned::default();
-            for (slot, (name, expires_ns)) in learned.names.iter_mut().zip(names) {
-                *slot = LearnedName { name: *name, expires_ns: *expires_ns };
-            }
-            learned
-        };
-        assert_eq!(both(&of(&[(1, 10), (2, 20)]), &of(&[(2, 30), (3, 5)])), of(&[(2, 30), (1, 10), (3, 5)]));
-        let many: Vec<(u64, u64)> = (1..=8).map(|name| (name, 100 - name)).collect();
-        assert_eq!(both(&of(&many), &of(&[(9, 1)])), of(&many));
     }
 
     #[test]

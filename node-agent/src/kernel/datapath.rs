@@ -10,7 +10,6 @@ use l7egg_policy::CompiledPolicy;
 
 use super::error::kernel;
 use super::pods::Pod;
-use super::settle::Cgroups;
 use super::{HELD, Kernel, collect, events, node, pods, policies};
 use crate::clock::boot_ns;
 use crate::datapath::{
@@ -60,7 +59,7 @@ impl Datapath for Kernel {
     }
 
     fn enforce(&mut self, uid: &str, cgroup: &Path, policy: &CompiledPolicy) -> Result<(), DatapathError> {
-        let id = self.policies.install(&mut self.maps, policy)?;
+        let id = self.install(policy, &BTreeSet::new())?;
         self.attach(uid, cgroup, id, policies::flags(policy))
     }
 
@@ -171,35 +170,16 @@ impl Datapath for Kernel {
         cgroup: &Path,
         policy: &CompiledPolicy,
     ) -> Result<Settled, DatapathError> {
-        let Some(pod) = self.pods.get(uid) else { return Ok(Settled::default()) };
-        let subject = pod.subject;
-        let pods = self.pods_cgroups.clone();
-        let of = match &pods {
-            _ if uid != NODE_UID => Cgroups::Below { cgroup, pod: cgroup },
-            Some(pods) => Cgroups::All { of: cgroup, but: pods },
-            // Pods' connections are not to be taken for the node's.
-            None => return Ok(Settled::default()),
-        };
-        self.settle_subject(subject, subject, &of, policy)
+        self.settle_whole(uid, cgroup, policy)
     }
 
-    fn settle_container(
+    fn settle_containers(
         &mut self,
         uid: &str,
         pod: &Path,
-        container: &Path,
-        policy: &CompiledPolicy,
+        containers: &[(&Path, &CompiledPolicy)],
     ) -> Result<Settled, DatapathError> {
-        let Some(pod_subject) = self.pods.get(uid).map(|pod| pod.subject) else {
-            return Ok(Settled::default());
-        };
-        match self.containers.at(container, pod_subject) {
-            Some(subject) => {
-                let of = Cgroups::Below { cgroup: container, pod };
-                self.settle_subject(subject, pod_subject, &of, policy)
-            }
-            None => Ok(Settled::default()),
-        }
+        self.settle_divided(uid, pod, containers)
     }
 
     fn shaped(&self) -> Vec<ShapedPod> {

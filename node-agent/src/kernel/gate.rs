@@ -50,8 +50,8 @@ impl Gate {
                 let Some((link, cgroup_id)) = pods::open_link(&pin)? else { continue };
                 if cgroup_id == id {
                     let what = || kernel(format!("replacing the program of {}", pin.display()));
-                    sys::link_update(link.as_fd(), programs.fd(hook)?).map_err(what())?;
-                    links += 1;
+                    let is_there = sys::link_replace(link.as_fd(), programs.fd(hook)?).map_err(what())?;
+                    links += usize::from(is_there);
                 }
             }
             if links > 0 {

@@ -11,12 +11,14 @@
 
 mod collect;
 mod config;
+mod connections;
 mod containers;
 mod datapath;
 mod entries;
 mod error;
 mod events;
 mod gate;
+mod handover;
 mod matchers;
 mod mend;
 mod names;
@@ -47,17 +49,17 @@ use l7egg_policy::CompiledPolicy;
 use self::containers::Containers;
 use self::error::kernel;
 use self::gate::Gate;
+use self::handover::Pass;
 use self::network::Networks;
 use self::pins::Pins;
 use self::pods::Pod;
 use self::policies::Policies;
 pub use self::programs::{HOOKS, Hook, Verified};
 use self::programs::{Maps, Programs};
-use self::settle::Cgroups;
 use self::shaping::Shaping;
 use self::versions::Older;
 use self::was_free::WereFree;
-use crate::datapath::{Datapath, DatapathError, DatapathSettings, NODE_UID, Settled};
+use crate::datapath::{Datapath, DatapathError, DatapathSettings, NODE_UID};
 
 /// Policy id of a pod that has none yet: its programs let nothing leave.
 const HELD: u32 = 0;
@@ -193,7 +195,7 @@ impl Kernel {
     /// Makes `policy` the one of subject 0, for which programs run that are not attached, and forgets what
     /// it learned before.
     pub fn enforce_test_subject(&mut self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
-        let id = self.policies.install(&mut self.maps, policy)?;
+        let id = self.install(policy, &BTreeSet::new())?;
         self.switch(0, id, policies::flags(policy), 0)?;
         self.released.insert(0);
         self.collect().map(drop)
@@ -201,6 +203,12 @@ impl Kernel {
 
     fn pins(&self, uid: &str) -> PathBuf {
         self.directory.join("pods").join(uid)
+    }
+
+    /// The id of a policy, which is in the maps then. `pending` are others to which nobody has been switched yet.
+    fn install(&mut self, policy: &CompiledPolicy, pending: &BTreeSet<u32>) -> Result<u32, DatapathError> {
+        let used = self.in_force.values().chain(pending).copied().collect();
+        self.policies.install(&mut self.maps, policy, &used)
     }
 
     /// One write of eight bytes: a packet sees the old policy or the new one. `paths` is of [`Self::paths`].
@@ -261,9 +269,9 @@ impl Kernel {
         }
         // Before the programs are attached, so that they never run without it.
         let paths = self.paths(uid, cgroup)?;
-        self.gather(subject, containers::Pass::Before)?;
+        self.gather(subject, Pass::Before)?;
         self.switch(subject, id, enforcement, paths)?;
-        self.gather(subject, containers::Pass::After)?;
+        self.gather(subject, Pass::After)?;
         self.unite(subject)?;
         // So that what the pod has learned is never missing. What comes until the old programs go: `succeed`.
         self.older.take_over(uid, cgroup, subject, &mut self.maps);
@@ -296,38 +304,11 @@ impl Kernel {
         }
         let subject = pod.subject;
         self.older.take_over(uid, cgroup, subject, &mut self.maps);
-        self.scatter(subject, containers::Pass::After)?;
+        self.scatter(subject, Pass::After)?;
         self.older.release(uid)?;
         // The old ones looked like programs of others.
         self.looked_for_balancer.remove(uid);
         self.look_for_balancer(uid, cgroup)
-    }
-
-    /// Looks at the connections of a subject, whose cgroups and whose pod's subject are given.
-    fn settle_subject(
-        &mut self,
-        subject: u32,
-        pod: u32,
-        of: &Cgroups<'_>,
-        policy: &CompiledPolicy,
-    ) -> Result<Settled, DatapathError> {
-        let policy_id = self.in_force.get(&subject).copied().unwrap_or(0);
-        if self.policies.digest(policy_id) != Some(policy.digest) {
-            return Ok(Settled::default());
-        }
-        let is_first = !self.classified.contains(&subject);
-        let what = || kernel(format!("the state of subject {subject} of {}", of.root().display()));
-        let state = self.maps.subjects.get(&subject, 0).map_err(what())?;
-        let is_balanced = state.flags & SOCKET_BALANCER != 0;
-        let looked_at = settle::Subject { id: subject, pod, of, policy, policy_id, is_first, is_balanced };
-        let connections = self.directory.join("maps/CONNECTIONS");
-        let settled = settle::settle(&mut self.maps, &connections, &looked_at)?;
-        if is_first {
-            let state = SubjectState { flags: state.flags | CLASSIFIED, ..state };
-            self.maps.set_state(subject, state).map_err(what())?;
-            self.classified.insert(subject);
-        }
-        Ok(settled)
     }
 
     fn free_subject(&mut self) -> Result<u32, DatapathError> {

@@ -1,10 +1,14 @@
 //! Names by their hashes.
 
-use aya::maps::{HashMap, MapData, MapError};
+use std::os::fd::AsFd;
+
+use aya::Pod;
+use aya::maps::{HashMap, IterableMap, MapData, MapError};
 use l7egg_ebpf_common::abi::{NAME_HEAD, Name, NameTail};
 use l7egg_policy::DomainName;
 
-use super::entries;
+use super::error::kernel;
+use super::{entries, sys};
 use crate::datapath::DatapathError;
 
 /// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
@@ -49,11 +53,22 @@ impl Names {
         Ok(asked)
     }
 
-    /// Forgets one.
-    pub fn remove(&mut self, hash: u64) {
+    /// Forgets one, unless it was asked for since then; whether it is gone. What was read of it before may be old by now.
+    pub fn remove_unless_asked(&mut self, hash: u64, since_ns: u64) -> Result<bool, DatapathError> {
+        if self.heads.get(&hash, 0).is_ok_and(|head| head.asked_ns >= since_ns) {
+            return Ok(false);
+        }
         // The tail first: programs that find the head gone write both anew, and would lose the new tail.
-        let _ = self.tails.remove(&hash);
-        let _ = self.heads.remove(&hash);
+        let tail: Option<NameTail> = take(&self.tails, &hash, "NAME_TAILS")?;
+        let Some(head) = take(&self.heads, &hash, "NAMES")? else { return Ok(true) };
+        if head.asked_ns < since_ns {
+            return Ok(true);
+        }
+        // Just now. If it is there again already, this one is too many.
+        if let Some(tail) = tail {
+            let _ = self.tails.insert(hash, tail, NO_EXIST);
+        }
+        Ok(self.heads.insert(hash, head, NO_EXIST).is_err())
     }
 
     /// Removes the tails of names that the programs could not write because the map of the heads was full.
@@ -78,4 +93,8 @@ impl Names {
         // What another policy said means nothing here, and no policy has the id 0.
         let _ = self.heads.insert(hash, Name { policy: 0, subject: subject as u16, ..head }, NO_EXIST);
     }
+}
+
+fn take<V: Pod>(map: &HashMap<MapData, u64, V>, hash: &u64, name: &str) -> Result<Option<V>, DatapathError> {
+    sys::map_take(map.map().fd().as_fd(), hash).map_err(kernel(format!("removing a name from map {name}")))
 }

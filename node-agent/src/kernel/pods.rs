@@ -12,7 +12,7 @@ use std::path::Path;
 use aya::maps::cgroup_storage::CgroupStorageKey;
 use l7egg_ebpf_common::abi::Subject;
 
-use super::error::kernel;
+use super::error::{kernel, os_error};
 use super::programs::{HOOKS, Hook, Maps, Programs};
 use super::sys;
 use crate::datapath::DatapathError;
@@ -80,7 +80,13 @@ pub fn attach(
         // Until it is pinned the link ends with this process: an agent that dies here leaves no programs
         // that do not know their pod.
         let key = CgroupStorageKey::new(cgroup_id, hook.attach_type);
-        maps.subject.insert(key, Subject { id: subject, reserved: 0 }, 0).map_err(kernel(what.clone()))?;
+        maps.subject.insert(key, Subject { id: subject, reserved: 0 }, 0).map_err(|error| {
+            // The storage goes with the cgroup.
+            match os_error(&error) {
+                Some(libc::ENOENT) => gone(),
+                _ => kernel(what.clone())(error),
+            }
+        })?;
         // A pin of the same name is of a cgroup that is gone.
         let _ = fs::remove_file(&pin);
         sys::pin(link.as_fd(), &pin).map_err(kernel(what))?;
@@ -127,13 +133,17 @@ fn open_pod(pins: &Path, programs: &Programs, maps: &Maps) -> Result<Option<Pod>
         if cgroup_id == 0 {
             continue;
         }
-        sys::link_update(link.as_fd(), programs.fd(hook)?).map_err(kernel(format!(
-            "replacing the program of {}/{}",
-            pins.display(),
-            hook.name
-        )))?;
+        let what = || kernel(format!("replacing the program of {}/{}", pins.display(), hook.name));
+        if !sys::link_replace(link.as_fd(), programs.fd(hook)?).map_err(what())? {
+            continue;
+        }
+        let subject = match subject_of(maps, cgroup_id, hook) {
+            Ok(subject) => subject,
+            // The cgroup has gone this moment, and its storage.
+            Err(_) if sys::link_cgroup(link.as_fd()).is_ok_and(|id| id == 0) => continue,
+            Err(error) => return Err(error),
+        };
         links += 1;
-        let subject = subject_of(maps, cgroup_id, hook)?;
         let pod = found.get_or_insert(Pod { subject, cgroup_id, complete: false });
         if pod.cgroup_id != cgroup_id || pod.subject != subject {
             // Two cgroups: the agent was ended while the pod moved. Attach again.

@@ -54,21 +54,43 @@ impl Policies {
         self.by_digest.iter().find(|(_, known)| **known == id).map(|(digest, _)| *digest)
     }
 
-    /// The id of a policy, which is written to the maps unless it is there.
-    pub fn install(&mut self, maps: &mut Maps, policy: &CompiledPolicy) -> Result<u32, DatapathError> {
+    /// The id of a policy, which is written to the maps unless it is there. Where they are full, what is not in use, as policies that
+    /// were replaced since the last collection, makes room.
+    pub fn install(
+        &mut self,
+        maps: &mut Maps,
+        policy: &CompiledPolicy,
+        used: &BTreeSet<u32>,
+    ) -> Result<u32, DatapathError> {
+        match self.try_to_install(maps, policy) {
+            Err(DatapathError::MapFull { .. }) if self.has_unused(used) => {
+                self.retain(maps, used)?;
+                self.try_to_install(maps, policy)
+            }
+            result => result,
+        }
+    }
+
+    fn try_to_install(&mut self, maps: &mut Maps, policy: &CompiledPolicy) -> Result<u32, DatapathError> {
         if let Some(id) = self.by_digest.get(&policy.digest) {
             return Ok(*id);
         }
         let id = self.next_id(maps)?;
-        if let Err(error) = write(maps, id, policy, &self.hash_key) {
+        let written = write(maps, id, policy, &self.hash_key).and_then(|()| {
+            maps.policies.insert(id, policy.digest, 0).map_err(|error| insertion("POLICIES", error))
+        });
+        if let Err(error) = written {
             // Half a policy is none: nobody has been switched to it.
             remove_entries(maps, id, policy, &self.hash_key);
             return Err(error);
         }
-        maps.policies.insert(id, policy.digest, 0).map_err(|error| insertion("POLICIES", error))?;
         self.by_digest.insert(policy.digest, id);
         self.sources.insert(id, Arc::new(policy.clone()));
         Ok(id)
+    }
+
+    fn has_unused(&self, used: &BTreeSet<u32>) -> bool {
+        self.by_digest.values().any(|id| !used.contains(id))
     }
 
     /// Removes every policy whose id is not in use.

@@ -1,6 +1,6 @@
-//! A pod whose policy has changed: its TCP connections that are not allowed any more are reset.
+//! Pods whose policy has changed: their TCP connections that are not allowed any more are reset.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,11 +16,12 @@ use super::entries;
 use super::error::kernel;
 use super::programs::Maps;
 use super::sys;
+use crate::causes::causes;
 use crate::clock::boot_ns;
 use crate::datapath::{DatapathError, Settled};
 use crate::netns::{self, Netns, PodNetwork};
-use crate::sockets::sock_diag::{Found, SockDiag, states};
-use crate::sockets::{Fate, View, fate};
+use crate::sockets::sock_diag::{Found, Id, SockDiag, states};
+use crate::sockets::{Fate, View, fate, may_be_unread};
 
 /// A pod or a container, and what is in force for it.
 pub struct Subject<'a> {
@@ -70,59 +71,43 @@ impl Cgroups<'_> {
     }
 }
 
-/// The sockets of one network namespace that are of the pod's cgroup. In the host's there are everybody's.
-struct Sockets {
-    connections: Vec<Found>,
-    listening: BTreeSet<u16>,
-    own: BTreeSet<IpAddr>,
-    /// Connected UDP sockets, and the ports of the others; only looked at after the first policy.
-    datagrams: Vec<Found>,
-    receiving: BTreeSet<u16>,
+/// What was found in one network namespace, and has yet to be done.
+#[derive(Default)]
+struct Look {
+    settled: Settled,
+    /// Connections that are to end.
+    ending: Vec<Id>,
+    /// Cookies of those to resolvers that may be unread, and whether the programs know them otherwise.
+    unread: BTreeMap<u64, bool>,
+    /// Of subjects that are looked at after their first policy: connected UDP sockets, and the ports of the others.
+    datagrams: Vec<FlowKey>,
+    receiving: BTreeSet<(u32, u16)>,
     /// Ports that the kernel chooses (`net.ipv4.ip_local_port_range`).
-    chosen: RangeInclusive<u16>,
+    chosen: Option<RangeInclusive<u16>>,
 }
 
-/// Resets what the policy does not allow, and tells the programs of connections that they do not know.
-/// `connections` is where the map `CONNECTIONS` is pinned.
-pub fn settle(maps: &mut Maps, connections: &Path, subject: &Subject<'_>) -> Result<Settled, DatapathError> {
+/// Resets what the policies do not allow, and tells the programs of connections that they do not know. The subjects are in one
+/// network: a pod, or containers of one, so that its sockets are read once for all of them. `pinned` is where maps are pinned.
+pub fn settle(maps: &mut Maps, pinned: &Path, subjects: &[Subject<'_>]) -> Result<Settled, DatapathError> {
+    let Some(first) = subjects.first() else { return Ok(Settled::default()) };
     let host = Netns::current().map_err(kernel("finding the agent's network namespace"))?;
-    let Some(netns) = network_of(subject.of, host)? else { return Ok(Settled::default()) };
-    let is_ours = is_ours(subject.of);
-    let ours = |found: &Found| found.cgroup.is_some_and(&is_ours);
-    let sockets = in_netns(&netns, "reading the sockets", || read(connections, subject.is_first, &ours))?;
-    let mut settled = Settled::default();
-    let mut reset = Vec::new();
-    for mut found in sockets.connections.iter().cloned() {
-        if found.connection.is_none() {
-            found.connection = maps.inherited.get(&found.cookie, 0).ok();
-        }
-        match decide(maps, subject, &sockets, &found) {
-            Fate::Keep => {}
-            Fate::Accepted => {
-                settled.lost += usize::from(!inherit(maps, subject, &found, Direction::Ingress))
-            }
-            Fate::Reset { .. } if subject.is_balanced => {}
-            Fate::Reset { is_known } => {
-                if !is_known {
-                    inherit(maps, subject, &found, Direction::Egress);
-                }
-                reset.push(found);
-            }
+    let Some(netns) = network_of(first.of, host)? else { return Ok(Settled::default()) };
+    let mut look = in_netns(&netns, "reading the sockets", || read(maps, pinned, subjects))?;
+    for subject in subjects.iter().filter(|subject| subject.is_first) {
+        if let Some(chosen) = &look.chosen {
+            doubt_flows(maps, subject, chosen)?;
         }
     }
-    if subject.is_first {
-        doubt_flows(maps, subject, &sockets.chosen)?;
-    }
-    for found in &sockets.datagrams {
-        if !sockets.receiving.contains(&found.local.port()) {
-            opened_here(maps, subject, found)?;
+    for key in &look.datagrams {
+        if !look.receiving.contains(&(key.subject, key.local_port)) {
+            opened_here(maps, *key)?;
         }
     }
-    settled.reset = reset.len();
-    if !reset.is_empty() {
-        in_netns(&netns, "resetting connections", || destroy(&reset))?;
+    look.settled.reset = look.ending.len() - look.settled.unread;
+    if !look.ending.is_empty() {
+        in_netns(&netns, "resetting connections", || destroy(&look.ending))?;
     }
-    Ok(settled)
+    Ok(look.settled)
 }
 
 /// Where its sockets are; nowhere if it has no process there.
@@ -150,19 +135,6 @@ fn is_ours(of: &Cgroups<'_>) -> Box<dyn Fn(u64) -> bool + Send + Sync> {
             Box::new(move |id| !pods.contains(&id) && (is_root || cgroups.contains(&id)))
         }
     }
-}
-
-fn decide(maps: &Maps, subject: &Subject<'_>, sockets: &Sockets, found: &Found) -> Fate {
-    let names = |address: IpAddr, allowed_by: u64| names_of(maps, subject.id, address, allowed_by);
-    let view = View {
-        policy: subject.policy,
-        id: subject.policy_id,
-        is_first: subject.is_first,
-        listening: &sockets.listening,
-        own: &sockets.own,
-        names: &names,
-    };
-    fate(found, &view)
 }
 
 /// As `destination::judge` of the programs has them: those that have not run out, and the one given.
@@ -215,40 +187,127 @@ fn doubt_flows(
 
 /// The flow of a connected UDP socket from before is the pod's own: an answer that came first has made it one
 /// that was opened from outside, which no policy ends. If other sockets receive on its port, it may be one.
-fn opened_here(maps: &mut Maps, subject: &Subject<'_>, found: &Found) -> Result<(), DatapathError> {
-    let key = FlowKey {
+fn opened_here(maps: &mut Maps, key: FlowKey) -> Result<(), DatapathError> {
+    let flow = Flow { seen_ns: boot_ns(), name: 0, policy: 0, direction: Direction::Egress as u32 };
+    maps.flows.insert(key, flow, 0).map_err(kernel("writing to map FLOWS"))
+}
+
+/// Looks at all sockets, in the network namespace. In the host's there are everybody's.
+fn read(maps: &mut Maps, pinned: &Path, subjects: &[Subject<'_>]) -> io::Result<Look> {
+    let connections = sys::open_pinned(&pinned.join("CONNECTIONS"))?;
+    let are_ours: Vec<_> = subjects.iter().map(|subject| is_ours(subject.of)).collect();
+    let owner = |found: &Found| {
+        let cgroup = found.cgroup?;
+        subjects.iter().zip(&are_ours).find(|(_, is_ours)| is_ours(cgroup)).map(|(subject, _)| subject)
+    };
+    let mut diag = SockDiag::open()?;
+    let mut listening: BTreeMap<u32, BTreeSet<u16>> = BTreeMap::new();
+    diag.each(protocol::TCP, states::LISTEN, connections.as_fd(), |found| {
+        if let Some(subject) = owner(&found) {
+            listening.entry(subject.id).or_default().insert(found.local.port());
+        }
+    })?;
+    let own = own_addresses()?;
+    let mut look = Look::default();
+    diag.each(protocol::TCP, states::CONNECTIONS, connections.as_fd(), |found| {
+        if let Some(subject) = owner(&found) {
+            let listening = listening.entry(subject.id).or_default();
+            look_at(maps, subject, listening, &own, found, &mut look);
+        }
+    })?;
+    if !look.unread.is_empty()
+        && let Err(error) = read_unread(maps, pinned, &mut diag, &owner, &mut look)
+    {
+        tracing::warn!(
+            error = causes(&error),
+            "DNS over TCP that was open before could not be looked at: nothing is learned by it until it is opened again"
+        );
+    }
+    let first = |found: &Found| owner(found).filter(|subject| subject.is_first);
+    if subjects.iter().any(|subject| subject.is_first) {
+        look.chosen = Some(chosen_ports());
+        diag.each(protocol::UDP, states::ESTABLISHED, connections.as_fd(), |found| {
+            look.datagrams.extend(first(&found).map(|subject| flow_of(subject, &found)));
+        })?;
+        diag.each(protocol::UDP, states::CLOSE, connections.as_fd(), |found| {
+            look.receiving.extend(first(&found).map(|subject| (subject.id, found.local.port())));
+        })?;
+    }
+    Ok(look)
+}
+
+/// Finds those whose beginning no program has seen. They end, so that they are opened again.
+fn read_unread<'a>(
+    maps: &mut Maps,
+    pinned: &Path,
+    diag: &mut SockDiag,
+    owner: &dyn Fn(&Found) -> Option<&'a Subject<'a>>,
+    look: &mut Look,
+) -> io::Result<()> {
+    let streams = sys::open_pinned(&pinned.join("DNS_STREAMS"))?;
+    diag.each(protocol::TCP, states::ESTABLISHED, streams.as_fd(), |found| {
+        if found.is_stored {
+            return;
+        }
+        if let (Some(is_known), Some(subject)) = (look.unread.get(&found.cookie), owner(&found)) {
+            if !is_known {
+                inherit(maps, subject, &found, Direction::Egress);
+            }
+            look.settled.unread += 1;
+            look.ending.push(found.id);
+        }
+    })
+}
+
+/// Decides about one connection.
+fn look_at(
+    maps: &mut Maps,
+    subject: &Subject<'_>,
+    listening: &BTreeSet<u16>,
+    own: &BTreeSet<IpAddr>,
+    mut found: Found,
+    look: &mut Look,
+) {
+    if found.connection.is_none() {
+        found.connection = maps.inherited.get(&found.cookie, 0).ok();
+    }
+    let names = |address: IpAddr, allowed_by: u64| names_of(maps, subject.id, address, allowed_by);
+    let view = View {
+        policy: subject.policy,
+        id: subject.policy_id,
+        is_first: subject.is_first,
+        listening,
+        own,
+        names: &names,
+    };
+    match fate(&found, &view) {
+        Fate::Keep if !subject.is_balanced && may_be_unread(&found, &view) => {
+            look.unread.insert(found.cookie, found.connection.is_some());
+        }
+        Fate::Keep => {}
+        Fate::Accepted => {
+            let is_told = inherit(maps, subject, &found, Direction::Ingress);
+            look.settled.lost += usize::from(!is_told);
+        }
+        Fate::Reset { .. } if subject.is_balanced => {}
+        Fate::Reset { is_known } => {
+            if !is_known {
+                inherit(maps, subject, &found, Direction::Egress);
+            }
+            look.ending.push(found.id);
+        }
+    }
+}
+
+fn flow_of(subject: &Subject<'_>, found: &Found) -> FlowKey {
+    FlowKey {
         subject: subject.id,
         local_port: found.local.port(),
         remote_port: found.remote.port(),
         remote: Address::from(found.remote.ip()),
         protocol: protocol::UDP,
         reserved: [0; 3],
-    };
-    let flow = Flow { seen_ns: boot_ns(), name: 0, policy: 0, direction: Direction::Egress as u32 };
-    maps.flows.insert(key, flow, 0).map_err(kernel("writing to map FLOWS"))
-}
-
-/// Runs in the network namespace.
-fn read(connections: &Path, is_first: bool, ours: &(dyn Fn(&Found) -> bool + Sync)) -> io::Result<Sockets> {
-    let map = sys::open_pinned(connections)?;
-    let mut diag = SockDiag::open()?;
-    let mut dump = |protocol, states| {
-        let mut found = diag.dump(protocol, states, map.as_fd())?;
-        found.retain(ours);
-        io::Result::Ok(found)
-    };
-    let tcp = protocol::TCP;
-    let listening = dump(tcp, states::LISTEN)?;
-    let mut datagrams = |states| if is_first { dump(protocol::UDP, states) } else { Ok(Vec::new()) };
-    let (connected, receiving) = (datagrams(states::ESTABLISHED)?, datagrams(states::CLOSE)?);
-    Ok(Sockets {
-        connections: dump(tcp, states::CONNECTIONS)?,
-        listening: listening.iter().map(|found| found.local.port()).collect(),
-        own: own_addresses()?,
-        datagrams: connected,
-        receiving: receiving.iter().map(|found| found.local.port()).collect(),
-        chosen: chosen_ports(),
-    })
+    }
 }
 
 fn chosen_ports() -> RangeInclusive<u16> {
@@ -262,9 +321,9 @@ fn chosen_ports() -> RangeInclusive<u16> {
     }
 }
 
-fn destroy(reset: &[Found]) -> io::Result<()> {
+fn destroy(ending: &[Id]) -> io::Result<()> {
     let mut diag = SockDiag::open()?;
-    reset.iter().try_for_each(|found| diag.destroy(found))
+    ending.iter().try_for_each(|id| diag.destroy(id))
 }
 
 fn own_addresses() -> io::Result<BTreeSet<IpAddr>> {

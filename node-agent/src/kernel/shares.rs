@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, MapData};
-use l7egg_ebpf_common::abi::{SHARES_OF_ALL, Shares};
+use l7egg_ebpf_common::abi::{LEARNED_MAX, SHARES_OF_ALL, Shares};
+use l7egg_ebpf_common::share;
 
 use super::entries;
 use super::error::kernel;
@@ -90,6 +91,53 @@ impl Counted {
     }
 }
 
+/// Room for learned addresses that the agent writes itself: as much as the programs would have for the same subjects.
+#[derive(Debug)]
+pub struct Room {
+    /// What each has already.
+    own: BTreeMap<u32, u64>,
+    all: u64,
+    taken: BTreeMap<u32, u64>,
+}
+
+impl Room {
+    /// What is left to some subjects this moment.
+    pub fn look<'a>(
+        map: &Array<MapData, Shares>,
+        subjects: impl IntoIterator<Item = &'a u32>,
+    ) -> Result<Self, DatapathError> {
+        let has = |subject: u32| map.get(&subject, 0).map_err(kernel("reading map SHARES"));
+        let own: Result<_, _> =
+            subjects.into_iter().map(|id| has(*id).map(|shares| (*id, shares.learned))).collect();
+        Ok(Self { own: own?, all: has(SHARES_OF_ALL)?.learned, taken: BTreeMap::new() })
+    }
+
+    /// Whether a subject may have another one.
+    pub fn is_left(&self, subject: u32) -> bool {
+        let own = self.own.get(&subject).copied().unwrap_or_default();
+        share::may_have_more(own, self.all, LEARNED_MAX)
+    }
+
+    /// It has it.
+    pub fn take(&mut self, subject: u32) {
+        for counts in [&mut self.own, &mut self.taken] {
+            *counts.entry(subject).or_default() += 1;
+        }
+        self.all += 1;
+    }
+
+    /// Adds what was taken to map `SHARES`. What programs add in the same moment may be lost, until all is counted anew.
+    pub fn write(mut self, map: &mut Array<MapData, Shares>) -> Result<(), DatapathError> {
+        self.taken.insert(SHARES_OF_ALL, self.taken.values().sum());
+        for (subject, taken) in self.taken.into_iter().filter(|(_, taken)| *taken > 0) {
+            let known = map.get(&subject, 0).map_err(kernel("reading map SHARES"))?;
+            let shares = Shares { learned: known.learned + taken, ..known };
+            map.set(subject, shares, 0).map_err(kernel("writing map SHARES"))?;
+        }
+        Ok(())
+    }
+}
+
 fn sum(shares: &BTreeMap<u32, Shares>) -> Shares {
     shares.values().fold(Shares::default(), |all, own| Shares {
         learned: all.learned + own.learned,
@@ -123,6 +171,22 @@ mod tests {
         // A burst, seen or not.
         assert_eq!(right(70, 0, 0, 100), 100);
         assert_eq!(right(0, 0, 0, 100), 100);
+    }
+
+    #[test]
+    fn what_several_are_given_leaves_room_for_others() {
+        let mut room = Room { own: BTreeMap::from([(2, 0), (3, 0)]), all: 60_000, taken: BTreeMap::new() };
+        for _ in 0..60_000 {
+            for subject in [2, 3, 4] {
+                if room.is_left(subject) {
+                    room.take(subject);
+                }
+            }
+        }
+        let most = u64::from(LEARNED_MAX) - 60_000;
+        let taken: u64 = room.taken.values().sum();
+        assert!(taken < most && taken > most * 4 / 5, "{taken} of {most}");
+        assert!(room.taken.values().all(|one| one.abs_diff(taken / 3) <= 2), "{:?}", room.taken);
     }
 
     #[test]

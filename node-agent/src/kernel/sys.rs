@@ -81,6 +81,14 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
     bpf(BPF_LINK_UPDATE, &mut attr).map(|_| ())
 }
 
+/// The same for a link on a cgroup; false if the cgroup has gone, and with it what the link was for.
+pub fn link_replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<bool> {
+    match link_update(link, program) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
 /// Removes the pin of a link, and takes the link's program away at once: without its last pin it would run for some milliseconds
 /// more, beside what comes next. Nothing happens where there is no pin.
 pub fn unpin_link(pin: &Path) -> io::Result<()> {

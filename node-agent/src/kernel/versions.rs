@@ -11,15 +11,16 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use l7egg_ebpf_common::abi::{
-    AddressKey, Attached, Config, Container, Direction, Flow, FlowKey, Learned, LearnedKey, Network,
-    SubjectState, protocol,
+    AddressKey, Attached, Config, Container, Direction, Flow, FlowKey, Learned, LearnedKey, NarrowNetwork,
+    Network, SubjectState, protocol,
 };
 
 use super::entries;
 use super::error::{insertion, kernel};
 use super::names::Names;
 use super::programs::{HOOKS, Maps, SubjectStorage};
-use super::{HELD, containers, gate, network, pods};
+use super::shares::Room;
+use super::{HELD, gate, handover, network, pods};
 use crate::causes::causes;
 use crate::datapath::{DatapathError, OlderPod};
 
@@ -218,16 +219,20 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
         if subjects.contains(&key.subject) {
             let key = LearnedKey { subject, ..key };
             let entry = known.entry(key.address.words()).or_insert((key, value));
-            entry.1 = containers::both(&entry.1, &value);
+            entry.1 = handover::both(&entry.1, &value);
         }
     })?;
-    let mut taken = 0;
+    let (mut taken, mut room) = (0, Room::look(&maps.shares, [&subject])?);
     for (key, value) in known.into_values() {
         for slot in value.names.iter().filter(|slot| slot.name != 0) {
             maps.names.take_over(&names, slot.name, subject);
         }
-        taken += usize::from(maps.learned.insert(key, value, NO_EXIST).is_ok());
+        if room.is_left(subject) && maps.learned.insert(key, value, NO_EXIST).is_ok() {
+            room.take(subject);
+            taken += 1;
+        }
     }
+    room.write(&mut maps.shares)?;
     let flows: HashMap<MapData, FlowKey, Flow> = open(version, "FLOWS")?;
     entries::each(&flows, "FLOWS", |key, flow| {
         if subjects.contains(&key.subject) && key.protocol != protocol::TCP {
@@ -245,8 +250,7 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
 fn take_network(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> Result<(), DatapathError> {
     let what = || kernel(format!("the network of subject {subject}"));
     let Some(was) = subject_of(version, cgroup_id)? else { return Ok(()) };
-    let networks: Array<MapData, Network> = open(version, "NETWORKS")?;
-    let network = networks.get(&was, 0).map_err(kernel("reading map NETWORKS"))?;
+    let network = network_in(version, was)?;
     if network.netns == 0 || maps.networks.get(&subject, 0).map_err(what())?.netns != 0 {
         return Ok(());
     }
@@ -265,6 +269,16 @@ fn take_network(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -
     }
     // The present programs are not on its interfaces yet.
     maps.networks.set(subject, Network { covered: 0, ..network }, 0).map_err(what())
+}
+
+/// What a version believes of a subject's network.
+fn network_in(version: &Path, subject: u32) -> Result<Network, DatapathError> {
+    let what = || kernel("reading map NETWORKS");
+    if let Ok(networks) = open::<Array<MapData, Network>>(version, "NETWORKS") {
+        return networks.get(&subject, 0).map_err(what());
+    }
+    let networks: Array<MapData, NarrowNetwork> = open(version, "NETWORKS")?;
+    networks.get(&subject, 0).map(Network::from).map_err(what())
 }
 
 /// A subject, and those of the containers into which it is divided.

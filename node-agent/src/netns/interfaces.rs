@@ -51,6 +51,13 @@ pub fn interfaces(host: &Netns) -> Result<Vec<Interface>, NetnsError> {
     Ok(links.collect())
 }
 
+/// Those first that their pod cannot have made itself, so that it cannot push them out where only some count.
+pub fn by_who_made_them(interfaces: &[Interface]) -> impl Iterator<Item = &Interface> {
+    let mut sorted: Vec<&Interface> = interfaces.iter().collect();
+    sorted.sort_by_key(|one| (!one.given, one.index));
+    sorted.into_iter()
+}
+
 /// By which number this namespace knows the host's; none if no interface here has anything to do with it.
 fn host_nsid(rtnetlink: &mut Rtnetlink, host: &Netns) -> Result<Option<i32>, NetnsError> {
     let mut message = NsidMessage::default();

@@ -22,5 +22,5 @@ pub mod tc;
 pub use addresses::{addresses, cookie};
 pub use error::NetnsError;
 pub use find::{PodNetwork, Process, all_of_processes, find, oldest_process};
-pub use interfaces::{Interface, interfaces};
+pub use interfaces::{Interface, by_who_made_them, interfaces};
 pub use namespace::Netns;

@@ -3,10 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Reconciler;
-use crate::{
-    causes::causes,
-    datapath::{Datapath, Settled},
-};
+use crate::{causes::causes, datapath::Datapath};
 
 /// When a look that has failed is tried again.
 #[derive(Clone, Copy, Debug)]
@@ -57,12 +54,10 @@ impl<D: Datapath> Reconciler<D> {
         let settled = match (&pod.division, pod.in_force_policy()) {
             (Some(division), _) => {
                 let containers = self.cgroups.containers_of(&uid).values().filter_map(|container| {
-                    Some((&container.path, division.policy_of(container.name.as_ref()?)?))
+                    let policy = division.policy_of(container.name.as_ref()?)?.as_ref();
+                    Some((container.path.as_path(), policy))
                 });
-                let datapath = &mut self.datapath;
-                containers
-                    .map(|(path, policy)| datapath.settle_container(&uid, &cgroup.path, path, policy))
-                    .try_fold(Settled::default(), |sum, one| one.map(|one| sum + one))
+                self.datapath.settle_containers(&uid, &cgroup.path, &containers.collect::<Vec<_>>())
             }
             (None, Some(policy)) => self.datapath.settle(&uid, &cgroup.path, policy),
             (None, None) => return,

@@ -32,11 +32,20 @@ impl<D: Datapath> Reconciler<D> {
         self.told_unreadable = unreadable;
     }
 
-    pub(super) fn tell_settled(&mut self, uid: &str, Settled { reset, lost }: Settled) {
-        self.metrics.reset(reset);
+    pub(super) fn tell_settled(&mut self, uid: &str, Settled { reset, unread, lost }: Settled) {
+        self.metrics.reset(reset + unread);
         let (pod, eggs) = self.name(uid);
         if reset > 0 {
             tracing::info!(pod, uid, eggs, reset, "connections that are not allowed any more were reset");
+        }
+        if unread > 0 {
+            tracing::info!(
+                pod,
+                uid,
+                eggs,
+                unread,
+                "connections to the pod's resolvers that were open before were reset: their answers could not be read"
+            );
         }
         if lost > 0 {
             self.limits.reach_of(uid, Limit::Inherited, Instant::now());

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use l7egg_ebpf_common::abi::{Address, Connection, Direction, protocol};
+use l7egg_ebpf_common::abi::{Address, Connection, DNS_PORT, Direction, protocol};
 use l7egg_policy::{CompiledPolicy, DomainName, Flow, Verdict, lookup_compiled};
 
-use super::sock_diag::Found;
+use super::sock_diag::{Found, states};
 
 /// What is to be done about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct View<'a> {
 #[must_use]
 pub fn fate(found: &Found, view: &View<'_>) -> Fate {
     let remote = found.remote.ip();
-    if remote.is_loopback() || view.own.contains(&remote) {
+    if stays(remote, view) {
         return Fate::Keep;
     }
     let known = found.connection.as_ref().filter(|known| is_of(known, found));
@@ -70,6 +70,28 @@ pub fn fate(found: &Found, view: &View<'_>) -> Fate {
     }
 }
 
+/// Whether it leads to one of the pod's own resolvers, from where the policy has to learn or to refuse, and its beginning may have
+/// been seen by nobody: then nothing is learned by it, and what it asks for is refused where names are. An audited pod keeps it.
+#[must_use]
+pub fn may_be_unread(found: &Found, view: &View<'_>) -> bool {
+    let (policy, remote) = (view.policy, found.remote.ip());
+    let reads = !policy.names.is_empty() || !policy.automaton.is_empty() || policy.dns.refuse_unmatched;
+    let came_in = |known: &Connection| is_of(known, found) && known.direction == Direction::Ingress as u32;
+    reads
+        && !policy.enforcement.is_nothing()
+        && found.state == states::ESTABLISHED
+        && found.remote.port() == DNS_PORT
+        && policy.resolvers.contains(&u128::from_be_bytes(Address::from(remote).bytes()))
+        && !stays(remote, view)
+        && !found.connection.as_ref().is_some_and(came_in)
+        && !view.listening.contains(&found.local.port())
+}
+
+/// Whether what goes there stays in the network that it is in.
+fn stays(remote: IpAddr, view: &View<'_>) -> bool {
+    remote.is_loopback() || view.own.contains(&remote)
+}
+
 /// Whether what is remembered is of the present connection: a socket can be connected again.
 fn is_of(known: &Connection, found: &Found) -> bool {
     known.remote == Address::from(found.remote.ip())
@@ -87,33 +109,64 @@ mod tests {
 
     const ID: u32 = 7;
 
+    const NAME: &str = "{egress: [{to: [{cidr: 192.0.2.0/24}]}, {to: [{domainNames: [api.example.com]}]}]}";
+
     /// The fate of a connection under a policy of one network and one name.
     fn judged(connection: Option<Connection>, remote: &str, local_port: u16, is_first: bool) -> Fate {
-        let spec: PolicySpec = serde_yaml::from_str(
-            "{egress: [{to: [{cidr: 192.0.2.0/24}]}, {to: [{domainNames: [api.example.com]}]}]}",
-        )
-        .unwrap();
-        let policy =
-            compile(&[Source { name: "Egg a/b".into(), spec: &spec }], &ResolvConf::default()).unwrap();
         let mut found = sock_diag::tests::found(remote, local_port);
         found.connection = connection;
+        looked_at(NAME, is_first, |view| fate(&found, view))
+    }
+
+    fn looked_at<T>(policy: &str, is_first: bool, look: impl FnOnce(&View<'_>) -> T) -> T {
+        let spec: PolicySpec = serde_yaml::from_str(policy).unwrap();
+        let conf = ResolvConf {
+            servers: ["10.96.0.10", "10.0.0.9", "127.0.0.53"].map(|it| it.parse().unwrap()).into(),
+            ..ResolvConf::default()
+        };
+        let policy = compile(&[Source { name: "Egg a/b".into(), spec: &spec }], &conf).unwrap();
         let names = |_: IpAddr, name: u64| match name {
             0 => Some(vec![]),
             1 => Some(vec![DomainName::parse("api.example.com").unwrap()]),
             2 => Some(vec![DomainName::parse("other.example.com").unwrap()]),
             _ => None,
         };
-        fate(
-            &found,
-            &View {
-                policy: &policy,
-                id: ID,
-                is_first,
-                listening: &[8080].into(),
-                own: &["10.0.0.9".parse().unwrap()].into(),
-                names: &names,
-            },
-        )
+        look(&View {
+            policy: &policy,
+            id: ID,
+            is_first,
+            listening: &[8080].into(),
+            own: &["10.0.0.9".parse().unwrap()].into(),
+            names: &names,
+        })
+    }
+
+    #[test]
+    fn dns_from_before_is_not_read_where_it_should_be() {
+        let resolver = "10.96.0.10:53";
+        let is_unread = |policy: &str, remote: &str, local_port: u16, known: Option<Connection>| {
+            let mut found = sock_diag::tests::found(remote, local_port);
+            found.connection = known;
+            looked_at(policy, true, |view| may_be_unread(&found, view))
+        };
+        let refuses = "{dns: {refuseUnmatched: true}, egress: [{to: [{cidr: 192.0.2.0/24}]}]}";
+        assert!(is_unread(NAME, resolver, 4000, None) && is_unread(refuses, resolver, 4000, None));
+        assert!(
+            is_unread(NAME, resolver, 4000, known(resolver, ID, Direction::Egress, 0)),
+            "a packet came between"
+        );
+        assert!(!is_unread("{egress: [{to: [{cidr: 192.0.2.0/24}]}]}", resolver, 4000, None), "no names");
+        assert!(
+            !is_unread(NAME, "10.96.0.11:53", 4000, None) && !is_unread(NAME, "10.96.0.10:80", 4000, None)
+        );
+        assert!(!is_unread(NAME, resolver, 8080, None), "it came in");
+        assert!(!is_unread(NAME, resolver, 4000, known(resolver, ID, Direction::Ingress, 0)));
+        let audit = NAME.replacen('{', "{mode: Audit, ", 1);
+        assert!(!is_unread(&audit, resolver, 4000, None), "nothing is done to it");
+        assert!(!is_unread(NAME, "10.0.0.9:53", 4000, None) && !is_unread(NAME, "127.0.0.53:53", 4000, None));
+        let mut waiting = sock_diag::tests::found(resolver, 4000);
+        waiting.state = 1 << 2;
+        assert!(!looked_at(NAME, true, |view| may_be_unread(&waiting, view)), "it will be (SYN_SENT)");
     }
 
     /// What the programs remember of it.

@@ -2,7 +2,7 @@
 //! so that both ends notice; those from before its first Egg are told apart.
 //!
 //! ```text
-//! pod's netns ─► sock_diag::dump ─► Fate of each ─► sock_diag::destroy
+//! pod's netns ─► sock_diag::each ─► Fate of each ─► sock_diag::destroy
 //!                                           └─────► map INHERITED (from before the first Egg)
 //! ```
 //!
@@ -12,4 +12,4 @@
 mod fate;
 pub mod sock_diag;
 
-pub use fate::{Fate, View, fate};
+pub use fate::{Fate, View, fate, may_be_unread};

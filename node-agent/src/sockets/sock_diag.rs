@@ -58,10 +58,19 @@ pub struct Found {
     pub cookie: u64,
     /// Id of the cgroup that it was made in; always there from Linux 5.8 on.
     pub cgroup: Option<u64>,
-    /// What the programs remember of it.
+    /// Whether the programs have something in the storage that was asked for.
+    pub is_stored: bool,
+    /// What they have there, where it is one of connections.
     pub connection: Option<Connection>,
+    /// What the kernel knows it by.
+    pub id: Id,
+}
+
+/// What the kernel knows a socket by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Id {
     family: u8,
-    id: [u8; ID],
+    socket: [u8; ID],
 }
 
 /// A netlink socket in the network namespace of the thread that made it.
@@ -73,25 +82,34 @@ impl SockDiag {
         Netlink::open(NETLINK_SOCK_DIAG).map(Self)
     }
 
-    /// All sockets of both families, of an IP protocol and in these states, with their value in the socket
-    /// storage `connections`. The protocol's diag module is loaded if it is not there.
-    pub fn dump(&mut self, protocol: u8, states: u32, connections: BorrowedFd<'_>) -> io::Result<Vec<Found>> {
-        let mut found = Vec::new();
+    /// Shows all sockets of both families, of an IP protocol and in these states, with their value in a socket storage. One by one:
+    /// a host may have a million. The protocol's diag module is loaded if it is not there.
+    pub fn each(
+        &mut self,
+        protocol: u8,
+        states: u32,
+        storage: BorrowedFd<'_>,
+        mut see: impl FnMut(Found),
+    ) -> io::Result<()> {
         for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
             let mut bytes = request(family, protocol, states, &[0; ID]);
             bytes.extend(attribute(
                 REQUEST_STORAGES,
-                &attribute(REQUEST_MAP, &connections.as_raw_fd().to_ne_bytes()),
+                &attribute(REQUEST_MAP, &storage.as_raw_fd().to_ne_bytes()),
             ));
-            let answers = self.0.request(Diag { kind: SOCK_DIAG_BY_FAMILY, bytes }, NLM_F_DUMP)?;
-            found.extend(answers.iter().filter_map(|answer| read(&answer.bytes)));
+            let question = Diag { kind: SOCK_DIAG_BY_FAMILY, bytes };
+            self.0.each_answer(question, NLM_F_DUMP, |answer| {
+                if let Some(found) = read(&answer.bytes) {
+                    see(found);
+                }
+            })?;
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Ends a TCP connection: both sides get an error (`tcp_abort`). Not an error if it has ended meanwhile.
-    pub fn destroy(&mut self, found: &Found) -> io::Result<()> {
-        let bytes = request(found.family, libc::IPPROTO_TCP as u8, u32::MAX, &found.id);
+    pub fn destroy(&mut self, id: &Id) -> io::Result<()> {
+        let bytes = request(id.family, libc::IPPROTO_TCP as u8, u32::MAX, &id.socket);
         match self.0.request(Diag { kind: SOCK_DESTROY, bytes }, NLM_F_ACK) {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
             _ => Ok(()),
@@ -159,14 +177,18 @@ fn read(answer: &[u8]) -> Option<Found> {
         cookie: u64::from(u32::from_ne_bytes(*id.get(40..)?.first_chunk()?))
             | u64::from(u32::from_ne_bytes(*id.get(44..)?.first_chunk()?)) << 32,
         cgroup: None,
+        is_stored: false,
         connection: None,
-        family,
-        id: *id,
+        id: Id { family, socket: *id },
     };
     for (kind, value) in each(attributes) {
         match kind {
             CGROUP => found.cgroup = value.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes)),
-            STORAGES => found.connection = connection(value),
+            STORAGES => {
+                let value = stored(value);
+                found.is_stored = value.is_some();
+                found.connection = value.and_then(connection);
+            }
             _ => {}
         }
     }
@@ -184,9 +206,13 @@ fn address(family: u8, id: &[u8; ID], port: usize, at: usize) -> Option<SocketAd
     Some(SocketAddr::new(address, port))
 }
 
-fn connection(storages: &[u8]) -> Option<Connection> {
+/// The value in the storage that was asked for.
+fn stored(storages: &[u8]) -> Option<&[u8]> {
     let (_, storage) = each(storages).find(|(kind, _)| *kind == STORAGE)?;
-    let (_, value) = each(storage).find(|(kind, _)| *kind == STORAGE_VALUE)?;
+    each(storage).find(|(kind, _)| *kind == STORAGE_VALUE).map(|(_, value)| value)
+}
+
+fn connection(value: &[u8]) -> Option<Connection> {
     if value.len() < size_of::<Connection>() {
         return None;
     }
@@ -214,9 +240,9 @@ pub(crate) mod tests {
             state: states::ESTABLISHED,
             cookie: 1,
             cgroup: None,
+            is_stored: false,
             connection: None,
-            family: 2,
-            id: [0; ID],
+            id: Id { family: 2, socket: [0; ID] },
         }
     }
 
@@ -251,7 +277,7 @@ pub(crate) mod tests {
         let storage = attribute(STORAGE, &attribute(STORAGE_VALUE, &value));
         let attributes = [attribute(CGROUP, &9u64.to_ne_bytes()), attribute(STORAGES, &storage)].concat();
         let found = read(&answer(2, &[10, 0, 0, 1], &[192, 0, 2, 7], &attributes)).unwrap();
-        assert_eq!(found.cgroup, Some(9));
+        assert_eq!((found.cgroup, found.is_stored), (Some(9), true));
         assert_eq!(found.connection.unwrap().policy, 0x0707_0707);
     }
 

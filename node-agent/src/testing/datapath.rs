@@ -26,7 +26,7 @@ pub struct FakeDatapath {
     pub pods: BTreeMap<String, EnforcedPod>,
     /// Every call that changes something, as `enforce <uid>` or `release <uid>`.
     pub calls: Vec<String>,
-    /// Every pod that was settled, and whether its policy was in force then.
+    /// Every pod that was settled, and whether its policy was in force then, or that of each of its containers.
     pub settled: Vec<(String, bool)>,
     /// How often [`Datapath::collect`] was called.
     pub collected: usize,
@@ -149,16 +149,18 @@ impl Datapath for FakeDatapath {
         Ok(())
     }
 
-    fn settle_container(
+    fn settle_containers(
         &mut self,
         uid: &str,
         _pod: &Path,
-        _container: &Path,
-        policy: &CompiledPolicy,
+        settled: &[(&Path, &CompiledPolicy)],
     ) -> Result<Settled, DatapathError> {
         let containers = self.pods.get(uid).and_then(|pod| pod.containers.as_ref());
-        let in_force = containers.is_some_and(|it| it.values().any(|it| it.policy == Some(policy.digest)));
-        self.settled.push((uid.to_owned(), in_force));
+        let is_in_force = |policy: &CompiledPolicy| {
+            containers.is_some_and(|it| it.values().any(|it| it.policy == Some(policy.digest)))
+        };
+        let are_in_force = settled.iter().all(|(_, policy)| is_in_force(policy));
+        self.settled.push((uid.to_owned(), are_in_force));
         Ok(Settled::default())
     }
 
@@ -208,7 +210,7 @@ impl Datapath for FakeDatapath {
         }
         let in_force = self.pods.get(uid).is_some_and(|pod| pod.policy == policy.digest);
         self.settled.push((uid.to_owned(), in_force));
-        Ok(Settled { reset: 1, lost: 0 })
+        Ok(Settled { reset: 1, ..Settled::default() })
     }
 
     fn shaped(&self) -> Vec<ShapedPod> {

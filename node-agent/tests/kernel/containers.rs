@@ -350,6 +350,23 @@ fn connections_from_before_are_told_apart_by_container() {
 }
 
 #[test]
+fn connections_of_several_containers_are_looked_at_together_and_judged_apart() {
+    let mut setup = divided(&[("app", Some(APP)), ("other", Some(OTHER))]);
+    let holds = |container: &str, targets: [&str; 2]| {
+        setup.pod.enter(container);
+        targets.map(|target| setup.pod.hold(target))
+    };
+    let app = holds("app", ["tcp://198.18.1.1:80", "tcp://198.18.1.2:80"]);
+    let other = holds("other", ["tcp://198.18.2.1:80", "tcp://198.18.2.2:80"]);
+    let both = "{egress: [{to: [{cidr: 198.18.1.1/32}, {cidr: 198.18.2.0/24}]}]}";
+    setup.divide(&[("app", Some(both)), ("other", Some(NOTHING))]);
+    assert_eq!(setup.settle_containers(&[("app", both), ("other", NOTHING)]), 3);
+    let outcomes = app.into_iter().chain(other).map(|held| held.end()["outcome"] == "ok");
+    assert_eq!(outcomes.collect::<Vec<_>>(), [true, false, false, false]);
+    assert_eq!(setup.settle_containers(&[("app", APP), ("other", OTHER)]), 0, "that is not in force");
+}
+
+#[test]
 fn a_free_container_that_gets_an_egg_loses_what_that_does_not_allow() {
     let mut setup = divided(&[("app", Some(APP)), ("sidecar", None)]);
     setup.pod.enter("sidecar");

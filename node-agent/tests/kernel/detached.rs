@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use l7egg_node_agent::datapath::{Datapath, Mended};
 use l7egg_node_agent::kernel::sys;
@@ -38,6 +39,29 @@ fn a_pod_that_has_ended_is_not_missed() {
     assert_eq!(setup.mend(), Mended::default());
     std::fs::create_dir(&cgroup).expect("a cgroup");
     assert_eq!(setup.mend(), Mended::default(), "the plan sees to it");
+}
+
+#[test]
+fn a_pod_that_ends_while_an_agent_starts_is_gone_and_no_error() {
+    let mut setup = Setup::with_policy("{egress: []}");
+    let link = sys::open_pinned(&setup.pins("pods").join(setup.pod.uid()).join("egress")).expect("a pin");
+    // As an agent has opened it before the cgroup goes.
+    assert_ne!(sys::link_cgroup(link.as_fd()).expect("to ask about it"), 0);
+    let program = setup.kernel.program("egress").expect("a program").fd().expect("it is loaded");
+    let program = program.try_clone().expect("a descriptor");
+    assert!(sys::link_replace(link.as_fd(), program.as_fd()).expect("to replace it"));
+    let cgroup = setup.pod.cgroup().to_owned();
+    std::fs::remove_dir(&cgroup).expect("an empty cgroup");
+    // The kernel takes its time for what was in it.
+    let is_there = || sys::link_replace(link.as_fd(), program.as_fd()).expect("no error");
+    let start = Instant::now();
+    while is_there() {
+        assert!(start.elapsed() < Duration::from_secs(5), "its link is on it still");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    setup.restart_agent();
+    assert_eq!(setup.kernel.enforced().expect("what is enforced"), []);
+    std::fs::create_dir(&cgroup).expect("a cgroup");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use aya::maps::{MapInfo, MapType};
+use aya::maps::{Array, Map, MapData, MapInfo, MapType};
+use l7egg_ebpf_common::abi::{NarrowNetwork, Network};
 
 use crate::harness::{POD4, Setup, is_without_a_pause};
 use crate::sandbox::sent_raw;
@@ -31,17 +32,16 @@ fn become_another_layout(setup: &Setup, changed: &[&str]) {
         );
         if is_table && (changed.is_empty() || changed.contains(&name.as_str())) {
             std::fs::remove_file(&pin).expect("to remove a pin");
-            make(&info, &pin);
+            make(&info, &pin, info.value_size() + MORE);
             many += 1;
         }
     }
     assert!(many > 0, "no map is called {changed:?}");
 }
 
-/// Pins a map like this one, but for its values.
-fn make(info: &MapInfo, pin: &Path) {
+/// Pins a map like this one, but for its values, which are so long.
+fn make(info: &MapInfo, pin: &Path, value: u32) {
     let kind = info.map_type().expect("a type") as u32;
-    let value = info.value_size() + MORE;
     let mut create = [kind, info.key_size(), value, info.max_entries(), info.map_flags()];
     let map = bpf(BPF_MAP_CREATE, &mut create).expect("a map");
     let path = CString::new(pin.as_os_str().as_bytes()).expect("a path");
@@ -88,4 +88,27 @@ fn a_version_whose_maps_cannot_be_read_is_replaced_and_nothing_opens() {
         assert_eq!(setup.backstop(), [""; 0], "{changed:?}");
         setup.becomes_free();
     }
+}
+
+#[test]
+fn which_network_is_a_pods_is_known_from_versions_that_told_fewer_interfaces_apart() {
+    let mut setup = Setup::on_node(NAMES);
+    let (before, subject) = (setup.believed(), setup.subject());
+    setup.become_another_version();
+    let pin = setup.bpffs().join("l7egg/v0/maps/NETWORKS");
+    let info = MapInfo::from_pin(&pin).expect("a map");
+    std::fs::remove_file(&pin).expect("to remove a pin");
+    make(&info, &pin, size_of::<NarrowNetwork>() as u32);
+    let Network { netns, interfaces, flags, .. } = before.network;
+    let [first, ..] = interfaces;
+    let narrow = NarrowNetwork { netns, interfaces: [first, 0, 0, 0], covered: 1, flags };
+    let map = Map::from_map_data(MapData::from_pin(&pin).expect("the pin")).expect("the map");
+    let mut networks: Array<MapData, NarrowNetwork> = map.try_into().expect("an array");
+    networks.set(subject, narrow, 0).expect("to write it");
+    // By now the pod says something else.
+    crate::netns::in_pod(&setup.pod, &["ip", "addr", "add", "10.77.0.99/24", "dev", "eth0"]);
+    setup.restart_agent();
+    setup.enforce(NAMES);
+    assert_eq!(setup.believed().network, before.network);
+    assert_eq!(setup.believed().addresses, before.addresses);
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use aya::maps::{HashMap, Map, MapData};
-use l7egg_ebpf_common::abi::{Address, Counter, Learned, LearnedKey, LearnedName};
+use l7egg_ebpf_common::abi::{Address, Counter, Learned, LearnedKey, LearnedName, Name};
 use l7egg_node_agent::datapath::Datapath;
 use l7egg_policy::{CompiledPolicy, Network};
 
@@ -95,6 +95,29 @@ fn a_pod_that_fills_its_share_leaves_the_others_room() {
 }
 
 #[test]
+fn a_pod_that_becomes_divided_leaves_the_others_room() {
+    let names = "{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
+    let mut setup = Setup::with_policy(names);
+    assert_eq!(setup.pod.connect_one("tcp4://n1.fresh.test:80"), "ok");
+    let mut map = learned(&setup);
+    let (key, mut value) = map.iter().next().expect("an address").expect("to read it");
+    value.names.iter_mut().filter(|slot| slot.name != 0).for_each(|slot| slot.expires_ns = u64::MAX / 2);
+    // With those of five containers there would be more than the map has room for.
+    for number in 0..30_000 {
+        map.insert(LearnedKey { address: Address::mapped(address(number)), ..key }, value, 0).expect("room");
+    }
+    setup.kernel.collect().expect("to collect");
+    setup.divide(&["a", "b", "c", "d", "e"].map(|name| (name, Some(names))));
+    let known = map.keys().count();
+    assert!((110_000..130_000).contains(&known), "{known}");
+
+    let other = Pod::new();
+    setup.kernel.enforce(other.uid(), other.cgroup(), &policy(names)).expect("to enforce");
+    assert_eq!(other.connect(&["tcp4://n3.fresh.test:80", "tcp4://n4.fresh.test:80"]), ["ok", "ok"]);
+    assert_eq!(counted(&setup, Counter::LearnedFull), 0);
+}
+
+#[test]
 fn a_pod_that_asks_for_names_without_end_leaves_the_others_room() {
     let names = "{egress: [{to: [{domainNames: ['*.fresh.test']}]}]}";
     let mut greedy = Setup::with_policy(names);
@@ -121,6 +144,21 @@ fn a_pod_that_asks_for_names_without_end_leaves_the_others_room() {
     let other = Pod::new();
     greedy.kernel.enforce(other.uid(), other.cgroup(), &policy(names)).expect("to enforce");
     assert_eq!(other.connect(&["tcp4://n3.fresh.test:80", "tcp4://n4.fresh.test:80"]), ["ok", "ok"]);
+
+    // Of nobody's addresses any more: the greedy one's, and one that it has just asked for; another pod's.
+    let long_ago = Name { asked_ns: 1, ..name };
+    let gives_up = [
+        (u64::MAX, long_ago, true),
+        (u64::MAX - 1, Name { asked_ns: u64::MAX / 2, ..name }, false),
+        (u64::MAX - 2, Name { subject: name.subject + 1, ..long_ago }, false),
+    ];
+    for (hash, name, _) in gives_up {
+        names_known.insert(hash, name, 0).expect("room");
+    }
+    greedy.kernel.collect().expect("to collect");
+    for (hash, _, is_gone) in gives_up {
+        assert_eq!(names_known.get(&hash, 0).is_err(), is_gone, "{}", u64::MAX - hash);
+    }
 }
 
 /// A policy that allows one address of the world, and so many of 10.0.0.0/8 from `first` on. Compiled for one of them: a
@@ -169,6 +207,25 @@ fn a_policy_that_does_not_fit_leaves_the_old_one_and_has_a_new_pod_held() {
     setup.enforce_compiled(&big[2]);
     assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "tcp://198.18.0.81:80"]), ["ok", "denied"]);
     remove(&others);
+}
+
+#[test]
+fn what_a_policy_has_replaced_makes_room_for_the_next() {
+    let mut setup = Setup::with_policy("{egress: [{to: [{cidr: 198.18.0.80/32}]}]}");
+    // The map has room for two of them; nothing is collected meanwhile.
+    for part in 0..4 {
+        setup.enforce_compiled(&policy_of(part * 100_000, 100_000));
+        assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "tcp://198.18.0.81:80"]), ["ok", "denied"]);
+    }
+    let kept = policy_of(400_000, 100_000);
+    setup.enforce_compiled(&kept);
+    let other = cgroup();
+    setup.kernel.enforce(&name(&other), &other, &policy_of(500_000, 100_000)).expect("room for two");
+    let error = setup.kernel.enforce(setup.pod.uid(), setup.pod.cgroup(), &policy_of(600_000, 100_000));
+    assert_eq!(error.expect_err("no room for three").reason(), "MapFull");
+    assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "tcp://198.18.0.81:80"]), ["ok", "denied"]);
+    setup.kernel.release(&name(&other)).expect("to release it");
+    remove(&[other]);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::Stdio;
 
+use l7egg_node_agent::datapath::Settled;
+
 use crate::harness::Setup;
 
 const POLICY: &str = "{egress: [{to: [{domainNames: ['*.shop.test']}]}]}";
@@ -31,29 +33,79 @@ fn a_name_asked_over_tcp() {
     assert_eq!(got, ["ok", "ok", "denied"]);
 }
 
-#[test]
-fn what_was_open_before_teaches_nothing() {
-    // The segments that it begins with were seen by nobody: the next may be the middle of a message.
-    const BEFORE: &str = "
-import socket, struct, sys
+/// Asks over a connection that it has opened before it is told to; the answer, or the name of the error.
+const BEFORE: &str = "
+import errno, socket, struct, sys
 s = socket.create_connection(('198.18.0.53', 53))
 print('connected', flush=True)
 sys.stdin.readline()
 query = struct.pack('!HHHHHH', 7, 256, 1, 0, 0, 0) + b'\\x03one\\x04shop\\x04test\\0' + struct.pack('!HH', 1, 1)
-s.sendall(struct.pack('!H', len(query)) + query)
-print(socket.inet_ntoa(s.recv(1000)[-4:]), flush=True)
+try:
+    s.sendall(struct.pack('!H', len(query)) + query)
+    print(socket.inet_ntoa(s.recv(1000)[-4:]), flush=True)
+except OSError as error:
+    print(errno.errorcode[error.errno], flush=True)
 ";
-    let mut setup = setup();
-    setup.release();
+
+/// A connection that was opened in the pod this moment; what comes of a question on it after `meanwhile`.
+fn asked_after(setup: &mut Setup, meanwhile: impl FnOnce(&mut Setup)) -> String {
     let mut python = setup.pod.command("python3".as_ref(), &["-c", BEFORE]);
     let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
     let mut lines = BufReader::new(python.stdout.take().expect("its output")).lines().map_while(Result::ok);
     assert_eq!(lines.next().expect("a line"), "connected");
-    setup.enforce(POLICY);
+    meanwhile(setup);
     python.stdin.take().expect("its input").write_all(b"\n").expect("to be heard");
-    assert_eq!(lines.next().expect("a line"), "198.18.30.1", "the answer passes");
-    assert_eq!(setup.pod.connect_one("tcp://198.18.30.1:80"), "denied");
+    let said = lines.next().expect("a line");
     python.wait().expect("its end");
+    said
+}
+
+#[test]
+fn what_was_open_before_teaches_nothing() {
+    // The segments that it begins with were seen by nobody: the next may be the middle of a message.
+    let mut setup = setup();
+    setup.release();
+    let said = asked_after(&mut setup, |setup| setup.enforce(POLICY));
+    assert_eq!(said, "198.18.30.1", "the answer passes");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.30.1:80"), "denied");
+}
+
+#[test]
+fn what_was_open_before_ends_when_it_is_looked_at_and_teaches_when_it_is_opened_again() {
+    let mut setup = setup();
+    setup.release();
+    let audit = POLICY.replacen('{', "{mode: Audit, ", 1);
+    let said = asked_after(&mut setup, |setup| {
+        setup.enforce(&audit);
+        assert_eq!(setup.settle_all(&audit), Settled::default(), "that denies nothing");
+        setup.enforce(POLICY);
+        assert_eq!(setup.settle_all(POLICY).unread, 1);
+    });
+    assert_eq!(said, "ECONNABORTED");
+    assert_eq!(setup.pod.dig(&["+tcp", "@198.18.0.53", "one.shop.test"]), "198.18.30.1");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.30.1:80"), "ok");
+}
+
+#[test]
+fn so_does_what_was_open_under_another_version() {
+    let mut setup = Setup::on_node(POLICY);
+    setup.pod.set_names("one.shop.test. 30 IN A 198.18.30.1\n");
+    let said = asked_after(&mut setup, |setup| {
+        assert_eq!(setup.settle_all(POLICY).unread, 0, "it was read from its beginning");
+        setup.become_another_version();
+        setup.restart_agent();
+        setup.enforce(POLICY);
+        assert_eq!(setup.settle_all(POLICY).unread, 1);
+        setup.retire_older(true);
+    });
+    assert_eq!(said, "ECONNABORTED");
+    assert_eq!(setup.pod.dig(&["+tcp", "@198.18.0.53", "one.shop.test"]), "198.18.30.1");
+    assert_eq!(setup.pod.connect_one("tcp://198.18.30.1:80"), "ok");
+    let said = asked_after(&mut setup, |setup| {
+        setup.enforce("{egress: [{to: [{domainNames: ['**.test']}]}]}");
+        assert_eq!(setup.settle_all("{egress: [{to: [{domainNames: ['**.test']}]}]}").unread, 0);
+    });
+    assert_eq!(said, "198.18.30.1", "a change of policy ends none");
 }
 
 #[test]

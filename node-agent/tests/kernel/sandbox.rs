@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use l7egg_ebpf_common::abi::{Address, AddressKey};
 use l7egg_node_agent::datapath::{Cover, Datapath};
+use l7egg_node_agent::netns::interfaces;
 
 use crate::harness::{Link, POD4, Recorder, Setup, fail, policy};
 use crate::netns::in_pod;
@@ -159,4 +160,27 @@ pub fn sent_raw(setup: &Setup) -> Vec<&'static str> {
     recorder.wait_for_quiet();
     let arrived = [("secret", has(b"secret")), ("ARP", has(&[10, 77, 0, 77]))];
     arrived.into_iter().filter_map(|(what, has)| has.then_some(what)).collect()
+}
+
+#[test]
+fn a_pod_with_many_interfaces_and_addresses_keeps_those_that_it_was_given() {
+    let mut setup = Setup::with_link(Link::ByNode);
+    let script = "for n in 1 2 3 4 5; do
+            ip link add d$n type veth peer name e$n && ip link set d$n up && ip link set e$n up || exit 1
+        done
+        for n in $(seq 200); do ip addr add 10.99.0.$n/32 dev d1 || exit 1; done";
+    in_pod(&setup.pod, &["sh", "-c", script]);
+    setup.pod.add_wire();
+    setup.enforce_uncovered("{egress: []}");
+    assert!(matches!(setup.try_cover(), Cover::Part { uncovered } if uncovered.len() == 10));
+    let believed = setup.believed();
+    let host = setup.pod.node_netns();
+    let found = setup.pod.netns().run(|| interfaces(&host)).expect("its namespace").expect("its interfaces");
+    let given: Vec<u32> = found.iter().filter(|one| one.given).map(|one| one.index).collect();
+    assert_eq!(given.len(), 2);
+    assert_eq!(believed.network.interfaces[..2], given);
+    assert!(!believed.network.interfaces.contains(&0), "others have the rest: {believed:?}");
+    let v4 = believed.addresses.iter().filter(|address| !address.contains(':')).count();
+    assert_eq!((v4, believed.addresses.len() > v4), (128, true));
+    assert!(believed.addresses.contains("10.77.0.2"));
 }

@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use l7egg_ebpf_common::abi::{Address, AddressKey, Attached, Network, POD_INTERFACES};
+use l7egg_ebpf_common::abi::{Address, AddressKey, Attached, Network, POD_INTERFACES, UNFINISHED};
 
 use crate::datapath::{Cover, DatapathError};
 use crate::kernel::error::{insertion, kernel};
 use crate::kernel::programs::Maps;
-use crate::netns::Interface;
+use crate::netns::{Interface, by_who_made_them};
 
 /// Cookie of no namespace (the kernel counts them from 1): nothing that arrives is believed.
 const NOWHERE: u64 = u64::MAX;
+
+/// So many addresses of each family a pod has of its own: all pods together have room for 65,536.
+const POD_ADDRESSES: usize = 128;
 
 /// Whether an interface of the host is known to be of another subject.
 pub fn is_anothers(maps: &Maps, interface: u32, subject: u32) -> bool {
@@ -21,6 +24,7 @@ pub fn is_anothers(maps: &Maps, interface: u32, subject: u32) -> bool {
 /// Everything that the programs want to know, before they are attached.
 pub fn tell(
     maps: &mut Maps,
+    uid: &str,
     subject: u32,
     interfaces: &[Interface],
     addresses: &[IpAddr],
@@ -30,24 +34,62 @@ pub fn tell(
     let before = maps.networks.get(&subject, 0).map_err(what())?;
     // An agent before this one has seen it when it was new: who may add addresses and interfaces now is the pod.
     let is_new = before.netns != cookie;
+    let mut network = before;
     if is_new {
-        for address in addresses {
-            let key = AddressKey { subject, address: Address::from(*address) };
+        warn_of_too_many(uid, interfaces, addresses);
+        network = Network { netns: cookie, interfaces: slots(interfaces), covered: 0, flags: UNFINISHED };
+        // First, whether or not there is room for the rest: until then everything is believed.
+        maps.networks.set(subject, network, 0).map_err(what())?;
+    }
+    if network.flags & UNFINISHED != 0 {
+        for address in own(addresses) {
+            let key = AddressKey { subject, address: Address::from(address) };
             maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
         }
-        let mut network = Network { netns: cookie, ..Network::default() };
-        for (slot, interface) in network.interfaces.iter_mut().zip(interfaces) {
-            *slot = interface.index;
-        }
+        network.flags &= !UNFINISHED;
         maps.networks.set(subject, network, 0).map_err(what())?;
     }
     // A wire that came later has an address that nobody believes: it goes on without the backstop, as it did.
-    let counts = |one: &&Interface| is_new || before.interfaces.contains(&one.index);
+    let counts = |one: &&Interface| is_new || network.interfaces.contains(&one.index);
     for peer in interfaces.iter().filter(counts).filter_map(|one| one.host_peer) {
         let attached = Attached { subject, reserved: 0 };
         maps.attached.insert(peer, attached, 0).map_err(|error| insertion("ATTACHED", error))?;
     }
     Ok(())
+}
+
+/// Those that are told apart.
+fn slots(interfaces: &[Interface]) -> [u32; POD_INTERFACES] {
+    let mut slots = [0; POD_INTERFACES];
+    let first = by_who_made_them(interfaces);
+    slots.iter_mut().zip(first).for_each(|(slot, interface)| *slot = interface.index);
+    slots
+}
+
+/// Those that count as its own.
+fn own(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
+    let (v4, v6): (Vec<_>, Vec<_>) = addresses.iter().copied().partition(IpAddr::is_ipv4);
+    v4.into_iter().take(POD_ADDRESSES).chain(v6.into_iter().take(POD_ADDRESSES))
+}
+
+fn warn_of_too_many(uid: &str, interfaces: &[Interface], addresses: &[IpAddr]) {
+    let others = by_who_made_them(interfaces).skip(POD_INTERFACES);
+    let others: Vec<&str> = others.map(|one| one.name.as_str()).collect();
+    if !others.is_empty() {
+        tracing::warn!(
+            uid,
+            interfaces = others.join(" "),
+            "a pod has more than {POD_INTERFACES} interfaces: what arrives by the others opens nothing and teaches nothing"
+        );
+    }
+    let left_out = addresses.len() - own(addresses).count();
+    if left_out > 0 {
+        tracing::warn!(
+            uid,
+            left_out,
+            "a pod has more than {POD_ADDRESSES} addresses of a family: what it sends from the others is dropped"
+        );
+    }
 }
 
 /// Whether a network was found for whom the maps say this.
@@ -130,4 +172,43 @@ pub fn forget_interfaces(maps: &mut Maps, subject: u32) -> Result<(), DatapathEr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    fn interface(index: u32, given: bool) -> Interface {
+        Interface {
+            index,
+            name: format!("eth{index}"),
+            kind: "veth".into(),
+            mtu: 1500,
+            loopback: false,
+            up: true,
+            host_peer: None,
+            given,
+            gso_max_segs: 65_535,
+        }
+    }
+
+    #[test]
+    fn what_a_pod_has_made_itself_takes_no_place_from_what_it_was_given() {
+        let mut interfaces: Vec<Interface> = (2..20).map(|index| interface(index, false)).collect();
+        assert_eq!(slots(&interfaces), [2, 3, 4, 5, 6, 7, 8, 9]);
+        interfaces.extend([interface(31, true), interface(30, true)]);
+        assert_eq!(slots(&interfaces), [30, 31, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(slots(&interfaces[..2]), [2, 3, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn addresses_of_one_family_take_no_place_from_the_other() {
+        let v4 = |number: u32| IpAddr::from(Ipv4Addr::from_bits(number));
+        let v6 = IpAddr::from(Ipv6Addr::from_bits(1));
+        let addresses: Vec<IpAddr> = (0..1000).map(v4).chain([v6]).collect();
+        let expected: Vec<IpAddr> = (0..128).map(v4).chain([v6]).collect();
+        assert_eq!(own(&addresses).collect::<Vec<_>>(), expected);
+    }
 }

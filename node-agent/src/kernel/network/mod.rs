@@ -122,7 +122,7 @@ impl Networks {
             // The old one is what is believed until the new one is: never any.
             forget_interfaces(maps, subject)?;
         }
-        tell(maps, subject, &interfaces, &addresses, cookie)?;
+        tell(maps, uid, subject, &interfaces, &addresses, cookie)?;
         let cover = self.attach(programs, uid, &pod)?;
         tell_covered(maps, subject, &interfaces, &cover)?;
         self.known.insert(uid.into(), Known { cover: cover.clone(), process: Some(process) });

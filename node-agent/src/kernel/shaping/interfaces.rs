@@ -11,10 +11,13 @@ use crate::datapath::DatapathError;
 use crate::kernel::error::{insertion, kernel};
 use crate::netns::pacing::{self, RootQdisc};
 use crate::netns::tc::{self, Direction, Method, Program, Target};
-use crate::netns::{Interface, Netns, NetnsError, interfaces};
+use crate::netns::{Interface, Netns, NetnsError, by_who_made_them, interfaces};
 
 /// The program, its links' pins, its filters.
 const NAME: &str = "shape";
+
+/// Of one pod so many are set up: each is a dozen system calls, and an entry of the map `SAVED_INTERFACES`.
+const MOST: usize = 16;
 
 /// How interfaces were before they were touched.
 pub type Saved = HashMap<MapData, SavedInterfaceKey, SavedInterface>;
@@ -41,12 +44,18 @@ pub fn prepare(
 ) -> Result<(), DatapathError> {
     let mut work = |program: Option<std::os::fd::BorrowedFd<'_>>| {
         place.netns.run(|| {
-            let all: Vec<Interface> =
-                interfaces(place.host)?.into_iter().filter(|one| one.up && !one.loopback).collect();
+            let all = usable(place.host)?;
             if all.is_empty() {
                 return Err(DatapathError::network_not_ready(uid));
             }
-            all.iter().try_for_each(|interface| {
+            if all.len() > MOST {
+                tracing::warn!(
+                    uid,
+                    interfaces = all.len(),
+                    "a pod has more than {MOST} interfaces: bandwidth limits are for that many"
+                );
+            }
+            all.iter().take(MOST).try_for_each(|interface| {
                 set_up(place, interface, segments, saved)?;
                 let Some(fd) = program else { return Ok(()) };
                 let program = Program { fd, name: NAME, direction: Direction::Egress };
@@ -63,13 +72,19 @@ pub fn prepare(
 
 /// Whether the pod has an interface yet.
 pub fn is_there_any(place: Place<'_>) -> Result<bool, DatapathError> {
-    place.netns.run(|| Ok(interfaces(place.host)?.iter().any(|one| one.up && !one.loopback)))?
+    place.netns.run(|| Ok(!usable(place.host)?.is_empty()))?
+}
+
+/// The pod's interfaces by which something can leave.
+fn usable(host: &Netns) -> Result<Vec<Interface>, NetnsError> {
+    let all = interfaces(host)?;
+    Ok(by_who_made_them(&all).filter(|one| one.up && !one.loopback).cloned().collect())
 }
 
 /// What of [`prepare`]'s work is not there any more, if anything: the first thing that is found.
 pub fn lost(place: Place<'_>, segments: u32, saved: &Saved) -> Result<Option<String>, DatapathError> {
     place.netns.run(|| {
-        for interface in interfaces(place.host)?.into_iter().filter(|one| one.up && !one.loopback) {
+        for interface in usable(place.host)?.into_iter().take(MOST) {
             let Interface { index, name, .. } = &interface;
             let key = SavedInterfaceKey { slot: place.slot, interface: *index, netns: place.netns.id() };
             let Ok(before) = saved.get(&key, 0) else {

@@ -8,6 +8,7 @@ mod pod;
 mod policy;
 mod process;
 mod recorder;
+mod settle;
 mod socket_balancer;
 pub mod systemd;
 pub mod traffic;
@@ -149,14 +150,6 @@ impl Setup {
         self.cover();
     }
 
-    /// Looks at the connections of a container, as the agent does; how many were reset.
-    pub fn settle_container(&mut self, name: &str, yaml: &str) -> usize {
-        let container = self.pod.container(name);
-        let settled =
-            self.kernel.settle_container(self.pod.uid(), self.pod.cgroup(), &container, &policy(yaml));
-        settled.unwrap_or_else(fail).reset
-    }
-
     fn cover(&mut self) {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
         if pod.link() != Link::Direct {
@@ -198,23 +191,10 @@ impl Setup {
         assert_eq!(cover, Cover::Host);
     }
 
-    /// Looks at the node's connections; how many were reset.
-    pub fn settle_node(&mut self, cgroup: &Path, policy: &CompiledPolicy) -> usize {
-        let kernel = &mut self.kernel;
-        on_host(&self.pod, || kernel.settle(NODE_UID, cgroup, policy)).unwrap_or_else(fail).reset
-    }
-
     /// Lets the pod go.
     pub fn release(&mut self) {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
         on_host(pod, || kernel.release(pod.uid())).unwrap_or_else(fail);
-    }
-
-    /// Looks at the pod's connections, as the agent does after it has enforced a policy; how many were reset.
-    pub fn settle(&mut self, yaml: &str) -> usize {
-        let (kernel, pod) = (&mut self.kernel, &self.pod);
-        let settled = on_host(pod, || kernel.settle(pod.uid(), pod.cgroup(), &policy(yaml)));
-        settled.unwrap_or_else(fail).reset
     }
 
     /// What the programs believe of the pod's network.
