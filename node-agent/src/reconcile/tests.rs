@@ -8,6 +8,7 @@ use l7egg_policy::Network;
 mod annotated;
 mod ending;
 mod gate;
+mod glance;
 mod hold;
 mod mend;
 mod node;

@@ -12,8 +12,8 @@ use l7egg_policy::CompiledPolicy;
 use crate::{
     cgroup::PodCgroups,
     datapath::{
-        ContainerPolicy, Counters, Datapath, DatapathError, EnforcedContainer, EnforcedPod, EventSource,
-        Mended, OlderPod, Settled, ShapedCounts, ShapedPod, Wanted,
+        ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedContainer, EnforcedPod,
+        EventSource, Mended, OlderPod, Settled, ShapedCounts, ShapedPod, Wanted,
     },
     shaping::Cap,
     testing::enforced_pod,
@@ -54,6 +54,8 @@ pub struct FakeDatapath {
     pub lost: BTreeSet<String>,
     /// So many times connections cannot be looked at.
     pub unlookable: usize,
+    /// So many looks find no network.
+    pub unwired: usize,
     /// Whether nothing at all can be read.
     pub broken: bool,
     ids: BTreeMap<PathBuf, u64>,
@@ -230,6 +232,12 @@ impl Datapath for FakeDatapath {
         self.calls.push(format!("shape {uid}"));
         self.shaped.insert(uid.to_owned(), caps.to_vec());
         Ok(())
+    }
+
+    fn cover(&mut self, _uid: &str, _cgroup: &Path) -> Result<Cover, DatapathError> {
+        let looked_in_vain = self.unwired > 0;
+        self.unwired = self.unwired.saturating_sub(1);
+        Ok(if looked_in_vain { Cover::NotYet } else { Cover::Whole })
     }
 
     fn unshape(&mut self, uid: &str, _cgroup: Option<&Path>) -> Result<(), DatapathError> {
