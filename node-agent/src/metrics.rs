@@ -115,7 +115,7 @@ impl Metrics {
         );
         registry.register(
             "l7egg_agent_connections_reset",
-            "TCP connections that were reset because a changed policy does not allow them",
+            "TCP connections that were reset: a changed policy does not allow them, or they lead to a resolver and could not be read",
             metrics.resets.clone(),
         );
         registry.register(

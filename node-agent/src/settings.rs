@@ -131,8 +131,8 @@ pub struct RunSettings {
     #[arg(long, default_value = "10", value_parser = seconds, env = "L7EGG_HOLD_FOR")]
     pub hold_for: Duration,
     /// Hold new pods until it is known what is to be in force for them, however long that takes; those as well that run already
-    /// when it starts. Never held are pods in
-    /// the node's network, static pods, and l7egg's own. Other pods that Eggs select cannot start working while the
+    /// when it starts. Never held are static pods and, once the API server has told of them, pods in
+    /// the node's network and l7egg's own. Other pods that Eggs select cannot start working while the
     /// operator is away, and no other pod at all can while this agent is: programs stay behind that keep new ones waiting
     /// for it, until an agent without this runs, or `detach`.
     #[arg(long, env = "L7EGG_STRICT", value_parser = BoolishValueParser::new())]

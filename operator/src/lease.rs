@@ -36,6 +36,8 @@ pub struct Candidate {
     seen: Option<(LeaseSpec, Instant)>,
     /// The lease as this candidate has it, as long as that counts.
     held: Option<Held>,
+    /// Whether the last attempt may have been stored without an answer: then what is `held` may be of an older version.
+    is_doubtful: bool,
 }
 
 struct Held {
@@ -49,7 +51,7 @@ impl Candidate {
     /// A candidate of that name, which must be no other's.
     pub fn new(client: Client, namespace: &str, identity: &str) -> Self {
         let api = Api::namespaced(client, namespace);
-        Candidate { api, identity: identity.to_owned(), seen: None, held: None }
+        Candidate { api, identity: identity.to_owned(), seen: None, held: None, is_doubtful: false }
     }
 
     /// Tries to get the lease and to keep it, and tells `leads` whether it has it. When `shutdown` is
@@ -61,12 +63,14 @@ impl Candidate {
             self.heed_deadline(begun);
             self.tell(&leads, false);
             // Who takes the lease asks for it first.
-            let limit = self.at_most(if self.held.is_some() { RENEWAL } else { 2 * RENEWAL }, begun);
+            let is_one = self.held.is_some() && !self.is_doubtful;
+            let limit = self.at_most(if is_one { RENEWAL } else { 2 * RENEWAL }, begun);
             let attempt = tokio::select! {
                 attempt = timeout(limit, self.attempt()) => attempt,
                 () = shutdown.cancelled() => break,
             };
             let is_anothers = matches!(attempt, Ok(Ok(None)));
+            self.is_doubtful = !matches!(attempt, Ok(Ok(_)));
             match attempt {
                 Ok(Ok(held)) => self.held = held,
                 Ok(Err(error)) => tracing::debug!(%error, "lease was not renewed"),
@@ -122,7 +126,7 @@ impl Candidate {
 
     /// The lease, or nothing if it is another's.
     async fn attempt(&mut self) -> Result<Option<Held>, kube::Error> {
-        if let Some(held) = &self.held {
+        if let Some(held) = self.held.as_ref().filter(|_| !self.is_doubtful) {
             // Usually nobody has touched it since, and one request is enough.
             let renewed = self.write(Some(&held.lease)).await?;
             if renewed.is_some() {

@@ -12,6 +12,8 @@ struct Server {
     lease: Arc<Mutex<Option<Value>>>,
     /// How long it takes for each request.
     pause: Arc<Mutex<Duration>>,
+    /// The next write is answered so much later than it is stored.
+    late: Arc<Mutex<Duration>>,
 }
 
 impl Server {
@@ -35,6 +37,10 @@ impl Server {
                 let is_read = request.method() == http::Method::GET;
                 let sent = request.into_body().collect_bytes().await.unwrap();
                 let (code, answer) = if is_read { server.read() } else { server.write(&sent) };
+                if !is_read {
+                    let late = std::mem::take(&mut *server.late.lock().unwrap());
+                    tokio::time::sleep(late).await;
+                }
                 let body = Body::from(answer.to_string().into_bytes());
                 Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap())
             }
@@ -110,6 +116,17 @@ async fn a_slow_api_server_costs_nobody_the_lease() {
     first.shutdown.cancel();
     first.task.await.unwrap();
     assert_eq!(server.holder(), "", "and gives the lease back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_is_stored_and_not_answered_costs_nobody_the_lease() {
+    let server = Server::with_pause(Duration::from_millis(400));
+    let mut first = start(&server, "first");
+    first.until(true).await;
+    *server.late.lock().unwrap() = RENEWAL;
+    let mut lost = first.leads.clone();
+    let lost = timeout(Duration::from_secs(60), lost.wait_for(|leads| !leads)).await;
+    assert!(lost.is_err(), "it leads all the time");
 }
 
 #[tokio::test(start_paused = true)]

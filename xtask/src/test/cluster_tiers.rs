@@ -26,16 +26,22 @@ pub fn e2e(report: &mut Report, kubernetes: &Kubernetes, filter: &[String]) {
     let one_at_a_time = ["--test-threads=1".to_owned()];
     let filter: Vec<_> = one_at_a_time.iter().chain(filter).cloned().collect();
     let keeps = |program: &Path| !removes(program);
-    let row = kubernetes.install().and_then(|()| run("e2e", "e2e", "*", kubernetes, 1800, &filter, keeps));
+    let installed = kubernetes.install();
+    let is_installed = installed.is_ok();
+    let row = installed.and_then(|()| run("e2e", "e2e", "*", kubernetes, 1800, &filter, keeps));
     let row = row.unwrap_or_else(|error| Row::unable("e2e", &error));
     if row.failures() > 0 {
         kubernetes.explain();
     }
     report.add(row);
     // Who wants to see some of them wants to keep the product.
-    if filter.iter().all(|it| it.starts_with("--") || REMOVES.starts_with(it.as_str())) {
+    if is_installed && filter.iter().all(|it| it.starts_with("--") || REMOVES.starts_with(it.as_str())) {
         let row = run("e2e removal", "e2e", "*", kubernetes, 600, &filter, removes);
-        report.add(row.unwrap_or_else(|error| Row::unable("e2e removal", &error)));
+        let row = row.unwrap_or_else(|error| Row::unable("e2e removal", &error));
+        if row.failures() > 0 {
+            kubernetes.explain();
+        }
+        report.add(row);
     }
 }
 
