@@ -105,17 +105,20 @@ pub fn replies(skb: Skb) -> bool {
 crate::global! {
     fn is_reply_of_socket(skb: Skb) -> i32 {
         let Some(socket) = skb.socket() else { return 0 };
+        let mut packet = MaybeUninit::uninit();
+        let packet = skb::nothing(&mut packet);
+        // Others that listen (SCTP) send by the same socket.
+        if !skb.parse(packet) || packet.protocol != protocol::TCP {
+            return 0;
+        }
         // SAFETY: checked for null; the verifier checks the offset.
         if unsafe { (*socket).state } == LISTEN {
             return 1;
         }
         let Some(known) = storage(socket, core::ptr::null_mut(), 0) else { return 0 };
-        let mut packet = MaybeUninit::uninit();
-        let packet = skb::nothing(&mut packet);
         // SAFETY: the socket's own storage; a packet of it is sent by one CPU at a time.
         let known = unsafe { &*known };
-        let came_in = known.direction == Direction::Ingress as u32;
-        i32::from(came_in && skb.parse(packet) && packet.protocol == protocol::TCP && is_same(known, packet))
+        i32::from(known.direction == Direction::Ingress as u32 && is_same(known, packet))
     }
 }
 

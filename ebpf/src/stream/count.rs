@@ -62,8 +62,8 @@ pub fn changes(ctx: &SockOpsContext) {
         return;
     }
     // SAFETY: as above.
-    if unsafe { (*conversation).sent.ended } != 0 && !remember_end(socket) {
-        return;
+    if unsafe { (*conversation).sent.ended } != 0 {
+        remember_end(socket);
     }
     // SAFETY: a full socket, and a map for such.
     let deleted = unsafe { bpf_sk_storage_delete((&raw const DNS_STREAMS).cast_mut().cast(), socket.cast()) };

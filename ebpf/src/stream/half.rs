@@ -97,10 +97,10 @@ pub fn has_end(socket: *mut bpf_sock) -> bool {
     end(socket, 0)
 }
 
-/// Notes that; whether it could be.
+/// Notes that.
 #[inline(always)]
-pub fn remember_end(socket: *mut bpf_sock) -> bool {
-    end(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE))
+pub fn remember_end(socket: *mut bpf_sock) {
+    end(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
 }
 
 #[inline(always)]

@@ -259,16 +259,19 @@ fn take_network(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -
     let (mut own, mut peers) = (Vec::new(), Vec::new());
     entries::each(&addresses, "ADDRESSES", |key, _| own.extend((key.subject == was).then_some(key.address)))?;
     entries::each(&attached, "ATTACHED", |peer, of| peers.extend((of.subject == was).then_some(peer)))?;
-    for address in own {
-        let key = AddressKey { subject, address };
-        maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
-    }
+    // The present programs are not on its interfaces yet. First, whether or not there is room for the rest: without it what the pod has by
+    // now would be taken for what it was given.
+    maps.networks.set(subject, Network { covered: 0, ..network }, 0).map_err(what())?;
     for peer in peers {
         let attached = Attached { subject, reserved: 0 };
         maps.attached.insert(peer, attached, 0).map_err(|error| insertion("ATTACHED", error))?;
     }
-    // The present programs are not on its interfaces yet.
-    maps.networks.set(subject, Network { covered: 0, ..network }, 0).map_err(what())
+    own.truncate(2 * network::POD_ADDRESSES);
+    for address in own {
+        let key = AddressKey { subject, address };
+        maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
+    }
+    Ok(())
 }
 
 /// What a version believes of a subject's network.

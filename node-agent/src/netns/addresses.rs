@@ -12,7 +12,11 @@ use super::NetnsError;
 use super::error::refused;
 use super::rtnetlink::Rtnetlink;
 
-/// The addresses of the namespace that the calling thread is in, but those of loopback and of the link.
+/// `LOOPBACK_IFINDEX` of include/net/flow.h: the same in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// The addresses of the namespace that the calling thread is in, but those of loopback and of the link. Others that are on the loopback
+/// interface come last: there are programs that put hundreds there.
 ///
 /// # Errors
 /// The kernel does not tell.
@@ -21,10 +25,14 @@ pub fn addresses() -> Result<Vec<IpAddr>, NetnsError> {
         .and_then(|mut rtnetlink| rtnetlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())))
         .map_err(refused("listing addresses"))?;
     let addresses = answers.into_iter().filter_map(|answer| match answer {
-        RouteNetlinkMessage::NewAddress(message) => own(&message.attributes),
+        RouteNetlinkMessage::NewAddress(message) => {
+            Some((message.header.index == LOOPBACK, own(&message.attributes)?))
+        }
         _ => None,
     });
-    Ok(addresses.filter(|address| !is_of_link(address)).collect())
+    let mut addresses: Vec<_> = addresses.filter(|(_, address)| !is_of_link(address)).collect();
+    addresses.sort_by_key(|(is_loopback, _)| *is_loopback);
+    Ok(addresses.into_iter().map(|(_, address)| address).collect())
 }
 
 /// Its cookie (`SO_NETNS_COOKIE`, Linux 5.14): unlike an inode number it is not used twice.

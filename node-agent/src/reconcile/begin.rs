@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{
-    NodeCgroup, Reconciler, ending::Found, glance::Wiring, pace::ShapingPace, retire::Retirement,
+    NodeCgroup, Reconciler,
+    ending::Found,
+    glance::Wiring,
+    pace::{EnforcePace, ShapingPace},
+    retire::Retirement,
     timeline::Timeline,
 };
 use crate::{
@@ -75,6 +79,7 @@ impl<D: Datapath> Reconciler<D> {
             unshaped: BTreeMap::new(),
             shaping: ShapingPace::default(),
             wiring: Wiring::default(),
+            enforcing: EnforcePace::default(),
             is_unfinished: false,
             timeline: Timeline::default(),
             limits: Limits::default(),

@@ -28,7 +28,12 @@ mod tell;
 mod timeline;
 
 use self::{
-    ending::Found, glance::Wiring, outcome::explainers, pace::ShapingPace, retire::Retirement, settle::Later,
+    ending::Found,
+    glance::Wiring,
+    outcome::explainers,
+    pace::{EnforcePace, ShapingPace},
+    retire::Retirement,
+    settle::Later,
     timeline::Timeline,
 };
 pub use self::{outcome::Outcome, take::Taken};
@@ -142,6 +147,7 @@ pub struct Reconciler<D> {
     unshaped: BTreeMap<String, Failure>,
     shaping: ShapingPace,
     wiring: Wiring,
+    enforcing: EnforcePace,
     /// Something of the last pass's plan was left for the next one.
     is_unfinished: bool,
     timeline: Timeline,
@@ -272,6 +278,8 @@ impl<D: Datapath> Reconciler<D> {
         self.admit(&enforced);
         self.retire_older();
         self.failures.retain(|uid, _| self.desired.pods.contains_key(uid));
+        let Reconciler { enforcing, failures, .. } = self;
+        enforcing.retain(|uid| failures.contains_key(uid));
         self.unsettled.retain(|uid| enforced.iter().any(|pod| pod.uid == *uid));
         self.unsettled_until.retain(|uid, _| self.unsettled.contains(uid));
         self.unshaped.retain(|uid, _| self.desired.limits(uid).is_some());

@@ -1,9 +1,12 @@
-//! How much of a pass bandwidth limits may take: each loads a program, for tens of milliseconds.
+//! How much of a pass may be taken by what takes long: bandwidth limits, each of which loads a program, for tens of milliseconds; and
+//! policies that cannot be enforced, which may be found out when most of them is written.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
+
+use crate::datapath::Digest;
 
 /// So long in one pass; then the next one goes on.
 const IN_A_PASS: Duration = Duration::from_millis(50);
@@ -87,11 +90,56 @@ impl ShapingPace {
     }
 }
 
+/// Pods whose policy could not be enforced, which took long: it is not tried at every turn.
+#[derive(Debug, Default)]
+pub(super) struct EnforcePace {
+    rests: BTreeMap<String, (Digest, Instant)>,
+}
+
+impl EnforcePace {
+    /// Whether it is tried again later: the same policy.
+    pub(super) fn rests(&self, uid: &str, policy: &Digest, now: Instant) -> bool {
+        self.rests.get(uid).is_some_and(|(failed, until)| failed == policy && now < *until)
+    }
+
+    /// It has failed, after so long.
+    pub(super) fn failed(&mut self, uid: &str, policy: Digest, time: Duration, now: Instant) {
+        if time > DEAR {
+            // A tenth of all time at most.
+            self.rests.insert(uid.to_owned(), (policy, now + (time * 10).max(AFTER_CHEAP)));
+        }
+    }
+
+    /// Forgets the others.
+    pub(super) fn retain(&mut self, is_known: impl Fn(&String) -> bool) {
+        self.rests.retain(|uid, _| is_known(uid));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_policy_that_fails_slowly_rests_and_another_is_tried_at_once() {
+        let (mut pace, now) = (EnforcePace::default(), Instant::now());
+        pace.failed("cheap", [1; 32], DEAR, now);
+        pace.failed("dear", [1; 32], MS * 20, now);
+        pace.failed("dearer", [1; 32], MS * 300, now);
+        assert!(!pace.rests("cheap", &[1; 32], now));
+        let rests = |after: u32| {
+            [pace.rests("dear", &[1; 32], now + MS * after), pace.rests("dearer", &[1; 32], now + MS * after)]
+        };
+        assert_eq!(
+            [rests(0), rests(999), rests(1000), rests(3000)],
+            [[true; 2], [true; 2], [false, true], [false; 2]]
+        );
+        assert!(!pace.rests("dear", &[2; 32], now), "an edit");
+        pace.retain(|uid| uid != "dear");
+        assert!(!pace.rests("dear", &[1; 32], now) && pace.rests("dearer", &[1; 32], now));
+    }
 
     #[test]
     fn a_pass_does_what_it_has_time_for() {

@@ -19,29 +19,48 @@ const IN_A_PASS: Duration = Duration::from_millis(100);
 const RELEASES: usize = 16;
 
 impl<D: Datapath> Reconciler<D> {
-    /// As many of them as a pass is for: what is let go of is known before the first is done.
+    /// As many of them as a pass is for: what is let go of is known before the first is done. Those that have failed are no reason for
+    /// another pass.
     pub(super) fn within_reason(&mut self, mut operations: Vec<Operation>) -> Vec<Operation> {
+        let is_release = |operation: &Operation| matches!(operation, Operation::Release { .. });
+        operations.sort_by_key(|operation| is_release(operation) && self.has_failed(operation));
         let mut releases = 0;
-        let all = operations.len();
+        let mut is_unfinished = false;
         operations.retain(|operation| {
-            releases += usize::from(matches!(operation, Operation::Release { .. }));
-            releases <= RELEASES || !matches!(operation, Operation::Release { .. })
+            releases += usize::from(is_release(operation));
+            let is_done = releases <= RELEASES || !is_release(operation);
+            is_unfinished |= !is_done && !self.has_failed(operation);
+            is_done
         });
-        self.is_unfinished |= operations.len() < all;
+        self.is_unfinished |= is_unfinished;
         operations
     }
 
-    /// Does all of them that are for new pods, and others as far as a pass has time for them. Pods that are new do not wait for bandwidth
-    /// limits, and none of these waits for those that have failed.
+    /// Does all of them that are for new pods, and others as far as a pass has time for them. None of them waits for those that have
+    /// failed, and new pods do not wait for bandwidth limits.
     pub(super) fn perform_all(&mut self, operations: &[Operation]) {
-        let (again, others): (Vec<_>, Vec<_>) = operations.iter().partition(
-            |operation| matches!(operation, Operation::Shape { uid, .. } if self.shaping.has_failed(uid)),
-        );
+        let (again, others): (Vec<_>, Vec<_>) = operations.iter().partition(|operation| match operation {
+            Operation::Shape { uid, .. } => self.shaping.has_failed(uid),
+            _ => self.has_failed(operation),
+        });
         let begin = Instant::now();
+        let mut has_changed = false;
         for operation in others.into_iter().chain(again) {
             match operation {
-                Operation::Enforce { uid, .. } if begin.elapsed() >= IN_A_PASS && !self.is_new(uid) => {
-                    self.is_unfinished = true;
+                Operation::Enforce { uid, policy, .. }
+                    if self.enforcing.rests(uid, &policy.digest, Instant::now()) => {}
+                Operation::Enforce { uid, .. }
+                    if has_changed && begin.elapsed() >= IN_A_PASS && !self.is_new(uid) =>
+                {
+                    self.is_unfinished |= !self.has_failed(operation);
+                }
+                Operation::Enforce { uid, policy, .. } => {
+                    let start = Instant::now();
+                    self.perform(operation);
+                    has_changed |= !self.is_new(uid);
+                    if self.failures.contains_key(uid) {
+                        self.enforcing.failed(uid, policy.digest, start.elapsed(), Instant::now());
+                    }
                 }
                 Operation::Shape { uid, .. } if !self.shaping.may(uid, Instant::now()) => {}
                 Operation::Shape { uid, .. } => {
@@ -56,6 +75,15 @@ impl<D: Datapath> Reconciler<D> {
                 }
                 _ => self.perform(operation),
             }
+        }
+    }
+
+    fn has_failed(&self, operation: &Operation) -> bool {
+        match operation {
+            Operation::Enforce { uid, .. } | Operation::Release { uid, .. } => {
+                self.failures.contains_key(uid)
+            }
+            _ => false,
         }
     }
 
@@ -169,7 +197,8 @@ impl<D: Datapath> Reconciler<D> {
     pub(super) fn cover(&mut self, uid: &str) {
         let Some(cgroup) = self.cgroups.pods.get(uid) else { return };
         let cover = self.datapath.cover(uid, &cgroup.path);
-        if !matches!(cover, Ok(Cover::NotYet))
+        // What has failed may go well in a moment.
+        if cover.as_ref().is_ok_and(|cover| *cover != Cover::NotYet)
             && let Some(since) = self.wiring.end(uid)
         {
             let after = since.elapsed().as_micros();

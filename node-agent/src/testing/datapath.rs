@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use l7egg_ebpf_common::abi::COUNTERS;
@@ -32,8 +33,12 @@ pub struct FakeDatapath {
     pub collected: usize,
     /// Uids of pods that have their share of what is learned.
     pub turned_away: BTreeSet<String>,
-    /// Uids for which `enforce` fails.
+    /// Uids for which `enforce` fails, how long that takes, and how often it has.
     pub refuse: BTreeSet<String>,
+    /// See above.
+    pub refusing_takes: Duration,
+    /// See above.
+    pub refusals: usize,
     /// The caps of shaped pods.
     pub shaped: BTreeMap<String, Vec<Cap>>,
     /// Whether no pod can be shaped.
@@ -85,6 +90,8 @@ impl Datapath for FakeDatapath {
         let gone = || DatapathError::CgroupGone { uid: uid.to_owned(), path: cgroup.to_owned() };
         let id = *self.ids.get(cgroup).ok_or_else(gone)?;
         if self.refuse.contains(uid) {
+            self.refusals += 1;
+            std::thread::sleep(self.refusing_takes);
             return Err(refusal("attaching"));
         }
         self.calls.push(format!("enforce {uid}"));

@@ -14,7 +14,7 @@ use crate::netns::{Interface, by_who_made_them};
 const NOWHERE: u64 = u64::MAX;
 
 /// So many addresses of each family a pod has of its own: all pods together have room for 65,536.
-const POD_ADDRESSES: usize = 128;
+pub const POD_ADDRESSES: usize = 128;
 
 /// Whether an interface of the host is known to be of another subject.
 pub fn is_anothers(maps: &Maps, interface: u32, subject: u32) -> bool {

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use l7egg_ebpf_common::abi::{ANY_INTERFACE, Network};
 
+pub use self::believed::{POD_ADDRESSES, forget, forget_network, forget_unknown};
 use self::believed::{believe_nobody, forget_interfaces, is_anothers, is_known, tell, tell_covered};
-pub use self::believed::{forget, forget_network, forget_unknown};
 use super::error::kernel;
 use super::programs::{Maps, Programs};
 use crate::causes::causes;

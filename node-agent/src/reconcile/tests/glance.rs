@@ -38,3 +38,25 @@ fn a_node_full_of_pods_is_let_go_of_in_several_passes() {
     assert!(!agent.is_unfinished);
     assert_eq!(agent.datapath.pods.keys().collect::<Vec<_>>(), ["p00"]);
 }
+
+#[test]
+fn nobody_waits_for_a_policy_that_fails_slowly() {
+    let mut agent = settled();
+    agent.datapath.refuse = ["p0".to_owned()].into();
+    agent.datapath.refusing_takes = Duration::from_millis(120);
+    cgroups(&mut agent, &["p0", "p1", "p2"]);
+    let edited = |network| assignment("a").allow(network).pod("p0").pod("p1").pod("p2");
+    apply(&mut agent, &edited("10.0.0.0/9"));
+    // Nobody knows yet that it fails.
+    assert_eq!(pass(&mut agent), ["hold p0", "enforce p1"]);
+    assert!(agent.is_unfinished);
+    assert_eq!(pass(&mut agent), ["enforce p2"]);
+    assert!(agent.failures.contains_key("p0") && !agent.is_unfinished);
+    // It is tried again in a while; another policy at once, and behind the others.
+    assert_eq!(pass(&mut agent).len(), 0);
+    assert_eq!(agent.datapath.refusals, 1);
+    apply(&mut agent, &edited("10.0.0.0/10"));
+    assert_eq!(pass(&mut agent), ["enforce p1", "enforce p2"]);
+    assert_eq!(agent.datapath.refusals, 2);
+    assert!(!agent.is_unfinished, "the loop rests");
+}
