@@ -5,6 +5,7 @@
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 
 pub mod abi;
+pub mod age;
 pub mod answer;
 pub mod atomics;
 pub mod automaton;

@@ -10,6 +10,7 @@ use l7egg_ebpf_common::abi::{
     Address, AddressKey, Counter, DNS_PORT, EventKind, FLOW_IDLE_NS, FRAGMENT_NS, FlowKey, FragmentKey,
     protocol,
 };
+use l7egg_ebpf_common::age::age_ns;
 use l7egg_ebpf_common::judge::Verdict;
 use l7egg_ebpf_common::link::{Control, Fragment, arp_sender, control, ethertype, fragment};
 use l7egg_ebpf_common::packet::{Packet, TCP_ACK, TCP_SYN, TcpEnds};
@@ -173,7 +174,7 @@ fn remember_inbound(key: &FlowKey) -> i32 {
     if let Some(seen_ns) = INBOUND.get_ptr_mut(key) {
         // SAFETY: a number in map memory; the worst that a race does is an older time. Not written for every packet.
         unsafe {
-            if now_ns.wrapping_sub(*seen_ns) > INBOUND_TOLD_NS {
+            if age_ns(now_ns, *seen_ns) > INBOUND_TOLD_NS {
                 *seen_ns = now_ns;
             }
         }
@@ -326,7 +327,7 @@ fn replies(subject: &Current, remote: &Address, protocol: u8, ports: u32) -> i32
     let Some(seen_ns) = INBOUND.get_ptr_mut(&key) else { return 0 };
     let now_ns = event::now_ns();
     // SAFETY: a number in map memory; the worst that a race does is an older time.
-    let idle_ns = now_ns.wrapping_sub(unsafe { *seen_ns });
+    let idle_ns = age_ns(now_ns, unsafe { *seen_ns });
     // A connection may end with a reset long after it was opened.
     if protocol != protocol::TCP && idle_ns >= FLOW_IDLE_NS {
         return 0;
@@ -377,7 +378,7 @@ fn follows(frame: Frame, subject: &Current, packet: &Packet) -> i32 {
     let key = piece_key(subject, packet, &piece);
     // SAFETY: a number, read at once.
     match unsafe { FRAGMENTS.get(&key) } {
-        Some(passed_ns) => i32::from(event::now_ns().wrapping_sub(*passed_ns) < FRAGMENT_NS),
+        Some(passed_ns) => i32::from(age_ns(event::now_ns(), *passed_ns) < FRAGMENT_NS),
         None => 0,
     }
 }

@@ -7,6 +7,7 @@
 //! or what was asked for where a load balancer on sockets put something else in its place.
 
 use l7egg_ebpf_common::abi::{FLOW_IDLE_NS, FlowKey, protocol};
+use l7egg_ebpf_common::age::age_ns;
 use l7egg_ebpf_common::packet::{Packet, TCP_FIN, TCP_RST, TCP_SYN, TcpEnds};
 
 use crate::event;
@@ -80,7 +81,7 @@ pub fn is_last(subject: &Current, packet: &Packet, len: usize) -> i32 {
 #[inline(always)]
 fn is_within(key: &FlowKey, time_ns: u64) -> bool {
     // SAFETY: a number, read at once.
-    unsafe { ENDED.get(key) }.is_some_and(|ended_ns| event::now_ns().wrapping_sub(*ended_ns) < time_ns)
+    unsafe { ENDED.get(key) }.is_some_and(|ended_ns| age_ns(event::now_ns(), *ended_ns) < time_ns)
 }
 
 #[inline(always)]

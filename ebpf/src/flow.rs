@@ -1,6 +1,7 @@
 //! UDP and SCTP: flows by address and port, because one socket may have many.
 
 use l7egg_ebpf_common::abi::{Address, Direction, FLOW_IDLE_NS, Flow, FlowKey, looks_like_an_answer};
+use l7egg_ebpf_common::age::age_ns;
 use l7egg_ebpf_common::packet::Packet;
 
 use crate::maps::FLOWS;
@@ -21,7 +22,7 @@ fn find(subject: &Current, packet: &Packet, name: &mut u64) -> i32 {
     // SAFETY: map memory; the worst that a race does is an older time.
     let known = unsafe { &mut *known };
     let now_ns = event::now_ns();
-    if now_ns.wrapping_sub(known.seen_ns) >= FLOW_IDLE_NS {
+    if age_ns(now_ns, known.seen_ns) >= FLOW_IDLE_NS {
         return NEW;
     }
     if known.direction == Direction::Ingress as u32 || known.policy == subject.policy {
@@ -50,7 +51,7 @@ pub fn ingress(subject: &Current, packet: &Packet) -> i32 {
     if let Some(known) = FLOWS.get_ptr_mut(&key) {
         // SAFETY: as above.
         let known = unsafe { &mut *known };
-        if now_ns.wrapping_sub(known.seen_ns) < FLOW_IDLE_NS {
+        if age_ns(now_ns, known.seen_ns) < FLOW_IDLE_NS {
             // An answer keeps the pod's own flow its own: it must not turn into one that was opened from
             // outside, which no change of policy ends.
             known.seen_ns = now_ns;
@@ -73,7 +74,7 @@ pub fn is_judged(subject: &Current, remote: &Address, protocol: u8, ports: u32) 
     let Some(known) = FLOWS.get_ptr(&key) else { return 0 };
     // SAFETY: map memory; the worst that a race does is an older time.
     let known = unsafe { &*known };
-    let is_live = event::now_ns().wrapping_sub(known.seen_ns) < FLOW_IDLE_NS;
+    let is_live = age_ns(event::now_ns(), known.seen_ns) < FLOW_IDLE_NS;
     i32::from(is_live && known.policy == subject.policy)
 }
 
