@@ -11,6 +11,8 @@ net() { "${@:2}"; }   # of all machines it is always this one
 . "$HERE/network.sh"
 . "$DIR/cluster.env"
 
+# kube-proxy sets what belongs to it as it starts, and ends where nothing has loaded it by then.
+/sbin/modprobe nf_conntrack || true
 [ -e /sys/class/net/eth0 ] || { echo "vm-node.sh: the VM has no eth0: does its kernel have virtio_net?" >&2; exit 1; }
 address_node "$NUMBER"
 for n in $(seq "$NODES"); do route_pods "$NAME" "$n"; done
