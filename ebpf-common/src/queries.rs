@@ -91,6 +91,8 @@ impl QueryBucket {
                 FREE
             } else {
                 let age = now.wrapping_sub(known) & TIME;
+                // Another CPU has noted it since the time was read.
+                let age = if age == TIME { 0 } else { age };
                 let is_own = known & WHO == query.tag & WHO;
                 age + if age > WAITING {
                     OLD
@@ -194,6 +196,22 @@ mod tests {
         assert_eq!(bucket.find::<Std>(&asked), 99);
         bucket.forget::<Std>(&asked);
         assert_eq!(bucket.find::<Std>(&asked), 0);
+    }
+
+    #[test]
+    fn what_another_cpu_has_noted_since_is_not_old() {
+        let (bucket, asked) = (QueryBucket::default(), queries(QUERY_SLOTS as u16 + 1));
+        let (last, others) = asked.split_last().unwrap();
+        for (query, units) in others.iter().zip([5, 9, 8, 10]) {
+            bucket.note::<Std>(query, 7, units * UNIT);
+        }
+        bucket.note::<Std>(last, 7, 9 * UNIT);
+        let noted: Vec<bool> = asked.iter().map(|query| bucket.find::<Std>(query) != 0).collect();
+        assert_eq!(
+            noted,
+            [false, true, true, true, true],
+            "the oldest goes, and not the one of a moment ahead"
+        );
     }
 
     #[test]
