@@ -184,6 +184,14 @@ pub struct EggAssignmentStatus {
     pub host: Option<HostReport>,
 }
 
+impl EggAssignmentStatus {
+    /// Whether it is about another boot of its node than this one: what was in force then is not any more. What does not say counts.
+    #[must_use]
+    pub fn is_of_another_boot(&self, boot_id: Option<&str>) -> bool {
+        self.boot_id.as_deref().zip(boot_id).is_some_and(|(own, other)| own != other)
+    }
+}
+
 /// What became of a node as the subject of an Egg.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -1,36 +1,34 @@
 //! Which boot of its node an agent runs in, as the kubelet says it in `status.nodeInfo.bootID`.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-/// Where the kubelet reads it: nodes that are containers themselves (LXC, systemd-nspawn) have one of their own there, mounted over the
-/// kernel's, which an agent's own /proc does not show. Needs the node's PID namespace, and CAP_SYS_PTRACE.
-const OF_NODE: &str = "/proc/1/root/proc/sys/kernel/random/boot_id";
-const OF_KERNEL: &str = "/proc/sys/kernel/random/boot_id";
+use crate::host_file::HostFile;
 
-/// The boot's id; none if it cannot be read, which no sound system shows.
-pub fn boot_id() -> Option<String> {
-    first_of(&[Path::new(OF_NODE), Path::new(OF_KERNEL)])
-}
+const FILE: &str = "/proc/sys/kernel/random/boot_id";
 
-fn first_of(files: &[&Path]) -> Option<String> {
-    let ids = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+/// The boot's id; none if it cannot be read, which no sound system shows. Where the node's root is to be seen, the node's own: nodes that
+/// are containers themselves (LXC, systemd-nspawn) have one mounted over the kernel's, which an agent's own /proc does not show.
+pub fn boot_id(host_root: Option<&Path>) -> Option<String> {
+    let files = [HostFile::new(host_root, FILE), HostFile::new(None, FILE)];
+    let ids = files.iter().filter_map(|file| file.read().ok());
     ids.map(|id| id.trim().to_owned()).find(|id| !id.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn the_nodes_comes_before_the_kernels() {
         let root = tempfile::tempdir().unwrap();
-        let files = ["node", "kernel"].map(|name| root.path().join(name));
-        let files = files.each_ref().map(|file| file.as_path());
-        assert_eq!(first_of(&files), None);
-        fs::write(files[1], "of-kernel\n").unwrap();
-        assert_eq!(first_of(&files).as_deref(), Some("of-kernel"));
-        fs::write(files[0], "of-node\n").unwrap();
-        assert_eq!(first_of(&files).as_deref(), Some("of-node"));
-        assert!(boot_id().is_some_and(|id| id.len() == 36), "this machine's");
+        let kernels = boot_id(None);
+        assert!(kernels.as_ref().is_some_and(|id| id.len() == 36), "this machine's");
+        assert_eq!(boot_id(Some(root.path())), kernels);
+        let file = root.path().join(&FILE[1..]);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "of-node\n").unwrap();
+        assert_eq!(boot_id(Some(root.path())).as_deref(), Some("of-node"));
     }
 }

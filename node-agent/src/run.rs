@@ -113,7 +113,7 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
         .reconciler(kernel, Inventory::new(settings.audit), resolvers.known().clone(), settings.hold())
         .with_follower(follower)
         .with_node(node_cgroup(&settings, &node)?)
-        .with_boot_id(boot_id())
+        .with_boot_id(boot_id(settings.host_root.as_deref()))
         .with_pods(if holds { Selected::default() } else { Selected::without_eggs() });
     if settings.egress_bandwidth_annotation {
         reconciler = reconciler.with_annotations();

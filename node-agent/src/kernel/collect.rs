@@ -12,7 +12,7 @@ use super::error::kernel;
 use super::names::AskedFor;
 use super::programs::Maps;
 use super::shares::Counted;
-use super::sys;
+use super::sys::{self, NO_EXIST};
 use crate::datapath::DatapathError;
 
 /// How long an address stays in the map after it ran out, in ns: an answer that renews it just then should
@@ -101,7 +101,6 @@ fn put_back_if_renewed(
     now_ns: u64,
     released: &BTreeSet<u32>,
 ) -> bool {
-    const NO_EXIST: u64 = 1;
     match taken.filter(|value| !is_over(value, now_ns) && !released.contains(&key.subject)) {
         Some(value) => maps.learned.insert(key, value, NO_EXIST).is_ok(),
         None => false,

@@ -8,11 +8,10 @@ use l7egg_ebpf_common::abi::{FLOW_IDLE_NS, FLOWS_MAX, Flow, FlowKey, Learned, Le
 use super::entries;
 use super::programs::Maps;
 use super::shares::Room;
+use super::sys::NO_EXIST;
 use crate::clock::boot_ns;
 use crate::datapath::DatapathError;
 
-/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
-const NO_EXIST: u64 = 1;
 /// How many flows are written at most: where the table is full each takes the place of the one that has been quiet for longest,
 /// whoever's that is, and a pod has as many times its flows to give as it has containers.
 const FLOWS_GIVEN: usize = FLOWS_MAX as usize / 8;

@@ -8,11 +8,9 @@ use l7egg_ebpf_common::abi::{NAME_HEAD, Name, NameTail};
 use l7egg_policy::DomainName;
 
 use super::error::kernel;
+use super::sys::NO_EXIST;
 use super::{entries, sys};
 use crate::datapath::DatapathError;
-
-/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
-const NO_EXIST: u64 = 1;
 
 /// The names that are remembered.
 pub struct Names {

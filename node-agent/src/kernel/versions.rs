@@ -20,12 +20,10 @@ use super::error::{insertion, kernel};
 use super::names::Names;
 use super::programs::{HOOKS, Maps, SubjectStorage};
 use super::shares::Room;
+use super::sys::NO_EXIST;
 use super::{HELD, gate, handover, network, pods};
 use crate::causes::causes;
 use crate::datapath::{DatapathError, OlderPod};
-
-/// `BPF_NOEXIST` of include/uapi/linux/bpf.h.
-const NO_EXIST: u64 = 1;
 
 /// The directories of other versions.
 pub struct Older {

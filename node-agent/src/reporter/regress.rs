@@ -47,7 +47,9 @@ pub fn regresses(known: &EggAssignmentStatus, new: &EggAssignmentStatus) -> bool
 /// What is new, but for that.
 fn softened(known: &EggAssignmentStatus, new: &EggAssignmentStatus) -> EggAssignmentStatus {
     let mut softened = new.clone();
-    if known.observed_generation != new.observed_generation || is_of_another_boot(known, new) {
+    if known.observed_generation != new.observed_generation
+        || known.is_of_another_boot(new.boot_id.as_deref())
+    {
         return softened;
     }
     for pod in softened.pods.iter_mut().filter(|pod| pod.state == PodState::Pending) {
@@ -61,11 +63,6 @@ fn softened(known: &EggAssignmentStatus, new: &EggAssignmentStatus) -> EggAssign
         *host = before.clone();
     }
     softened
-}
-
-/// What was in force before the node booted is not any more.
-fn is_of_another_boot(known: &EggAssignmentStatus, new: &EggAssignmentStatus) -> bool {
-    known.boot_id.as_ref().zip(new.boot_id.as_ref()).is_some_and(|(known, new)| known != new)
 }
 
 fn is_in_force(state: PodState) -> bool {

@@ -70,7 +70,9 @@ impl Tally {
             });
             return tally;
         }
-        let of_another_boot = current.is_some_and(|observed| is_of_another_boot(observed, boot_id));
+        // Ids have no order, so a report of the present boot looks the same while the Node still has the one before; that is pending for
+        // a moment, as a kubelet tells of its boot within seconds of its start, and starts the agent.
+        let of_another_boot = current.is_some_and(|observed| observed.status.is_of_another_boot(boot_id));
         let current = current.filter(|_| !of_another_boot);
         let nothing_said = || match of_another_boot {
             true => format!("node {} has restarted since its agent reported", desired.node),
@@ -170,14 +172,6 @@ impl Tally {
             strictest => *strictest = Some((limit.clone(), pods)),
         }
     }
-}
-
-/// Whether a report is about another boot of the node than that of which its kubelet tells: what was in force then is not any more. Ids
-/// have no order, so a report of the present boot looks the same while the Node still has the one before; that is pending for a
-/// moment, as a kubelet tells of its boot within seconds of its start, and starts the agent. Who does not say counts.
-fn is_of_another_boot(observed: &Observed, boot_id: Option<&str>) -> bool {
-    let reported = observed.status.boot_id.as_deref();
-    reported.zip(boot_id).is_some_and(|(reported, present)| reported != present)
 }
 
 fn keep(list: &mut Vec<Trouble>, trouble: impl FnOnce() -> Trouble) {
