@@ -109,7 +109,7 @@ pub fn decide<A: Atomics>(
         strictest_cost = select(stricter, cost, strictest_cost);
         sparse_burst_ns = select(stricter, level.cap.sparse_burst_ns, sparse_burst_ns);
         let queue_ns = beyond(A::load(&level.clock.all_ns), now);
-        late |= less(level.cap.horizon_ns, queue_ns) & (1 << index);
+        late |= one(less(level.cap.horizon_ns, queue_ns)) << index;
         poor |= has_no_credit::<A>(level, cost, now, queue_ns);
     }
     let sparse = is_sparse(flow, now, strictest_cost, sparse_burst_ns) & !poor;
@@ -126,7 +126,7 @@ pub fn decide<A: Atomics>(
         let start = depart_by::<A>(level, packet.bytes, now, sparse);
         let later = less(at_ns, start);
         at_ns = select(later, start, at_ns);
-        at_level = select(later, index as u64, at_level);
+        at_level = (at_level & !later) + one(later) * index as u64;
         mark |= less(now + level.cap.mark_ns, start);
     }
     flow.virtual_ns = max(flow.virtual_ns, now) + strictest_cost * SPARSE_SHARE;
@@ -246,6 +246,13 @@ fn less(a: u64, b: u64) -> Mask {
 #[inline(always)]
 fn select(mask: Mask, yes: u64, no: u64) -> u64 {
     no ^ ((yes ^ no) & mask)
+}
+
+/// 1 for yes, 0 for no. Since Linux 7.0 the verifier follows both cases of a mask where one keeps some bits of it by a
+/// constant (`maybe_fork_scalars` in kernel/bpf/verifier.c).
+#[inline(always)]
+fn one(mask: Mask) -> u64 {
+    mask >> 63
 }
 
 /// How much more `a` is than `b`, or nothing.
