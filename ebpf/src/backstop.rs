@@ -86,10 +86,6 @@ crate::global! {
 /// Remembers what comes in for a pod and may be replied to without a socket.
 #[inline(always)]
 pub fn entering(frame: Frame) {
-    // What comes from here and not from outside opens nothing.
-    if frame.is_sent_back() {
-        return;
-    }
     // Of TCP only what opens a connection.
     if frame.usual_tcp().is_some_and(|ends| ends.flags & (TCP_SYN | TCP_ACK) != TCP_SYN) {
         return;

@@ -3,7 +3,8 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::{
-    bpf_l3_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_l3_csum_replace, bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use l7egg_ebpf_common::link::{ETHERNET, Quoted, ethertype};
@@ -11,8 +12,8 @@ use l7egg_ebpf_common::packet::{self, Bytes, Malformed, Packet, TcpEnds};
 
 use super::{AF_INET, AF_INET6, Skb, parse_usual, socket, usual_tcp};
 
-/// Mark of frames from their way out of the pod to their way in: a number that is nobody's.
-const SENT_BACK: u32 = 0x6c37_6567;
+/// Type of a frame that is for this host: include/uapi/linux/if_packet.h.
+const PACKET_HOST: u32 = 0;
 
 /// A packet on an interface, as sched_cls programs see it: with its Ethernet header, which is read over.
 #[derive(Clone, Copy)]
@@ -99,21 +100,16 @@ impl Frame {
         self.store(self.offset(at), bytes)
     }
 
-    /// Sends the frame out of the interface that it came in by; what the program has to return then.
+    /// Gives the frame to the other end of the wire that it came in by, past what others let out to the pod there (a firewall that
+    /// has not seen the query takes its answer for a packet of its own); what the program has to return then.
     #[inline(always)]
     pub fn send_back(&self) -> i32 {
-        // SAFETY: the verifier checks the offset; the helper has no preconditions.
+        // SAFETY: the helpers check their arguments.
         unsafe {
-            (*self.skb).mark = SENT_BACK;
-            bpf_redirect(self.interface(), 0) as i32
+            // It was addressed to whoever is behind the node, where the node is a bridge.
+            bpf_skb_change_type(self.skb, PACKET_HOST);
+            bpf_redirect_peer(self.interface(), 0) as i32
         }
-    }
-
-    /// Whether it is one that was sent back. The mark is gone when it arrives in the pod.
-    #[inline(always)]
-    pub fn is_sent_back(&self) -> bool {
-        // SAFETY: as above.
-        unsafe { (*self.skb).mark == SENT_BACK }
     }
 
     #[inline(always)]

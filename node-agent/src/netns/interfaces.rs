@@ -25,7 +25,8 @@ pub struct Interface {
     pub loopback: bool,
     /// Whether it is switched on (`IFF_UP`).
     pub up: bool,
-    /// Index of the other end of the wire (veth, netkit) in the host's namespace, if it is there.
+    /// Index of the other end of the wire (veth) in the host's namespace, if it is there. None of netkit: a CNI plugin's program on
+    /// it sends packets elsewhere before they come to that end.
     pub host_peer: Option<u32>,
     /// Whether nobody but who works in the host's network can have made it: its other end is there, or what it is on top of
     /// (macvlan, ipvlan), or it is hardware.
@@ -109,7 +110,7 @@ fn interface(link: LinkMessage, host: Option<i32>) -> Interface {
         }
     }
     // Of other kinds IFLA_LINK is the interface below, which many pods share.
-    let is_wire = [InfoKind::Veth, InfoKind::Netkit].iter().any(|kind| kind.to_string() == found.kind);
+    let is_wire = InfoKind::Veth.to_string() == found.kind;
     let is_of_host = peer_netns.is_some() && peer_netns == host;
     if is_wire && is_of_host {
         found.host_peer = peer;

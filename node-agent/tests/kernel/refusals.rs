@@ -53,6 +53,22 @@ except PermissionError:
 }
 
 #[test]
+fn an_answer_is_not_stopped_by_what_others_let_in() {
+    let setup = Setup::on_node(REFUSING);
+    let firewall = "table netdev cni {
+chain to_pod { type filter hook egress device \"pod\" priority 0; ip protocol {tcp, udp} drop; ip6 nexthdr {tcp, udp} drop; }
+}";
+    let output = setup.pod.in_node("nft".as_ref()).arg(firewall).output().expect("nft (package nftables)");
+    assert!(output.status.success(), "{output:?}");
+    for server in RESOLVERS {
+        let (said, _) = ask(&setup, server, "elsewhere.test", &[]);
+        assert!(said.contains("status: REFUSED"), "{server}: {said}");
+    }
+    let (said, _) = ask(&setup, RESOLVERS[0], "n1.fresh.test", &["+tries=1"]);
+    assert!(!said.contains("status:"), "the firewall is none: {said}");
+}
+
+#[test]
 fn the_longest_name_is_answered_too() {
     let setup = Setup::on_node(REFUSING);
     let label = "x".repeat(63);
