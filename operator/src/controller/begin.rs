@@ -44,7 +44,7 @@ impl Controller {
             self.queue.done(task);
             return;
         };
-        let limits = if self.changes_shares_only(&write) { &limits::SHARES } else { &limits::ASSIGNMENT };
+        let limits = self.limits(&write);
         if let Some(due) = self.paces.wait(task, limits, now) {
             // Of news that are not of shares alone it is asked anew.
             self.queue.postpone(task, due, Why::HasTime);
@@ -54,9 +54,14 @@ impl Controller {
     }
 
     /// Who shares a rate with a node's pods changes with each pod of other nodes.
-    fn changes_shares_only(&self, write: &Write) -> bool {
-        let Write::Apply(key, desired) = write else { return false };
-        self.is_there_but_for_shares(key, desired)
+    fn limits(&self, write: &Write) -> &'static Limits {
+        let Write::Apply(key, desired) = write else { return &limits::ASSIGNMENT };
+        match self.observed(key) {
+            Some(observed) if !observed.is_but_for_shares(desired) => &limits::ASSIGNMENT,
+            Some(observed) if observed.has_nearly_the_shares(desired) => &limits::NEAR_SHARES,
+            Some(_) => &limits::SHARES,
+            None => &limits::ASSIGNMENT,
+        }
     }
 
     /// Whether somebody took away what is to be there, or put something else in its place.
@@ -65,9 +70,12 @@ impl Controller {
     }
 
     fn is_there_but_for_shares(&self, key: &ObjectKey, desired: &Assignment) -> bool {
-        let observed = self.index.observed(key).filter(|observed| observed.labelled);
-        let observed = observed.and_then(|observed| observed.assignment.as_ref());
-        observed.is_some_and(|observed| observed.is_but_for_shares(desired))
+        self.observed(key).is_some_and(|observed| observed.is_but_for_shares(desired))
+    }
+
+    /// What is there of ours.
+    fn observed(&self, key: &ObjectKey) -> Option<&Assignment> {
+        self.index.observed(key).filter(|observed| observed.labelled)?.assignment.as_ref()
     }
 
     fn assignment_write(&self, key: &ObjectKey) -> Option<Write> {

@@ -23,6 +23,15 @@ pub(super) static SHARES: Limits = Limits {
     quiet: Duration::from_secs(10),
 };
 
+/// The same where that part is nearly what it was: of an Egg with pods on thousands of nodes each pod that comes or goes changes all
+/// of them by next to nothing.
+pub(super) static NEAR_SHARES: Limits = Limits {
+    free: 1,
+    first: Duration::from_secs(60),
+    longest: Duration::from_secs(300),
+    quiet: Duration::from_secs(300),
+};
+
 /// The status of an Egg: accepted, pending and programmed are at once, and anew for each generation.
 pub(super) static STATUS: Limits = Limits {
     free: 3,

@@ -120,6 +120,15 @@ impl Assignment {
             && same_pods(&self.pods, &other.pods)
             && same_policy(&self.policy, &other.policy)
     }
+
+    /// Whether the parts of a shared rate are of the same pods, and each within a sixteenth of the other.
+    pub fn has_nearly_the_shares(&self, other: &Self) -> bool {
+        let is_near = |(one, other): (&RateShare, &RateShare)| {
+            let (one_rate, other_rate) = (one.bits_per_second, other.bits_per_second);
+            one.namespace == other.namespace && one_rate.abs_diff(other_rate) <= one_rate.unsigned_abs() / 16
+        };
+        self.shares.len() == other.shares.len() && self.shares.iter().zip(&other.shares).all(is_near)
+    }
 }
 
 impl PartialEq for Assignment {

@@ -70,6 +70,32 @@ async fn a_part_of_a_shared_rate_has_time_and_a_new_pod_has_not() {
 }
 
 #[tokio::test]
+async fn a_part_that_is_nearly_what_it_was_has_more_time() {
+    let bench = start(true);
+    bench.tell_all().await;
+    for number in 0..100 {
+        let elsewhere = crate::index::Pod { node: "n2".to_owned(), ..named(&format!("b{number}")) };
+        bench.tell(News::Pod(Change::Set(elsewhere))).await;
+    }
+    let shaping = json!({"egress": {"rate": "50M", "scope": "Egg"}});
+    let mut edited = egg(json!({"podSelector": {}, "shaping": shaping}));
+    edited.generation = 2;
+    bench.tell(News::Egg(Change::Set(edited))).await;
+    bench.requests().await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // Each is one more of a hundred for the other node: the first is told, and of the next ones after a minute.
+    for number in 0..4 {
+        let here = crate::index::Pod { node: "n2".to_owned(), ..named(&format!("c{number}")) };
+        bench.tell(News::Pod(Change::Set(here))).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    let requests = bench.requests().await;
+    let told = requests.iter().filter(|request| *request == APPLY).count();
+    assert!(told <= 1, "{requests:?}");
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
 async fn an_api_server_that_has_too_much_to_do_is_asked_less() {
     let bench = start(true);
     bench.tell_all().await;
