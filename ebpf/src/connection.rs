@@ -173,7 +173,7 @@ pub fn arriving(skb: Skb, pod: u32, is_node: bool) {
         && let Some(arriving) = ARRIVING.get_ptr_mut(0)
     {
         // What the node's programs do in network namespaces of their own (containers that are no pods) is not told apart.
-        let is_own = skb.is_loopback() || !(is_node || network::is_of(skb, pod));
+        let is_own = skb.is_of_pod_itself() || !(is_node || network::is_of(skb, pod));
         // SAFETY: this CPU's element.
         unsafe { *arriving = pod << 1 | u32::from(is_own) };
         if !is_own

@@ -214,8 +214,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn try_ingress(skb: Skb) -> Result<(), Refusal> {
-    // Nothing that arrives is judged. What comes over loopback was sent by the pod itself, so it neither
-    // opens flows nor teaches names.
+    // Nothing that arrives is judged. What the pod sent itself neither opens flows nor teaches names.
     let known = subject::of_packet(skb);
     match &known {
         Known::Attaching => return Ok(()),
@@ -228,7 +227,7 @@ fn try_ingress(skb: Skb) -> Result<(), Refusal> {
     let is_node = matches!(&known, Known::Policy(subject) if subject.is_node());
     connection::arriving(skb, subject::own(), is_node);
     let Known::Policy(subject) = known else { return Ok(()) };
-    if skb.is_loopback() {
+    if skb.is_of_pod_itself() {
         return Ok(());
     }
     // What most packets are. Of TCP only DNS is read.

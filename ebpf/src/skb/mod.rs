@@ -28,6 +28,9 @@ const SOCK_RAW: u32 = 3;
 /// Bytes copied at once.
 const BLOCK: usize = 64;
 
+/// include/uapi/linux/if_packet.h.
+const PACKET_LOOPBACK: u32 = 5;
+
 /// A packet that begins with its IP header, as cgroup_skb programs see it.
 #[derive(Clone, Copy)]
 pub struct Skb {
@@ -57,6 +60,15 @@ impl Skb {
     pub fn is_loopback(&self) -> bool {
         // SAFETY: the kernel hands a valid context to the program; the verifier checks the offset.
         unsafe { (*self.skb).ifindex == LOOPBACK_IFINDEX }
+    }
+
+    /// Whether the pod sent it itself, though it arrives: over the loopback interface, or as the copy of what it sent to everybody or a
+    /// group, which its kernel gives back by the interface that it goes out by (`dev_loopback_xmit`, net/core/dev.c). Nothing
+    /// from a wire is of that type.
+    #[inline(always)]
+    pub fn is_of_pod_itself(&self) -> bool {
+        // SAFETY: as above.
+        self.is_loopback() || unsafe { (*self.skb).pkt_type == PACKET_LOOPBACK }
     }
 
     /// Index of the interface that it goes over or came over.

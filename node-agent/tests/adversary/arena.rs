@@ -14,6 +14,8 @@ egress:
 - to: [{cidr: 198.18.1.0/24}, {cidr: "2001:db8:18:1::/64"}]
 - to: [{cidr: 198.18.2.0/24}, {cidr: "2001:db8:18:2::/64"}]
   ports: [{protocol: TCP, port: 80}, {protocol: UDP, port: 123}]
+- to: [{cidr: 10.77.0.255/32}, {cidr: "ff02::1/128"}]
+  ports: [{protocol: UDP, port: 5000, endPort: 5999}]
 "#;
 /// The same, where names that no rule matches are refused.
 const REFUSING_POLICY: &str = r#"

@@ -21,7 +21,8 @@ WAYS = {}
 
 SECRET = os.environ.get("SECRET", "").encode()
 EVIL4, EVIL6 = os.environ.get("EVIL4", ""), os.environ.get("EVIL6", "")
-# The policy allows these two with every protocol, and the other two with TCP port 80 and UDP port 123 only.
+# The policy allows these two with every protocol, and the other two with TCP port 80 and UDP port 123 only; and to everybody on the
+# link UDP ports 5000 to 5999.
 ALLOWED4, ALLOWED6 = "198.18.1.1", "2001:db8:18:1::1"
 WEB4, WEB6 = "198.18.2.1", "2001:db8:18:2::1"
 # It allows this name, too.
@@ -30,6 +31,7 @@ RESOLVER4, RESOLVER6 = "198.18.0.53", "2001:db8:18::53"
 STRANGER4, STRANGER6 = "198.18.0.54", "2001:db8:18::54"
 POD4, POD6 = os.environ.get("POD4", ""), os.environ.get("POD6", "")
 GATEWAY4, GATEWAY6 = "10.77.0.1", "fd77::1"
+EVERYBODY4, EVERYBODY6 = "10.77.0.255", "ff02::1"
 # Nobody's address.
 FOREIGN4, FOREIGN6 = "203.0.113.77", "2001:db8:77::77"
 TIMEOUT = 0.25
@@ -89,6 +91,14 @@ def udp(address, port=123, data=None):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as s:
         s.sendto(SECRET if data is None else data, (address, port))
+
+
+def as_anybody(source, port, data, to):
+    """A datagram to everybody on the link from an address that is not the sender's (IPV6_FREEBIND), for which no capability is needed."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+        s.setsockopt(socket.IPPROTO_IPV6, 78, 1)
+        s.bind((source, port))
+        s.sendto(data, (EVERYBODY6, to, 0, socket.if_nametoindex("eth0")))
 
 
 def ip(*arguments):

@@ -226,6 +226,29 @@ def by_the_pod_itself():
 
 
 @way(caps=["net_raw"])
+def by_the_pod_itself_to_everybody():
+    """Asks, and answers in the resolver's name to everybody on the link: the pod gets a copy, by the interface that it went out by."""
+    for ident in (7, 8, 9):
+        s = ask(ident, wait=False)
+        data = udp_segment(RESOLVER4, EVERYBODY4, 53, PORT, answer(ident, EVIL4))
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            attempt(lambda: raw.sendto(ip4(RESOLVER4, EVERYBODY4, 17, data), (EVERYBODY4, 0)))
+        s.close()
+    use()
+
+
+@way()
+def by_the_pod_itself_to_everybody_over_ipv6():
+    """The same over IPv6, for which no capability is needed."""
+    for ident in (7, 8, 9):
+        s = ask(ident, server=RESOLVER6, wait=False)
+        attempt(lambda: as_anybody(RESOLVER6, 53, answer(ident, EVIL6), PORT))
+        s.close()
+    use6()
+
+
+@way(caps=["net_raw"])
 def unheard_question():
     """Asks the resolver for an allowed name by frames, where no program hears it, in the hope that the answer is
     believed all the same; and a name of its own."""

@@ -63,6 +63,36 @@ def udp_server():
         attempt(lambda: server.sendto(data, whom))
 
 
+def server(family):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.bind(("", 5072))
+    s.settimeout(TIMEOUT)
+    return s
+
+
+@way(caps=RAW)
+def udp_server_of_everybody():
+    """The same to everybody on the link, which the pod may: it gets a copy, by the interface that it went out by."""
+    listener = server(socket.AF_INET)
+    data = udp_segment(EVIL4, EVERYBODY4, 123, 5072, b"hello")
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        raw.sendto(ip4(EVIL4, EVERYBODY4, 17, data), (EVERYBODY4, 0))
+    attempt(lambda: listener.recvfrom(1000))
+    for _ in range(2):
+        attempt(lambda: listener.sendto(SECRET, (EVIL4, 123)))
+
+
+@way()
+def udp_server_of_everybody_over_ipv6():
+    """The same over IPv6, for which no capability is needed."""
+    listener = server(socket.AF_INET6)
+    as_anybody(EVIL6, 123, b"hello", 5072)
+    attempt(lambda: listener.recvfrom(1000))
+    for _ in range(2):
+        attempt(lambda: listener.sendto(SECRET, (EVIL6, 123)))
+
+
 @way(caps=RAW)
 def protocol_unreachable():
     """A packet of a protocol that nobody speaks, and one with a wrong option: the errors quote them."""
