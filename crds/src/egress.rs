@@ -1,7 +1,7 @@
 //! Rules: which destinations, on which ports.
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 /// One rule: destinations and the ports it is about. Ports belong to their own rule only.
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct EgressRule {
     /// Allow (default) or Deny. A denied destination stays denied whatever other rules say.
     #[serde(default)]
+    #[schemars(transform = without_default)]
     pub action: Action,
     /// The destinations. For everything write `[{cidr: 0.0.0.0/0}, {cidr: "::/0"}]`.
     #[schemars(length(min = 1, max = 1000))]
@@ -83,6 +84,7 @@ pub struct Destination {
 pub struct Port {
     /// TCP (default), UDP, SCTP or ICMP (which is ICMPv6 as well).
     #[serde(default)]
+    #[schemars(transform = without_default)]
     pub protocol: Protocol,
     /// The port, or the first of a range. Not written: every port of the protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,6 +94,12 @@ pub struct Port {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub end_port: Option<i32>,
+}
+
+/// An API server writes defaults of the schema into objects. In the items of a list, tools that compare an object with its file (Argo CD)
+/// take them for changes of somebody else's.
+fn without_default(schema: &mut Schema) {
+    schema.remove("default");
 }
 
 /// Transport protocols that a rule can name.

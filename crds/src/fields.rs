@@ -1,11 +1,12 @@
 //! Fields that an object has and its schema has not. Serde leaves them out without a word, and with them what they were to deny.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
-use crate::EggAssignment;
+use crate::{ClusterEgg, Egg, EggAssignment, EggKind};
 
 /// A field that a schema does not have.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,8 +20,7 @@ pub struct UnknownField<'a> {
 }
 
 /// The schema of a kind of object of ours, as its CustomResourceDefinition has it.
-#[must_use]
-pub fn schema_of<K: CustomResourceExt>() -> Value {
+fn schema_of<K: CustomResourceExt>() -> Value {
     let version = K::crd().spec.versions.into_iter().next();
     let schema = version.and_then(|version| version.schema).and_then(|schema| schema.open_api_v3_schema);
     serde_json::to_value(schema).unwrap_or_default()
@@ -34,12 +34,20 @@ pub fn unknown_fields<'a>(schema: &'a Value, given: &'a Value, path: &str) -> Ve
     unknown
 }
 
-/// Those of a policy in the spec of an [`EggAssignment`].
+/// Those of the spec of an [`Egg`] or [`ClusterEgg`].
 #[must_use]
-pub fn unknown_in_assigned_policy(spec: &Value) -> Vec<UnknownField<'_>> {
+pub fn unknown_in_spec(kind: EggKind, spec: &Value) -> Vec<UnknownField<'_>> {
+    static SCHEMAS: LazyLock<BTreeMap<EggKind, Value>> = LazyLock::new(|| {
+        [(EggKind::Egg, schema_of::<Egg>()), (EggKind::ClusterEgg, schema_of::<ClusterEgg>())].into()
+    });
+    unknown_fields(&SCHEMAS[&kind]["properties"]["spec"], spec, "spec")
+}
+
+/// Those of the spec of an [`EggAssignment`].
+#[must_use]
+pub fn unknown_in_assignment(spec: &Value) -> Vec<UnknownField<'_>> {
     static SCHEMA: LazyLock<Value> = LazyLock::new(schema_of::<EggAssignment>);
-    let schema = &SCHEMA["properties"]["spec"]["properties"]["policy"];
-    unknown_fields(schema, &spec["policy"], "spec.policy")
+    unknown_fields(&SCHEMA["properties"]["spec"], spec, "spec")
 }
 
 fn compare<'a>(schema: &'a Value, given: &'a Value, path: &str, unknown: &mut Vec<UnknownField<'a>>) {
@@ -73,7 +81,7 @@ mod tests {
 
     fn paths(policy: Value) -> Vec<String> {
         let spec = json!({ "policy": policy });
-        unknown_in_assigned_policy(&spec).into_iter().map(|field| field.path).collect()
+        unknown_in_assignment(&spec).into_iter().map(|field| field.path).collect()
     }
 
     #[test]

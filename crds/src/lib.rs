@@ -21,7 +21,7 @@ pub use assignment::{
 pub use dns::{Dns, RefusalCode};
 pub use egg::{ClusterEgg, ClusterEggSpec, Egg, EggSpec, Mode, PolicySpec};
 pub use egress::{Action, Destination, EgressRule, Port, Protocol};
-pub use fields::{UnknownField, schema_of, unknown_fields, unknown_in_assigned_policy};
+pub use fields::{UnknownField, unknown_fields, unknown_in_assignment, unknown_in_spec};
 pub use kube::core::Duration;
 pub use manifests::manifests;
 pub use selection::{Labels, Namespaces, Selection, selector_at};

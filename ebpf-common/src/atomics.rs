@@ -11,6 +11,8 @@ pub trait Atomics {
     fn load(cell: &AtomicU64) -> u64;
     /// Sets the value.
     fn store(cell: &AtomicU64, value: u64);
+    /// Adds to the value.
+    fn add(cell: &AtomicU64, value: u64);
     /// Sets the value to `to` if it is `from`; whether it was.
     fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool;
 }
@@ -26,6 +28,9 @@ impl Atomics for Std {
     }
     fn store(cell: &AtomicU64, value: u64) {
         cell.store(value, Ordering::Relaxed);
+    }
+    fn add(cell: &AtomicU64, value: u64) {
+        cell.fetch_add(value, Ordering::Relaxed);
     }
     fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool {
         cell.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()

@@ -25,8 +25,7 @@ const CREDIT_MIN_NS: u64 = 5_000_000;
 /// Credit comes back at one part in so many of the rate: between these, such that while one queue leaves, no
 /// more than the whole of it does.
 const CREDIT_SHARE: (u64, u64) = (2, 64);
-/// Attempts to advance a clock that other CPUs advance, too. After them the packet counts, and is given the
-/// time that the clock showed last.
+/// Attempts to change a clock that other CPUs change, too. After them a packet's cost is added to whatever it shows.
 const ATTEMPTS: usize = 4;
 /// A cost is never more than this, whatever the rate and the packet: 16 s.
 const COST_MAX_NS: u64 = 16_000_000_000;
@@ -199,16 +198,17 @@ fn depart_by<A: Atomics>(level: &Level<'_>, bytes: u32, now: u64, sparse: Mask) 
 #[inline(always)]
 fn advance<A: Atomics>(clock: &AtomicU64, cost: u64, now: u64, burst_ns: u64) -> u64 {
     let oldest = beyond(now, burst_ns);
-    let mut start = now;
     for _ in 0..ATTEMPTS {
         let shown = A::load(clock);
-        start = max(shown, oldest);
+        let start = max(shown, oldest);
         if A::compare_and_swap(clock, shown, start + cost) {
             return start;
         }
     }
-    A::store(clock, start + cost);
-    start
+    // Added, not set: what the others have added stays.
+    let shown = A::load(clock);
+    A::add(clock, cost);
+    max(shown, oldest)
 }
 
 /// After a change of the rate: what waits by a lower rate would hold up the rest, so the clock comes nearer
@@ -222,10 +222,12 @@ fn follow_rate<A: Atomics>(level: &Level<'_>, now: u64) {
     }
     // In 1024ths; rates are below 2^40.
     let factor = max(new * 1024 / old, 1024);
-    let shown = A::load(&clock.all_ns);
-    if shown > now {
-        let wait = min(shown - now, COST_MAX_NS);
-        A::compare_and_swap(&clock.all_ns, shown, now + wait * 1024 / factor);
+    for _ in 0..ATTEMPTS {
+        let shown = A::load(&clock.all_ns);
+        let wait = min(beyond(shown, now), COST_MAX_NS);
+        if wait == 0 || A::compare_and_swap(&clock.all_ns, shown, now + wait * 1024 / factor) {
+            return;
+        }
     }
 }
 

@@ -23,6 +23,12 @@ impl Atomics for Bpf {
     }
 
     #[inline(always)]
+    fn add(cell: &AtomicU64, value: u64) {
+        // SAFETY: as above; the sum wraps round.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(cell.as_ptr(), value) };
+    }
+
+    #[inline(always)]
     fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool {
         const SEQ: AtomicOrdering = AtomicOrdering::SeqCst;
         // SAFETY: as above.

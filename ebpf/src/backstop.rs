@@ -47,8 +47,12 @@ pub fn leaving(frame: Frame) -> Result<Said, Refusal> {
         }
         Known::Attaching | Known::Unconfigured { .. } => {
             // Whoever wants to reach a held pod must find it.
-            let is_own = frame.ethertype() == ethertype::ARP && is_own_arp(frame, id) == OWN;
-            return if is_own { Ok(Said::Pass) } else { Err(Refusal::Unconfigured) };
+            let is_of_link = match frame.ethertype() {
+                ethertype::ARP => is_own_arp(frame, id) == OWN,
+                ethertype::IPV6 => is_of_link(frame, id) == 1,
+                _ => false,
+            };
+            return if is_of_link { Ok(Said::Pass) } else { Err(Refusal::Unconfigured) };
         }
     };
     judge(frame, &subject).or_else(|refusal| unless_audited(&subject, refusal).map(|()| Said::Pass))
@@ -80,6 +84,19 @@ crate::global! {
             Some(_) => SPOOFED,
             None => MALFORMED,
         }
+    }
+}
+
+crate::global! {
+    /// 1 if it is of the link only, from one of the pod's own addresses, as its kernel says it.
+    fn is_of_link(frame: Frame, subject: u32) -> i32 {
+        let mut packet = MaybeUninit::uninit();
+        let packet = skb::nothing(&mut packet);
+        if frame.is_of_link_socket() || frame.parse(packet) != Parsed::Whole {
+            return 0;
+        }
+        let is_own = is_link_local(&packet.source) || is_own_address(subject, &packet.source) == 1;
+        i32::from(is_own && control(&frame, packet) == Control::Link)
     }
 }
 

@@ -126,11 +126,11 @@ crate::global! {
 /// [`recall`], but `name` becomes the one of [`Recalled::Judged`], too.
 #[inline(always)]
 pub fn known(frame: Frame, subject: &Current, packet: &Packet, name: &mut u64) -> Recalled {
-    Recalled::from_number(recall_known(frame, subject.policy, packet, name))
+    Recalled::from_number(recall_known(frame, subject.pod(), subject.policy, packet, name))
 }
 
 crate::global! {
-    fn recall_known(frame: Frame, policy: u32, packet: &Packet, name: &mut u64) -> i32 {
+    fn recall_known(frame: Frame, pod: u32, policy: u32, packet: &Packet, name: &mut u64) -> i32 {
         let Some(known) = frame.socket().and_then(|socket| storage(socket, core::ptr::null_mut(), 0)) else {
             return NEW;
         };
@@ -140,7 +140,12 @@ crate::global! {
             return NEW;
         }
         *name = known.name;
-        if known.policy == policy || known.direction == Direction::Ingress as u32 {
+        let came_in = known.direction == Direction::Ingress as u32;
+        if came_in && ended::is_end(packet.tcp_flags) {
+            // What comes after this has no socket. It may have come in before there was a backstop, or so long ago that it is forgotten.
+            backstop::came_in_before(pod, packet);
+        }
+        if known.policy == policy || came_in {
             known.own = packet.source;
             return JUDGED;
         }

@@ -1,6 +1,8 @@
 //! UDP and SCTP: flows by address and port, because one socket may have many.
 
-use l7egg_ebpf_common::abi::{Address, Direction, FLOW_IDLE_NS, Flow, FlowKey, looks_like_an_answer};
+use l7egg_ebpf_common::abi::{
+    Address, DOUBTED, Direction, FLOW_IDLE_NS, Flow, FlowKey, looks_like_an_answer,
+};
 use l7egg_ebpf_common::age::age_ns;
 use l7egg_ebpf_common::packet::Packet;
 
@@ -53,14 +55,17 @@ pub fn ingress(subject: &Current, packet: &Packet) -> i32 {
         let known = unsafe { &mut *known };
         if age_ns(now_ns, known.seen_ns) < FLOW_IDLE_NS {
             // An answer keeps the pod's own flow its own: it must not turn into one that was opened from
-            // outside, which no change of policy ends.
-            known.seen_ns = now_ns;
+            // outside, which no change of policy ends. One that only looks like an answer, from before the first policy, does so
+            // for as long as that is doubted.
+            if known.policy != DOUBTED || known.direction == Direction::Ingress as u32 {
+                known.seen_ns = now_ns;
+            }
             return 1;
         }
     }
     // What the pod itself has opened no policy has allowed yet.
     let flow = if subject.was_free() && looks_like_an_answer(packet.source_port, packet.destination_port) {
-        Flow { seen_ns: now_ns, name: 0, policy: 0, direction: Direction::Egress as u32 }
+        Flow { seen_ns: now_ns, name: 0, policy: DOUBTED, direction: Direction::Egress as u32 }
     } else {
         Flow { seen_ns: now_ns, name: 0, policy: subject.policy, direction: Direction::Ingress as u32 }
     };

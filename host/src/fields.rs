@@ -1,10 +1,10 @@
 //! Fields that objects do not have. An API server, and kubectl before it, tells of a misspelled one; in a file it would be left out
 //! without a word, and so would what it was to deny.
 
-use std::{collections::BTreeMap, fmt, sync::LazyLock};
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use l7egg_crds::{ClusterEgg, Egg, EggKind, UnknownField, schema_of, unknown_fields};
+use l7egg_crds::{EggKind, UnknownField, unknown_fields};
 use serde_json::{Map, Value};
 
 /// A name that differs from another in more than this part of its letters is not meant for it.
@@ -40,10 +40,7 @@ pub fn unknown_in_head(object: &Value) -> Vec<Unknown> {
 /// Those of its spec.
 #[must_use]
 pub fn unknown_in_spec(kind: EggKind, object: &Value) -> Vec<Unknown> {
-    static SCHEMAS: LazyLock<BTreeMap<EggKind, Value>> = LazyLock::new(|| {
-        [(EggKind::Egg, schema_of::<Egg>()), (EggKind::ClusterEgg, schema_of::<ClusterEgg>())].into()
-    });
-    told(unknown_fields(&SCHEMAS[&kind]["properties"]["spec"], &object["spec"], "spec"))
+    told(l7egg_crds::unknown_in_spec(kind, &object["spec"]))
 }
 
 fn told(unknown: Vec<UnknownField<'_>>) -> Vec<Unknown> {

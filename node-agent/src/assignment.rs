@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use kube::api::DynamicObject;
 use l7egg_crds::{
     AssignedHost, AssignedPod, EggAssignmentSpec, EggAssignmentStatus, EggKind, EggReference, PodDns,
-    PolicySpec, RateShare, SYSTEM_NAMESPACE, UnknownField, unknown_in_assigned_policy,
+    PolicySpec, RateShare, SYSTEM_NAMESPACE, UnknownField, unknown_in_assignment,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -131,7 +131,7 @@ fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreada
                 },
                 host: spec.host,
             };
-            match unknown_in_assigned_policy(&data["spec"]).first() {
+            match unknown_in_assignment(&data["spec"]).first() {
                 None => Ok(assignment),
                 // Whatever it is, what is written is not what would be enforced without it.
                 Some(UnknownField { path, .. }) => Err(Unreadable {

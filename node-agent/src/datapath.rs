@@ -294,7 +294,8 @@ pub trait Datapath: Send {
     fn shape(&mut self, pod_uid: &str, cgroup: &Path, caps: &[Cap]) -> Result<(), DatapathError>;
 
     /// Takes all caps off a pod, and puts its interfaces back as they were. `cgroup` is missing if the pod has
-    /// ended, and its interfaces with it.
+    /// ended, and its interfaces with it. The pod stays among those that are shaped while what its caps have delayed still waits
+    /// there, some seconds at most: then this is to be asked for again.
     fn unshape(&mut self, pod_uid: &str, cgroup: Option<&Path>) -> Result<(), DatapathError>;
 
     /// What the shaping programs counted.

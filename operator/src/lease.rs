@@ -28,6 +28,29 @@ const RENEWAL: Duration = Duration::from_secs(2);
 /// Between the beginnings of two attempts.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Whether an operator leads, and until when it may go by that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// It does not.
+    None,
+    /// It does, until then, unless the lease is renewed.
+    Until(Instant),
+    /// It does: nobody is elected.
+    Endless,
+}
+
+impl Term {
+    /// Whether it leads now. Who was stopped for a while may ask before the lease is looked at.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        match self {
+            Term::None => false,
+            Term::Until(end) => Instant::now() < end,
+            Term::Endless => true,
+        }
+    }
+}
+
 /// One that wants the lease.
 pub struct Candidate {
     api: Api<Lease>,
@@ -56,7 +79,7 @@ impl Candidate {
 
     /// Tries to get the lease and to keep it, and tells `leads` whether it has it. When `shutdown` is
     /// cancelled it gives it back, so that another need not wait.
-    pub async fn run(mut self, leads: watch::Sender<bool>, shutdown: CancellationToken) {
+    pub async fn run(mut self, leads: watch::Sender<Term>, shutdown: CancellationToken) {
         while !shutdown.is_cancelled() {
             let begun = Instant::now();
             // This process may have been stopped until now.
@@ -95,11 +118,14 @@ impl Candidate {
         }
     }
 
-    /// Tells whether it leads.
-    fn tell(&self, leads: &watch::Sender<bool>, is_anothers: bool) {
+    /// Tells whether it leads. That it does for longer wakes nobody.
+    fn tell(&self, leads: &watch::Sender<Term>, is_anothers: bool) {
         let (identity, now_leads) = (&self.identity, self.held.is_some());
+        let term = self.held.as_ref().map_or(Term::None, |held| Term::Until(held.since + DEADLINE));
         leads.send_if_modified(|leads| {
-            let changes = std::mem::replace(leads, now_leads) != now_leads;
+            let before = std::mem::replace(leads, term);
+            // Nor is anybody left behind who has seen that a term was over before this could be told.
+            let changes = (before != Term::None) != now_leads || now_leads && !before.is_on();
             match (changes, now_leads, is_anothers) {
                 (false, ..) => {}
                 (_, true, _) => tracing::info!(%identity, "leading"),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controller::{Connections, Controller};
 use crate::health::Health;
-use crate::lease::Candidate;
+use crate::lease::{Candidate, Term};
 use crate::listing::Listings;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
@@ -56,7 +56,8 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     let metrics = Metrics::default();
     let health = Arc::new(Health::new(Listings::default().waiting_for()));
     let (news_sender, news) = mpsc::channel(WAITING);
-    let (leads_sender, leads) = watch::channel(!settings.leader_elect);
+    let (leads_sender, leads) =
+        watch::channel(if settings.leader_elect { Term::None } else { Term::Endless });
 
     // Dropped at the end, and with them their tasks.
     let mut services = Services::default();

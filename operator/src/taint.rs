@@ -16,6 +16,7 @@ use l7egg_daemon::revisions::Revisions;
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::lease::Term;
 use crate::watch::ENDS_AFTER;
 use crate::write::MANAGER;
 
@@ -38,7 +39,7 @@ struct Agent {
 
 /// Keeps the taint on the nodes whose agent, a pod in `namespace`, is not ready, and takes it off the others, for as long as this
 /// operator leads. Nodes that have no agent are left as they are.
-pub async fn run(client: Client, namespace: String, mut leads: watch::Receiver<bool>, revisions: Revisions) {
+pub async fn run(client: Client, namespace: String, mut leads: watch::Receiver<Term>, revisions: Revisions) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let labels = format!("app.kubernetes.io/name={AGENT}");
     let ours = watcher::Config::default().timeout(ENDS_AFTER).labels(&labels);
@@ -58,7 +59,7 @@ pub async fn run(client: Client, namespace: String, mut leads: watch::Receiver<b
             }
             () = tokio::time::sleep(retry) => {}
         }
-        if !*leads.borrow() {
+        if !leads.borrow().is_on() {
             due.clear();
             continue;
         }

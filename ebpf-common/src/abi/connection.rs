@@ -41,11 +41,17 @@ pub struct Flow {
     pub seen_ns: u64,
     /// Hash of the name that it was allowed by, or 0.
     pub name: u64,
-    /// Policy id that allowed it.
+    /// Policy id that allowed it, [`DOUBTED`] or [`OF_NO_POLICY`].
     pub policy: u32,
     /// A [`Direction`].
     pub direction: u32,
 }
+
+/// In the place of a policy's id: that the pod opened it is a guess, by its ports. It is forgotten after [`FLOW_IDLE_NS`], whatever
+/// comes in meanwhile.
+pub const DOUBTED: u32 = 0;
+/// In the place of a policy's id: the pod opened it, before its first policy or under another version's.
+pub const OF_NO_POLICY: u32 = u32::MAX;
 
 /// Value of the socket storage `CONNECTIONS`: the verdict on a TCP connection. And value of the map
 /// `INHERITED`, by socket cookie: connections from before the programs were attached, as far as their packets

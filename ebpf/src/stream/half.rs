@@ -4,11 +4,10 @@ use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use core::sync::atomic::AtomicU64;
 use l7egg_ebpf_common::answer::{MESSAGE_MAX, Message, QUERY_MAX, QueryStart};
-use l7egg_ebpf_common::atomics::Atomics;
 use l7egg_ebpf_common::stream::{Segment, Stream};
 
 use crate::Refusal;
-use crate::atomic::{Bpf, swap};
+use crate::atomic::swap;
 use crate::maps::{DNS_ENDED, DNS_STREAMS};
 use crate::skb::Skb;
 
@@ -158,8 +157,9 @@ pub fn has_ended<M>(half: *mut Half<M>) -> bool {
 /// Lets others claim it.
 #[inline(always)]
 pub fn release<M>(half: *mut Half<M>) {
+    // Not a plain store: whoever sees it has to see what was written before, on every machine.
     // SAFETY: claimed by this run.
-    Bpf::store(unsafe { &(*half).busy }, 0);
+    swap(unsafe { &(*half).busy }, 0);
 }
 
 /// What is kept of a socket's connection.

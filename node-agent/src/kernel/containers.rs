@@ -255,7 +255,10 @@ impl Kernel {
         let known = Known { name: container.name.clone(), pod, subject };
         self.containers.by_cgroup.insert(container.cgroup, known);
         self.maps.begin_generation().map_err(kernel("writing map GENERATION"))?;
-        if before != 0 && subject == 0 { self.release_subject(before) } else { Ok(()) }
+        if before != 0 && subject == 0 {
+            self.release_subject(before);
+        }
+        Ok(())
     }
 
     fn forget(&mut self, pod: u32, is_over: impl Fn(&u64) -> bool) -> Result<(), DatapathError> {
@@ -266,21 +269,18 @@ impl Kernel {
             if let Some(known) = self.containers.by_cgroup.remove(&cgroup)
                 && known.subject != 0
             {
-                self.release_subject(known.subject)?;
+                self.release_subject(known.subject);
             }
         }
         Ok(())
     }
 
-    fn release_subject(&mut self, subject: u32) -> Result<(), DatapathError> {
-        self.maps
-            .set_state(subject, SubjectState::default())
-            .map_err(kernel(format!("clearing subject {subject}")))?;
-        self.in_force.remove(&subject);
+    /// As that of a pod, its state is cleared later.
+    fn release_subject(&mut self, subject: u32) {
         self.classified.remove(&subject);
         self.were_free.remove(subject);
+        self.let_go.insert(subject);
         self.released.insert(subject);
-        Ok(())
     }
 }
 

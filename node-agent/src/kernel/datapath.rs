@@ -10,7 +10,7 @@ use l7egg_policy::CompiledPolicy;
 
 use super::error::kernel;
 use super::pods::Pod;
-use super::{HELD, Kernel, collect, events, node, pods, policies};
+use super::{HELD, Kernel, collect, events, node, pods, policies, sys};
 use crate::clock::boot_ns;
 use crate::datapath::{
     ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, Mended, NODE_UID,
@@ -151,8 +151,9 @@ impl Datapath for Kernel {
         self.unmended.remove(uid);
         // It is known until all is done: what fails is tried again, and what is wanted meanwhile is attached anew.
         pod.complete = false;
-        pods::remove_pins(&self.pins(uid));
+        // Last those that see what it asks, and what it is answered: else the backstop would deny what they had not learned.
         self.networks.release(&mut self.maps, uid, subject)?;
+        pods::remove_pins(&self.pins(uid));
         self.unite(subject)?;
         self.pods.remove(uid);
         self.host_network.remove(uid);
@@ -203,8 +204,13 @@ impl Datapath for Kernel {
     fn collect(&mut self) -> Result<BTreeSet<String>, DatapathError> {
         self.shaping.collect()?;
         self.forget_freedom(Instant::now())?;
+        let in_use = |kernel: &Self| kernel.in_force.values().copied().collect();
+        if !self.let_go.is_empty() || self.policies.has_unused(&in_use(self)) {
+            // What was let go or replaced a moment ago may still be looked at.
+            sys::wait_for_programs();
+        }
         self.forget_let_go()?;
-        let used: BTreeSet<u32> = self.in_force.values().copied().collect();
+        let used: BTreeSet<u32> = in_use(self);
         self.policies.retain(&mut self.maps, &used)?;
         let counted = collect::learned(&mut self.maps, boot_ns(), &self.released)?;
         let turned_away = counted.write(&mut self.maps.shares)?;

@@ -8,7 +8,7 @@ use l7egg_ebpf_common::abi::{FLOW_IDLE_NS, FLOWS_MAX, Flow, FlowKey, Learned, Le
 use super::entries;
 use super::programs::Maps;
 use super::shares::Room;
-use super::sys::NO_EXIST;
+use super::sys::{EXIST, NO_EXIST};
 use crate::clock::boot_ns;
 use crate::datapath::DatapathError;
 
@@ -69,10 +69,15 @@ fn give_learned(
     for (key, value) in learned {
         for subject in to {
             let key = LearnedKey { subject: *subject, ..key };
-            // Nobody else writes there before.
-            let known = if pass == Pass::Before { maps.learned.get(&key, 0).ok() } else { None };
-            match known {
-                Some(known) => _ = maps.learned.insert(key, both(&known, &value), 0),
+            match maps.learned.get(&key, 0).ok() {
+                // Nobody else writes there before. Afterwards what was learned again since the first pass is worth more than what a
+                // program may write in the same moment.
+                Some(known) => {
+                    let both = both(&known, &value);
+                    if both != known {
+                        _ = maps.learned.insert(key, both, if pass == Pass::Before { 0 } else { EXIST });
+                    }
+                }
                 None if room.is_left(*subject) && maps.learned.insert(key, value, NO_EXIST).is_ok() => {
                     room.take(*subject);
                 }

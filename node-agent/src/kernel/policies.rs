@@ -17,6 +17,7 @@ use l7egg_policy::{CompiledPolicy, DnsSettings};
 use super::error::{insertion, kernel};
 use super::matchers;
 use super::programs::Maps;
+use super::sys;
 use crate::datapath::{DatapathError, Digest};
 
 /// Key of `POLICIES` that holds the last id given: ids are never used twice, because connections remember
@@ -64,6 +65,7 @@ impl Policies {
     ) -> Result<u32, DatapathError> {
         match self.try_to_install(maps, policy) {
             Err(DatapathError::MapFull { .. }) if self.has_unused(used) => {
+                sys::wait_for_programs();
                 self.retain(maps, used)?;
                 self.try_to_install(maps, policy)
             }
@@ -89,7 +91,8 @@ impl Policies {
         Ok(id)
     }
 
-    fn has_unused(&self, used: &BTreeSet<u32>) -> bool {
+    /// Whether there are policies whose id is not in use.
+    pub fn has_unused(&self, used: &BTreeSet<u32>) -> bool {
         self.by_digest.values().any(|id| !used.contains(id))
     }
 

@@ -9,7 +9,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use l7egg_ebpf_common::abi::{Address, Connection, Direction, Flow, FlowKey, LearnedKey, protocol};
+use l7egg_ebpf_common::abi::{
+    Address, Connection, DOUBTED, Direction, Flow, FlowKey, LearnedKey, OF_NO_POLICY, protocol,
+};
 use l7egg_policy::{CompiledPolicy, DomainName};
 
 use super::entries;
@@ -179,16 +181,21 @@ fn doubt_flows(
         }
     })?;
     for (key, flow) in doubted {
-        let flow = Flow { policy: 0, direction: Direction::Egress as u32, ..flow };
+        let flow = Flow { policy: DOUBTED, direction: Direction::Egress as u32, ..flow };
         maps.flows.insert(key, flow, 0).map_err(kernel("writing to map FLOWS"))?;
     }
     Ok(())
 }
 
 /// The flow of a connected UDP socket from before is the pod's own: an answer that came first has made it one
-/// that was opened from outside, which no policy ends. If other sockets receive on its port, it may be one.
+/// that was opened from outside, which no policy ends. If other sockets receive on its port, it may be one. What the programs have
+/// judged since they were attached stays, with its name.
 fn opened_here(maps: &mut Maps, key: FlowKey) -> Result<(), DatapathError> {
-    let flow = Flow { seen_ns: boot_ns(), name: 0, policy: 0, direction: Direction::Egress as u32 };
+    if maps.flows.get(&key, 0).is_ok_and(|known| known.direction == Direction::Egress as u32) {
+        return Ok(());
+    }
+    let flow =
+        Flow { seen_ns: boot_ns(), name: 0, policy: OF_NO_POLICY, direction: Direction::Egress as u32 };
     maps.flows.insert(key, flow, 0).map_err(kernel("writing to map FLOWS"))
 }
 

@@ -6,9 +6,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// `BPF_NOEXIST` of include/uapi/linux/bpf.h: an entry is made, or none is touched.
 pub const NO_EXIST: u64 = 1;
+/// `BPF_EXIST`: one is changed, or none is made.
+pub const EXIST: u64 = 2;
 
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
@@ -19,6 +22,18 @@ const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
+
+/// Returns when all programs have ended that run now on any CPU, but for those that sleep, as none of ours does: a grace period of RCU,
+/// some milliseconds (membarrier(2)).
+pub fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: the system call takes three numbers.
+    let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if done != 0 {
+        // With nohz_full there is none. No program takes so long, unless its CPU is taken away from it.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// Attaches a program to a cgroup by a link, which lasts as long as a descriptor or a pin of it.
 pub fn link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {

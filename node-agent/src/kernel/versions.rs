@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use l7egg_ebpf_common::abi::{
-    AddressKey, Attached, Config, Container, Direction, Flow, FlowKey, Learned, LearnedKey, NarrowNetwork,
-    Network, SubjectState, protocol,
+    AddressKey, Attached, Config, Container, DOUBTED, Direction, Flow, FlowKey, Learned, LearnedKey,
+    NarrowNetwork, Network, OF_NO_POLICY, SubjectState, protocol,
 };
 
 use super::entries;
@@ -236,7 +236,8 @@ fn take_over(version: &Path, cgroup_id: u64, subject: u32, maps: &mut Maps) -> R
         if subjects.contains(&key.subject) && key.protocol != protocol::TCP {
             // What the pod opened stays its own, and is judged anew: an answer is not to make it somebody else's.
             let came_in = flow.direction == Direction::Ingress as u32;
-            let flow = if came_in { flow } else { Flow { policy: 0, ..flow } };
+            let stays = came_in || flow.policy == DOUBTED;
+            let flow = if stays { flow } else { Flow { policy: OF_NO_POLICY, ..flow } };
             let _ = maps.flows.insert(FlowKey { subject, ..key }, flow, NO_EXIST);
         }
     })?;

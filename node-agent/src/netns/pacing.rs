@@ -6,7 +6,7 @@ use std::{io, thread};
 use netlink_packet_core::{DefaultNla, Emitable, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption, TcStats2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::rtnetlink::Rtnetlink;
@@ -67,6 +67,31 @@ pub fn root_qdisc(interface: u32) -> io::Result<RootQdisc> {
     }
     // Where nothing was ever attached, nothing is listed.
     Ok(RootQdisc::default())
+}
+
+/// How many packets wait in the root qdisc of an interface of the present namespace.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn waiting(interface: u32) -> io::Result<u32> {
+    let message = TcMessage::with_index(interface as i32);
+    let answers = Rtnetlink::open()?.dump(RouteNetlinkMessage::GetQueueDiscipline(message))?;
+    let is_root = |message: &TcMessage| {
+        message.header.index == interface as i32 && message.header.parent == TcHandle::ROOT
+    };
+    let attributes = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewQueueDiscipline(message) if is_root(&message) => Some(message.attributes),
+        _ => None,
+    });
+    Ok(attributes.flatten().find_map(queued).unwrap_or(0))
+}
+
+fn queued(attribute: TcAttribute) -> Option<u32> {
+    let TcAttribute::Stats2(stats) = attribute else { return None };
+    stats.into_iter().find_map(|stats| match stats {
+        TcStats2::Queue(queue) => Some(queue.qlen),
+        _ => None,
+    })
 }
 
 /// Makes `fq` the root qdisc.

@@ -3,7 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Link, POD4, POD6, Said, Setup};
+use l7egg_node_agent::datapath::{Cover, Datapath};
+
+use crate::harness::{Link, POD4, POD6, Said, Setup, policy};
 
 /// Takes a connection, and closes it a moment after the other side has.
 const SERVE: &str = "
@@ -121,5 +123,48 @@ fn the_far_end_hears_the_last_word_of_a_connection_that_came_in_before_the_first
             std::thread::sleep(Duration::from_millis(500));
             assert_eq!(waiting(setup.pod.in_world("ss".as_ref())), 0, "{what}, {own}");
         }
+    }
+}
+
+/// As [`ACCEPT`], and says something before.
+const TALK: &str = "
+import socket, sys
+s = socket.create_server(('::', 7001), family=socket.AF_INET6, dualstack_ipv6=True)
+print('listening', flush=True)
+s.settimeout(60)
+peer, _ = s.accept()
+print('connected', flush=True)
+sys.stdin.readline()
+peer.send(b'x')
+print('sent', flush=True)
+sys.stdin.readline()
+peer.close()
+print('closed', flush=True)
+sys.stdin.readline()
+";
+
+#[test]
+fn the_far_end_hears_the_last_word_though_the_backstop_has_not_seen_the_first() {
+    for own in [POD4, POD6] {
+        let mut setup = Setup::with_link(Link::ByNode);
+        let mut server = Said::start(setup.pod.command("python3".as_ref(), &["-c", TALK]));
+        assert_eq!(server.next(), "listening");
+        let mut command = setup.pod.in_world("python3".as_ref());
+        command.args(["-c", FOLLOW, own]);
+        let mut client = Said::start(command);
+        assert_eq!(server.next(), "connected");
+        // The programs of the cgroup hear it before the backstop is there, as where many pods get their first policy at once.
+        let nothing = policy("{egress: []}");
+        setup.kernel.enforce(setup.pod.uid(), setup.pod.cgroup(), &nothing).expect("a policy in force");
+        server.go_on();
+        assert_eq!(server.next(), "sent");
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(setup.try_cover(), Cover::Whole);
+        assert_eq!(setup.settle("{egress: []}"), 0);
+        server.go_on();
+        assert_eq!(server.next(), "closed");
+        assert_eq!(client.next(), "closed");
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(waiting(setup.pod.in_world("ss".as_ref())), 0, "{own}");
     }
 }

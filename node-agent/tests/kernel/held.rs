@@ -6,7 +6,7 @@ use l7egg_ebpf_common::abi::Counter;
 use l7egg_node_agent::datapath::Datapath;
 use serde_json::Value;
 
-use crate::harness::{POD4, Setup, binary, policy, seconds};
+use crate::harness::{POD4, POD6, Setup, binary, policy, seconds};
 
 const ALLOWED: &str = "{egress: [{to: [{cidr: 198.18.0.80/32}]}]}";
 
@@ -147,4 +147,20 @@ fn a_pod_that_is_held_no_longer_is_as_free_as_any() {
     assert_eq!(setup.pod.connect_in_vain("tcp://198.18.0.80:80"), "timeout");
     setup.release();
     assert_eq!(setup.pod.connect(&["tcp://198.18.0.80:80", "udp://198.18.0.80:123"]), ["ok", "ok"]);
+}
+
+#[test]
+fn a_held_pod_is_found_by_its_neighbours() {
+    let setup = Setup::on_held_node();
+    for address in [POD4, POD6] {
+        let ip = |arguments: &[&str]| {
+            let output = setup.pod.in_world("ip".as_ref()).args(arguments).output().expect("ip (iproute2)");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        ip(&["neigh", "flush", "all"]);
+        let ping = setup.pod.in_world("ping".as_ref()).args(["-c", "1", "-W", "1", address]).output();
+        assert!(!ping.expect("ping").status.success(), "it is held");
+        let found = ip(&["neigh", "show", address]);
+        assert!(found.contains("lladdr"), "{address}: {found}");
+    }
 }

@@ -49,4 +49,5 @@ mod shaping_nodes;
 mod socket_balancer;
 mod survival;
 mod ttl;
+mod unshaped;
 mod unusual;

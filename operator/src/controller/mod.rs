@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::brake::Brake;
 use crate::health::Health;
 use crate::index::{EggKey, Index, Sizes};
+use crate::lease::Term;
 use crate::listing::Listings;
 use crate::metrics::Metrics;
 use crate::pace::{Limits, Paces, sleep_until};
@@ -40,7 +41,7 @@ pub struct Connections {
     /// What the API server has.
     pub news: mpsc::Receiver<News>,
     /// Whether this operator may write.
-    pub leads: watch::Receiver<bool>,
+    pub leads: watch::Receiver<Term>,
     /// Where events go. One that does not fit is lost: events are hints.
     pub events: mpsc::Sender<(Event, ObjectReference)>,
     /// What the probes ask.
@@ -181,7 +182,7 @@ impl Controller {
             tracing::info!(eggs, unjudged, pods, assignments, "all lists are in");
         }
         self.connections.health.beat(waiting_for);
-        let writes = self.settled && *self.connections.leads.borrow();
+        let writes = self.settled && self.connections.leads.borrow().is_on();
         if self.writes != writes {
             self.set_writes(writes);
         }

@@ -82,13 +82,13 @@ impl Server {
 }
 
 struct Running {
-    leads: watch::Receiver<bool>,
+    leads: watch::Receiver<Term>,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 fn start(server: &Server, identity: &str) -> Running {
-    let (sender, leads) = watch::channel(false);
+    let (sender, leads) = watch::channel(Term::None);
     let shutdown = CancellationToken::new();
     let candidate = Candidate::new(server.client(), "default", identity);
     let task = tokio::spawn(candidate.run(sender, shutdown.clone()));
@@ -99,7 +99,7 @@ impl Running {
     /// How long it takes until it leads, or does not.
     async fn until(&mut self, leads: bool) -> Duration {
         let start = Instant::now();
-        let waited = timeout(Duration::from_secs(120), self.leads.wait_for(|it| *it == leads)).await;
+        let waited = timeout(Duration::from_secs(120), self.leads.wait_for(|it| it.is_on() == leads)).await;
         waited.expect("in two minutes").expect("it runs");
         start.elapsed()
     }
@@ -111,7 +111,7 @@ async fn a_slow_api_server_costs_nobody_the_lease() {
     let mut first = start(&server, "first");
     first.until(true).await;
     let mut lost = first.leads.clone();
-    let lost = timeout(Duration::from_secs(60), lost.wait_for(|leads| !leads)).await;
+    let lost = timeout(Duration::from_secs(60), lost.wait_for(|leads| !leads.is_on())).await;
     assert!(lost.is_err(), "it leads all the time");
     first.shutdown.cancel();
     first.task.await.unwrap();
@@ -125,7 +125,7 @@ async fn a_renewal_that_is_stored_and_not_answered_costs_nobody_the_lease() {
     first.until(true).await;
     *server.late.lock().unwrap() = RENEWAL;
     let mut lost = first.leads.clone();
-    let lost = timeout(Duration::from_secs(60), lost.wait_for(|leads| !leads)).await;
+    let lost = timeout(Duration::from_secs(60), lost.wait_for(|leads| !leads.is_on())).await;
     assert!(lost.is_err(), "it leads all the time");
 }
 

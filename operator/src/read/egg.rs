@@ -5,7 +5,9 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::DynamicObject;
 use kube::core::Selector;
-use l7egg_crds::{ClusterEggSpec, EggKind, EggStatus, PolicySpec, selector_at};
+use l7egg_crds::{
+    ClusterEggSpec, EggKind, EggStatus, PolicySpec, UnknownField, selector_at, unknown_in_spec,
+};
 use l7egg_policy::{Problem, validate, validate_cluster};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +17,9 @@ use super::{judged_safely, resource_version};
 use crate::index::{Accepted, Egg, EggKey, Namespaces, Rejection, Selection};
 use crate::judging::Judgement;
 
+/// Largest spec, in bytes of JSON. An EggAssignment holds it and what there is to say of the pods of a node, and the API server stores no
+/// object of more than 1.5 MiB (etcd's `--max-request-bytes`).
+const MAX_SPEC: usize = 1 << 20;
 /// Most problems that a condition's message lists.
 const MAX_PROBLEMS: usize = 5;
 
@@ -34,9 +39,40 @@ pub fn cluster_egg(object: &DynamicObject) -> Option<Egg> {
 
 /// What is said of the spec of this Egg. It can take seconds.
 pub fn judge(key: &EggKey, spec: &Value) -> Judgement {
-    judged_safely(key, || match key.kind {
-        EggKind::Egg => read_egg(key.namespace.as_deref().unwrap_or_default(), spec),
-        EggKind::ClusterEgg => read_cluster_egg(spec),
+    judged_safely(key, || {
+        let judgement = match key.kind {
+            EggKind::Egg => read_egg(key.namespace.as_deref().unwrap_or_default(), spec),
+            EggKind::ClusterEgg => read_cluster_egg(spec),
+        };
+        match unenforceable(key.kind, spec) {
+            None => judgement,
+            Some(rejection) => {
+                let selection = match judgement {
+                    Ok(accepted) => Some(accepted.selection),
+                    Err(rejection) => rejection.selection,
+                };
+                Err(Rejection { selection, ..rejection })
+            }
+        }
+    })
+}
+
+/// What would be enforced otherwise than it is written, or not at all, whatever it says.
+fn unenforceable(kind: EggKind, spec: &Value) -> Option<Rejection> {
+    // The CustomResourceDefinitions are of a later version: what they have is not pruned, and serde leaves it out without a word.
+    if let Some(UnknownField { path, .. }) = unknown_in_spec(kind, spec).first() {
+        return Some(malformed(&format!(
+            "{path}: this operator ({}) knows no such field, and what it says would not be enforced: upgrade the operator to the version of its CustomResourceDefinitions, or write the Egg without it",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    let bytes = spec.to_string().len();
+    (bytes > MAX_SPEC).then(|| Rejection {
+        reason: "Invalid",
+        message: format!(
+            "spec: its {bytes} bytes of JSON are more than the {MAX_SPEC} that fit into an EggAssignment beside the pods of a node: divide it into several Eggs"
+        ),
+        selection: None,
     })
 }
 

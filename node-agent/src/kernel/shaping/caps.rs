@@ -9,6 +9,9 @@ use crate::datapath::DatapathError;
 use crate::kernel::error::{insertion, kernel};
 use crate::shaping::Cap;
 
+/// Name of the cap that limits nothing.
+const NONE: &str = "none";
+
 /// The ids of caps.
 #[derive(Default)]
 pub struct CapIds {
@@ -30,21 +33,19 @@ impl CapIds {
 
     /// Writes a cap, and says which id it has. A cap that is in use keeps its id and its clock.
     pub fn write(&mut self, maps: &mut Maps, cap: &Cap) -> Result<u32, DatapathError> {
-        let name = in_kernel(&cap.name.to_string());
-        let id = match self.ids.get(&name) {
-            Some(id) => *id,
-            None => {
-                let id = self.free()?;
-                maps.cap_ids.insert(name, id, 0).map_err(|error| insertion("CAP_IDS", error))?;
-                self.ids.insert(name, id);
-                id
-            }
-        };
+        let id = self.id_of(maps, in_kernel(&cap.name.to_string()))?;
         let new = cap.in_kernel();
         let now = maps.caps.get(&id, 0).map_err(kernel("reading map CAPS"))?;
         if now != new {
             maps.caps.set(id, new, 0).map_err(kernel(format!("writing cap {}", cap.name)))?;
         }
+        Ok(id)
+    }
+
+    /// The id of a cap that limits nothing. What is sent under it waits for no more than what was sent before it.
+    pub fn without_rate(&mut self, maps: &mut Maps) -> Result<u32, DatapathError> {
+        let id = self.id_of(maps, in_kernel(NONE))?;
+        maps.caps.set(id, abi::Cap::default(), 0).map_err(kernel("writing a cap that limits nothing"))?;
         Ok(id)
     }
 
@@ -64,6 +65,16 @@ impl CapIds {
             }
             keep
         });
+    }
+
+    fn id_of(&mut self, maps: &mut Maps, name: abi::CapName) -> Result<u32, DatapathError> {
+        if let Some(id) = self.ids.get(&name) {
+            return Ok(*id);
+        }
+        let id = self.free()?;
+        maps.cap_ids.insert(name, id, 0).map_err(|error| insertion("CAP_IDS", error))?;
+        self.ids.insert(name, id);
+        Ok(id)
     }
 
     fn free(&mut self) -> Result<u32, DatapathError> {

@@ -107,6 +107,20 @@ pub fn lost(place: Place<'_>, segments: u32, saved: &Saved) -> Result<Option<Str
     })?
 }
 
+/// How many packets still wait at a pod's interfaces for the time of their departure.
+pub fn waiting(netns: &Netns, host: &Netns) -> Result<u32, DatapathError> {
+    netns.run(|| {
+        let mut all = 0;
+        for Interface { index, name, .. } in usable(host)?.into_iter().take(MOST) {
+            let what = || kernel(format!("asking for the qdisc of interface {name} of the pod"));
+            if pacing::root_qdisc(index).map_err(what())?.is_ours() {
+                all += pacing::waiting(index).map_err(what())?;
+            }
+        }
+        Ok(all)
+    })?
+}
+
 /// Takes everything off again that is pinned in one of these directories, and puts back what was there before.
 pub fn restore(netns: &Netns, host: &Netns, pins: &[PathBuf], before: &Before) -> Result<(), DatapathError> {
     netns.run(|| {

@@ -17,6 +17,7 @@ use std::fs;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use l7egg_ebpf_common::abi::{self, CAPS_PER_POD, SHAPED_PODS_MAX, ShapeCounts};
 
@@ -35,6 +36,8 @@ const MAPS: &str = "maps";
 const PODS: &str = "shaped";
 /// Pods whose interfaces are looked at each time that something is collected: some tens of milliseconds.
 const LOOKED_AT: usize = 32;
+/// Within this what waits has left that a limit delays: the longest horizon is eight seconds.
+const DRAINED_WITHIN: Duration = Duration::from_secs(10);
 
 /// All shaped pods of the node.
 pub struct Shaping {
@@ -44,6 +47,8 @@ pub struct Shaping {
     maps: Maps,
     cap_ids: CapIds,
     pods: BTreeMap<String, Pod>,
+    /// Since when these have had no limit any more, by uid: what it has delayed still waits in their qdisc.
+    draining: BTreeMap<String, Instant>,
     older: Older,
     last_slot: u32,
     /// The pod whose interfaces were looked at last.
@@ -75,7 +80,19 @@ impl Shaping {
         let older = Older::find(versions)?;
         let last_slot = pods.values().map(|pod| pod.slot).max().unwrap_or(0);
         let last_looked_at = String::new();
-        Ok(Shaping { directory, method, factory, maps, cap_ids, pods, older, last_slot, last_looked_at })
+        let draining = BTreeMap::new();
+        Ok(Shaping {
+            directory,
+            method,
+            factory,
+            maps,
+            cap_ids,
+            pods,
+            draining,
+            older,
+            last_slot,
+            last_looked_at,
+        })
     }
 
     /// The pods.
@@ -112,6 +129,7 @@ impl Shaping {
                 return Err(error);
             }
         };
+        self.draining.remove(uid);
         let applied = Some(Applied { caps: caps.to_vec(), netns, cgroup: cgroup.to_owned() });
         self.pods.insert(uid.into(), Pod { slot, applied });
         Ok(())
@@ -124,8 +142,14 @@ impl Shaping {
             return Ok(());
         }
         if let Some(cgroup) = cgroup {
+            if let Some(slot) = slot
+                && self.is_draining(uid, slot, cgroup)?
+            {
+                return Ok(());
+            }
             self.restore(uid, slot, cgroup)?;
         }
+        self.draining.remove(uid);
         if let Some(slot) = slot {
             self.forget(uid, slot);
         }
@@ -173,7 +197,11 @@ impl Shaping {
         for (id, cap) in ids.iter_mut().zip(caps) {
             *id = self.cap_ids.write(&mut self.maps, cap)?;
         }
-        let new = abi::ShapedPod { caps: ids };
+        self.write_ids(slot, ids)
+    }
+
+    fn write_ids(&mut self, slot: u32, caps: [u32; CAPS_PER_POD]) -> Result<(), DatapathError> {
+        let new = abi::ShapedPod { caps };
         let now = self.maps.pods.get(&slot, 0).map_err(kernel("reading map SHAPED_PODS"))?;
         if now != new {
             self.maps.pods.set(slot, new, 0).map_err(kernel(format!("writing the caps of slot {slot}")))?;
@@ -214,6 +242,20 @@ impl Shaping {
             self.older.forget(uid);
         }
         Ok(netns.id())
+    }
+
+    /// Delays nothing that the pod sends from now on, and says whether something still waits: it would be lost with the qdisc.
+    fn is_draining(&mut self, uid: &str, slot: u32, cgroup: &Path) -> Result<bool, DatapathError> {
+        let host = Netns::current()?;
+        let Some(PodNetwork::Own { netns, .. }) = find(cgroup, &host)? else { return Ok(false) };
+        let mut caps = [0; CAPS_PER_POD];
+        caps[0] = self.cap_ids.without_rate(&mut self.maps)?;
+        self.write_ids(slot, caps)?;
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.applied = None;
+        }
+        let since = *self.draining.entry(uid.to_owned()).or_insert_with(Instant::now);
+        Ok(since.elapsed() < DRAINED_WITHIN && interfaces::waiting(&netns, &host)? > 0)
     }
 
     /// Puts the interfaces back of a pod of which not all could be prepared.

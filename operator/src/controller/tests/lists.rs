@@ -23,9 +23,9 @@ async fn one_that_does_not_lead_knows_and_does_not_write() {
     bench.tell(News::Assignment(Change::Listing)).await;
     bench.tell(News::Assignment(Change::Listed)).await;
     assert_eq!(bench.requests().await, [""; 0]);
-    bench.leads.send(true).unwrap();
+    bench.leads.send(Term::Endless).unwrap();
     assert_eq!(bench.requests().await, [APPLY, STATUS]);
-    bench.leads.send(false).unwrap();
+    bench.leads.send(Term::None).unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     bench.tell(News::Egg(Change::Gone(EggKey::egg("shop", "web")))).await;
     assert_eq!(bench.requests().await, [""; 0]);
@@ -79,5 +79,16 @@ async fn a_list_is_believed_though_versions_went_back() {
     bench.tell(News::Assignment(Change::Set(restored))).await;
     bench.tell(News::Assignment(Change::Listed)).await;
     assert_eq!(bench.requests().await, [APPLY]);
+    bench.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn who_was_stopped_until_its_term_was_over_writes_nothing() {
+    let bench = start(false);
+    bench.tell_all().await;
+    bench.leads.send(Term::Until(tokio::time::Instant::now())).unwrap();
+    assert!(bench.requests().await.is_empty());
+    bench.leads.send(Term::Until(tokio::time::Instant::now() + Duration::from_secs(60))).unwrap();
+    assert!(!bench.requests().await.is_empty());
     bench.shutdown.cancel();
 }

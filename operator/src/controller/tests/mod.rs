@@ -20,7 +20,7 @@ use crate::watch::Change;
 /// A control loop, its connections, and the requests that it made.
 struct Bench {
     news: mpsc::Sender<News>,
-    leads: watch::Sender<bool>,
+    leads: watch::Sender<Term>,
     events: mpsc::Receiver<(Event, ObjectReference)>,
     requests: Arc<Mutex<Vec<String>>>,
     /// When each request came that there ever was.
@@ -59,7 +59,7 @@ fn connected(leads: bool) -> (Controller, Bench) {
         }
     });
     let (news_sender, news) = mpsc::channel(100);
-    let (leads_sender, leads) = watch::channel(leads);
+    let (leads_sender, leads) = watch::channel(if leads { Term::Endless } else { Term::None });
     let (events_sender, events) = mpsc::channel(100);
     let health = Arc::new(Health::new(vec![]));
     let connections = Connections { news, leads, events: events_sender, health, metrics: Metrics::default() };

@@ -50,6 +50,32 @@ fn malformed_objects_say_where() {
 }
 
 #[test]
+fn a_field_of_a_later_version_is_not_passed_over() {
+    let spec = json!({"podSelector": {"matchLabels": {"app": "x"}}, "egress": [{"to": [{"cidr": "10.0.0.0/8"}], "onlyIf": {}}]});
+    let rejection = rejected(spec.clone());
+    assert_eq!(rejection.reason, "Malformed");
+    assert!(rejection.message.starts_with("spec.egress[0].onlyIf: "), "{}", rejection.message);
+    assert!(rejection.selection.is_some());
+    let cluster = cluster_egg(&object("ClusterEgg", None, spec)).unwrap();
+    assert!(cluster.spec.unwrap_err().message.starts_with("spec.egress[0].onlyIf: "));
+}
+
+#[test]
+fn an_egg_that_fits_into_no_assignment_is_not_accepted() {
+    let network = |n: usize| json!({"cidr": format!("10.{}.{}.{}/32", n >> 16, n >> 8 & 255, n & 255)});
+    let of = |count: usize| {
+        let to: Vec<_> = (0..count).map(network).collect();
+        let rules: Vec<_> = to.chunks(1000).map(|to| json!({"to": to})).collect();
+        json!({"podSelector": {}, "egress": rules})
+    };
+    let rejection = rejected(of(60_000));
+    assert_eq!(rejection.reason, "Invalid");
+    assert!(rejection.message.starts_with("spec: "), "{}", rejection.message);
+    assert!(rejection.selection.is_some());
+    assert!(read_one(of(30_000)).spec.is_ok());
+}
+
+#[test]
 fn invalid_policies_list_problems() {
     let bad = json!([{"to": [{"cidr": "10.0.0.0/99"}]}, {"to": [{"cidr": "nonsense"}]}]);
     let rejection = rejected(json!({"podSelector": {}, "egress": bad}));
