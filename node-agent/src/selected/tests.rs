@@ -154,6 +154,18 @@ fn cluster_eggs_select_by_the_labels_of_namespaces_but_never_l7egg_itself() {
 }
 
 #[test]
+fn an_egg_that_waits_for_finalizers_selects_nobody_any_more() {
+    let mut selected =
+        world(&[node_pod("a", "shop", "web")], &[egg_object("web", "Enforce", 1, Some((1, "True")))]);
+    // The order to delete it is a generation of its own, which nobody judges.
+    let mut ending = egg_object("web", "Enforce", 2, Some((1, "True")));
+    ending.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2024-01-01T00:00:00Z")).unwrap());
+    selected.apply(News::Egg(Event::Apply(read(&ending))));
+    assert_eq!(selected.verdict("a"), Verdict::Free);
+    assert!(!selected.until_end("a"));
+}
+
+#[test]
 fn without_full_lists_nothing_is_free() {
     let mut selected = Selected::default();
     selected.apply(News::Pod(Event::Apply(node_pod("a", "shop", "web"))));
