@@ -244,11 +244,13 @@ impl Selected {
         let all = own.chain(&self.cluster_eggs.items);
         let selecting = all.filter(|(_, egg)| egg.selects(pod, labels)).map(|(name, _)| name.clone());
         let eggs: Vec<String> = selecting.collect();
-        match eggs.is_empty() {
-            false => Verdict::Selected { pod: (pod.namespace.clone(), pod.name.clone()), eggs },
-            true if self.has_eggs() => Verdict::Free,
-            true => Verdict::Unknown,
+        if !eggs.is_empty() {
+            return Verdict::Selected { pod: (pod.namespace.clone(), pod.name.clone()), eggs };
         }
+        // A namespace may be told later than its first pods: its watch is another one.
+        let turns_on_namespace =
+            labels.is_none() && self.cluster_eggs.items.values().any(|egg| egg.may_select(pod));
+        if self.has_eggs() && !turns_on_namespace { Verdict::Free } else { Verdict::Unknown }
     }
 }
 
@@ -266,8 +268,15 @@ impl Held {
     }
 
     fn selects(&self, pod: &NodePod, namespace: Option<&Labels>) -> bool {
-        let mut selections = self.in_force.iter().chain(&self.asked);
-        selections.any(|selection| selection.selects(&pod.namespace, namespace, &pod.labels))
+        self.selections().any(|selection| selection.selects(&pod.namespace, namespace, &pod.labels))
+    }
+
+    fn may_select(&self, pod: &NodePod) -> bool {
+        self.selections().any(|selection| selection.may_select(&pod.namespace, &pod.labels))
+    }
+
+    fn selections(&self) -> impl Iterator<Item = &Selection> {
+        self.in_force.iter().chain(&self.asked)
     }
 }
 

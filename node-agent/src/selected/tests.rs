@@ -141,16 +141,34 @@ fn cluster_eggs_select_by_the_labels_of_namespaces_but_never_l7egg_itself() {
     assert_eq!(eggs_of(&selected, "a"), ["ClusterEgg all"]);
     assert_eq!(selected.verdict("b"), Verdict::Free);
     selected.apply(News::ClusterEgg(Event::Apply(cluster(json!({"matchLabels": {"team": "x"}})))));
-    assert_eq!(selected.verdict("a"), Verdict::Free);
-    let labels: Labels = [("team".to_owned(), "x".to_owned())].into();
-    selected.apply(News::Namespace(Event::Apply(NamedNamespace {
-        name: "shop".into(),
-        labels,
-        is_ending: false,
-    })));
-    assert_eq!(eggs_of(&selected, "a"), ["ClusterEgg all"]);
+    assert_eq!(selected.verdict("a"), Verdict::Unknown, "nobody has told of its namespace");
+    assert_eq!(selected.verdict("b"), Verdict::Free);
+    let mut label = |team: &str| {
+        let labels: Labels = [("team".to_owned(), team.to_owned())].into();
+        let shop = NamedNamespace { name: "shop".into(), labels, is_ending: false };
+        selected.apply(News::Namespace(Event::Apply(shop)));
+        eggs_of(&selected, "a")
+    };
+    assert!(label("y").is_empty());
+    assert_eq!(label("x"), ["ClusterEgg all"]);
     selected.apply(News::ClusterEgg(Event::Delete(cluster(Value::Null))));
     assert_eq!(selected.verdict("a"), Verdict::Free);
+}
+
+#[test]
+fn a_namespace_that_nobody_has_told_of_matters_only_where_its_labels_decide() {
+    let mut selected = world(&[node_pod("a", "shop", "web"), node_pod("b", "shop", "other")], &[]);
+    let object = json!({
+        "apiVersion": "l7egg.dev/v1alpha1", "kind": "ClusterEgg", "metadata": {"name": "web", "generation": 1},
+        "spec": {"namespaceSelector": {"matchLabels": {"team": "x"}}, "podSelector": {"matchLabels": {"app": "web"}}},
+    });
+    let egg = cluster_egg(serde_json::from_str(&object.to_string()).unwrap());
+    selected.apply(News::ClusterEgg(Event::Apply(egg.clone())));
+    assert_eq!([selected.verdict("a"), selected.verdict("b")], [Verdict::Unknown, Verdict::Free]);
+    selected.apply(News::ClusterEgg(Event::Apply(NamedEgg { accepted: Some(true), ..egg })));
+    assert_eq!(selected.verdict("a"), Verdict::Unknown);
+    selected.apply(News::Egg(Event::Apply(read(&egg_object("web", "Enforce", 1, None)))));
+    assert_eq!(eggs_of(&selected, "a"), ["Egg shop/web"], "one Egg is enough to know");
 }
 
 #[test]
