@@ -184,6 +184,21 @@ fn an_egg_that_waits_for_finalizers_selects_nobody_any_more() {
 }
 
 #[test]
+fn who_is_never_held_is_selected_all_the_same() {
+    let mut system = egg_object("web", "Enforce", 1, Some((1, "True")));
+    system.metadata.namespace = Some(SYSTEM_NAMESPACE.into());
+    let pods = [
+        NodePod { host_network: true, ..node_pod("pod-host", "shop", "web") },
+        node_pod("pod-system", SYSTEM_NAMESPACE, "web"),
+    ];
+    let selected = world(&pods, &[egg_object("web", "Enforce", 1, Some((1, "True"))), system]);
+    for (uid, egg) in [("pod-host", "Egg shop/web"), ("pod-system", "Egg l7egg-system/web")] {
+        assert_eq!(selected.verdict(uid), Verdict::Free, "{uid}");
+        assert!(selected.until_end(uid) && selected.selects(uid, egg), "{uid}");
+    }
+}
+
+#[test]
 fn without_full_lists_nothing_is_free() {
     let mut selected = Selected::default();
     selected.apply(News::Pod(Event::Apply(node_pod("a", "shop", "web"))));
