@@ -1,4 +1,4 @@
-//! What pods keep that are ending.
+//! What pods keep that are ending, or of which the rest of the news is on its way.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::Reconciler;
-use crate::datapath::{Datapath, NODE_UID};
+use crate::{
+    datapath::{Datapath, NODE_UID},
+    inventory::Counts,
+};
 
 /// For how long an agent that has just started leaves pods as they are because it does not know which are ending. Pods are listed in
 /// a fraction of a second.
@@ -48,22 +51,32 @@ impl<D: Datapath> Reconciler<D> {
         self.is_told_of_pods && may_be_ending && self.found.uids.contains(uid)
     }
 
-    /// Forgets what Eggs said of pods that they select no more, unless it is to stay in force until the pod's end.
-    pub(super) fn heed_endings(&mut self) {
+    /// Forgets what Eggs said of pods that they select no more, unless it is to stay in force until the pod's end, or until what comes in
+    /// its place is there.
+    pub(super) fn heed_endings(&mut self, now: Instant) {
         if self.selected.knows_endings() {
             let Reconciler { found, selected, .. } = self;
             found.uids.retain(|uid| selected.is_ending(uid));
         }
         let Reconciler { inventory, selected, cgroups, .. } = self;
         let lists_come = self.is_told_of_pods && !selected.knows_endings();
-        let is_changed = inventory.keep_departed(|uid, egg| {
+        let forgotten = inventory.keep_departed(now, |inventory, uid, egg| {
             let is_over = cgroups.complete && !cgroups.pods.contains_key(uid);
-            !is_over
-                && uid != NODE_UID
-                && (lists_come || selected.is_ending(uid) || selected.selects(uid, egg))
+            if is_over || uid == NODE_UID {
+                return Counts::NoMore;
+            }
+            if lists_come || selected.is_ending(uid) || selected.selects(uid, egg) {
+                return Counts::Still;
+            }
+            // Its other Eggs alone may allow more than both that which it leaves and that which it moves to, or less.
+            let is_assigned_by = |egg: &String| inventory.is_assigned_by(egg, uid);
+            if selected.eggs_of(uid).iter().all(is_assigned_by) {
+                Counts::NoMore
+            } else {
+                Counts::UntilReplaced
+            }
         });
-        if is_changed {
-            self.is_stale = true;
-        }
+        self.is_stale |= forgotten.any;
+        forgotten.unreplaced.iter().for_each(|(uid, egg)| self.tell_unreplaced(uid, egg));
     }
 }

@@ -241,7 +241,7 @@ impl<D: Datapath> Reconciler<D> {
         self.shaping.begin();
         self.is_unfinished = false;
         let enforced = self.enforced()?;
-        self.heed_endings();
+        self.heed_endings(Instant::now());
         self.desire();
         self.look_into_pods();
         self.decide_holds(&enforced);
