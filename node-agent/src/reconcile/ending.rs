@@ -7,7 +7,7 @@ use std::{
 
 use super::Reconciler;
 use crate::{
-    datapath::{Datapath, NODE_UID},
+    datapath::{Datapath, EnforcedPod, NODE_UID},
     inventory::Counts,
 };
 
@@ -18,6 +18,10 @@ const LISTED_WITHIN: Duration = Duration::from_secs(10);
 /// For how long an agent leaves pods alone that are ending. Their authors say how long that takes, up to years; so it is no way to be left
 /// alone for good.
 const LEFT_ALONE_FOR: Duration = Duration::from_secs(3600);
+
+/// For how long a pod without assignments stays as it is where Eggs are not told: it may be on its way from one to another, each of
+/// which the operator writes on its own.
+const MOVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Pods that an agent before has left under a policy, of which it is not known that they are not ending.
 #[derive(Debug)]
@@ -37,7 +41,8 @@ impl<D: Datapath> Reconciler<D> {
     /// Whether a pod that is assigned no more is to keep what is in force for it.
     pub(super) fn until_end(&self, uid: &str) -> bool {
         let is_to_be_told = self.is_told_of_pods && !self.selected.is_complete() && uid != NODE_UID;
-        is_to_be_told || self.selected.until_end(uid)
+        let may_move = self.unassigned.get(uid).is_some_and(|since| since.elapsed() < MOVED_WITHIN);
+        is_to_be_told || may_move || self.selected.until_end(uid)
     }
 
     /// Whether what is in force for a pod stays, whatever its assignments say: it is ending since before this agent, which does not
@@ -49,6 +54,17 @@ impl<D: Datapath> Reconciler<D> {
             false => waited < LISTED_WITHIN,
         };
         self.is_told_of_pods && may_be_ending && self.found.uids.contains(uid)
+    }
+
+    /// Sees which pods have no assignment any more, where only assignments tell of Eggs.
+    pub(super) fn note_unassigned(&mut self, enforced: &[EnforcedPod], now: Instant) {
+        if !self.is_told_of_pods || self.selected.is_told_of_eggs() || !self.desired.knows_all_pods {
+            return;
+        }
+        let found = enforced.iter().map(|pod| &pod.uid).chain(self.older.keys());
+        let unassigned = found.filter(|uid| *uid != NODE_UID && !self.desired.pods.contains_key(*uid));
+        let since = |uid: &String| self.unassigned.get(uid).copied().unwrap_or(now);
+        self.unassigned = unassigned.map(|uid| (uid.clone(), since(uid))).collect();
     }
 
     /// Forgets what Eggs said of pods that they select no more, unless it is to stay in force until the pod's end, or until what comes in

@@ -241,6 +241,12 @@ impl Selected {
         }
     }
 
+    /// Whether Eggs are going to be told.
+    #[must_use]
+    pub fn is_told_of_eggs(&self) -> bool {
+        !self.without_eggs
+    }
+
     /// Whether a pod that is assigned no more is to keep what is in force for it until its processes have ended: it is ending, or some
     /// Egg still selects it.
     #[must_use]

@@ -25,7 +25,7 @@ fn tell(agent: &mut Reconciler<FakeDatapath>, news: impl IntoIterator<Item = New
     news.into_iter().for_each(|news| _ = agent.take(Input::Selected(news)));
 }
 
-/// An agent that enforces these assignments for one pod, and is told of Eggs a, b and c.
+/// An agent that enforces these assignments for one pod. If it is told of Eggs, of a, b and c.
 fn enforcing(
     selected: Selected,
     pod: NodePod,
@@ -34,8 +34,10 @@ fn enforcing(
     let mut agent = agent(FakeDatapath::default()).with_pods(selected);
     tell(&mut agent, [News::Pod(Event::InitApply(pod)), News::Pod(Event::InitDone)]);
     tell(&mut agent, [News::Namespace(Event::InitDone)]);
-    tell(&mut agent, ["a", "b", "c"].map(|name| News::Egg(Event::InitApply(egg(name)))));
-    tell(&mut agent, [News::Egg(Event::InitDone), News::ClusterEgg(Event::InitDone)]);
+    if agent.selected.is_told_of_eggs() {
+        tell(&mut agent, ["a", "b", "c"].map(|name| News::Egg(Event::InitApply(egg(name)))));
+        tell(&mut agent, [News::Egg(Event::InitDone), News::ClusterEgg(Event::InitDone)]);
+    }
     cgroups(&mut agent, &["pod-a"]);
     list(&mut agent, assignments);
     assert_eq!(pass(&mut agent), ["enforce pod-a"]);
@@ -113,4 +115,31 @@ fn a_pod_that_is_never_held_moves_like_any_other() {
     apply(&mut agent, &b());
     tell(&mut agent, [News::Pod(Event::Apply(host(&[])))]);
     assert_eq!(pass(&mut agent), ["release pod-a"]);
+}
+
+#[test]
+fn where_eggs_are_not_told_a_pod_may_be_moving() {
+    let moved = |before: &mut Reconciler<FakeDatapath>| {
+        apply(before, &a());
+        assert_eq!(pass(before), [""; 0], "it may be on its way");
+        apply(before, &b().pod("pod-a"));
+        assert_eq!(pass(before), ["enforce pod-a"]);
+    };
+    let mut agent = enforcing(Selected::without_eggs(), labelled(&[]), &[a().pod("pod-a")]);
+    moved(&mut agent);
+    apply(&mut agent, &b());
+    assert_eq!(pass(&mut agent), [""; 0], "its time begins anew");
+    *agent.unassigned.get_mut("pod-a").unwrap() -= Duration::from_secs(2);
+    assert_eq!(pass(&mut agent), ["release pod-a"]);
+    assert_eq!(pass(&mut agent), [""; 0]);
+    assert!(agent.unassigned.is_empty());
+
+    // So for one that starts while it moves.
+    let before = enforcing(Selected::without_eggs(), labelled(&[]), &[a().pod("pod-a")]);
+    let mut restarted = super::agent(before.datapath).with_pods(Selected::without_eggs());
+    cgroups(&mut restarted, &["pod-a"]);
+    tell(&mut restarted, [News::Pod(Event::InitApply(labelled(&[]))), News::Pod(Event::InitDone)]);
+    tell(&mut restarted, [News::Namespace(Event::InitDone)]);
+    list(&mut restarted, &[a()]);
+    assert_eq!(pass(&mut restarted), [""; 0]);
 }
