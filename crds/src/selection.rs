@@ -51,6 +51,13 @@ impl Selection {
         namespace_matches && pods.matches(pod_labels)
     }
 
+    /// Whether it turns on the labels of its namespace, which are not known yet, that a pod of this namespace with these labels is
+    /// selected.
+    pub fn may_select(&self, namespace: &str, pod_labels: &Labels) -> bool {
+        let Selection::Pods { pods, .. } = self else { return false };
+        self.reads_namespace_labels() && namespace != SYSTEM_NAMESPACE && pods.matches(pod_labels)
+    }
+
     /// Whether a node with these labels is selected.
     pub fn selects_node(&self, labels: &Labels) -> bool {
         matches!(self, Selection::Nodes(nodes) if nodes.matches(labels))

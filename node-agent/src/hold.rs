@@ -284,7 +284,7 @@ impl View<'_> {
                 settings,
                 held_for,
                 None,
-                "the API server has not told this node's agent about the pod yet, nor whether an Egg selects it",
+                "the API server has not told this node's agent about the pod or its namespace yet, nor whether an Egg selects it",
             ),
             Verdict::Selected { pod, eggs } => {
                 let selects = if eggs.len() == 1 { "selects" } else { "select" };

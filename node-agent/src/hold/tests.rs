@@ -4,7 +4,7 @@ use kube::runtime::watcher::Event;
 
 use super::*;
 use crate::{
-    selected::{News, NodePod},
+    selected::{NamedNamespace, News, NodePod},
     testing::{assignment, cgroups_of, desired_of, enforced_pod},
 };
 
@@ -152,6 +152,21 @@ fn a_pod_that_the_api_server_is_late_to_tell_of_is_held_until_it_does() {
         world.list(false, &["pod-a", "pod-free"]);
         assert!(world.held(3).is_empty());
     }
+}
+
+#[test]
+fn a_pod_whose_namespace_the_api_server_is_late_to_tell_of_is_held_until_it_does() {
+    let mut world = World::new(HoldSettings::AtMost(LIMIT), &[]);
+    world.list(false, &["pod-a"]);
+    let object = serde_json::json!({"apiVersion": "l7egg.dev/v1alpha1", "kind": "ClusterEgg", "metadata": {"name": "a"},
+        "spec": {"namespaceSelector": {"matchLabels": {"team": "x"}}, "podSelector": {}}});
+    let egg = crate::selected::cluster_egg(serde_json::from_value(object).unwrap());
+    world.selected.apply(News::ClusterEgg(Event::Apply(egg)));
+    world.appear("pod-a", 0);
+    assert_eq!(world.held(1), ["pod-a"], "the ClusterEgg may be for its namespace");
+    let shop = NamedNamespace { name: "shop".into(), ..NamedNamespace::default() };
+    world.selected.apply(News::Namespace(Event::Apply(shop)));
+    assert!(world.held(2).is_empty(), "it is not");
 }
 
 #[test]

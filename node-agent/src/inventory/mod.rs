@@ -5,14 +5,16 @@ mod departed;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Instant,
 };
 
 use kube::{api::DynamicObject, runtime::watcher::Event};
 use l7egg_crds::{AssignedPod, Mode, PolicySpec};
 
 use self::departed::Departed;
+pub use self::departed::{Counts, Forgotten, REPLACED_WITHIN};
 use crate::{
-    assignment::{Assignment, AssignmentKey, AssignmentObject},
+    assignment::{Assignment, AssignmentKey, AssignmentObject, egg_name},
     guard::{ApiServers, guard},
 };
 
@@ -66,6 +68,10 @@ impl Entry {
     #[must_use]
     pub fn pods(&self) -> &[AssignedPod] {
         &self.pods
+    }
+
+    fn names(&self, uid: &str) -> bool {
+        self.pods.iter().any(|pod| pod.uid == uid)
     }
 
     /// The same, for one of its pods.
@@ -152,10 +158,29 @@ impl Inventory {
         self.departed.entries()
     }
 
-    /// Forgets what was said last of pods but what is to be kept, by the pod's uid and the name of the Egg for people. True if that
-    /// changes anything.
-    pub fn keep_departed(&mut self, keep: impl Fn(&str, &str) -> bool) -> bool {
-        self.departed.keep(keep)
+    /// Forgets what was said last of pods but what still counts, beside this, by the pod's uid and the name of the Egg for people.
+    pub fn keep_departed(
+        &mut self,
+        now: Instant,
+        counts: impl Fn(&Inventory, &str, &str) -> Counts,
+    ) -> Forgotten {
+        let mut departed = std::mem::take(&mut self.departed);
+        let forgotten = departed.keep(now, |uid, egg| counts(self, uid, egg));
+        self.departed = departed;
+        forgotten
+    }
+
+    /// Whether an assignment of the Egg with this name for people names a pod.
+    #[must_use]
+    pub fn is_assigned_by(&self, egg: &str, uid: &str) -> bool {
+        let of_egg = |entry: &&Entry| entry.good.as_ref().is_some_and(|good| egg_name(&good.egg) == egg);
+        self.entries().filter(of_egg).any(|entry| entry.names(uid))
+    }
+
+    /// Whether any assignment names a pod.
+    #[must_use]
+    pub fn is_assigned(&self, uid: &str) -> bool {
+        self.entries().any(|entry| entry.names(uid))
     }
 
     fn replace(&mut self) {

@@ -63,6 +63,7 @@ impl<D: Datapath> Reconciler<D> {
             unwatched: BTreeMap::new(),
             has_found_pods: false,
             found: Found::new(unsettled.iter().chain(older.keys()).cloned()),
+            unassigned: BTreeMap::new(),
             older,
             retirement: Retirement::default(),
             heeds_annotations: false,

@@ -124,6 +124,8 @@ pub struct Reconciler<D> {
     /// Whether all cgroups have been looked at once.
     has_found_pods: bool,
     found: Found,
+    /// Where Eggs are not told: since when pods have no assignment that have something in force, by uid.
+    unassigned: BTreeMap<String, Instant>,
     /// The pods that another version's programs are attached for, by uid, with the ids of their cgroups.
     older: BTreeMap<String, u64>,
     retirement: Retirement,
@@ -241,8 +243,9 @@ impl<D: Datapath> Reconciler<D> {
         self.shaping.begin();
         self.is_unfinished = false;
         let enforced = self.enforced()?;
-        self.heed_endings();
+        self.heed_endings(Instant::now());
         self.desire();
+        self.note_unassigned(&enforced, Instant::now());
         self.look_into_pods();
         self.decide_holds(&enforced);
         self.desired.annotated = match self.heeds_annotations {

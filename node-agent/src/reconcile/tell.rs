@@ -12,6 +12,7 @@ use crate::{
     cgroup::CgroupEvent,
     datapath::{ContainerPolicy, Datapath, DatapathError, Settled, ShapedCounts},
     desired::Failure,
+    inventory::REPLACED_WITHIN,
     limits::Limit,
     shaping_metrics::NamedCounts,
 };
@@ -30,6 +31,25 @@ impl<D: Datapath> Reconciler<D> {
             }
         }
         self.told_unreadable = unreadable;
+    }
+
+    /// That a pod is under its other Eggs alone, because nothing has come in the place of one. Where it has no other, what is in force
+    /// stays.
+    pub(super) fn tell_unreplaced(&self, uid: &str, left: &str) {
+        if !self.inventory.is_assigned(uid) {
+            return;
+        }
+        let (pod, _) = self.name(uid);
+        let mut eggs = self.selected.eggs_of(uid);
+        eggs.retain(|egg| !self.inventory.is_assigned_by(egg, uid));
+        tracing::warn!(
+            pod,
+            uid,
+            left,
+            eggs = eggs.join(", "),
+            "pod has left one Egg, and the operator has not assigned it to these for {} s, which select it now: until then its other Eggs count alone (does l7egg-operator run?)",
+            REPLACED_WITHIN.as_secs()
+        );
     }
 
     pub(super) fn tell_settled(&mut self, uid: &str, Settled { reset, unread, lost }: Settled) {

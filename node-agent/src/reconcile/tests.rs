@@ -11,6 +11,7 @@ mod gate;
 mod glance;
 mod hold;
 mod mend;
+mod moves;
 mod node;
 mod ready;
 mod settle;

@@ -72,7 +72,7 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
                 continue;
             }
             pace.wrote(key, generation, time);
-            match answered(patch(&client, key, &status)).await {
+            match answered(patch(&client, key, &report.uid, &status)).await {
                 Ok(()) => {
                     if telling.may(time) {
                         let has_time = notices.publish(report, new_failures(before, &status)).await;
@@ -81,8 +81,8 @@ pub async fn run(client: Client, mut outcome: watch::Receiver<Arc<Outcome>>, mut
                     written.note(key, &report.uid, status);
                     refused.accepted(key);
                 }
-                // Deleted meanwhile: the watch will say so.
-                Err(kube::Error::Api(status_of_api)) if status_of_api.code == 404 => {
+                // Deleted meanwhile, and perhaps made again: the watch will say so.
+                Err(error) if is_gone(&error) => {
                     written.note(key, &report.uid, status);
                     refused.accepted(key);
                 }
@@ -122,12 +122,27 @@ async fn sleep_until(next: Option<Instant>) {
     }
 }
 
-async fn patch(client: &Client, key: &AssignmentKey, status: &EggAssignmentStatus) -> kube::Result<()> {
+/// What the API server says of a JSON Patch whose test has failed, in these words alone. What it says of a status that it does not
+/// accept has the same code.
+const NOT_APPLIED: &str = "the server rejected our request due to an error in our request";
+
+/// Whether there is no object with this name and uid.
+fn is_gone(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    status.code == 404 || status.code == 422 && status.message == NOT_APPLIED
+}
+
+async fn patch(
+    client: &Client,
+    key: &AssignmentKey,
+    uid: &str,
+    status: &EggAssignmentStatus,
+) -> kube::Result<()> {
     // Untyped, because the answer holds the whole object, which may be one that cannot be read.
     let resource = ApiResource::erase::<EggAssignment>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &key.namespace, &resource);
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-    let patch = status_patch(None, status).map_err(kube::Error::SerdeError)?;
+    let patch = status_patch(Some(uid), status).map_err(kube::Error::SerdeError)?;
     api.patch_status(&key.name, &parameters, &patch).await.map(drop)
 }
 

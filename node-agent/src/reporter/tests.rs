@@ -85,7 +85,9 @@ async fn answers_and_times(
         let mut log = log.lock().unwrap();
         log.push(format!("{name} {body}"));
         let code = code(log.len(), &name);
-        let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "code": code});
+        let message = if name == "remade" { NOT_APPLIED } else { "it is invalid" };
+        let answer =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "code": code, "message": message});
         (StatusCode::from_u16(code).unwrap(), answer.to_string())
     };
     let path = "/apis/l7egg.dev/v1alpha1/namespaces/shop/eggassignments/{name}/status";
@@ -119,6 +121,27 @@ async fn a_status_is_tried_until_it_is_written_and_stops_no_other() {
     assert_eq!(asked("z"), 1, "was written at once, and not again");
     assert_eq!(asked("a"), 2, "was written the second time, and not again");
     drop(sender);
+}
+
+#[tokio::test]
+async fn what_is_told_of_an_assignment_is_told_to_no_other_of_its_name() {
+    let (client, asked) = answers(|_, name| if name == "z" { 200 } else { 422 }).await;
+    let enforced = status(&[pod("p", PodState::Enforced, "")]);
+    let reports = ["invalid", "remade", "z"].map(|name| report(name, enforced.clone(), None)).into();
+    let (_sender, receiver) = watch::channel(outcome(reports));
+    tokio::spawn(run(client.clone(), receiver, Notices::new(client, "node1")));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let of = |name: &str| {
+        let asked = asked.lock().unwrap();
+        asked.iter().filter(|line| line.starts_with(&format!("{name} "))).cloned().collect::<Vec<_>>()
+    };
+    while of("invalid").len() < 2 {
+        assert!(Instant::now() < deadline, "what is refused for what it says is tried again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((of("remade").len(), of("z").len()), (1, 1), "the watch will tell of the other");
+    let test = r#"{"op":"test","path":"/metadata/uid","value":"z"}"#;
+    assert!(of("z")[0].contains(test), "{:?}", of("z"));
 }
 
 #[tokio::test]

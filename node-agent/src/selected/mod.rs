@@ -1,6 +1,7 @@
 //! Which pods of this node some Egg selects, by the agent's own look at pods, Eggs and namespaces: it comes as soon as
-//! the kubelet's, and needs no operator. Only for holding new pods until the operator has assigned them, and for the bandwidth
-//! limits of pods that have none from an Egg; what is enforced is in the assignments alone. Plain data: news in, answers out.
+//! the kubelet's, and needs no operator. Only for holding new pods until the operator has assigned them, for leaving others as they are
+//! until all news of them has come, and for the bandwidth limits of pods that have none from an Egg; what is enforced is in the
+//! assignments alone. Plain data: news in, answers out.
 
 mod fields;
 mod listed;
@@ -36,6 +37,13 @@ pub struct NodePod {
     pub finished: bool,
     /// Whether it is being deleted: its containers are told to end, and may take their time.
     pub is_ending: bool,
+}
+
+impl NodePod {
+    /// What the cluster needs to come up must not wait for the cluster; and what is finished sends nothing.
+    fn is_never_held(&self) -> bool {
+        self.host_network || self.finished || self.namespace == SYSTEM_NAMESPACE
+    }
 }
 
 /// A namespace.
@@ -75,7 +83,7 @@ pub enum News {
     Namespace(Event<NamedNamespace>),
 }
 
-/// What is known of a pod.
+/// What is known of a pod, as a reason to hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing, or not enough yet.
@@ -98,7 +106,7 @@ pub struct Selected {
     eggs: Listed<Held>,
     cluster_eggs: Listed<Held>,
     namespaces: Listed<NamedNamespace>,
-    /// Answers that were given since anything but pods changed.
+    /// Answers that were given since anything but pods changed, as if every pod could be held.
     verdicts: RefCell<HashMap<String, Verdict>>,
     /// Eggs are not told.
     without_eggs: bool,
@@ -180,9 +188,17 @@ impl Selected {
         }
     }
 
-    /// What is known of the pod with this uid.
+    /// What is known of the pod with this uid, as a reason to hold it.
     #[must_use]
     pub fn verdict(&self, uid: &str) -> Verdict {
+        match self.pods.items.get(uid) {
+            Some(pod) if pod.is_never_held() => Verdict::Free,
+            _ => self.selection(uid),
+        }
+    }
+
+    /// The same, as if every pod could be held.
+    fn selection(&self, uid: &str) -> Verdict {
         if let Some(known) = self.verdicts.borrow().get(uid) {
             return known.clone();
         }
@@ -213,14 +229,29 @@ impl Selected {
     /// rest of the news is on its way.
     #[must_use]
     pub fn selects(&self, uid: &str, egg: &str) -> bool {
-        matches!(self.verdict(uid), Verdict::Selected { eggs, .. } if eggs.iter().any(|name| name == egg))
+        self.eggs_of(uid).iter().any(|name| name == egg)
+    }
+
+    /// The Eggs that select a pod, by their names for people, as far as is known here.
+    #[must_use]
+    pub fn eggs_of(&self, uid: &str) -> Vec<String> {
+        match self.selection(uid) {
+            Verdict::Selected { eggs, .. } => eggs,
+            Verdict::Unknown | Verdict::Free => Vec::new(),
+        }
+    }
+
+    /// Whether Eggs are going to be told.
+    #[must_use]
+    pub fn is_told_of_eggs(&self) -> bool {
+        !self.without_eggs
     }
 
     /// Whether a pod that is assigned no more is to keep what is in force for it until its processes have ended: it is ending, or some
     /// Egg still selects it.
     #[must_use]
     pub fn until_end(&self, uid: &str) -> bool {
-        self.is_ending(uid) || self.pods.complete && matches!(self.verdict(uid), Verdict::Selected { .. })
+        self.is_ending(uid) || self.pods.complete && !self.eggs_of(uid).is_empty()
     }
 
     /// Forgets the answers for pods that are not `wanted` any more.
@@ -235,20 +266,19 @@ impl Selected {
 
     fn look_up(&self, uid: &str) -> Verdict {
         let Some(pod) = self.pods.items.get(uid) else { return Verdict::Unknown };
-        if pod.host_network || pod.finished || pod.namespace == SYSTEM_NAMESPACE {
-            return Verdict::Free;
-        }
         let labels = self.namespaces.items.get(&pod.namespace).map(|namespace| &namespace.labels);
         let prefix = read::egg_prefix(&pod.namespace);
         let own = self.eggs.items.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
         let all = own.chain(&self.cluster_eggs.items);
         let selecting = all.filter(|(_, egg)| egg.selects(pod, labels)).map(|(name, _)| name.clone());
         let eggs: Vec<String> = selecting.collect();
-        match eggs.is_empty() {
-            false => Verdict::Selected { pod: (pod.namespace.clone(), pod.name.clone()), eggs },
-            true if self.has_eggs() => Verdict::Free,
-            true => Verdict::Unknown,
+        if !eggs.is_empty() {
+            return Verdict::Selected { pod: (pod.namespace.clone(), pod.name.clone()), eggs };
         }
+        // A namespace may be told later than its first pods: its watch is another one.
+        let turns_on_namespace =
+            labels.is_none() && self.cluster_eggs.items.values().any(|egg| egg.may_select(pod));
+        if self.has_eggs() && !turns_on_namespace { Verdict::Free } else { Verdict::Unknown }
     }
 }
 
@@ -266,8 +296,15 @@ impl Held {
     }
 
     fn selects(&self, pod: &NodePod, namespace: Option<&Labels>) -> bool {
-        let mut selections = self.in_force.iter().chain(&self.asked);
-        selections.any(|selection| selection.selects(&pod.namespace, namespace, &pod.labels))
+        self.selections().any(|selection| selection.selects(&pod.namespace, namespace, &pod.labels))
+    }
+
+    fn may_select(&self, pod: &NodePod) -> bool {
+        self.selections().any(|selection| selection.may_select(&pod.namespace, &pod.labels))
+    }
+
+    fn selections(&self) -> impl Iterator<Item = &Selection> {
+        self.in_force.iter().chain(&self.asked)
     }
 }
 

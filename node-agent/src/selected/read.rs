@@ -132,11 +132,14 @@ fn named(
     name: String,
     selection: Option<Selection>,
 ) -> NamedEgg {
-    let denies = spec.get("mode") != "Audit" && metadata.deletion_timestamp.is_none();
+    // What it asked for ends with the order to delete it, whoever's finalizers it waits for. The order is a generation of its own, which
+    // the operator does not judge any more.
+    let is_ending = metadata.deletion_timestamp.is_some();
+    let denies = spec.get("mode") != "Audit" && !is_ending;
     NamedEgg {
         name,
         selection: selection.filter(|_| denies),
-        accepted: accepted(metadata, status),
+        accepted: if is_ending { Some(true) } else { accepted(metadata, status) },
         stays_in_force: !status.get("inForceGeneration").is_null(),
     }
 }

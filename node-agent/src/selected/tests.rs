@@ -141,16 +141,61 @@ fn cluster_eggs_select_by_the_labels_of_namespaces_but_never_l7egg_itself() {
     assert_eq!(eggs_of(&selected, "a"), ["ClusterEgg all"]);
     assert_eq!(selected.verdict("b"), Verdict::Free);
     selected.apply(News::ClusterEgg(Event::Apply(cluster(json!({"matchLabels": {"team": "x"}})))));
-    assert_eq!(selected.verdict("a"), Verdict::Free);
-    let labels: Labels = [("team".to_owned(), "x".to_owned())].into();
-    selected.apply(News::Namespace(Event::Apply(NamedNamespace {
-        name: "shop".into(),
-        labels,
-        is_ending: false,
-    })));
-    assert_eq!(eggs_of(&selected, "a"), ["ClusterEgg all"]);
+    assert_eq!(selected.verdict("a"), Verdict::Unknown, "nobody has told of its namespace");
+    assert_eq!(selected.verdict("b"), Verdict::Free);
+    let mut label = |team: &str| {
+        let labels: Labels = [("team".to_owned(), team.to_owned())].into();
+        let shop = NamedNamespace { name: "shop".into(), labels, is_ending: false };
+        selected.apply(News::Namespace(Event::Apply(shop)));
+        eggs_of(&selected, "a")
+    };
+    assert!(label("y").is_empty());
+    assert_eq!(label("x"), ["ClusterEgg all"]);
     selected.apply(News::ClusterEgg(Event::Delete(cluster(Value::Null))));
     assert_eq!(selected.verdict("a"), Verdict::Free);
+}
+
+#[test]
+fn a_namespace_that_nobody_has_told_of_matters_only_where_its_labels_decide() {
+    let mut selected = world(&[node_pod("a", "shop", "web"), node_pod("b", "shop", "other")], &[]);
+    let object = json!({
+        "apiVersion": "l7egg.dev/v1alpha1", "kind": "ClusterEgg", "metadata": {"name": "web", "generation": 1},
+        "spec": {"namespaceSelector": {"matchLabels": {"team": "x"}}, "podSelector": {"matchLabels": {"app": "web"}}},
+    });
+    let egg = cluster_egg(serde_json::from_str(&object.to_string()).unwrap());
+    selected.apply(News::ClusterEgg(Event::Apply(egg.clone())));
+    assert_eq!([selected.verdict("a"), selected.verdict("b")], [Verdict::Unknown, Verdict::Free]);
+    selected.apply(News::ClusterEgg(Event::Apply(NamedEgg { accepted: Some(true), ..egg })));
+    assert_eq!(selected.verdict("a"), Verdict::Unknown);
+    selected.apply(News::Egg(Event::Apply(read(&egg_object("web", "Enforce", 1, None)))));
+    assert_eq!(eggs_of(&selected, "a"), ["Egg shop/web"], "one Egg is enough to know");
+}
+
+#[test]
+fn an_egg_that_waits_for_finalizers_selects_nobody_any_more() {
+    let mut selected =
+        world(&[node_pod("a", "shop", "web")], &[egg_object("web", "Enforce", 1, Some((1, "True")))]);
+    // The order to delete it is a generation of its own, which nobody judges.
+    let mut ending = egg_object("web", "Enforce", 2, Some((1, "True")));
+    ending.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2024-01-01T00:00:00Z")).unwrap());
+    selected.apply(News::Egg(Event::Apply(read(&ending))));
+    assert_eq!(selected.verdict("a"), Verdict::Free);
+    assert!(!selected.until_end("a"));
+}
+
+#[test]
+fn who_is_never_held_is_selected_all_the_same() {
+    let mut system = egg_object("web", "Enforce", 1, Some((1, "True")));
+    system.metadata.namespace = Some(SYSTEM_NAMESPACE.into());
+    let pods = [
+        NodePod { host_network: true, ..node_pod("pod-host", "shop", "web") },
+        node_pod("pod-system", SYSTEM_NAMESPACE, "web"),
+    ];
+    let selected = world(&pods, &[egg_object("web", "Enforce", 1, Some((1, "True"))), system]);
+    for (uid, egg) in [("pod-host", "Egg shop/web"), ("pod-system", "Egg l7egg-system/web")] {
+        assert_eq!(selected.verdict(uid), Verdict::Free, "{uid}");
+        assert!(selected.until_end(uid) && selected.selects(uid, egg), "{uid}");
+    }
 }
 
 #[test]
