@@ -16,6 +16,7 @@ mod gate;
 mod glance;
 mod look;
 mod mend;
+mod network;
 mod outcome;
 mod pace;
 mod perform;

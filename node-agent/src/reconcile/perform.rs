@@ -196,7 +196,7 @@ impl<D: Datapath> Reconciler<D> {
     /// What the cgroup's programs do not see needs the pod's interfaces, which may come later.
     pub(super) fn cover(&mut self, uid: &str) {
         let Some(cgroup) = self.cgroups.pods.get(uid) else { return };
-        let cover = self.datapath.cover(uid, &cgroup.path);
+        let cover = self.datapath.cover(uid, &cgroup.path, &self.told_network(uid));
         // What has failed may go well in a moment.
         if cover.as_ref().is_ok_and(|cover| *cover != Cover::NotYet)
             && let Some(since) = self.wiring.end(uid)

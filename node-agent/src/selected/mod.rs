@@ -161,6 +161,12 @@ impl Selected {
         self.pods.complete.then(|| self.pods.items.values())
     }
 
+    /// The pod with this uid, as far as is known.
+    #[must_use]
+    pub fn pod(&self, uid: &str) -> Option<&NodePod> {
+        self.pods.items.get(uid)
+    }
+
     /// Whether there is a pod with this uid, as far as is known.
     #[must_use]
     pub fn knows(&self, uid: &str) -> bool {

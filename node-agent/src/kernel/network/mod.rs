@@ -17,9 +17,9 @@ use self::believed::{believe_nobody, forget_interfaces, is_anothers, is_known, t
 use super::error::kernel;
 use super::programs::{Maps, Programs};
 use crate::causes::causes;
-use crate::datapath::{Cover, DatapathError};
+use crate::datapath::{Cover, DatapathError, ToldNetwork};
 use crate::netns::tc::{self, Direction, Method, Program, Target};
-use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, Process, peers};
+use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, Process, SpecNetwork, peers};
 
 /// The programs and where they are attached. What may be replied to is remembered before anything is judged.
 const BACKSTOP: [(&str, Direction); 2] = [("entering", Direction::Egress), ("leaving", Direction::Ingress)];
@@ -37,6 +37,21 @@ struct Known {
     cover: Cover,
     /// Whose network it is; not for pods in the host's.
     process: Option<Process>,
+}
+
+/// A pod whose network is looked for.
+#[derive(Clone, Copy)]
+pub struct Sought<'a> {
+    /// Uid of the pod.
+    pub uid: &'a str,
+    /// Directory of its cgroup.
+    pub cgroup: &'a Path,
+    /// Its subject id.
+    pub subject: u32,
+    /// What is told of its network.
+    pub told: &'a ToldNetwork,
+    /// Other versions' pins for it.
+    pub older: &'a [PathBuf],
 }
 
 impl Networks {
@@ -66,16 +81,14 @@ impl Networks {
         self.directory.join(uid)
     }
 
-    /// Finds the pod's network and puts the backstop there, unless that is done. `older` are other versions' pins for it.
+    /// Finds the pod's network and puts the backstop there, unless that is done.
     pub fn cover(
         &mut self,
         programs: &Programs,
         maps: &mut Maps,
-        uid: &str,
-        cgroup: &Path,
-        subject: u32,
-        older: &[PathBuf],
+        sought: Sought<'_>,
     ) -> Result<Cover, DatapathError> {
+        let Sought { uid, cgroup, subject, told, older } = sought;
         if let Some(known) = self.known.get(uid)
             && known.process.is_none_or(Process::runs)
         {
@@ -85,7 +98,7 @@ impl Networks {
         let so_far = |known: &BTreeMap<String, Known>| {
             known.get(uid).map_or(Cover::NotYet, |known| known.cover.clone())
         };
-        let (pod, process) = match netns::find(cgroup, &self.host).map_err(kernel(of()))? {
+        let (pod, process) = match netns::find(cgroup, &self.host, told.spec).map_err(kernel(of()))? {
             Some(PodNetwork::Own { netns, process }) => (netns, process),
             Some(PodNetwork::OwnMaking) => {
                 believe_nobody(maps, subject)?;
@@ -147,9 +160,9 @@ impl Networks {
         self.host.run(netns::cookie)?
     }
 
-    /// Whether the pod's processes are in the host's network, or its first one is just being started.
+    /// Whether the pod's processes are in the host's network and in no other that leads there, or its first one is just being started.
     pub fn is_host(&self, cgroup: &Path) -> bool {
-        matches!(netns::find(cgroup, &self.host), Ok(Some(PodNetwork::Host)))
+        matches!(netns::find(cgroup, &self.host, SpecNetwork::Own), Ok(Some(PodNetwork::Host)))
     }
 
     /// Forgets a pod's network.
