@@ -8,6 +8,7 @@ mod error;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -144,12 +145,22 @@ pub enum Wanted {
 pub struct ToldNetwork {
     /// What the pod's spec says.
     pub spec: SpecNetwork,
+    /// The addresses that its status has, which it gets some time after its network; nothing where nobody is going to tell.
+    pub addresses: Option<Vec<IpAddr>>,
+}
+
+impl ToldNetwork {
+    /// The addresses that are known.
+    #[must_use]
+    pub fn known_addresses(&self) -> &[IpAddr] {
+        self.addresses.as_deref().unwrap_or_default()
+    }
 }
 
 /// What of a pod's interfaces has the backstop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cover {
-    /// The pod has no network of its own yet.
+    /// The pod has no network of its own yet, or that has no addresses.
     NotYet,
     /// None can be had: the pod is in the host's network, whose interfaces are the node's.
     Host,

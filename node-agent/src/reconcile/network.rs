@@ -16,6 +16,8 @@ impl<D: Datapath> Reconciler<D> {
             Some(false) => SpecNetwork::Own,
             None => SpecNetwork::Unknown,
         };
-        ToldNetwork { spec }
+        let addresses =
+            self.is_told_of_pods.then(|| pod.map(|pod| pod.addresses.clone()).unwrap_or_default());
+        ToldNetwork { spec, addresses }
     }
 }

@@ -6,7 +6,7 @@ mod fields;
 mod listed;
 mod read;
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, net::IpAddr};
 
 use kube::runtime::watcher::Event;
 use l7egg_crds::{AssignedPod, Labels, SYSTEM_NAMESPACE, Selection};
@@ -30,6 +30,8 @@ pub struct NodePod {
     pub labels: Labels,
     /// Whether it is in the node's network.
     pub host_network: bool,
+    /// The addresses that its sandbox was given, as the kubelet says (`status.podIPs`).
+    pub addresses: Vec<IpAddr>,
     /// Its annotation [`EGRESS_BANDWIDTH_ANNOTATION`](l7egg_crds::EGRESS_BANDWIDTH_ANNOTATION), as it is written.
     pub egress_bandwidth: Option<String>,
     /// Whether its containers have ended for good.

@@ -9,11 +9,12 @@ use l7egg_node_agent::datapath::{Cover, ToldNetwork};
 use l7egg_node_agent::netns::SpecNetwork;
 
 use crate::harness::{Link, Setup};
+use crate::netns::in_pod;
 use crate::sandbox::sent_raw;
 
 const DENIED: &str = "{egress: []}";
-const UNKNOWN: ToldNetwork = ToldNetwork { spec: SpecNetwork::Unknown };
-const HOST: ToldNetwork = ToldNetwork { spec: SpecNetwork::Host };
+const UNKNOWN: ToldNetwork = ToldNetwork { spec: SpecNetwork::Unknown, addresses: None };
+const HOST: ToldNetwork = ToldNetwork { spec: SpecNetwork::Host, addresses: None };
 
 /// Where the runtime's own process is, which is the first in the pod's cgroup.
 #[derive(Clone, Copy, Debug)]
@@ -124,4 +125,40 @@ fn connections_of_a_sandboxed_pod_are_looked_for_where_it_is() {
     pod.setup.settle(allowing);
     pod.setup.enforce(DENIED);
     assert_eq!(pod.setup.settle(DENIED), 1);
+}
+
+/// What is told of a pod with these addresses.
+fn with(addresses: &[&str]) -> ToldNetwork {
+    let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+    ToldNetwork { spec: SpecNetwork::Own, addresses: Some(addresses) }
+}
+
+#[test]
+fn a_pod_whose_addresses_the_runtime_has_taken_has_those_of_its_status() {
+    let mut pod = Sandboxed::new(Begins::InNone);
+    pod.setup.enforce_uncovered("{egress: [{to: [{cidr: 198.18.0.81/32}]}]}");
+    // As gVisor does, whose own stack has them from then on.
+    in_pod(&pod.setup.pod, &["ip", "addr", "flush", "dev", "eth0"]);
+    let cover = |pod: &mut Sandboxed, told: &[&str]| pod.setup.try_cover_told(&with(told));
+    assert_eq!(pod.setup.try_cover(), Cover::NotYet, "nobody tells them");
+    assert!(pod.setup.backstop().is_empty(), "a program of its own may ask for some (DHCP)");
+    for _ in 0..2 {
+        assert_eq!(cover(&mut pod, &[]), Cover::NotYet, "the kubelet has yet to tell");
+    }
+    assert!(sent_raw(&pod.setup).is_empty(), "until then nothing passes");
+    for _ in 0..2 {
+        assert_eq!(cover(&mut pod, &["10.77.0.2", "fd77::2"]), Cover::Whole);
+        assert_eq!(sent_raw(&pod.setup), ["secret", "ARP"], "what is allowed passes");
+    }
+    let has = |pod: &Sandboxed, address: &str| pod.setup.believed().addresses.contains(address);
+    assert!(has(&pod, "10.77.0.2") && has(&pod, "fd77::2"));
+    // It was the one of a sandbox before, which a status has for some seconds more.
+    assert_eq!(cover(&mut pod, &["10.77.0.3"]), Cover::Whole);
+    assert!(has(&pod, "10.77.0.3") && !has(&pod, "10.77.0.2"));
+    // What is added inside is none that the pod was given.
+    in_pod(&pod.setup.pod, &["ip", "addr", "add", "10.77.0.9/24", "dev", "eth0"]);
+    assert_eq!(cover(&mut pod, &["10.77.0.4"]), Cover::Whole);
+    assert!(has(&pod, "10.77.0.4") && !has(&pod, "10.77.0.9"));
+    assert_eq!(cover(&mut pod, &[]), Cover::Whole, "what is known stays");
+    assert!(has(&pod, "10.77.0.4"));
 }

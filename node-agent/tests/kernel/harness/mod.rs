@@ -324,7 +324,7 @@ impl Setup {
 
 /// What is told of a pod that is to have a network of its own.
 fn own() -> ToldNetwork {
-    ToldNetwork { spec: SpecNetwork::Own }
+    ToldNetwork { spec: SpecNetwork::Own, ..ToldNetwork::default() }
 }
 
 /// Works in the network namespace of the pod's node, if there is one.
