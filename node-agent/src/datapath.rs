@@ -17,7 +17,7 @@ use std::{
 use l7egg_ebpf_common::abi::{Address, COUNTERS, Event, ShapeCounts};
 use l7egg_policy::CompiledPolicy;
 
-pub use error::{DatapathError, MAP_FULL, NETWORK_NOT_READY};
+pub use error::{DatapathError, MAP_FULL, NETWORK_NOT_FOUND, NETWORK_NOT_READY};
 
 use crate::flow_log::Learned;
 use crate::netns::SpecNetwork;
@@ -281,6 +281,12 @@ pub trait Datapath: Send {
     fn cover(&mut self, pod_uid: &str, cgroup: &Path, told: &ToldNetwork) -> Result<Cover, DatapathError> {
         let _ = (pod_uid, cgroup, told);
         Ok(Cover::NotYet)
+    }
+
+    /// Whether it is known which network is the pod's, maybe by what an agent before this one has found.
+    fn knows_network(&self, pod_uid: &str) -> bool {
+        let _ = pod_uid;
+        false
     }
 
     /// Detaches the pod and forgets what it learned. Nothing happens for a pod that is not enforced.

@@ -11,7 +11,7 @@ use l7egg_policy::CompiledPolicy;
 use super::error::kernel;
 use super::network::Sought;
 use super::pods::Pod;
-use super::{HELD, Kernel, collect, events, node, pods, policies};
+use super::{HELD, Kernel, collect, events, network, node, pods, policies};
 use crate::clock::boot_ns;
 use crate::datapath::{
     ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, Mended, NODE_UID,
@@ -145,6 +145,11 @@ impl Datapath for Kernel {
         let is_covered = matches!(cover, Ok(Cover::Whole | Cover::Part { .. } | Cover::Host));
         self.succeed(uid, cgroup, is_covered)?;
         cover
+    }
+
+    fn knows_network(&self, uid: &str) -> bool {
+        let subject = self.pods.get(uid).map(|pod| pod.subject);
+        subject.is_some_and(|subject| network::is_found(&self.maps, subject))
     }
 
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {

@@ -31,6 +31,7 @@ mod timeline;
 use self::{
     ending::Found,
     glance::Wiring,
+    network::Unfound,
     outcome::explainers,
     pace::{EnforcePace, ShapingPace},
     retire::Retirement,
@@ -148,6 +149,7 @@ pub struct Reconciler<D> {
     unshaped: BTreeMap<String, Failure>,
     shaping: ShapingPace,
     wiring: Wiring,
+    unfound: Unfound,
     enforcing: EnforcePace,
     /// Something of the last pass's plan was left for the next one.
     is_unfinished: bool,
@@ -289,6 +291,7 @@ impl<D: Datapath> Reconciler<D> {
         let is_known = |uid: &String| self.desired.pods.contains_key(uid) || self.held.contains_key(uid);
         let has_programs = |uid: &str| enforced.iter().any(|pod| pod.uid == uid);
         self.wiring.retain(has_programs, Instant::now());
+        self.unfound.retain(has_programs);
         self.told_uncovered.retain(is_known);
         self.told_unheld.retain(is_known);
         self.limits.retain(|uid| enforced.iter().any(|pod| pod.uid == uid));
@@ -315,6 +318,7 @@ impl<D: Datapath> Reconciler<D> {
             failures: &self.failures,
             shaped: &self.datapath.shaped().into_iter().map(|pod| (pod.uid.clone(), pod)).collect(),
             unshaped: &self.unshaped,
+            unfound: &self.unfound.told,
             boot_id: self.boot_id.as_deref(),
         };
         Some(Outcome {

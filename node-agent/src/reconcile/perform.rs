@@ -204,6 +204,9 @@ impl<D: Datapath> Reconciler<D> {
             let after = since.elapsed().as_micros();
             tracing::debug!(uid, after, "the pod's network is found (time in \u{b5}s)");
         }
+        if let Ok(cover) = &cover {
+            self.note_network(uid, *cover != Cover::NotYet, Instant::now());
+        }
         let trouble = match cover {
             Ok(Cover::NotYet | Cover::Whole) => return,
             Ok(Cover::Host) => return self.tell_host_network(uid),

@@ -11,6 +11,7 @@ mod gate;
 mod glance;
 mod hold;
 mod mend;
+mod network;
 mod node;
 mod ready;
 mod settle;

@@ -265,7 +265,7 @@ fn what_is_being_deleted_is_read() {
 
 #[test]
 fn a_pods_addresses_are_those_of_its_status() {
-    let read = |status: serde_json::Value| {
+    let read = |status: Value| {
         let object = json!({"metadata": {"uid": "u"}, "spec": {}, "status": status});
         pod(serde_json::from_value(object).unwrap()).addresses
     };

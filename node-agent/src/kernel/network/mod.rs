@@ -305,6 +305,11 @@ impl Networks {
     }
 }
 
+/// Whether it is known which network is a subject's, whoever has found it.
+pub fn is_found(maps: &Maps, subject: u32) -> bool {
+    maps.networks.get(&subject, 0).is_ok_and(|network| is_known(&network))
+}
+
 /// The pods that have pins below a directory.
 fn uids(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
