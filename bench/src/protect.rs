@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use l7egg_crds::PolicySpec;
 use l7egg_node_agent::datapath::{
-    ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, EventSource, NODE_UID, Wanted,
+    ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, EventSource, NODE_UID, ToldNetwork,
+    Wanted,
 };
 use l7egg_node_agent::kernel::Kernel;
 use l7egg_node_agent::kernel_events::PERIOD;
@@ -99,7 +100,10 @@ impl Protection {
         let protect = || -> Result<Self> {
             let mut protection = Self::load()?;
             enforce(&mut protection.kernel).context("enforcing the policy")?;
-            let cover = protection.kernel.cover(pod.uid(), pod.cgroup()).context("attaching the backstop")?;
+            let cover = protection
+                .kernel
+                .cover(pod.uid(), pod.cgroup(), &ToldNetwork::default())
+                .context("attaching the backstop")?;
             ensure!(cover == Cover::Whole, "the backstop: {cover:?}");
             Ok(protection)
         };

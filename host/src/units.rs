@@ -12,7 +12,7 @@ use inotify::{Inotify, WatchMask};
 use l7egg_crds::Labels;
 use l7egg_node_agent::{
     cgroup::PodCgroup,
-    netns::{Netns, PodNetwork, find},
+    netns::{Netns, PodNetwork, SpecNetwork, find},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
@@ -52,8 +52,9 @@ pub fn scan(root: &Path) -> io::Result<Vec<Unit>> {
     let mut units = Vec::new();
     let host = Netns::current().map_err(io::Error::other)?;
     walk(root, &[], &mut |slices, name, cgroup| {
-        // What it has made for itself does not count.
-        let has_own = matches!(find(&cgroup.path, &host), Ok(Some(PodNetwork::Own { .. })));
+        // What it has made for itself does not count, nor where it has containers.
+        let found = find(&cgroup.path, &host, SpecNetwork::Unknown);
+        let has_own = matches!(found, Ok(Some(PodNetwork::Own { .. })));
         units.push(unit(slices, name, cgroup, !has_own));
     })?;
     units.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));

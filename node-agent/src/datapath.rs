@@ -8,6 +8,7 @@ mod error;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,9 +17,10 @@ use std::{
 use l7egg_ebpf_common::abi::{Address, COUNTERS, Event, ShapeCounts};
 use l7egg_policy::CompiledPolicy;
 
-pub use error::{DatapathError, MAP_FULL, NETWORK_NOT_READY};
+pub use error::{DatapathError, MAP_FULL, NETWORK_NOT_FOUND, NETWORK_NOT_READY};
 
 use crate::flow_log::Learned;
+use crate::netns::SpecNetwork;
 use crate::shaping::Cap;
 
 /// Uid of the node itself, beside those of its pods: all processes that are in no pod.
@@ -138,10 +140,27 @@ pub enum Wanted {
     AsBefore,
 }
 
+/// What is told of a pod's network, beside what is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToldNetwork {
+    /// What the pod's spec says.
+    pub spec: SpecNetwork,
+    /// The addresses that its status has, which it gets some time after its network; nothing where nobody is going to tell.
+    pub addresses: Option<Vec<IpAddr>>,
+}
+
+impl ToldNetwork {
+    /// The addresses that are known.
+    #[must_use]
+    pub fn known_addresses(&self) -> &[IpAddr] {
+        self.addresses.as_deref().unwrap_or_default()
+    }
+}
+
 /// What of a pod's interfaces has the backstop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cover {
-    /// The pod has no network of its own yet.
+    /// The pod has no network of its own yet, or that has no addresses.
     NotYet,
     /// None can be had: the pod is in the host's network, whose interfaces are the node's.
     Host,
@@ -200,7 +219,8 @@ pub trait Datapath: Send {
     fn hold(&mut self, pod_uid: &str, cgroup: &Path) -> Result<(), DatapathError>;
 
     /// Whether the processes of a pod are in the network of its node; false while there are none, or it is not known.
-    /// True as well, for some milliseconds, of a pod whose first process is just being started.
+    /// True as well, for some milliseconds, of a pod whose first process is just being started. Not of one whose oldest process is the
+    /// runtime's, if others are in a network of the pod's own.
     fn is_on_host_network(&self, cgroup: &Path) -> bool {
         let _ = cgroup;
         false
@@ -258,9 +278,15 @@ pub trait Datapath: Send {
     /// Finds the pod's network, so that only what comes from there is believed, and puts the backstop on the host's
     /// side of its interfaces. Called every 10 ms while a pod is new, because its network comes later than its cgroup, and then at every pass or so.
     /// What the programs on the cgroup enforce does not depend on it.
-    fn cover(&mut self, pod_uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
-        let _ = (pod_uid, cgroup);
+    fn cover(&mut self, pod_uid: &str, cgroup: &Path, told: &ToldNetwork) -> Result<Cover, DatapathError> {
+        let _ = (pod_uid, cgroup, told);
         Ok(Cover::NotYet)
+    }
+
+    /// Whether it is known which network is the pod's, maybe by what an agent before this one has found.
+    fn knows_network(&self, pod_uid: &str) -> bool {
+        let _ = pod_uid;
+        false
     }
 
     /// Detaches the pod and forgets what it learned. Nothing happens for a pod that is not enforced.

@@ -11,7 +11,7 @@ use crate::{
     assignment::{Assignment, AssignmentKey, egg_name},
     cgroup::PodCgroups,
     cut::cut,
-    datapath::{EnforcedPod, NETWORK_NOT_READY, NODE_UID, ShapedPod},
+    datapath::{EnforcedPod, NETWORK_NOT_FOUND, NETWORK_NOT_READY, NODE_UID, ShapedPod},
     desired::{Desired, DesiredPod, Failure, GUARD_NOT_READY, Limits, UNREADABLE},
     division::is_as_wanted,
     hold::{HeldPod, LetGo, NO_POLICY},
@@ -63,6 +63,8 @@ pub struct Findings<'a> {
     pub shaped: &'a BTreeMap<String, ShapedPod>,
     /// Why pods are not under their caps, by uid.
     pub unshaped: &'a BTreeMap<String, Failure>,
+    /// Pods whose networks are not found, and that are known to have one.
+    pub unfound: &'a BTreeSet<String>,
     /// The boot of the node that all this is of.
     pub boot_id: Option<&'a str>,
 }
@@ -90,6 +92,9 @@ impl Findings<'_> {
                 if let Some(nameless) = self.nameless(pod, uid) {
                     return failed(&nameless, Some(now));
                 }
+                if self.unfound.contains(uid) {
+                    return found_nowhere(pod);
+                }
                 return self.shaping_state(
                     &pod.limits,
                     uid,
@@ -99,6 +104,9 @@ impl Findings<'_> {
             }
             (Err(_), Some(now)) if self.is_divided(pod, uid, now) => {
                 if let Some(policy) = covered_by_fallback(pod, now, of) {
+                    if self.unfound.contains(uid) {
+                        return found_nowhere(pod);
+                    }
                     return in_force(policy, mode);
                 }
             }
@@ -285,6 +293,23 @@ fn missing_containers(pod: &AssignedPod, assignment: &Assignment) -> Option<(Str
         egg_name(&assignment.egg)
     );
     Some(("NoSuchContainer".into(), message))
+}
+
+/// Why a pod's rules do not hold for all that it sends.
+pub(crate) fn not_found(pod: &DesiredPod) -> Failure {
+    Failure {
+        reason: NETWORK_NOT_FOUND,
+        message: format!(
+            "the network of pod {}/{} is not found: no process in the pod's cgroup is in one that leads to the node. What the pod's sockets send is judged; what a sandboxed runtime sends for it is not. With Kata, set sandbox_cgroup_only=true on the node",
+            pod.namespace, pod.name
+        ),
+    }
+}
+
+/// The state of a pod whose rules are in force for its sockets alone.
+fn found_nowhere(pod: &DesiredPod) -> (PodState, String, String) {
+    let Failure { reason, message } = not_found(pod);
+    (PodState::Failed, reason.to_owned(), message)
 }
 
 fn covered_by_fallback<'a>(

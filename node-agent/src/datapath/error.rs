@@ -7,6 +7,9 @@ use l7egg_ebpf_common::share::TIMES_FREE;
 /// Reason of a pod whose network is being set up.
 pub const NETWORK_NOT_READY: &str = "NetworkNotReady";
 
+/// Reason of a pod whose network is not found, and who has one.
+pub const NETWORK_NOT_FOUND: &str = "NetworkNotFound";
+
 /// Reason of a pod whose policy does not fit into a map.
 pub const MAP_FULL: &str = "MapFull";
 

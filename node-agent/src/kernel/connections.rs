@@ -9,6 +9,7 @@ use super::Kernel;
 use super::error::kernel;
 use super::settle::{self, Cgroups, Subject};
 use crate::datapath::{DatapathError, NODE_UID, Settled};
+use crate::netns::SpecNetwork;
 
 /// A subject, where its sockets are, and what should be in force for it.
 type Changed<'a> = (u32, Cgroups<'a>, &'a CompiledPolicy);
@@ -24,7 +25,7 @@ impl Kernel {
         let subject = pod.subject;
         let pods = self.pods_cgroups.clone();
         let of = match &pods {
-            _ if uid != NODE_UID => Cgroups::Below { cgroup, pod: cgroup },
+            _ if uid != NODE_UID => Cgroups::Below { cgroup, pod: cgroup, spec: self.spec_network(uid) },
             Some(pods) => Cgroups::All { of: cgroup, but: pods },
             // Pods' connections are not to be taken for the node's.
             None => return Ok(Settled::default()),
@@ -41,11 +42,17 @@ impl Kernel {
         let Some(pod_subject) = self.pods.get(uid).map(|pod| pod.subject) else {
             return Ok(Settled::default());
         };
+        let spec = self.spec_network(uid);
         let known = containers.iter().filter_map(|(cgroup, policy)| {
             let subject = self.containers.at(cgroup, pod_subject)?;
-            Some((subject, Cgroups::Below { cgroup, pod }, *policy))
+            Some((subject, Cgroups::Below { cgroup, pod, spec }, *policy))
         });
         self.settle_subjects(pod_subject, &known.collect::<Vec<_>>())
+    }
+
+    /// What is enforced is known, and so is where it is to be.
+    fn spec_network(&self, uid: &str) -> SpecNetwork {
+        if self.host_network.contains(uid) { SpecNetwork::Host } else { SpecNetwork::Own }
     }
 
     /// Of one pod, whose subject is given. One for which another policy is in force by now is left out.

@@ -9,12 +9,13 @@ use l7egg_ebpf_common::abi::{COUNTERS, SubjectState};
 use l7egg_policy::CompiledPolicy;
 
 use super::error::kernel;
+use super::network::Sought;
 use super::pods::Pod;
-use super::{HELD, Kernel, collect, events, node, pods, policies, sys};
+use super::{HELD, Kernel, collect, events, network, node, pods, policies, sys};
 use crate::clock::boot_ns;
 use crate::datapath::{
     ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, Mended, NODE_UID,
-    OlderPod, Settled, ShapedCounts, ShapedPod,
+    OlderPod, Settled, ShapedCounts, ShapedPod, ToldNetwork,
 };
 use crate::shaping::Cap;
 
@@ -131,18 +132,24 @@ impl Datapath for Kernel {
         if wanted.is_empty() && !is_needed { self.older.retire() } else { Ok(()) }
     }
 
-    fn cover(&mut self, uid: &str, cgroup: &Path) -> Result<Cover, DatapathError> {
+    fn cover(&mut self, uid: &str, cgroup: &Path, told: &ToldNetwork) -> Result<Cover, DatapathError> {
         self.look_for_balancer(uid, cgroup)?;
         let Some(pod) = self.pods.get(uid) else { return Ok(Cover::NotYet) };
         let cover = if uid == NODE_UID || self.host_network.contains(uid) {
             self.networks.join_host(&mut self.maps, uid, pod.subject)
         } else {
             let older = self.older.pins_of(uid);
-            self.networks.cover(&self.programs, &mut self.maps, uid, cgroup, pod.subject, &older)
+            let sought = Sought { uid, cgroup, subject: pod.subject, told, older: &older };
+            self.networks.cover(&self.programs, &mut self.maps, sought)
         };
         let is_covered = matches!(cover, Ok(Cover::Whole | Cover::Part { .. } | Cover::Host));
         self.succeed(uid, cgroup, is_covered)?;
         cover
+    }
+
+    fn knows_network(&self, uid: &str) -> bool {
+        let subject = self.pods.get(uid).map(|pod| pod.subject);
+        subject.is_some_and(|subject| network::is_found(&self.maps, subject))
     }
 
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {

@@ -21,7 +21,7 @@ use super::sys;
 use crate::causes::causes;
 use crate::clock::boot_ns;
 use crate::datapath::{DatapathError, Settled};
-use crate::netns::{self, Netns, PodNetwork};
+use crate::netns::{self, Netns, PodNetwork, SpecNetwork};
 use crate::sockets::sock_diag::{Found, Id, SockDiag, states};
 use crate::sockets::{Fate, View, fate, may_be_unread};
 
@@ -52,6 +52,8 @@ pub enum Cgroups<'a> {
         cgroup: &'a Path,
         /// The pod's, whose network it is; the same, unless it is a container.
         pod: &'a Path,
+        /// What the pod's spec says of that.
+        spec: SpecNetwork,
     },
     /// The node's: those of a tree but for some that are pods'. Of the whole tree, also of cgroups that are gone and
     /// have left sockets, as a service does that was restarted.
@@ -114,9 +116,9 @@ pub fn settle(maps: &mut Maps, pinned: &Path, subjects: &[Subject<'_>]) -> Resul
 
 /// Where its sockets are; nowhere if it has no process there.
 fn network_of(of: &Cgroups<'_>, host: Netns) -> Result<Option<Netns>, DatapathError> {
-    let Cgroups::Below { pod, .. } = of else { return Ok(Some(host)) };
+    let Cgroups::Below { pod, spec, .. } = of else { return Ok(Some(host)) };
     let what = || format!("looking for the network namespace of {}", pod.display());
-    Ok(match netns::find(pod, &host).map_err(kernel(what()))? {
+    Ok(match netns::find(pod, &host, *spec).map_err(kernel(what()))? {
         None | Some(PodNetwork::OwnMaking) => None,
         Some(PodNetwork::Host) => Some(host),
         Some(PodNetwork::Own { netns, .. }) => Some(netns),

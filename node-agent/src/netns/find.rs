@@ -10,14 +10,26 @@ use crate::cgroup::is_of_runtime;
 
 /// Containers are one level below the pod; they may have cgroups of their own.
 const MAX_DEPTH: usize = 8;
-/// Network namespaces of a pod's own making that are looked into: it may make any number.
+/// Network namespaces that are looked into: a pod may make any number.
 const MAX_LOOKED_INTO: usize = 8;
+
+/// What a pod's spec says of its network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpecNetwork {
+    /// It is the node's (`hostNetwork`).
+    Host,
+    /// It is one of its own.
+    Own,
+    /// Nobody has told of the pod yet.
+    #[default]
+    Unknown,
+}
 
 /// Which network a pod is in.
 #[derive(Debug)]
 pub enum PodNetwork {
     /// The same as the agent's: the host's. A pod whose very first process is just being started shows up
-    /// here too, for some milliseconds, whatever its spec says.
+    /// here too, for some milliseconds, whatever its spec says, and one of whose processes only the runtime's are seen so far.
     Host,
     /// One of its own.
     Own {
@@ -45,35 +57,55 @@ impl Process {
     }
 }
 
-/// The network of the pod whose cgroup is at `cgroup`; `None` while no process is in it or below it.
+/// The network of the pod whose cgroup is at `cgroup`; `None` while no process is in it or below it. `host` is the agent's own
+/// namespace.
 ///
-/// It is that of the oldest process, which is the sandbox's: containers join its namespace, and what they may
-/// make for themselves inside is not the pod's. Some runtimes have no sandbox, and there the oldest process is the pod's own: so
-/// one that is in a network namespace of its own making does not count. `host` is the agent's own namespace.
+/// It is the first one, by the age of the processes, that has an interface which was given to it: in usual pods that of the oldest
+/// process, which is the sandbox's. Sandboxed runtimes begin with processes of their own that are elsewhere: gVisor's gofer in an empty
+/// network, Kata's shim in the host's. Where none has such an interface it is that of the oldest process, as long as that process has not
+/// made it for itself: some runtimes have no sandbox, and there the oldest process is the pod's own.
+///
+/// A pod cannot give itself such an interface, nor enter another pod's network, unless it has CAP_SYS_ADMIN there, with which it could do
+/// anything else to the node. But pods in the host's network do so as a matter of course: a CNI plugin's agent enters pods' networks, and a
+/// container engine has some of its own. Those are never theirs, wherever their processes are; and while nobody has told what the spec
+/// says, a pod that begins in the host's network is taken for one of these.
 ///
 /// # Errors
 /// The cgroup or the process' namespace cannot be read. Processes that end meanwhile are no error.
-pub fn find(cgroup: &Path, host: &Netns) -> Result<Option<PodNetwork>, NetnsError> {
-    let mut own_making = BTreeSet::new();
+pub fn find(cgroup: &Path, host: &Netns, spec: SpecNetwork) -> Result<Option<PodNetwork>, NetnsError> {
+    let mut first = None;
+    let mut seen = BTreeSet::new();
     for process in by_age(cgroup)? {
+        if spec == SpecNetwork::Host {
+            return Ok(Some(PodNetwork::Host));
+        }
         let netns = match Netns::open(&PathBuf::from(format!("/proc/{}/ns/net", process.pid))) {
-            Ok(netns) if netns.id() == host.id() => return Ok(Some(PodNetwork::Host)),
             Ok(netns) => netns,
             Err(NetnsError::Open { source, .. }) if is_gone(&source) => continue,
             Err(error) => return Err(error),
         };
-        if own_making.contains(&netns.id()) {
+        if netns.id() == host.id() {
+            let _ = first.get_or_insert(PodNetwork::Host);
+            if spec == SpecNetwork::Unknown && matches!(first, Some(PodNetwork::Host)) {
+                break;
+            }
             continue;
         }
-        if netns.is_of_agents_user()?
-            || own_making.len() < MAX_LOOKED_INTO
-                && netns.run(|| interfaces(host))??.iter().any(|it| it.given)
-        {
+        if !seen.insert(netns.id()) {
+            continue;
+        }
+        let is_looked_into = seen.len() <= MAX_LOOKED_INTO;
+        if is_looked_into && netns.run(|| interfaces(host))??.iter().any(|it| it.given) {
             return Ok(Some(PodNetwork::Own { netns, process }));
         }
-        own_making.insert(netns.id());
+        if first.is_none() && netns.is_of_agents_user()? {
+            first = Some(PodNetwork::Own { netns, process });
+        }
+        if !is_looked_into && first.is_some() {
+            break;
+        }
     }
-    Ok((!own_making.is_empty()).then_some(PodNetwork::OwnMaking))
+    Ok(first.or((!seen.is_empty()).then_some(PodNetwork::OwnMaking)))
 }
 
 /// The network namespaces of all processes, by [`Netns::id`]. Those that end meanwhile, or that the agent may not
@@ -164,8 +196,8 @@ mod tests {
     fn an_empty_or_missing_cgroup_has_no_network_yet() {
         let directory = tempfile::tempdir().unwrap();
         let host = Netns::current().unwrap();
-        assert!(find(directory.path(), &host).unwrap().is_none());
-        assert!(find(&directory.path().join("gone"), &host).unwrap().is_none());
+        assert!(find(directory.path(), &host, SpecNetwork::Own).unwrap().is_none());
+        assert!(find(&directory.path().join("gone"), &host, SpecNetwork::Own).unwrap().is_none());
     }
 
     #[test]
@@ -174,7 +206,7 @@ mod tests {
         let conmon = directory.path().join("crio-conmon-0f3a.scope");
         fs::create_dir(&conmon).unwrap();
         fs::write(conmon.join("cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
-        assert!(find(directory.path(), &Netns::current().unwrap()).unwrap().is_none());
+        assert!(find(directory.path(), &Netns::current().unwrap(), SpecNetwork::Own).unwrap().is_none());
         assert_eq!(oldest_process(directory.path()), None);
     }
 
@@ -201,10 +233,10 @@ mod tests {
         if has_begun && nix::unistd::geteuid().is_root() {
             let procs = directory.path().join("cgroup.procs");
             fs::write(&procs, format!("{}\n", child.id())).unwrap();
-            let found = find(directory.path(), &host);
+            let found = find(directory.path(), &host, SpecNetwork::Own);
             assert!(matches!(found, Ok(Some(PodNetwork::OwnMaking))), "{found:?}");
             fs::write(&procs, format!("{}\n{}\n", child.id(), std::process::id())).unwrap();
-            let found = find(directory.path(), &host);
+            let found = find(directory.path(), &host, SpecNetwork::Own);
             assert!(matches!(found, Ok(Some(PodNetwork::Host))), "{found:?}");
         } else {
             println!("skipped: not root, or user namespaces cannot be made");
@@ -220,6 +252,6 @@ mod tests {
         fs::create_dir(&container).unwrap();
         fs::write(container.join("cgroup.procs"), format!("0\n{}\n", std::process::id())).unwrap();
         let host = Netns::current().unwrap();
-        assert!(matches!(find(directory.path(), &host).unwrap(), Some(PodNetwork::Host)));
+        assert!(matches!(find(directory.path(), &host, SpecNetwork::Own).unwrap(), Some(PodNetwork::Host)));
     }
 }

@@ -21,6 +21,6 @@ pub mod tc;
 
 pub use addresses::{addresses, cookie};
 pub use error::NetnsError;
-pub use find::{PodNetwork, Process, all_of_processes, find, oldest_process};
+pub use find::{PodNetwork, Process, SpecNetwork, all_of_processes, find, oldest_process};
 pub use interfaces::{Interface, by_who_made_them, interfaces};
 pub use namespace::Netns;

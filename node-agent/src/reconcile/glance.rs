@@ -16,7 +16,7 @@ const NAMING: Duration = Duration::from_millis(3);
 /// is found frames are not judged, and what answers in networks of the pod's own making is believed.
 const WIRING: Duration = Duration::from_millis(10);
 /// So long that is done: where no sandbox can be made, it is looked at in every pass.
-const NEW_FOR: Duration = Duration::from_secs(30);
+pub(super) const NEW_FOR: Duration = Duration::from_secs(30);
 /// So much time goes into it at once. To attach to an interface takes tens of milliseconds, most of them the kernel's waiting for others.
 const AT_ONCE: Duration = Duration::from_millis(5);
 /// The same of pods that are not new, in a pass.

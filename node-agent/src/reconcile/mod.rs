@@ -16,6 +16,7 @@ mod gate;
 mod glance;
 mod look;
 mod mend;
+mod network;
 mod outcome;
 mod pace;
 mod perform;
@@ -30,6 +31,7 @@ mod timeline;
 use self::{
     ending::Found,
     glance::Wiring,
+    network::Unfound,
     outcome::explainers,
     pace::{EnforcePace, ShapingPace},
     retire::Retirement,
@@ -149,6 +151,7 @@ pub struct Reconciler<D> {
     unshaped: BTreeMap<String, Failure>,
     shaping: ShapingPace,
     wiring: Wiring,
+    unfound: Unfound,
     enforcing: EnforcePace,
     /// Something of the last pass's plan was left for the next one.
     is_unfinished: bool,
@@ -291,6 +294,7 @@ impl<D: Datapath> Reconciler<D> {
         let is_known = |uid: &String| self.desired.pods.contains_key(uid) || self.held.contains_key(uid);
         let has_programs = |uid: &str| enforced.iter().any(|pod| pod.uid == uid);
         self.wiring.retain(has_programs, Instant::now());
+        self.unfound.retain(has_programs);
         self.told_uncovered.retain(is_known);
         self.told_unheld.retain(is_known);
         self.limits.retain(|uid| enforced.iter().any(|pod| pod.uid == uid));
@@ -317,6 +321,7 @@ impl<D: Datapath> Reconciler<D> {
             failures: &self.failures,
             shaped: &self.datapath.shaped().into_iter().map(|pod| (pod.uid.clone(), pod)).collect(),
             unshaped: &self.unshaped,
+            unfound: &self.unfound.told,
             boot_id: self.boot_id.as_deref(),
         };
         Some(Outcome {

@@ -196,13 +196,16 @@ impl<D: Datapath> Reconciler<D> {
     /// What the cgroup's programs do not see needs the pod's interfaces, which may come later.
     pub(super) fn cover(&mut self, uid: &str) {
         let Some(cgroup) = self.cgroups.pods.get(uid) else { return };
-        let cover = self.datapath.cover(uid, &cgroup.path);
+        let cover = self.datapath.cover(uid, &cgroup.path, &self.told_network(uid));
         // What has failed may go well in a moment.
         if cover.as_ref().is_ok_and(|cover| *cover != Cover::NotYet)
             && let Some(since) = self.wiring.end(uid)
         {
             let after = since.elapsed().as_micros();
             tracing::debug!(uid, after, "the pod's network is found (time in \u{b5}s)");
+        }
+        if let Ok(cover) = &cover {
+            self.note_network(uid, *cover != Cover::NotYet, Instant::now());
         }
         let trouble = match cover {
             Ok(Cover::NotYet | Cover::Whole) => return,

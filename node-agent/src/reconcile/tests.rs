@@ -12,6 +12,7 @@ mod glance;
 mod hold;
 mod mend;
 mod moves;
+mod network;
 mod node;
 mod ready;
 mod settle;

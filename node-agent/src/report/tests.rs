@@ -14,6 +14,7 @@ struct World {
     failures: BTreeMap<String, Failure>,
     shaped: BTreeMap<String, ShapedPod>,
     unshaped: BTreeMap<String, Failure>,
+    unfound: BTreeSet<String>,
 }
 
 impl World {
@@ -43,6 +44,7 @@ impl World {
             failures: &self.failures,
             shaped: &self.shaped,
             unshaped: &self.unshaped,
+            unfound: &self.unfound,
             boot_id: None,
         };
         reports(&inventory, findings)
@@ -186,6 +188,7 @@ fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
         failures: &BTreeMap::new(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
+        unfound: &BTreeSet::new(),
         boot_id: None,
     };
     let reports = reports(&inventory, findings);
@@ -214,6 +217,7 @@ fn messages_are_not_longer_than_a_kilobyte() {
         failures: &["p1", NODE_UID].map(|uid| (uid.to_owned(), failure.clone())).into(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
+        unfound: &BTreeSet::new(),
         boot_id: None,
     };
     let all = reports(&inventory, findings);
@@ -238,9 +242,20 @@ fn the_status_is_about_this_generation_and_boot() {
         failures: &BTreeMap::new(),
         shaped: &BTreeMap::new(),
         unshaped: &BTreeMap::new(),
+        unfound: &BTreeSet::new(),
         boot_id: Some("first"),
     };
     let all = reports(&inventory, findings);
     let status = &all.values().next().unwrap().status;
     assert_eq!((status.observed_generation, status.boot_id.as_deref()), (Some(4), Some("first")));
+}
+
+#[test]
+fn a_pod_whose_network_is_not_found_is_not_called_enforced() {
+    let mut world = world(&[assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2")], &["p1", "p2"]);
+    world.unfound = ["p1".to_owned()].into();
+    let states = world.states(&[("p1", "desired"), ("p2", "desired")]);
+    let expected = [("a p1", PodState::Failed, "NetworkNotFound"), ("a p2", PodState::Enforced, "")];
+    let expected = expected.map(|(of, state, reason)| (of.to_owned(), state, reason.to_owned()));
+    assert_eq!(states, expected);
 }

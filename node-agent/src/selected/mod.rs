@@ -7,7 +7,7 @@ mod fields;
 mod listed;
 mod read;
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, net::IpAddr};
 
 use kube::runtime::watcher::Event;
 use l7egg_crds::{AssignedPod, Labels, SYSTEM_NAMESPACE, Selection};
@@ -31,6 +31,8 @@ pub struct NodePod {
     pub labels: Labels,
     /// Whether it is in the node's network.
     pub host_network: bool,
+    /// The addresses that its sandbox was given, as the kubelet says (`status.podIPs`).
+    pub addresses: Vec<IpAddr>,
     /// Its annotation [`EGRESS_BANDWIDTH_ANNOTATION`](l7egg_crds::EGRESS_BANDWIDTH_ANNOTATION), as it is written.
     pub egress_bandwidth: Option<String>,
     /// Whether its containers have ended for good.
@@ -167,6 +169,12 @@ impl Selected {
     /// The pods of this node, once a full list of them has come.
     pub fn pods(&self) -> Option<impl Iterator<Item = &NodePod>> {
         self.pods.complete.then(|| self.pods.items.values())
+    }
+
+    /// The pod with this uid, as far as is known.
+    #[must_use]
+    pub fn pod(&self, uid: &str) -> Option<&NodePod> {
+        self.pods.items.get(uid)
     }
 
     /// Whether there is a pod with this uid, as far as is known.

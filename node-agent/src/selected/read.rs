@@ -41,6 +41,14 @@ struct PodSpec {
 #[serde(default)]
 struct PodStatus {
     phase: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<PodIp>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodIp {
+    ip: String,
 }
 
 /// An Egg as it comes, without its rules: they can be a megabyte, in every Egg of the cluster.
@@ -73,6 +81,7 @@ pub struct ClusterEggObject {
 #[must_use]
 pub fn pod(object: PodObject) -> NodePod {
     let annotations = object.metadata.annotations.unwrap_or_default();
+    let addresses = object.status.pod_ips.into_iter().flatten();
     NodePod {
         namespace: object.metadata.namespace.unwrap_or_default(),
         name: object.metadata.name.unwrap_or_default(),
@@ -81,6 +90,7 @@ pub fn pod(object: PodObject) -> NodePod {
         host_network: object.spec.host_network.unwrap_or(false),
         egress_bandwidth: annotations.get(EGRESS_BANDWIDTH_ANNOTATION).cloned(),
         is_ending: object.metadata.deletion_timestamp.is_some(),
+        addresses: addresses.filter_map(|address| address.ip.parse().ok()).collect(),
         finished: matches!(object.status.phase.as_deref(), Some("Succeeded" | "Failed")),
     }
 }

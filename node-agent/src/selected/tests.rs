@@ -307,3 +307,16 @@ fn what_is_being_deleted_is_read() {
     assert!(read(json!({"name": "shop", "deletionTimestamp": "2024-01-01T00:00:00Z"})).is_ending);
     assert!(!read(json!({"name": "shop"})).is_ending);
 }
+
+#[test]
+fn a_pods_addresses_are_those_of_its_status() {
+    let read = |status: Value| {
+        let object = json!({"metadata": {"uid": "u"}, "spec": {}, "status": status});
+        pod(serde_json::from_value(object).unwrap()).addresses
+    };
+    let both =
+        json!({"podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}, {"ip": "?"}, {}]});
+    assert_eq!(read(both), ["10.0.0.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]);
+    assert!(read(json!({})).is_empty());
+    assert!(read(json!({"podIPs": null})).is_empty());
+}

@@ -14,7 +14,7 @@ use crate::{
     cgroup::PodCgroups,
     datapath::{
         ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedContainer, EnforcedPod,
-        EventSource, Mended, OlderPod, Settled, ShapedCounts, ShapedPod, Wanted,
+        EventSource, Mended, OlderPod, Settled, ShapedCounts, ShapedPod, ToldNetwork, Wanted,
     },
     shaping::Cap,
     testing::enforced_pod,
@@ -241,7 +241,7 @@ impl Datapath for FakeDatapath {
         Ok(())
     }
 
-    fn cover(&mut self, _uid: &str, _cgroup: &Path) -> Result<Cover, DatapathError> {
+    fn cover(&mut self, _uid: &str, _cgroup: &Path, _told: &ToldNetwork) -> Result<Cover, DatapathError> {
         let looked_in_vain = self.unwired > 0;
         self.unwired = self.unwired.saturating_sub(1);
         Ok(if looked_in_vain { Cover::NotYet } else { Cover::Whole })

@@ -21,7 +21,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use harness::{Link, Setup, fail, policy, settings_in};
-use l7egg_node_agent::datapath::{Cover, Datapath};
+use l7egg_node_agent::datapath::{Cover, Datapath, ToldNetwork};
 use l7egg_node_agent::kernel::Kernel;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, kill};
@@ -201,7 +201,7 @@ fn agent(bpffs: PathBuf, uid: &str, cgroup: PathBuf) -> ! {
     let mut kernel = Kernel::open(&settings_in(&bpffs)).unwrap_or_else(fail);
     for turn in std::process::id() as usize.. {
         kernel.enforce(uid, &cgroup, &policy(POLICIES[turn % POLICIES.len()])).unwrap_or_else(fail);
-        assert_eq!(kernel.cover(uid, &cgroup).unwrap_or_else(fail), Cover::Whole);
+        assert_eq!(kernel.cover(uid, &cgroup, &ToldNetwork::default()).unwrap_or_else(fail), Cover::Whole);
         kernel.collect().unwrap_or_else(fail);
         let pause = Duration::from_millis(200 + started.elapsed().subsec_micros() as u64 % 800);
         sleep(pause);

@@ -43,6 +43,7 @@ mod raw;
 mod refusals;
 mod resets;
 mod sandbox;
+mod sandboxed;
 mod sctp;
 mod shaping;
 mod shaping_nodes;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use l7egg_node_agent::netns::tc::{self, Direction, Method, Program, Target};
-use l7egg_node_agent::netns::{Interface, Netns, PodNetwork, find, interfaces, peers};
+use l7egg_node_agent::netns::{Interface, Netns, PodNetwork, SpecNetwork, find, interfaces, peers};
 
 use crate::harness::{Bpffs, Pod, VerdictProgram};
 
@@ -16,19 +16,22 @@ const NAME: &str = "verdict";
 fn a_pods_namespace_is_that_of_its_processes() {
     let pod = Pod::new();
     let host = Netns::current().expect("the test's namespace");
-    assert!(find(pod.cgroup(), &host).expect("a cgroup").is_none());
+    assert!(find(pod.cgroup(), &host, SpecNetwork::Own).expect("a cgroup").is_none());
     let container = pod.cgroup().join("container");
     fs::create_dir(&container).expect("a cgroup");
     let mut process = sleeping(&pod);
     fs::write(container.join("cgroup.procs"), process.id().to_string()).expect("a move");
-    let found = find(pod.cgroup(), &host).expect("a cgroup");
+    let found = find(pod.cgroup(), &host, SpecNetwork::Own).expect("a cgroup");
     assert!(matches!(found, Some(PodNetwork::Own { netns, .. }) if netns.id() == pod.netns().id()));
     // A younger process in another namespace changes nothing; alone, it is the host's network.
     let mut in_host = Command::new("sleep").arg("60").spawn().expect("sleep");
     fs::write(pod.cgroup().join("cgroup.procs"), in_host.id().to_string()).expect("a move");
-    assert!(matches!(find(pod.cgroup(), &host).expect("a cgroup"), Some(PodNetwork::Own { .. })));
+    assert!(matches!(
+        find(pod.cgroup(), &host, SpecNetwork::Own).expect("a cgroup"),
+        Some(PodNetwork::Own { .. })
+    ));
     end(&mut process);
-    assert!(matches!(find(pod.cgroup(), &host).expect("a cgroup"), Some(PodNetwork::Host)));
+    assert!(matches!(find(pod.cgroup(), &host, SpecNetwork::Own).expect("a cgroup"), Some(PodNetwork::Host)));
     end(&mut in_host);
     let _ = fs::remove_dir(&container);
 }

@@ -41,11 +41,9 @@ pub fn tell(
         // First, whether or not there is room for the rest: until then everything is believed.
         maps.networks.set(subject, network, 0).map_err(what())?;
     }
-    if network.flags & UNFINISHED != 0 {
-        for address in own(addresses) {
-            let key = AddressKey { subject, address: Address::from(address) };
-            maps.addresses.insert(key, 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
-        }
+    // Where it has no addresses yet, they come later.
+    if network.flags & UNFINISHED != 0 && !addresses.is_empty() {
+        tell_addresses(maps, subject, &[], addresses)?;
         network.flags &= !UNFINISHED;
         maps.networks.set(subject, network, 0).map_err(what())?;
     }
@@ -54,6 +52,23 @@ pub fn tell(
     for peer in interfaces.iter().filter(counts).filter_map(|one| one.host_peer) {
         let attached = Attached { subject, reserved: 0 };
         maps.attached.insert(peer, attached, 0).map_err(|error| insertion("ATTACHED", error))?;
+    }
+    Ok(())
+}
+
+/// Has a pod's own addresses be these and not those from `before` that are none of them.
+pub fn tell_addresses(
+    maps: &mut Maps,
+    subject: u32,
+    before: &[IpAddr],
+    addresses: &[IpAddr],
+) -> Result<(), DatapathError> {
+    let key = |address| AddressKey { subject, address: Address::from(address) };
+    for address in own(addresses) {
+        maps.addresses.insert(key(address), 1, 0).map_err(|error| insertion("ADDRESSES", error))?;
+    }
+    for gone in before.iter().filter(|address| !addresses.contains(address)) {
+        let _ = maps.addresses.remove(&key(*gone));
     }
     Ok(())
 }

@@ -8,18 +8,21 @@ mod believed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use l7egg_ebpf_common::abi::{ANY_INTERFACE, Network};
 
 pub use self::believed::{POD_ADDRESSES, forget, forget_network, forget_unknown};
-use self::believed::{believe_nobody, forget_interfaces, is_anothers, is_known, tell, tell_covered};
+use self::believed::{
+    believe_nobody, forget_interfaces, is_anothers, is_known, tell, tell_addresses, tell_covered,
+};
 use super::error::kernel;
 use super::programs::{Maps, Programs};
 use crate::causes::causes;
-use crate::datapath::{Cover, DatapathError};
+use crate::datapath::{Cover, DatapathError, ToldNetwork};
 use crate::netns::tc::{self, Direction, Method, Program, Target};
-use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, Process, peers};
+use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, Process, SpecNetwork, peers};
 
 /// The programs and where they are attached. What may be replied to is remembered before anything is judged.
 const BACKSTOP: [(&str, Direction); 2] = [("entering", Direction::Egress), ("leaving", Direction::Ingress)];
@@ -37,6 +40,39 @@ struct Known {
     cover: Cover,
     /// Whose network it is; not for pods in the host's.
     process: Option<Process>,
+    /// Where the network had no addresses: those of the pod's status, as far as they are known.
+    told: Option<Vec<IpAddr>>,
+}
+
+impl Known {
+    /// Whether nothing is to be learned by another look, as long as its process runs.
+    fn is_as(&self, told: &ToldNetwork) -> bool {
+        let is_news = |before: &Vec<IpAddr>| {
+            let now = told.known_addresses();
+            before.is_empty() || !now.is_empty() && before != now
+        };
+        !self.told.as_ref().is_some_and(is_news)
+    }
+
+    /// Whether it goes by the pod's status, whatever addresses its network has now.
+    fn has_told_addresses(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| !told.is_empty())
+    }
+}
+
+/// A pod whose network is looked for.
+#[derive(Clone, Copy)]
+pub struct Sought<'a> {
+    /// Uid of the pod.
+    pub uid: &'a str,
+    /// Directory of its cgroup.
+    pub cgroup: &'a Path,
+    /// Its subject id.
+    pub subject: u32,
+    /// What is told of its network.
+    pub told: &'a ToldNetwork,
+    /// Other versions' pins for it.
+    pub older: &'a [PathBuf],
 }
 
 impl Networks {
@@ -66,18 +102,17 @@ impl Networks {
         self.directory.join(uid)
     }
 
-    /// Finds the pod's network and puts the backstop there, unless that is done. `older` are other versions' pins for it.
+    /// Finds the pod's network and puts the backstop there, unless that is done.
     pub fn cover(
         &mut self,
         programs: &Programs,
         maps: &mut Maps,
-        uid: &str,
-        cgroup: &Path,
-        subject: u32,
-        older: &[PathBuf],
+        sought: Sought<'_>,
     ) -> Result<Cover, DatapathError> {
+        let Sought { uid, cgroup, subject, told, older } = sought;
         if let Some(known) = self.known.get(uid)
             && known.process.is_none_or(Process::runs)
+            && known.is_as(told)
         {
             return Ok(known.cover.clone());
         }
@@ -85,7 +120,7 @@ impl Networks {
         let so_far = |known: &BTreeMap<String, Known>| {
             known.get(uid).map_or(Cover::NotYet, |known| known.cover.clone())
         };
-        let (pod, process) = match netns::find(cgroup, &self.host).map_err(kernel(of()))? {
+        let (pod, process) = match netns::find(cgroup, &self.host, told.spec).map_err(kernel(of()))? {
             Some(PodNetwork::Own { netns, process }) => (netns, process),
             Some(PodNetwork::OwnMaking) => {
                 believe_nobody(maps, subject)?;
@@ -104,11 +139,17 @@ impl Networks {
         // What the programs believe, also if it was an agent before this one that found it.
         let before = maps.networks.get(&subject, 0).map_err(kernel(of()))?;
         let is_same = before.netns == cookie;
+        let is_told =
+            addresses.is_empty() || is_same && self.known.get(uid).is_some_and(Known::has_told_addresses);
         if is_same && let Some(known) = self.known.get_mut(uid) {
             known.process = Some(process);
-            return Ok(known.cover.clone());
+            if known.is_as(told) || is_told && told.known_addresses().is_empty() {
+                return Ok(known.cover.clone());
+            }
         }
-        if interfaces.is_empty() || addresses.is_empty() {
+        // gVisor takes the addresses away: they are its own stack's. Until the pod's status has them the backstop lets nothing pass.
+        let may_be_told = told.addresses.is_some() && interfaces.iter().any(|one| one.given);
+        if interfaces.is_empty() || addresses.is_empty() && !may_be_told {
             return Ok(so_far(&self.known));
         }
         if !is_same && is_known(&before) {
@@ -122,10 +163,17 @@ impl Networks {
             // The old one is what is believed until the new one is: never any.
             forget_interfaces(maps, subject)?;
         }
-        tell(maps, uid, subject, &interfaces, &addresses, cookie)?;
+        let addresses = if is_told { told.known_addresses() } else { &addresses };
+        tell(maps, uid, subject, &interfaces, addresses, cookie)?;
+        if is_told {
+            let before = self.known.get(uid).and_then(|known| known.told.as_deref()).unwrap_or_default();
+            tell_addresses(maps, subject, before, addresses)?;
+        }
         let cover = self.attach(programs, uid, &pod)?;
         tell_covered(maps, subject, &interfaces, &cover)?;
-        self.known.insert(uid.into(), Known { cover: cover.clone(), process: Some(process) });
+        let cover = if addresses.is_empty() { Cover::NotYet } else { cover };
+        let told = is_told.then(|| addresses.to_vec());
+        self.known.insert(uid.into(), Known { cover: cover.clone(), process: Some(process), told });
         Ok(cover)
     }
 
@@ -138,7 +186,7 @@ impl Networks {
         let netns = self.host_netns().map_err(kernel(what()))?;
         let network = Network { netns, flags: ANY_INTERFACE, ..Network::default() };
         maps.networks.set(subject, network, 0).map_err(kernel(what()))?;
-        self.known.insert(uid.into(), Known { cover: Cover::Host, process: None });
+        self.known.insert(uid.into(), Known { cover: Cover::Host, process: None, told: None });
         Ok(Cover::Host)
     }
 
@@ -147,9 +195,9 @@ impl Networks {
         self.host.run(netns::cookie)?
     }
 
-    /// Whether the pod's processes are in the host's network, or its first one is just being started.
+    /// Whether the pod's processes are in the host's network and in no other that leads there, or its first one is just being started.
     pub fn is_host(&self, cgroup: &Path) -> bool {
-        matches!(netns::find(cgroup, &self.host), Ok(Some(PodNetwork::Host)))
+        matches!(netns::find(cgroup, &self.host, SpecNetwork::Own), Ok(Some(PodNetwork::Host)))
     }
 
     /// Forgets a pod's network.
@@ -255,6 +303,11 @@ impl Networks {
                 .map_err(kernel(format!("forgetting interfaces of pod {other} that are gone")))
         })
     }
+}
+
+/// Whether it is known which network is a subject's, whoever has found it.
+pub fn is_found(maps: &Maps, subject: u32) -> bool {
+    maps.networks.get(&subject, 0).is_ok_and(|network| is_known(&network))
 }
 
 /// The pods that have pins below a directory.

@@ -28,7 +28,7 @@ use super::error::kernel;
 use crate::causes::causes;
 use crate::datapath::{CapCounts, DatapathError, ShapedCounts, ShapedPod};
 use crate::netns::tc::Method;
-use crate::netns::{Netns, PodNetwork, all_of_processes, find};
+use crate::netns::{Netns, NetnsError, PodNetwork, SpecNetwork, all_of_processes, find};
 use crate::shaping::Cap;
 
 /// Where maps and pods are in the agent's directory.
@@ -212,7 +212,7 @@ impl Shaping {
     /// Sees to the pod's interfaces; the id of its network namespace.
     fn apply(&mut self, uid: &str, slot: u32, cgroup: &Path, caps: &[Cap]) -> Result<u64, DatapathError> {
         let host = Netns::current()?;
-        let netns = match find(cgroup, &host)? {
+        let netns = match find_own(cgroup, &host)? {
             Some(PodNetwork::Own { netns, .. }) => netns,
             // The first process is on its way from the one to the other.
             Some(PodNetwork::Host | PodNetwork::OwnMaking) | None => {
@@ -247,7 +247,7 @@ impl Shaping {
     /// Delays nothing that the pod sends from now on, and says whether something still waits: it would be lost with the qdisc.
     fn is_draining(&mut self, uid: &str, slot: u32, cgroup: &Path) -> Result<bool, DatapathError> {
         let host = Netns::current()?;
-        let Some(PodNetwork::Own { netns, .. }) = find(cgroup, &host)? else { return Ok(false) };
+        let Some(PodNetwork::Own { netns, .. }) = find_own(cgroup, &host)? else { return Ok(false) };
         let mut caps = [0; CAPS_PER_POD];
         caps[0] = self.cap_ids.without_rate(&mut self.maps)?;
         self.write_ids(slot, caps)?;
@@ -281,7 +281,7 @@ impl Shaping {
     /// Takes what is attached off the pod's interfaces, if it still has some, and puts back what was there before.
     fn restore(&self, uid: &str, slot: Option<u32>, cgroup: &Path) -> Result<(), DatapathError> {
         let host = Netns::current()?;
-        let Some(PodNetwork::Own { netns, .. }) = find(cgroup, &host)? else { return Ok(()) };
+        let Some(PodNetwork::Own { netns, .. }) = find_own(cgroup, &host)? else { return Ok(()) };
         let (mut pins, mut before) = (self.older.pins(uid), self.older.before(uid));
         if let Some(slot) = slot {
             pins.push(self.pins(slot, uid));
@@ -311,7 +311,7 @@ impl Shaping {
     fn lost(&self, uid: &str, host: &Netns) -> Option<String> {
         let pod = self.pods.get(uid)?;
         let applied = pod.applied.as_ref()?;
-        let Ok(Some(PodNetwork::Own { netns, .. })) = find(&applied.cgroup, host) else { return None };
+        let Ok(Some(PodNetwork::Own { netns, .. })) = find_own(&applied.cgroup, host) else { return None };
         if netns.id() != applied.netns {
             return Some("the pod has another network namespace".into());
         }
@@ -381,6 +381,11 @@ pub fn unshape_all(versions: &[PathBuf]) -> Result<(), DatapathError> {
         result = result.and(restored);
     }
     result
+}
+
+/// Pods in the host's network have no limits.
+fn find_own(cgroup: &Path, host: &Netns) -> Result<Option<PodNetwork>, NetnsError> {
+    find(cgroup, host, SpecNetwork::Own)
 }
 
 fn segments(caps: &[Cap]) -> u32 {

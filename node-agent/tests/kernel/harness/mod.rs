@@ -33,9 +33,10 @@ use l7egg_ebpf_common::abi::{
     ABI_VERSION, Address, AddressKey, Learned, LearnedKey, Name, NameTail, Network,
 };
 use l7egg_node_agent::datapath::{
-    ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, Mended, NODE_UID, Wanted,
+    ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, Mended, NODE_UID, ToldNetwork, Wanted,
 };
 use l7egg_node_agent::kernel::Kernel;
+use l7egg_node_agent::netns::SpecNetwork;
 use l7egg_node_agent::netns::tc::{self, Direction, Target};
 use l7egg_policy::{CompiledPolicy, ResolvConf, Source, compile};
 #[allow(unused_imports)] // The kernel tests' own.
@@ -153,7 +154,7 @@ impl Setup {
     fn cover(&mut self) {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
         if pod.link() != Link::Direct {
-            let cover = on_host(pod, || kernel.cover(pod.uid(), pod.cgroup()));
+            let cover = on_host(pod, || kernel.cover(pod.uid(), pod.cgroup(), &own()));
             let expected = match pod.link() {
                 Link::IsNode => Cover::Host,
                 Link::OnTop(_) => Cover::Part { uncovered: vec!["eth0".into()] },
@@ -165,8 +166,18 @@ impl Setup {
 
     /// Looks for the pod's network, as every pass of the agent does.
     pub fn try_cover(&mut self) -> Cover {
+        self.try_cover_told(&own())
+    }
+
+    /// The same, where this is told of it.
+    pub fn try_cover_told(&mut self, told: &ToldNetwork) -> Cover {
         let (kernel, pod) = (&mut self.kernel, &self.pod);
-        on_host(pod, || kernel.cover(pod.uid(), pod.cgroup())).unwrap_or_else(fail)
+        on_host(pod, || kernel.cover(pod.uid(), pod.cgroup(), told)).unwrap_or_else(fail)
+    }
+
+    /// Whether the pod's processes are in its node's network.
+    pub fn is_on_host_network(&self) -> bool {
+        on_host(&self.pod, || self.kernel.is_on_host_network(self.pod.cgroup()))
     }
 
     /// What the agent looks at every other second.
@@ -187,7 +198,8 @@ impl Setup {
         let kernel = &mut self.kernel;
         kernel.leave_alone(&[kubepods]).unwrap_or_else(fail);
         kernel.enforce(NODE_UID, cgroup, policy).unwrap_or_else(fail);
-        let cover = on_host(&self.pod, || kernel.cover(NODE_UID, cgroup)).unwrap_or_else(fail);
+        let cover = on_host(&self.pod, || kernel.cover(NODE_UID, cgroup, &ToldNetwork::default()))
+            .unwrap_or_else(fail);
         assert_eq!(cover, Cover::Host);
     }
 
@@ -308,6 +320,11 @@ impl Setup {
     pub fn restart_agent(&mut self) {
         self.kernel = on_host(&self.pod, || Kernel::open(&settings(&self.bpffs))).unwrap_or_else(fail);
     }
+}
+
+/// What is told of a pod that is to have a network of its own.
+fn own() -> ToldNetwork {
+    ToldNetwork { spec: SpecNetwork::Own, ..ToldNetwork::default() }
 }
 
 /// Works in the network namespace of the pod's node, if there is one.
