@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     NodeCgroup, Reconciler,
+    backstops::Backstops,
     ending::Found,
     glance::Wiring,
     pace::{EnforcePace, ShapingPace},
@@ -94,6 +95,7 @@ impl<D: Datapath> Reconciler<D> {
             told_unheld: BTreeSet::new(),
             told_gate: None,
             told_unmended: None,
+            backstops: Backstops::default(),
         };
         reconciler.open_gate();
         reconciler
