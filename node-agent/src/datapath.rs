@@ -340,6 +340,18 @@ pub trait Datapath: Send {
         Ok(Mended::default())
     }
 
+    /// The pods whose other ends these interfaces of the node are, by uid.
+    fn pods_at(&self, interfaces: &BTreeSet<u32>) -> BTreeSet<String> {
+        let _ = interfaces;
+        BTreeSet::new()
+    }
+
+    /// What [`Datapath::mend`] does about backstops, for these pods and now.
+    fn mend_backstops(&mut self, uids: &BTreeSet<String>) -> Mended {
+        let _ = uids;
+        Mended::default()
+    }
+
     /// What the programs counted since they were loaded.
     fn counters(&self) -> Result<Counters, DatapathError>;
 
@@ -356,6 +368,8 @@ pub struct Mended {
     pub failed: BTreeMap<String, String>,
     /// Uids of pods whose backstop was gone: [`Datapath::cover`] puts it back.
     pub backstops: BTreeSet<String>,
+    /// The same of those that something else came before, by uid, and what.
+    pub overtaken: BTreeMap<String, String>,
     /// How many maps were pinned no more.
     pub maps: usize,
 }

@@ -1,6 +1,12 @@
 //! Wires the parts together.
 
-use std::{io::IsTerminal, process::ExitCode, sync::mpsc, thread, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use l7egg_daemon::revisions::Revisions;
@@ -18,6 +24,7 @@ use crate::{
     inventory::Inventory,
     kernel, kernel_events,
     lock::{Lock, LockError, PATIENCE},
+    netns::{FilterWatch, tc::Method},
     notice::Notices,
     preflight::Node,
     reconcile::{Apart, Input, NodeCgroup},
@@ -91,6 +98,9 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let (engine, kernel) = Engine::open(&datapath).await?;
     let (inputs, received) = mpsc::channel();
     let follower = watch_cgroups(node.cgroup2_roots(), inputs.clone())?;
+    if Method::of_this_kernel() == Method::Clsact {
+        watch_filters(inputs.clone())?;
+    }
     let no_access = "no access to the API server: run in a pod with a service account, or set KUBECONFIG";
     let config = kube::Config::infer().await.context(no_access)?;
     let mut known = api_servers::of_config(&config).await;
@@ -184,6 +194,30 @@ fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) ->
     Ok(follower)
 }
 
+/// Other programs' filters are beside ours there, and some of them remove all. Without this that is found within half a minute.
+fn watch_filters(inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
+    thread::Builder::new().name("filters".into()).spawn(move || {
+        let mut told = false;
+        loop {
+            let error = match FilterWatch::open().and_then(|watch| tell_filters(&watch, &inputs)) {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "changes of interfaces' filters cannot be watched: tried again every other second");
+            }
+            thread::sleep(Duration::from_secs(2));
+        }
+    })?;
+    Ok(())
+}
+
+/// Ends when nobody is left to tell.
+fn tell_filters(watch: &FilterWatch, inputs: &mpsc::Sender<Input>) -> io::Result<()> {
+    while inputs.send(Input::Filters(watch.wait()?)).is_ok() {}
+    Ok(())
+}
+
 /// What the user asks for. The client logs failed requests as errors: whoever made the request knows better how
 /// bad that is, so that is left out unless it is asked for by name.
 fn log_filter(asked: Option<String>) -> String {
@@ -198,9 +232,8 @@ fn log_filter(asked: Option<String>) -> String {
 pub fn log(format: LogFormat) {
     use tracing_subscriber::{EnvFilter, fmt};
     let filter = EnvFilter::new(log_filter(std::env::var("RUST_LOG").ok()));
-    let ansi = std::io::stderr().is_terminal();
-    let builder =
-        fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).with_target(false);
+    let ansi = io::stderr().is_terminal();
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).with_target(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -230,6 +230,18 @@ impl Datapath for Kernel {
         self.mend_pins(cgroup_of)
     }
 
+    fn pods_at(&self, interfaces: &BTreeSet<u32>) -> BTreeSet<String> {
+        let attached = |interface| self.maps.attached.get(interface, 0).ok();
+        let subjects = interfaces.iter().filter_map(attached).map(|attached| attached.subject).collect();
+        self.uids_of(&subjects)
+    }
+
+    fn mend_backstops(&mut self, uids: &BTreeSet<String>) -> Mended {
+        let mut mended = Mended::default();
+        self.look_at_backstops(uids, &mut mended);
+        mended
+    }
+
     fn counters(&self) -> Result<Counters, DatapathError> {
         let mut counters = [0; COUNTERS as usize];
         for (index, counter) in counters.iter_mut().enumerate() {

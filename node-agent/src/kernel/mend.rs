@@ -9,6 +9,7 @@ use l7egg_ebpf_common::abi::{CLASSIFIED, SubjectState, WAS_FREE};
 
 use super::Kernel;
 use super::error::kernel;
+use super::network::Damage;
 use super::pins::is_gone;
 use super::pods;
 use super::programs::HOOKS;
@@ -47,15 +48,29 @@ impl Kernel {
                 Err(error) => _ = mended.failed.insert(uid, causes(&error)),
             }
         }
-        let mut backstops = self.pinned.lost_backstops(self.pods.keys());
-        backstops.extend(looked_at.into_iter().filter(|uid| self.networks.is_detached(uid)));
-        for uid in backstops {
-            self.networks.forget_cover(&uid);
-            mended.backstops.insert(uid);
-        }
+        let lost = self.pinned.lost_backstops(self.pods.keys());
+        lost.iter().for_each(|uid| self.networks.forget_cover(uid));
+        mended.backstops.extend(lost);
+        self.look_at_backstops(&looked_at, &mut mended);
         self.gate.look();
         mended.maps = maps;
         Ok(mended)
+    }
+
+    /// Has the backstops of these pods put back where they were.
+    pub(super) fn look_at_backstops<'a>(
+        &mut self,
+        uids: impl IntoIterator<Item = &'a String>,
+        mended: &mut Mended,
+    ) {
+        for uid in uids {
+            match self.networks.damage(uid) {
+                None => continue,
+                Some(Damage::Gone) => _ = mended.backstops.insert(uid.clone()),
+                Some(Damage::Behind(what)) => _ = mended.overtaken.insert(uid.clone(), what),
+            }
+            self.networks.forget_cover(uid);
+        }
     }
 
     /// The pods that were wholly attached and are not any more, and those that could not be attached again the last time. Of others

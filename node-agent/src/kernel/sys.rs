@@ -13,6 +13,7 @@ pub const NO_EXIST: u64 = 1;
 /// `BPF_EXIST`: one is changed, or none is made.
 pub const EXIST: u64 = 2;
 
+const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -140,6 +141,11 @@ pub fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(u32::from_ne_bytes([a, b, c, d]))
 }
 
+/// By which [`first_on_interface`] names a link.
+pub fn link_id(link: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(link_target(link)?.id)
+}
+
 /// `struct bpf_link_info`, as it is for cgroups: for interfaces the first half of `cgroup` is the index.
 #[repr(C, align(8))]
 #[derive(Default)]
@@ -200,6 +206,64 @@ pub fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Resul
         Err(error) => return Err(error),
     }
     Ok(ids[..(attr.count as usize).min(ids.len())].to_vec())
+}
+
+/// Ids of the program that sees an interface's packets first (tcx, Linux 6.6), and of its link: 0 for one without.
+pub fn first_on_interface(interface: u32, attach_type: u32) -> io::Result<Option<(u32, u32)>> {
+    /// `BPF_MPROG_MAX` of include/linux/bpf_mprog.h.
+    const MOST: usize = 64;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        interface: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        programs: u64,
+        count: u32,
+        reserved: u32,
+        program_attach_flags: u64,
+        links: u64,
+        link_attach_flags: u64,
+        revision: u64,
+    }
+    let (mut programs, mut links) = ([0u32; MOST], [0u32; MOST]);
+    let mut attr = Attr {
+        interface,
+        attach_type,
+        programs: programs.as_mut_ptr() as u64,
+        count: MOST as u32,
+        links: links.as_mut_ptr() as u64,
+        ..Attr::default()
+    };
+    match bpf(BPF_PROG_QUERY, &mut attr) {
+        Ok(_) => Ok((attr.count > 0).then_some((programs[0], links[0]))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Loads the smallest program of type `sched_cls`: it says this of every packet.
+pub fn load_verdict(verdict: i32) -> io::Result<OwnedFd> {
+    const SCHED_CLS: u32 = 3;
+    #[repr(C)]
+    struct Attr {
+        kind: u32,
+        length: u32,
+        instructions: u64,
+        license: u64,
+    }
+    // `r0 = verdict; exit`, as include/uapi/linux/bpf.h encodes them.
+    let instructions: [u64; 2] = [0xb7 | u64::from(verdict as u32) << 32, 0x95];
+    let mut attr = Attr {
+        kind: SCHED_CLS,
+        length: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"MIT".as_ptr() as u64,
+    };
+    let fd = bpf(BPF_PROG_LOAD, &mut attr)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Pins a link or a program in bpffs.

@@ -8,9 +8,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 
 use super::rtnetlink::Rtnetlink;
-use super::tc::Direction;
+use super::tc::{Direction, Rank};
 
-/// Before all others.
+/// The lowest, which others take, too: filters of one priority are one list, and who comes last is its head.
 const PRIORITY: u32 = 1;
 /// `ETH_P_ALL` of include/uapi/linux/if_ether.h, in network order as `tcm_info` wants it.
 const PROTOCOL_ALL: u32 = 3u16.to_be() as u32;
@@ -37,10 +37,19 @@ impl Filter<'_> {
         0x6c00_0000 | hash & 0x00ff_ffff
     }
 
-    fn message(self) -> TcMessage {
+    /// The one that it has while it is moved to the front.
+    fn spare_handle(self) -> u32 {
+        self.handle() ^ 0x0100_0000
+    }
+
+    fn is(self, message: &TcMessage) -> bool {
+        [self.handle(), self.spare_handle()].contains(&message.header.handle.into())
+    }
+
+    fn message(self, handle: u32) -> TcMessage {
         let mut message = TcMessage::with_index(self.interface as i32);
         message.header.parent = parent(self.direction);
-        message.header.handle = self.handle().into();
+        message.header.handle = handle.into();
         message.header.info = PRIORITY << 16 | PROTOCOL_ALL;
         message.attributes.push(TcAttribute::Kind("bpf".into()));
         message
@@ -76,9 +85,73 @@ pub fn remove_qdisc(interface: u32) -> io::Result<()> {
     gone_is_done(Rtnetlink::open()?.change(RouteNetlinkMessage::DelQueueDiscipline(qdisc(interface)), 0))
 }
 
-/// Adds a filter, or replaces its program in one step.
+/// Adds a filter before all others, or replaces its program in one step. Where another has come before it, it is moved: it is there
+/// twice for a moment, and never not.
 pub fn add_filter(filter: Filter<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut message = filter.message();
+    let filters = filters(filter.interface, filter.direction)?;
+    let mut there = end_move_among(filter, &filters)?;
+    let is_first = foremost(&filters).is_some_and(|one| filter.is(one));
+    if there == Some(filter.handle()) && !is_first {
+        add(filter, filter.spare_handle(), program)?;
+        remove(filter, filter.handle())?;
+        there = Some(filter.spare_handle());
+    }
+    add(filter, filter.handle(), program)?;
+    match there {
+        Some(spare) if spare == filter.spare_handle() => remove(filter, spare),
+        _ => Ok(()),
+    }
+}
+
+/// Leaves one of a filter where it is there twice, as who ends while moving it leaves it: the one in front.
+pub fn end_move(filter: Filter<'_>) -> io::Result<()> {
+    end_move_among(filter, &filters(filter.interface, filter.direction)?).map(drop)
+}
+
+/// The handle that is left.
+fn end_move_among(filter: Filter<'_>, filters: &[TcMessage]) -> io::Result<Option<u32>> {
+    let mut ours = filters.iter().filter(|one| filter.is(one)).map(|one| one.header.handle.into());
+    let first = ours.next();
+    ours.try_for_each(|handle| remove(filter, handle))?;
+    Ok(first)
+}
+
+/// Removes a filter, as far as it has one of these programs.
+pub fn remove_filter(filter: Filter<'_>, programs: &[u32]) -> io::Result<()> {
+    let filters = filters(filter.interface, filter.direction)?;
+    let mut ours = filters.iter().filter(|one| filter.is(one));
+    ours.try_for_each(|one| match program(one) {
+        Some(id) if programs.contains(&id) => remove(filter, one.header.handle.into()),
+        _ => Ok(()),
+    })
+}
+
+/// Where a filter is among those of its side.
+pub fn rank(filter: Filter<'_>) -> io::Result<Rank> {
+    let filters = filters(filter.interface, filter.direction)?;
+    if !filters.iter().any(|one| filter.is(one)) {
+        return Ok(Rank::Absent);
+    }
+    Ok(match foremost(&filters) {
+        Some(first) if !filter.is(first) => Rank::Behind(describe(first)),
+        _ => Rank::First,
+    })
+}
+
+/// Id of the program of a filter, if that is there.
+pub fn program_of(filter: Filter<'_>) -> io::Result<Option<u32>> {
+    let filters = filters(filter.interface, filter.direction)?;
+    Ok(filters.iter().find(|one| filter.is(one)).and_then(program))
+}
+
+/// Whether anybody's filter is on the interface.
+pub fn has_filters(interface: u32) -> io::Result<bool> {
+    Ok(!filters(interface, Direction::Ingress)?.is_empty()
+        || !filters(interface, Direction::Egress)?.is_empty())
+}
+
+fn add(filter: Filter<'_>, handle: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut message = filter.message(handle);
     message.attributes.push(TcAttribute::Options(vec![
         TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
         TcOption::Bpf(TcFilterBpfOption::ProgName(filter.name.into())),
@@ -87,35 +160,45 @@ pub fn add_filter(filter: Filter<'_>, program: BorrowedFd<'_>) -> io::Result<()>
     Rtnetlink::open()?.change(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE)
 }
 
-/// Removes a filter, if it is there.
-pub fn remove_filter(filter: Filter<'_>) -> io::Result<()> {
-    gone_is_done(Rtnetlink::open()?.change(RouteNetlinkMessage::DelTrafficFilter(filter.message()), 0))
+fn remove(filter: Filter<'_>, handle: u32) -> io::Result<()> {
+    gone_is_done(Rtnetlink::open()?.change(RouteNetlinkMessage::DelTrafficFilter(filter.message(handle)), 0))
 }
 
-/// Whether a filter is there.
-pub fn has_filter(filter: Filter<'_>) -> io::Result<bool> {
-    let filters = filters(filter.interface, filter.direction)?;
-    Ok(filters.iter().any(|message| u32::from(message.header.handle) == filter.handle()))
+/// Of filters in the order of a dump, the one that sees packets first. Other chains are those that a filter sends them to.
+fn foremost(filters: &[TcMessage]) -> Option<&TcMessage> {
+    let is_elsewhere = |one: &TcAttribute| matches!(one, TcAttribute::Chain(chain) if *chain != 0);
+    filters.iter().find(|message| !message.attributes.iter().any(is_elsewhere))
 }
 
-/// Id of the program of a filter, if that is there.
-pub fn program_of(filter: Filter<'_>) -> io::Result<Option<u32>> {
-    let filters = filters(filter.interface, filter.direction)?;
-    let ours = filters.iter().filter(|message| u32::from(message.header.handle) == filter.handle());
-    let mut attributes = ours.flat_map(|message| &message.attributes);
-    Ok(attributes.find_map(|attribute| match attribute {
-        TcAttribute::Options(options) => options.iter().find_map(|option| match option {
-            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
-            _ => None,
-        }),
+fn bpf_options(message: &TcMessage) -> impl Iterator<Item = &TcFilterBpfOption> {
+    let options = message.attributes.iter().filter_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
         _ => None,
-    }))
+    });
+    options.flatten().filter_map(|option| match option {
+        TcOption::Bpf(option) => Some(option),
+        _ => None,
+    })
 }
 
-/// Whether anybody's filter is on the interface.
-pub fn has_filters(interface: u32) -> io::Result<bool> {
-    Ok(!filters(interface, Direction::Ingress)?.is_empty()
-        || !filters(interface, Direction::Egress)?.is_empty())
+fn program(message: &TcMessage) -> Option<u32> {
+    bpf_options(message).find_map(|option| match option {
+        TcFilterBpfOption::ProgId(id) => Some(*id),
+        _ => None,
+    })
+}
+
+fn describe(message: &TcMessage) -> String {
+    let name = bpf_options(message).find_map(|option| match option {
+        TcFilterBpfOption::ProgName(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let (priority, handle) = (message.header.info >> 16, u32::from(message.header.handle));
+    let program = program(message).map(|id| format!(", program {id}")).unwrap_or_default();
+    format!(
+        "filter {} of priority {priority} (handle {handle:#x}{program})",
+        name.unwrap_or("without a name")
+    )
 }
 
 fn filters(interface: u32, direction: Direction) -> io::Result<Vec<TcMessage>> {

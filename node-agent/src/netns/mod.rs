@@ -11,6 +11,7 @@
 mod addresses;
 mod clsact;
 mod error;
+mod filter_watch;
 mod find;
 mod interfaces;
 mod namespace;
@@ -18,9 +19,11 @@ pub mod pacing;
 pub mod peers;
 mod rtnetlink;
 pub mod tc;
+mod tcx;
 
 pub use addresses::{addresses, cookie};
 pub use error::NetnsError;
+pub use filter_watch::FilterWatch;
 pub use find::{PodNetwork, Process, SpecNetwork, all_of_processes, find, oldest_process};
 pub use interfaces::{Interface, by_who_made_them, interfaces};
 pub use namespace::Netns;

@@ -136,10 +136,17 @@ fn forget(pins: &Path, kept: &[String], host: &Netns) -> Result<(), NetnsError> 
     Ok(())
 }
 
-/// Whether there is an interface with this index, where the thread is. nix takes the null of if_indextoname(3) for a name without letters.
+/// Whether there is an interface with this index, where the thread is.
 #[must_use]
 pub fn exists(interface: u32) -> bool {
-    if_indextoname(interface).is_ok_and(|name| !name.is_empty())
+    name(interface).is_some()
+}
+
+/// The name of the interface with this index, where the thread is. nix takes the null of if_indextoname(3) for a name without letters.
+#[must_use]
+pub fn name(interface: u32) -> Option<String> {
+    let name = if_indextoname(interface).ok().filter(|name| !name.is_empty())?;
+    Some(name.to_string_lossy().into_owned())
 }
 
 fn remove(pin: &Path) -> Result<(), NetnsError> {

@@ -15,12 +15,8 @@ use aya::util::KernelVersion;
 
 use super::clsact::{self, Filter};
 use super::error::refused;
-use super::{Netns, NetnsError};
+use super::{Netns, NetnsError, tcx};
 use crate::kernel::sys;
-
-/// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`, include/uapi/linux/bpf.h.
-const TCX_INGRESS: u32 = 46;
-const TCX_EGRESS: u32 = 47;
 
 /// How programs are attached to interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +65,17 @@ impl fmt::Display for Direction {
     }
 }
 
+/// Where a program is among those of its interface and direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// It is not attached.
+    Absent,
+    /// It sees every packet before all others.
+    First,
+    /// It sees what this one leaves to it.
+    Behind(String),
+}
+
 /// A program to be attached.
 #[derive(Clone, Copy, Debug)]
 pub struct Program<'a> {
@@ -108,6 +115,11 @@ impl<'a> Target<'a> {
         self.pins.join(format!("{program}{}", self.pin_suffix()))
     }
 
+    /// Of a link before the one that is pinned there, whose place it is about to take.
+    fn next_link_pin(&self, program: &str) -> PathBuf {
+        self.pins.join(format!("{program}{}-new", self.pin_suffix()))
+    }
+
     /// Of the program that our filter has. A filter of the same name with another program is of another version of l7egg,
     /// which has put it in the place of ours.
     fn filter_pin(&self, program: &str) -> PathBuf {
@@ -126,7 +138,8 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Attaches a program, or puts it in the place of the one of the same name that is attached, in one step.
+/// Attaches a program before all others, or puts it in the place of the one of the same name that is attached, in one step; where
+/// others have come before that, it is moved.
 ///
 /// # Errors
 /// The kernel refuses: the interface is gone, a capability is missing, or another's filter is in the way.
@@ -135,7 +148,10 @@ pub fn attach(method: Method, program: Program<'_>, target: Target<'_>) -> Resul
         format!("attaching {} to {} of interface {}", program.name, program.direction, target.interface);
     fs::create_dir_all(target.pins).map_err(refused(format!("creating {}", target.pins.display())))?;
     match method {
-        Method::Tcx => attach_link(program, target).map_err(refused(what)),
+        Method::Tcx => {
+            let pins = [target.link_pin(program.name), target.next_link_pin(program.name)];
+            tcx::attach(program, target.interface, &pins).map_err(refused(what))
+        }
         Method::Clsact => {
             make_qdisc(program.fd, target).map_err(refused(format!(
                 "{what}: adding its clsact qdisc (is there an ingress qdisc already?)"
@@ -153,7 +169,9 @@ pub fn attach(method: Method, program: Program<'_>, target: Target<'_>) -> Resul
 /// The kernel refuses, for another reason than that the interface is gone.
 pub fn detach(name: &str, direction: Direction, target: Target<'_>) -> Result<(), NetnsError> {
     let what = format!("detaching {name} from {direction} of interface {}", target.interface);
-    sys::unpin_link(&target.link_pin(name)).map_err(refused(what.clone()))?;
+    for pin in [target.next_link_pin(name), target.link_pin(name)] {
+        sys::unpin_link(&pin).map_err(refused(what.clone()))?;
+    }
     detach_filter(filter(name, direction, target), target).map_err(refused(what.clone()))?;
     if target.qdisc_pin().exists() && !clsact::has_filters(target.interface).map_err(refused(what.clone()))? {
         clsact::remove_qdisc(target.interface).map_err(refused(what.clone()))?;
@@ -180,41 +198,27 @@ pub fn hand_over(name: &str, from: Target<'_>, to: Target<'_>) -> Result<(), Net
 /// # Errors
 /// The kernel does not tell.
 pub fn is_attached(name: &str, direction: Direction, target: Target<'_>) -> Result<bool, NetnsError> {
+    Ok(rank(name, direction, target)? != Rank::Absent)
+}
+
+/// Where a program of this name is attached.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn rank(name: &str, direction: Direction, target: Target<'_>) -> Result<Rank, NetnsError> {
     let what = format!("asking for {name} at {direction} of interface {}", target.interface);
     match sys::open_pinned(&target.link_pin(name)) {
-        Ok(link) => {
-            let interface = sys::link_interface(link.as_fd()).map_err(refused(what))?;
-            Ok(interface == target.interface)
-        }
+        Ok(link) => tcx::rank(link.as_fd(), direction, target.interface).map_err(refused(what)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let pins = [target.filter_pin(name), target.next_filter_pin(name)];
             // Without its pin nobody could take it away.
             if !pins.iter().any(|pin| pin.exists()) {
-                return Ok(false);
+                return Ok(Rank::Absent);
             }
-            clsact::has_filter(filter(name, direction, target)).map_err(refused(what))
+            clsact::rank(filter(name, direction, target)).map_err(refused(what))
         }
         Err(error) => Err(refused(what)(error)),
     }
-}
-
-fn attach_link(program: Program<'_>, target: Target<'_>) -> io::Result<()> {
-    let pin = target.link_pin(program.name);
-    match sys::open_pinned(&pin) {
-        // 0 once the interface is gone.
-        Ok(link) if sys::link_interface(link.as_fd())? == target.interface => {
-            return sys::link_update(link.as_fd(), program.fd);
-        }
-        Ok(_) => fs::remove_file(&pin)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let attach_type = match program.direction {
-        Direction::Ingress => TCX_INGRESS,
-        Direction::Egress => TCX_EGRESS,
-    };
-    let link = sys::link_create_first(program.fd, target.interface, attach_type)?;
-    sys::pin(link.as_fd(), &pin)
 }
 
 /// Makes the clsact qdisc, and remembers it before: who ends in between leaves none that nobody takes away.
@@ -232,12 +236,14 @@ fn make_qdisc(program: BorrowedFd<'_>, target: Target<'_>) -> io::Result<()> {
     }
 }
 
-/// What is pinned is what the filter has, or may have if this process ends in between.
+/// What is pinned is what the filter has, or may have if this process ends in between. While it is moved it is there twice, with no
+/// other programs than these.
 fn attach_filter(program: Program<'_>, target: Target<'_>) -> io::Result<()> {
     let filter = filter(program.name, program.direction, target);
     let (pin, next) = (target.filter_pin(program.name), target.next_filter_pin(program.name));
     if next.exists() {
         // Whoever was replacing it has ended.
+        clsact::end_move(filter)?;
         match clsact::program_of(filter)? {
             Some(id) if pinned_program(&next)? == Some(id) => fs::rename(&next, &pin)?,
             _ => remove_pin(&next)?,
@@ -258,9 +264,7 @@ fn detach_filter(filter: Filter<'_>, target: Target<'_>) -> io::Result<()> {
     if ours.is_empty() {
         return Ok(());
     }
-    if clsact::program_of(filter)?.is_some_and(|id| ours.contains(&id)) {
-        clsact::remove_filter(filter)?;
-    }
+    clsact::remove_filter(filter, &ours)?;
     pins.iter().try_for_each(|pin| remove_pin(pin))
 }
 

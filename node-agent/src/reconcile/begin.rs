@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     NodeCgroup, Reconciler,
+    backstops::Backstops,
     ending::Found,
     glance::Wiring,
     network::Unfound,
@@ -97,6 +98,7 @@ impl<D: Datapath> Reconciler<D> {
             told_unheld: BTreeSet::new(),
             told_gate: None,
             told_unmended: None,
+            backstops: Backstops::default(),
         };
         reconciler.open_gate();
         reconciler

@@ -44,6 +44,11 @@ impl Wiring {
         self.new.remove(uid)
     }
 
+    /// A pod's network is to be looked for before that of others that are not new.
+    pub(super) fn hasten(&mut self, uid: &str) {
+        self.others.push(uid.to_owned());
+    }
+
     /// Whether some have still to be looked at.
     pub(super) fn is_unfinished(&self) -> bool {
         !self.others.is_empty()

@@ -1,5 +1,7 @@
 //! Somebody takes away what is enforced, beside the agent.
 
+use std::time::Instant;
+
 use super::Reconciler;
 use crate::{
     causes::causes,
@@ -25,7 +27,9 @@ impl<D: Datapath> Reconciler<D> {
             }
         }
         self.told_unmended = failure;
-        let Mended { pods, backstops, maps, failed: _ } = mended.unwrap_or_default();
+        let mended = mended.unwrap_or_default();
+        self.tell_overtaken(&mended);
+        let Mended { pods, backstops, overtaken: _, maps, failed: _ } = mended;
         for uid in pods {
             self.metrics.failed();
             let (pod, eggs) = self.name(&uid);
@@ -44,5 +48,6 @@ impl<D: Datapath> Reconciler<D> {
         if maps > 0 {
             tracing::error!(maps, "somebody has removed pins of maps: they are put back");
         }
+        self.look_at_later(Instant::now());
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use kube::{api::DynamicObject, runtime::watcher};
 use tokio::sync::watch;
 
+mod backstops;
 mod begin;
 mod ending;
 mod gate;
@@ -29,6 +30,7 @@ mod tell;
 mod timeline;
 
 use self::{
+    backstops::Backstops,
     ending::Found,
     glance::Wiring,
     network::Unfound,
@@ -83,6 +85,8 @@ pub enum Input {
     Unwatched(Kind, Option<String>),
     /// The cgroup tree changed.
     Cgroup(CgroupEvent),
+    /// Somebody has changed the filters of these interfaces of the node: maybe it was this agent.
+    Filters(BTreeSet<u32>),
     /// Where the API server is.
     ApiServers(ApiServers),
     /// Which DNS servers are believed, where that changes.
@@ -176,6 +180,7 @@ pub struct Reconciler<D> {
     told_gate: Option<String>,
     /// What was said of what cannot be put back.
     told_unmended: Option<String>,
+    backstops: Backstops,
 }
 
 impl<D: Datapath> Reconciler<D> {
@@ -297,6 +302,7 @@ impl<D: Datapath> Reconciler<D> {
         self.unfound.retain(has_programs);
         self.told_uncovered.retain(is_known);
         self.told_unheld.retain(is_known);
+        self.backstops.retain(is_known);
         self.limits.retain(|uid| enforced.iter().any(|pod| pod.uid == uid));
         self.selected.retain(|uid| self.cgroups.pods.contains_key(uid));
         self.timeline

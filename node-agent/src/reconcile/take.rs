@@ -49,6 +49,7 @@ impl<D: Datapath> Reconciler<D> {
                 self.place_node();
                 true
             }
+            Input::Filters(interfaces) => self.heed_filters(&interfaces, Instant::now()),
             Input::ApiServers(servers) => {
                 let is_news = self.inventory.set_api_servers(servers);
                 self.is_stale |= is_news;

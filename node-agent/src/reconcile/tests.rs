@@ -6,6 +6,7 @@ use l7egg_ebpf_common::abi::CIDRS_MAX;
 use l7egg_policy::Network;
 
 mod annotated;
+mod backstops;
 mod ending;
 mod gate;
 mod glance;

@@ -57,6 +57,12 @@ pub struct FakeDatapath {
     pub retirings: usize,
     /// Uids of pods whose programs somebody has detached.
     pub lost: BTreeSet<String>,
+    /// The pods at the interfaces of the node.
+    pub interfaces: BTreeMap<u32, String>,
+    /// What has come before backstops, by the pod's uid.
+    pub overtaken: BTreeMap<String, String>,
+    /// How many backstops were looked at.
+    pub looked_at: usize,
     /// So many times connections cannot be looked at.
     pub unlookable: usize,
     /// So many looks find no network.
@@ -268,6 +274,16 @@ impl Datapath for FakeDatapath {
         }
         let pods = std::mem::take(&mut self.lost).into_iter().filter(|uid| cgroup_of(uid).is_some());
         Ok(Mended { pods: pods.collect(), ..Mended::default() })
+    }
+
+    fn pods_at(&self, interfaces: &BTreeSet<u32>) -> BTreeSet<String> {
+        interfaces.iter().filter_map(|interface| self.interfaces.get(interface)).cloned().collect()
+    }
+
+    fn mend_backstops(&mut self, uids: &BTreeSet<String>) -> Mended {
+        self.looked_at += uids.len();
+        let overtaken = uids.iter().filter_map(|uid| self.overtaken.remove_entry(uid));
+        Mended { overtaken: overtaken.collect(), ..Mended::default() }
     }
 
     fn counters(&self) -> Result<Counters, DatapathError> {

@@ -15,6 +15,7 @@ mod destinations;
 mod detached;
 mod end;
 mod far_end;
+mod filters;
 mod flows_held;
 mod forged;
 mod forged_tcp;

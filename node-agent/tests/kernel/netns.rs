@@ -1,11 +1,16 @@
 //! Pods' network namespaces, and programs on their interfaces.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command};
 
-use l7egg_node_agent::netns::tc::{self, Direction, Method, Program, Target};
-use l7egg_node_agent::netns::{Interface, Netns, PodNetwork, SpecNetwork, find, interfaces, peers};
+use l7egg_node_agent::kernel::sys;
+use l7egg_node_agent::netns::tc::{self, Direction, Method, Program, Rank, Target};
+use l7egg_node_agent::netns::{
+    FilterWatch, Interface, Netns, PodNetwork, SpecNetwork, find, interfaces, peers,
+};
 
 use crate::harness::{Bpffs, Pod, VerdictProgram};
 
@@ -148,6 +153,166 @@ fn a_filter_that_another_has_replaced_is_not_ones_own_any_more() {
     assert_eq!(pod.connect_in_vain(SERVER), "timeout");
     detach(newer);
     assert_eq!(pod.connect_one(SERVER), "ok");
+}
+
+#[test]
+fn what_comes_before_a_program_is_seen_and_overtaken() {
+    for method in methods() {
+        let (pod, bpffs) = (Pod::new(), Bpffs::new());
+        let netns = pod.netns();
+        let pins = ["own", "others"].map(|whose| bpffs.path().join(whose));
+        let [own, others] = pins.each_ref().map(|pins| Target::new(eth0(&pod, &netns).index, &netns, pins));
+        let attach = |verdict: &VerdictProgram, name, target| {
+            let program = Program { fd: verdict.fd(), name, direction: Direction::Egress };
+            netns.run(|| tc::attach(method, program, target)).expect("the pod").expect("an attachment");
+        };
+        let rank =
+            || netns.run(|| tc::rank(NAME, Direction::Egress, own)).expect("the pod").expect("an answer");
+        let drop = VerdictProgram::drop();
+        assert_eq!(rank(), Rank::Absent, "{method:?}");
+        attach(&drop, NAME, own);
+        assert_eq!(rank(), Rank::First, "{method:?}");
+        for round in ["other", "another", "a third"] {
+            attach(&VerdictProgram::overrule(), round, others);
+            assert!(matches!(rank(), Rank::Behind(what) if what.contains("program ")), "{method:?}");
+            assert_eq!(pod.connect_one(SERVER), "ok", "{method:?}: it is not asked");
+            // The same one, or a later agent's.
+            let later = VerdictProgram::drop();
+            attach(if round == "other" { &drop } else { &later }, NAME, own);
+            assert_eq!(rank(), Rank::First, "{method:?}");
+            assert_eq!(pod.connect_in_vain(SERVER), "timeout", "{method:?}");
+        }
+        let detach = |name, target| {
+            netns.run(|| tc::detach(name, Direction::Egress, target)).expect("the pod").expect("a removal");
+        };
+        detach(NAME, own);
+        assert_eq!(rank(), Rank::Absent, "{method:?}");
+        if method == Method::Clsact {
+            let netns = format!("{}p", pod.uid());
+            let show = ["-n", &netns, "filter", "show", "dev", "eth0", "egress"];
+            let shown = Command::new("tc").args(show).output().expect("tc (iproute2)");
+            let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+            assert_eq!(shown.matches("direct-action").count(), 3, "none of ours is left: {shown}");
+        }
+        ["other", "another", "a third"].iter().for_each(|other| detach(other, others));
+        detach(NAME, own);
+        assert!(!qdiscs(&pod, "p").contains("clsact"), "{method:?}");
+        assert_eq!(
+            [&pins[0], &pins[1]].map(|pins| pins_in(pins)),
+            [vec![], Vec::<String>::new()],
+            "{method:?}"
+        );
+    }
+}
+
+#[test]
+fn a_filter_whose_move_was_broken_off_is_there_once_again() {
+    for is_new_in_place in [false, true] {
+        let (pod, bpffs) = (Pod::new(), Bpffs::new());
+        let (netns, pins) = (pod.netns(), bpffs.path().join("pod"));
+        let interface = eth0(&pod, &netns).index;
+        let target = Target::new(interface, &netns, &pins);
+        let attach = |verdict: &VerdictProgram| {
+            let program = Program { fd: verdict.fd(), name: NAME, direction: Direction::Egress };
+            netns
+                .run(|| tc::attach(Method::Clsact, program, target))
+                .expect("the pod")
+                .expect("an attachment");
+        };
+        let tc = |arguments: &[&str]| {
+            let output = netns.run(|| Command::new("tc").args(arguments).output());
+            let output = output.expect("the pod").expect("tc (iproute2)");
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let handles = || {
+            let shown = tc(&["filter", "show", "dev", "eth0", "egress"]);
+            let handles = shown.split_whitespace().filter_map(|word| word.strip_prefix("0x"));
+            handles.map(|one| u32::from_str_radix(one, 16).expect("a handle")).collect::<Vec<u32>>()
+        };
+        attach(&VerdictProgram::drop());
+        let usual = handles();
+        // As one has ended that had a program to put in front, with the older one still behind it or not.
+        let next = pins.join(format!("filter-{NAME}{}-new", target.pin_suffix()));
+        let newer = VerdictProgram::drop();
+        sys::pin(newer.fd(), &next).expect("a pin");
+        let (next, spare) = (next.to_string_lossy(), format!("{:#x}", usual[0] ^ 0x0100_0000));
+        let whose = ["dev", "eth0", "egress", "protocol", "all", "prio", "1", "handle"];
+        let bpf = ["bpf", "object-pinned", &next, "direct-action"];
+        tc(&[&["filter", "add"], &whose[..], &[&spare], &bpf[..]].concat());
+        if is_new_in_place {
+            tc(&[&["filter", "del"], &whose[..], &[&format!("{:#x}", usual[0])], &["bpf"]].concat());
+        }
+        assert_eq!(handles().len(), 2 - usize::from(is_new_in_place));
+        let rank = || netns.run(|| tc::rank(NAME, Direction::Egress, target)).expect("the pod");
+        assert_eq!(rank().expect("an answer"), Rank::First);
+        if is_new_in_place {
+            attach(&VerdictProgram::pass());
+            assert_eq!((handles(), rank().expect("an answer")), (usual, Rank::First));
+            assert_eq!(pod.connect_one(SERVER), "ok", "by the last one's program");
+        }
+        netns.run(|| tc::detach(NAME, Direction::Egress, target)).expect("the pod").expect("a removal");
+        assert_eq!(rank().expect("an answer"), Rank::Absent);
+        assert!(!qdiscs(&pod, "p").contains("clsact"), "none is left");
+        assert_eq!(pins_in(&pins), [""; 0]);
+    }
+}
+
+#[test]
+fn a_link_whose_move_was_broken_off_is_there_once_again() {
+    if Method::of_this_kernel() == Method::Clsact {
+        println!("skipped: this kernel has no tcx");
+        return;
+    }
+    /// `BPF_TCX_EGRESS`.
+    const EGRESS: u32 = 47;
+    let (pod, bpffs) = (Pod::new(), Bpffs::new());
+    let (netns, pins) = (pod.netns(), bpffs.path().join("pod"));
+    let interface = eth0(&pod, &netns).index;
+    let target = Target::new(interface, &netns, &pins);
+    let attach = |verdict: &VerdictProgram| {
+        let program = Program { fd: verdict.fd(), name: NAME, direction: Direction::Egress };
+        netns.run(|| tc::attach(Method::Tcx, program, target)).expect("the pod").expect("an attachment");
+    };
+    // As one has ended that had a link in front.
+    let break_off = || {
+        let drop = VerdictProgram::drop();
+        let link = netns.run(|| sys::link_create_first(drop.fd(), interface, EGRESS));
+        let next = pins.join(format!("{NAME}{}-new", target.pin_suffix()));
+        sys::pin(link.expect("the pod").expect("a link").as_fd(), &next).expect("a pin");
+        assert_eq!(pod.connect_in_vain(SERVER), "timeout");
+    };
+    attach(&VerdictProgram::pass());
+    break_off();
+    attach(&VerdictProgram::pass());
+    assert_eq!(pod.connect_one(SERVER), "ok");
+    break_off();
+    netns.run(|| tc::detach(NAME, Direction::Egress, target)).expect("the pod").expect("a removal");
+    assert_eq!(pod.connect_one(SERVER), "ok");
+    assert_eq!(pins_in(&pins), [""; 0]);
+}
+
+#[test]
+fn changes_of_filters_are_told() {
+    let (pod, bpffs) = (Pod::new(), Bpffs::new());
+    let (netns, pins) = (pod.netns(), bpffs.path().join("pod"));
+    let interface = eth0(&pod, &netns).index;
+    let target = Target::new(interface, &netns, &pins);
+    let watch = netns.run(FilterWatch::open).expect("the pod").expect("a socket");
+    let verdict = VerdictProgram::pass();
+    let program = Program { fd: verdict.fd(), name: NAME, direction: Direction::Egress };
+    let told = || watch.wait().expect("to hear of it");
+    let attach = || {
+        netns.run(|| tc::attach(Method::Clsact, program, target)).expect("the pod").expect("an attachment");
+    };
+    attach();
+    assert_eq!(told(), BTreeSet::from([interface]), "its own");
+    tc_command(&pod, "filter del dev eth0 egress");
+    assert_eq!(told(), BTreeSet::from([interface]), "without its handle");
+    attach();
+    told();
+    tc_command(&pod, "qdisc del dev eth0 clsact");
+    assert_eq!(told(), BTreeSet::from([interface]), "with its qdisc");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::error::kernel;
 use super::programs::{Maps, Programs};
 use crate::causes::causes;
 use crate::datapath::{Cover, DatapathError, ToldNetwork};
-use crate::netns::tc::{self, Direction, Method, Program, Target};
+use crate::netns::tc::{self, Direction, Method, Program, Rank, Target};
 use crate::netns::{self, Interface, Netns, NetnsError, PodNetwork, Process, SpecNetwork, peers};
 
 /// The programs and where they are attached. What may be replied to is remembered before anything is judged.
@@ -73,6 +73,14 @@ pub struct Sought<'a> {
     pub told: &'a ToldNetwork,
     /// Other versions' pins for it.
     pub older: &'a [PathBuf],
+}
+
+/// What somebody has done to a pod's backstop.
+pub enum Damage {
+    /// It is not there.
+    Gone,
+    /// This has come before it, and may keep packets from it.
+    Behind(String),
 }
 
 impl Networks {
@@ -212,17 +220,24 @@ impl Networks {
         self.known.remove(uid);
     }
 
-    /// Whether somebody has taken the backstop from one of a pod's interfaces, which is still there, and left its pins.
-    pub fn is_detached(&self, uid: &str) -> bool {
-        let is_lost = |(name, direction)| {
+    /// What somebody has done to the backstop on one of a pod's interfaces, which is still there, if anything.
+    pub fn damage(&self, uid: &str) -> Option<Damage> {
+        let mut behind = None;
+        for (name, direction) in BACKSTOP {
             let pins = self.pins(uid).join(name);
-            let is_lost = |interface: u32| {
-                let target = Target::new(interface, &self.host, &pins);
-                peers::exists(interface) && matches!(tc::is_attached(name, direction, target), Ok(false))
-            };
-            peers::pinned(&pins).is_ok_and(|pinned| pinned.into_iter().any(is_lost))
-        };
-        BACKSTOP.into_iter().any(is_lost)
+            for interface in peers::pinned(&pins).unwrap_or_default() {
+                let Some(of) = peers::name(interface) else { continue };
+                match tc::rank(name, direction, Target::new(interface, &self.host, &pins)) {
+                    Ok(Rank::Absent) => return Some(Damage::Gone),
+                    Ok(Rank::Behind(other)) => {
+                        behind = Some(Damage::Behind(format!("{direction} of interface {of}: {other}")));
+                    }
+                    // Where that cannot be known nothing is concluded.
+                    Ok(Rank::First) | Err(_) => {}
+                }
+            }
+        }
+        behind
     }
 
     /// Whether these interfaces are those of a sandbox that was made anew. No pod can give itself one that was made in the host's

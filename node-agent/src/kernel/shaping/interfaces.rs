@@ -10,7 +10,7 @@ use super::older::Before;
 use crate::datapath::DatapathError;
 use crate::kernel::error::{insertion, kernel};
 use crate::netns::pacing::{self, RootQdisc};
-use crate::netns::tc::{self, Direction, Method, Program, Target};
+use crate::netns::tc::{self, Direction, Method, Program, Rank, Target};
 use crate::netns::{Interface, Netns, NetnsError, by_who_made_them, interfaces};
 
 /// The program, its links' pins, its filters.
@@ -99,8 +99,16 @@ pub fn lost(place: Place<'_>, segments: u32, saved: &Saved) -> Result<Option<Str
                 return Ok(Some(format!("somebody has changed gso_max_segs of interface {name}")));
             }
             let target = Target::new(*index, place.netns, place.pins);
-            if !tc::is_attached(NAME, Direction::Egress, target)? {
-                return Ok(Some(format!("somebody has detached the program of interface {name}")));
+            match tc::rank(NAME, Direction::Egress, target)? {
+                Rank::First => {}
+                Rank::Absent => {
+                    return Ok(Some(format!("somebody has detached the program of interface {name}")));
+                }
+                Rank::Behind(other) => {
+                    return Ok(Some(format!(
+                        "another was put before the program of interface {name}: {other}"
+                    )));
+                }
             }
         }
         Ok(None)

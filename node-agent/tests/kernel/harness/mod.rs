@@ -186,6 +186,13 @@ impl Setup {
         on_host(pod, || kernel.mend(&|_| Some(pod.cgroup().to_owned()))).unwrap_or_else(fail)
     }
 
+    /// What the agent looks at when the kernel tells of the pod's interface.
+    #[allow(dead_code)] // The kernel tests' own.
+    pub fn mend_backstops(&mut self, uids: &BTreeSet<String>) -> Mended {
+        let (kernel, pod) = (&mut self.kernel, &self.pod);
+        on_host(pod, || kernel.mend_backstops(uids))
+    }
+
     /// Where its programs and maps are pinned.
     pub fn bpffs(&self) -> &Path {
         self.bpffs.path()

@@ -7,6 +7,8 @@ const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 /// `TC_ACT_UNSPEC`: the next one may judge.
 const NEXT: i32 = -1;
+/// `TC_ACT_OK`: it passes, and no other one is asked.
+const LAST: i32 = 0;
 /// `TC_ACT_SHOT`.
 const DROP: i32 = 2;
 
@@ -17,6 +19,11 @@ impl VerdictProgram {
     /// Lets everything pass.
     pub fn pass() -> Self {
         Self::load(NEXT)
+    }
+
+    /// Lets everything pass, whatever those behind it say.
+    pub fn overrule() -> Self {
+        Self::load(LAST)
     }
 
     /// Drops everything.
