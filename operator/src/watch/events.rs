@@ -1,12 +1,11 @@
 //! The events of one watch. Errors are the watch's to mend: it tries again after a pause.
 
 use std::fmt::Debug;
-use std::time::Duration;
 
-use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use kube::runtime::watcher::{self, Event};
+use l7egg_daemon::pauses::Pauses;
 
 use crate::metrics::Metrics;
 
@@ -16,13 +15,8 @@ pub(super) fn events<K: Debug + Send>(
     stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
     metrics: Metrics,
 ) -> impl Stream<Item = Event<K>> + Send {
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .with_jitter()
-        .without_max_times();
     let mut failing = false;
-    stream.backoff(ExponentialBackoff::from(pauses)).filter_map(move |event| {
+    stream.backoff(Pauses::default()).filter_map(move |event| {
         std::future::ready(match event {
             Ok(event) => {
                 // A list begins before the API server has been asked for it.
@@ -59,5 +53,34 @@ fn advice(error: &watcher::Error) -> &'static str {
             ": the operator's ClusterRole lacks the right, apply manifests/base"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use futures::stream;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// As a watch does whose lists are refused: each begins before it is asked for.
+    #[tokio::test(start_paused = true)]
+    async fn lists_that_are_refused_are_asked_for_seldom() {
+        let refused = stream::iter([false, true].into_iter().cycle()).map(|is_asked| match is_asked {
+            false => Ok(Event::<()>::Init),
+            true => Err(watcher::Error::NoResourceVersion),
+        });
+        let mut events = pin!(events("eggs", refused, Metrics::default()));
+        let mut lists = 0;
+        let _ = timeout(Duration::from_secs(600), async {
+            while events.next().await.is_some() {
+                lists += 1;
+            }
+        })
+        .await;
+        assert!((60..=130).contains(&lists), "{lists}");
     }
 }
