@@ -16,7 +16,7 @@ use l7egg_node_agent::{
     reconcile::{Apart, Input, NodeCgroup},
     resolv_conf::{FollowedResolvConf, Readers},
     resolvers::NodeResolvers,
-    run::{detach, log},
+    run::detach,
     status,
 };
 use serde_json::json;
@@ -37,7 +37,7 @@ use crate::{
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(settings) => {
-            log(cli.log_format);
+            cli.log.start();
             enforce(*settings).await
         }
         Command::Check(settings) => check(&settings),

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use l7egg_daemon::log::LogSettings;
 use l7egg_node_agent::{
     admin::AdminPlaces,
     datapath::DatapathSettings,
     settings::{
-        ADMIN_ADDRESS, ADMIN_SOCKET, DeniedSettings, DetachSettings, LogFormat, OnExit, StatusSettings,
-        seconds,
+        ADMIN_ADDRESS, ADMIN_SOCKET, DeniedSettings, DetachSettings, OnExit, StatusSettings, seconds,
     },
 };
 
@@ -36,9 +36,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Text for people, or JSON for programs that collect logs. What is logged: RUST_LOG, such as `debug`.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "L7EGG_LOG_FORMAT")]
-    pub log_format: LogFormat,
+    /// Settings of the log.
+    #[command(flatten)]
+    pub log: LogSettings,
 }
 
 /// What the program can do.
