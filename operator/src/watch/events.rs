@@ -9,8 +9,21 @@ use l7egg_daemon::pauses::Pauses;
 
 use crate::metrics::Metrics;
 
+/// What has the rights that most watches need.
+const BASE: &str = "manifests/base";
+
 /// What a watch brings. Its errors are logged and counted.
 pub(super) fn events<K: Debug + Send>(
+    what: &'static str,
+    stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    metrics: Metrics,
+) -> impl Stream<Item = Event<K>> + Send {
+    events_by(BASE, what, stream, metrics)
+}
+
+/// The same of a watch whose right is in this manifest.
+pub(crate) fn events_by<K: Debug + Send>(
+    manifest: &'static str,
     what: &'static str,
     stream: impl Stream<Item = watcher::Result<Event<K>>> + Send,
     metrics: Metrics,
@@ -31,7 +44,8 @@ pub(super) fn events<K: Debug + Send>(
                 if failing {
                     tracing::debug!(what, %error, "watch still fails");
                 } else {
-                    tracing::warn!(what, %error, "watch failed, trying again{}", advice(&error));
+                    let advice = advice(&error, manifest);
+                    tracing::warn!(what, %error, "watch failed, trying again{advice}");
                     failing = true;
                 }
                 None
@@ -41,18 +55,18 @@ pub(super) fn events<K: Debug + Send>(
 }
 
 /// What a person can do about it, where that is known.
-fn advice(error: &watcher::Error) -> &'static str {
+fn advice(error: &watcher::Error, manifest: &str) -> String {
     let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
-        return "";
+        return String::new();
     };
     match error {
         kube::Error::Api(status) if status.code == 404 => {
-            ": the CustomResourceDefinitions are not installed, apply manifests/crds"
+            ": the CustomResourceDefinitions are not installed, apply manifests/crds".to_owned()
         }
         kube::Error::Api(status) if status.code == 403 => {
-            ": the operator's ClusterRole lacks the right, apply manifests/base"
+            format!(": the operator lacks the right, apply {manifest}")
         }
-        _ => "",
+        _ => String::new(),
     }
 }
 
