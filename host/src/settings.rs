@@ -46,7 +46,8 @@ pub struct Cli {
 pub enum Command {
     /// Enforce, until told to stop by SIGTERM or SIGINT.
     Run(Box<RunSettings>),
-    /// Say of each Egg in these files whether it can be enforced. Exit code 1 if one cannot, or there is none.
+    /// Say of each Egg in these files whether it can be enforced. Exit code 1 if one cannot, or there is none, or if the names in it
+    /// could not be learned here.
     Check(CheckSettings),
     /// Show the units of this host, with the labels that Eggs select them by.
     Units(UnitsSettings),
@@ -143,6 +144,9 @@ pub struct CheckSettings {
     /// Files with Eggs, or directories with such files (*.yaml, *.yml).
     #[arg(default_value = EGGS)]
     pub eggs: Vec<PathBuf>,
+    /// The file that `run` is to take its DNS servers from: an error if that names servers on this host only, and some Egg names.
+    #[arg(long, default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
     /// Print JSON: what is accepted, ignored, and wrong.
     #[arg(long)]
     pub json: bool,

@@ -157,7 +157,7 @@ fn resolvers(settings: &RunSettings) -> anyhow::Result<FollowedResolvConf> {
     };
     tracing::info!(servers = ?cluster.cluster, "the cluster's DNS servers, whose answers pods can learn from");
     let file = HostFile::new(settings.host_root.as_deref(), &settings.resolv_conf);
-    FollowedResolvConf::read(file, Readers::Pods, cluster).context("the kubelet's resolvConf")
+    Ok(FollowedResolvConf::read(file, Readers::Pods, cluster))
 }
 
 fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) -> anyhow::Result<Follower> {
