@@ -14,11 +14,12 @@ use l7egg_node_agent::{
     kernel_events,
     preflight::Node,
     reconcile::{Apart, Input, NodeCgroup},
-    resolv_conf::{FollowedResolvConf, Readers},
+    resolv_conf::{FollowedResolvConf, Readers, only_here},
     resolvers::NodeResolvers,
-    run::{detach, log},
+    run::detach,
     status,
 };
+use l7egg_operator::index::Egg;
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -37,7 +38,7 @@ use crate::{
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(settings) => {
-            log(cli.log_format);
+            cli.log.start();
             enforce(*settings).await
         }
         Command::Check(settings) => check(&settings),
@@ -56,7 +57,7 @@ async fn enforce(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let signals = Signals::new()?;
     let root = root_of(&node)?;
     let file = HostFile::new(None, &settings.resolv_conf);
-    let resolvers = FollowedResolvConf::read(file, Readers::Host, NodeResolvers::default())?;
+    let resolvers = FollowedResolvConf::read(file, Readers::Host, NodeResolvers::default());
     let host = host(&settings)?;
     let datapath = settings.datapath(kernel_events::tells_learned());
     let (engine, kernel) = Engine::open(&datapath).await?;
@@ -103,6 +104,11 @@ fn check(settings: &CheckSettings) -> anyhow::Result<ExitCode> {
         let places: Vec<String> = settings.eggs.iter().map(|path| path.display().to_string()).collect();
         look.problems.push(format!("no Egg in {}", places.join(", ")));
     }
+    if files.accepted().any(has_names)
+        && let Some(error) = only_here(HostFile::new(None, &settings.resolv_conf))
+    {
+        look.problems.push(error.to_string());
+    }
     if settings.json {
         let told = json!({"accepted": accepted, "ignored": look.ignored, "problems": look.problems});
         println!("{}", serde_json::to_string_pretty(&told)?);
@@ -112,6 +118,14 @@ fn check(settings: &CheckSettings) -> anyhow::Result<ExitCode> {
         look.problems.iter().for_each(|problem| eprintln!("error: {problem}"));
     }
     Ok(if look.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether it opens, or closes, anything by name.
+fn has_names(egg: &Egg) -> bool {
+    let rules = egg.spec.iter().flat_map(|accepted| &accepted.policy.egress);
+    rules.flat_map(|rule| &rule.to).any(|to| {
+        [&to.domain_names, &to.domain_suffixes, &to.domain_regex].iter().any(|names| !names.is_empty())
+    })
 }
 
 fn show_units(settings: &UnitsSettings) -> anyhow::Result<ExitCode> {
@@ -133,4 +147,30 @@ fn host(settings: &RunSettings) -> anyhow::Result<Host> {
     let name = nix::unistd::gethostname().context("the host's name cannot be read")?;
     let name = name.to_string_lossy().into_owned();
     Ok(Host { labels: settings.labels(&name), name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_cannot_be_learned_here_are_an_error_beforehand() {
+        let directory = tempfile::tempdir().unwrap();
+        let (egg, resolv_conf) = (directory.path().join("web.yaml"), directory.path().join("resolv.conf"));
+        let check = |to: &str, servers: &str| {
+            let spec = format!("{{podSelector: {{}}, egress: [{{to: [{{{to}}}]}}]}}");
+            let text =
+                format!("apiVersion: l7egg.dev/v1alpha1\nkind: Egg\nmetadata: {{name: web}}\nspec: {spec}\n");
+            fs::write(&egg, text).unwrap();
+            fs::write(&resolv_conf, servers).unwrap();
+            let settings =
+                CheckSettings { eggs: vec![egg.clone()], resolv_conf: resolv_conf.clone(), json: false };
+            check(&settings).unwrap() == ExitCode::SUCCESS
+        };
+        let (names, networks) = ("domainNames: [a.example]", "cidr: 192.0.2.0/24");
+        let (stub, server) = ("nameserver 127.0.0.53\n", "nameserver 192.0.2.53\n");
+        assert!(!check(names, stub));
+        assert!(!check("domainSuffixes: [.example]", stub) && !check("domainRegex: ['a.example']", stub));
+        assert!(check(names, server) && check(names, "") && check(networks, stub));
+    }
 }

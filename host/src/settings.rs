@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use l7egg_daemon::log::LogSettings;
 use l7egg_node_agent::{
     admin::AdminPlaces,
     datapath::DatapathSettings,
     settings::{
-        ADMIN_ADDRESS, ADMIN_SOCKET, DeniedSettings, DetachSettings, LogFormat, OnExit, StatusSettings,
-        seconds,
+        ADMIN_ADDRESS, ADMIN_SOCKET, DeniedSettings, DetachSettings, OnExit, StatusSettings, seconds,
     },
 };
 
@@ -36,9 +36,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Text for people, or JSON for programs that collect logs. What is logged: RUST_LOG, such as `debug`.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "L7EGG_LOG_FORMAT")]
-    pub log_format: LogFormat,
+    /// Settings of the log.
+    #[command(flatten)]
+    pub log: LogSettings,
 }
 
 /// What the program can do.
@@ -46,7 +46,8 @@ pub struct Cli {
 pub enum Command {
     /// Enforce, until told to stop by SIGTERM or SIGINT.
     Run(Box<RunSettings>),
-    /// Say of each Egg in these files whether it can be enforced. Exit code 1 if one cannot, or there is none.
+    /// Say of each Egg in these files whether it can be enforced. Exit code 1 if one cannot, or there is none, or if the names in it
+    /// could not be learned here.
     Check(CheckSettings),
     /// Show the units of this host, with the labels that Eggs select them by.
     Units(UnitsSettings),
@@ -143,6 +144,9 @@ pub struct CheckSettings {
     /// Files with Eggs, or directories with such files (*.yaml, *.yml).
     #[arg(default_value = EGGS)]
     pub eggs: Vec<PathBuf>,
+    /// The file that `run` is to take its DNS servers from: an error if that names servers on this host only, and some Egg names.
+    #[arg(long, default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
     /// Print JSON: what is accepted, ignored, and wrong.
     #[arg(long)]
     pub json: bool,

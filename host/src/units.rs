@@ -113,6 +113,8 @@ fn unit(slices: &[String], name: String, cgroup: PodCgroup, host_network: bool) 
 pub struct UnitWatch {
     root: PathBuf,
     inotify: Inotify,
+    /// Whether it is told that some slice cannot be watched, until all can be.
+    is_told: bool,
 }
 
 impl UnitWatch {
@@ -121,8 +123,8 @@ impl UnitWatch {
     /// # Errors
     /// No inotify instance can be had: `fs.inotify.max_user_instances` is used up.
     pub fn new(root: &Path) -> io::Result<Self> {
-        let watch = UnitWatch { root: root.to_owned(), inotify: Inotify::init()? };
-        watch.watch(root);
+        let mut watch = UnitWatch { root: root.to_owned(), inotify: Inotify::init()?, is_told: false };
+        watch.watch_all();
         Ok(watch)
     }
 
@@ -137,20 +139,35 @@ impl UnitWatch {
         let mut buffer = [0; 4096];
         // The events say no more than that there are some.
         while self.inotify.read_events(&mut buffer).is_ok_and(|mut events| events.next().is_some()) {}
-        let root = self.root.clone();
-        self.watch(&root);
+        self.watch_all();
     }
 
-    /// To watch a directory again changes nothing.
-    fn watch(&self, directory: &Path) {
+    fn watch_all(&mut self) {
+        let refused = self.watch(&self.root);
+        match &refused {
+            Some((directory, error)) if !self.is_told => tracing::warn!(
+                directory = %directory.display(), %error,
+                "cannot watch this slice, and maybe others: units in it are found with a delay of a second; tried again every second, raise fs.inotify.max_user_watches"
+            ),
+            _ => {}
+        }
+        self.is_told = refused.is_some();
+    }
+
+    /// The last one that could not be watched, and why. To watch a directory again changes nothing.
+    fn watch(&self, directory: &Path) -> Option<(PathBuf, io::Error)> {
         let mask = WatchMask::CREATE | WatchMask::DELETE | WatchMask::ONLYDIR;
-        let _ = self.inotify.watches().add(directory, mask);
+        let mut refused = match self.inotify.watches().add(directory, mask) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Some((directory.to_owned(), error)),
+            _ => None,
+        };
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let is_slice = entry.file_name().to_str().is_some_and(|name| name.ends_with(".slice"));
             if is_slice && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                self.watch(&entry.path());
+                refused = self.watch(&entry.path()).or(refused);
             }
         }
+        refused
     }
 }
 
@@ -175,6 +192,8 @@ pub fn cgroups(units: &[Unit]) -> BTreeMap<String, PodCgroup> {
 
 #[cfg(test)]
 mod tests {
+    use l7egg_daemon::testing::warnings;
+
     use super::*;
 
     #[test]
@@ -210,6 +229,26 @@ mod tests {
         fs::create_dir(root.path().join("system.slice/nginx.service")).unwrap();
         assert_eq!(&scan(root.path()).unwrap()[2].uid, uid);
         assert!(table(&units).contains("system/nginx.service"));
+    }
+
+    /// As where watches are used up: a file cannot be watched as a directory.
+    #[test]
+    fn what_cannot_be_watched_is_told_once_until_it_can_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        fs::write(&root, "").unwrap();
+        let told = warnings(|| {
+            let mut watch = UnitWatch::new(&root).unwrap();
+            (0..3).for_each(|_| watch.wait(Duration::ZERO));
+            fs::remove_file(&root).unwrap();
+            fs::create_dir(&root).unwrap();
+            watch.wait(Duration::ZERO);
+            fs::remove_dir(&root).unwrap();
+            fs::write(&root, "").unwrap();
+            watch.wait(Duration::ZERO);
+        });
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told.iter().all(|it| it.contains("fs.inotify.max_user_watches")), "{told:?}");
     }
 
     #[test]

@@ -10,9 +10,9 @@ use kube::{
     api::Api,
     runtime::{WatchStreamExt, watcher},
 };
-use l7egg_daemon::revisions::Revisions;
+use l7egg_daemon::{pauses::Pauses, revisions::Revisions};
 
-use crate::{causes::causes, client::watched, guard::ApiServers, pauses::Pauses, reconcile::Input};
+use crate::{causes::causes, client::watched, guard::ApiServers, reconcile::Input};
 
 const SERVICE: &str = "kubernetes";
 

@@ -1,15 +1,9 @@
-//! How long the API server is waited for. A host that dies hard ends none of its connections, so that whoever waits for it would
-//! wait for minutes, or for ever.
+//! How long the API server is waited for.
 
 use std::{hash::BuildHasher, hash::RandomState, io, time::Duration};
 
-use kube::{Client, Config, runtime::watcher};
+use kube::runtime::watcher;
 
-/// Silence of a connection after which it is given up. An API server answers within a minute, or says that it cannot, and ends each
-/// watch before this: so a connection that is as silent leads nowhere.
-const SILENT_FOR: Duration = Duration::from_secs(65);
-/// A connection is made within this, with TLS.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 /// What writes one object, or an event, is answered within this.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// Seconds after which the API server ends a watch, and how many more it may be. kube gives a watch up that brings nothing for five
@@ -17,27 +11,6 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// kinds of which nothing has changed since they started.
 const WATCH_ENDS_AFTER: u32 = 45;
 const WATCH_ENDS_LATER: u32 = 10;
-
-/// A client that notices dead connections. Watches have one for themselves: from one that others use as well, a watch that starts
-/// anew could be given another connection to the same dead host.
-///
-/// # Errors
-/// There can be none with this configuration.
-pub fn connect(config: &Config) -> kube::Result<Client> {
-    patient(config, SILENT_FOR)
-}
-
-fn patient(config: &Config, silent_for: Duration) -> kube::Result<Client> {
-    let mut config = config.clone();
-    config.connect_timeout = Some(CONNECTED_WITHIN);
-    config.write_timeout = Some(CONNECTED_WITHIN);
-    config.read_timeout = Some(silent_for);
-    // From the request on, not from when the connection was used last.
-    config.reset_reader_on_write = true;
-    // Its pauses grow to minutes, unseen; whoever asks tries again by itself.
-    config.default_retry = false;
-    Client::try_from(config)
-}
 
 /// What every watch is made from.
 #[must_use]

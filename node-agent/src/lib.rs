@@ -44,7 +44,6 @@ pub mod mounts;
 mod netlink;
 pub mod netns;
 pub mod notice;
-pub mod pauses;
 pub mod plan;
 pub mod policies;
 pub mod preflight;

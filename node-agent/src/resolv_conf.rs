@@ -76,17 +76,14 @@ pub enum ResolversError {
 }
 
 impl FollowedResolvConf {
-    /// What this file says now, beside what is known of the cluster's DNS. If that is nothing, it may be written later.
-    ///
-    /// # Errors
-    /// [`ResolversError::OnlyHere`] for a host: that does not become better.
-    pub fn read(file: HostFile, readers: Readers, cluster: NodeResolvers) -> Result<Self, ResolversError> {
+    /// What this file says now, beside what is known of the cluster's DNS. If that is nothing, it may be written later. That it names no
+    /// server that can be believed is told, and no reason not to begin: what is to be in force besides names does not depend on it.
+    #[must_use]
+    pub fn read(file: HostFile, readers: Readers, cluster: NodeResolvers) -> Self {
         let mut followed = FollowedResolvConf { file, readers, known: cluster, seen: None, problem: None };
-        match (followed.text().and_then(|text| followed.servers(&text)), readers) {
-            (Err(error @ ResolversError::OnlyHere { .. }), Readers::Host) => return Err(error),
-            (found, _) => followed.heed(found),
-        };
-        Ok(followed)
+        let found = followed.text().and_then(|text| followed.servers(&text));
+        followed.heed(found);
+        followed
     }
 
     /// The servers, and the search domains.
@@ -165,6 +162,13 @@ impl FollowedResolvConf {
     }
 }
 
+/// What is wrong with this file for a host that is to know names, if it does not become better: that is known beforehand.
+#[must_use]
+pub fn only_here(file: HostFile) -> Option<ResolversError> {
+    let servers = nameservers(&file.read().ok()?);
+    (!servers.is_empty() && are_here(&servers)).then_some(ResolversError::OnlyHere { file, stubs: servers })
+}
+
 /// Whether all of them are on the host itself.
 fn are_here(servers: &[IpAddr]) -> bool {
     servers.iter().all(|server| server.to_canonical().is_loopback())
@@ -208,9 +212,10 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
+    use crate::testing::warnings;
 
     fn read(path: &Path, readers: Readers) -> FollowedResolvConf {
-        FollowedResolvConf::read(HostFile::new(None, path), readers, NodeResolvers::default()).unwrap()
+        FollowedResolvConf::read(HostFile::new(None, path), readers, NodeResolvers::default())
     }
 
     fn servers(followed: &FollowedResolvConf) -> Vec<String> {
@@ -268,7 +273,7 @@ mod tests {
         let cluster =
             NodeResolvers { cluster: vec!["10.96.0.10".parse().unwrap()], ..NodeResolvers::default() };
         let path = HostFile::new(None, file.path());
-        let mut followed = FollowedResolvConf::read(path, Readers::Pods, cluster.clone()).unwrap();
+        let mut followed = FollowedResolvConf::read(path, Readers::Pods, cluster.clone());
         fs::write(file.path(), "nameserver 127.0.0.53\n").unwrap();
         assert_eq!(look(&mut followed).unwrap().cluster, cluster.cluster, "the cluster's stay");
         assert_eq!(servers(&followed), ["127.0.0.53", "192.0.2.1"]);
@@ -283,13 +288,26 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_become_better_is_said_at_once() {
+    fn a_host_with_a_stub_only_is_told_what_to_do_and_begins() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "nameserver 127.0.0.53\nnameserver ::1\n").unwrap();
-        let file = HostFile::new(None, file.path());
-        let error = FollowedResolvConf::read(file, Readers::Host, NodeResolvers::default()).unwrap_err();
-        let stubs = error.to_string();
-        assert!(stubs.contains("127.0.0.53") && stubs.contains("--resolv-conf"), "{stubs}");
+        let mut followed = None;
+        let told = warnings(|| {
+            let mut begun = read(file.path(), Readers::Host);
+            assert_eq!((begun.look(), begun.look()), (None, None));
+            followed = Some(begun);
+        });
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("127.0.0.53") && told[0].contains("--resolv-conf"), "{told:?}");
+        let mut followed = followed.unwrap();
+        assert_eq!(servers(&followed), [""; 0]);
+        fs::write(file.path(), "nameserver 192.0.2.53\n").unwrap();
+        assert!(look(&mut followed).is_some());
+        let stubs = only_here(HostFile::new(None, file.path()));
+        assert!(stubs.is_none());
+        fs::write(file.path(), "nameserver 127.0.0.53\n").unwrap();
+        let stubs = only_here(HostFile::new(None, file.path())).unwrap().to_string();
+        assert!(stubs.contains("127.0.0.53"), "{stubs}");
     }
 
     #[test]
@@ -297,7 +315,7 @@ mod tests {
         let host = tempfile::tempdir().unwrap();
         let (etc, run) = (host.path().join("etc"), host.path().join("run/systemd/resolve"));
         let file = || HostFile::new(Some(host.path()), "/etc/resolv.conf");
-        let mut followed = FollowedResolvConf::read(file(), Readers::Pods, NodeResolvers::default()).unwrap();
+        let mut followed = FollowedResolvConf::read(file(), Readers::Pods, NodeResolvers::default());
         assert!(followed.problem.as_ref().is_some_and(|it| it.contains("--resolv-conf")), "not there yet");
         fs::create_dir_all(&etc).unwrap();
         fs::create_dir_all(&run).unwrap();
@@ -309,7 +327,7 @@ mod tests {
         fs::write(run.join("resolv.conf"), "nameserver 192.0.2.53\nsearch example.com\n").unwrap();
         assert!(look(&mut followed).is_some());
         assert_eq!(servers(&followed)[0], "192.0.2.53");
-        let at_once = FollowedResolvConf::read(file(), Readers::Pods, NodeResolvers::default()).unwrap();
+        let at_once = FollowedResolvConf::read(file(), Readers::Pods, NodeResolvers::default());
         assert_eq!(servers(&at_once), ["192.0.2.53"]);
         assert_eq!(at_once.known().node_search.len(), 1);
     }

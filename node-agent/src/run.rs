@@ -1,22 +1,15 @@
 //! Wires the parts together.
 
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::{io, process::ExitCode, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context, bail};
-use l7egg_daemon::revisions::Revisions;
+use l7egg_daemon::{client::connect, revisions::Revisions};
 use l7egg_policy::DomainName;
 
 use crate::{
     api_servers, boot,
     boot_id::boot_id,
     cgroup::{CgroupWatch, Follower, PodCgroup},
-    client,
     engine::{self, End, Engine, Signals},
     flow_log,
     hold::HoldSettings,
@@ -32,7 +25,7 @@ use crate::{
     resolv_conf::{self, FollowedResolvConf, Readers},
     resolvers::{NodeResolvers, cluster_domain, nameservers, search_domains},
     selected::Selected,
-    settings::{Cli, Command, DetachSettings, LogFormat, RunSettings},
+    settings::{Cli, Command, DetachSettings, RunSettings},
     status, watch,
 };
 
@@ -50,11 +43,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         (Some(Command::Detach(settings)), _) => detach(&settings).await,
         (Some(Command::Gate(settings)), _) => boot::run(&settings).await.map(|()| ExitCode::SUCCESS),
         (Some(Command::Run(settings)), _) => {
-            log(cli.log_format);
+            cli.log.start();
             agent(*settings).await
         }
         (None, Some(settings)) => {
-            log(cli.log_format);
+            cli.log.start();
             agent(settings).await
         }
         (None, None) => {
@@ -105,8 +98,10 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
     let config = kube::Config::infer().await.context(no_access)?;
     let mut known = api_servers::of_config(&config).await;
     known.extend(&settings.api_server);
-    let client = client::connect(&config).context(no_access)?;
-    let writes = client::connect(&config).context(no_access)?;
+    // Watches have one for themselves: from one that others use as well, a watch that starts anew could be given another connection
+    // to the same dead host.
+    let client = connect(&config).context(no_access)?;
+    let writes = connect(&config).context(no_access)?;
     let revisions = Revisions::default();
     tokio::spawn(revisions.clone().follow(writes.clone()));
     tokio::spawn(api_servers::watch(client.clone(), revisions.clone(), known, inputs.clone()));
@@ -166,7 +161,7 @@ fn resolvers(settings: &RunSettings) -> anyhow::Result<FollowedResolvConf> {
     };
     tracing::info!(servers = ?cluster.cluster, "the cluster's DNS servers, whose answers pods can learn from");
     let file = HostFile::new(settings.host_root.as_deref(), &settings.resolv_conf);
-    FollowedResolvConf::read(file, Readers::Pods, cluster).context("the kubelet's resolvConf")
+    Ok(FollowedResolvConf::read(file, Readers::Pods, cluster))
 }
 
 fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) -> anyhow::Result<Follower> {
@@ -218,38 +213,9 @@ fn tell_filters(watch: &FilterWatch, inputs: &mpsc::Sender<Input>) -> io::Result
     Ok(())
 }
 
-/// What the user asks for. The client logs failed requests as errors: whoever made the request knows better how
-/// bad that is, so that is left out unless it is asked for by name.
-fn log_filter(asked: Option<String>) -> String {
-    match asked.as_deref() {
-        None | Some("") => "info,kube_client=off".to_owned(),
-        Some(asked) if asked.contains("kube_client") => asked.to_owned(),
-        Some(asked) => format!("{asked},kube_client=off"),
-    }
-}
-
-/// Logs to standard error from now on.
-pub fn log(format: LogFormat) {
-    use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::new(log_filter(std::env::var("RUST_LOG").ok()));
-    let ansi = io::stderr().is_terminal();
-    let builder = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).with_target(false);
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_clients_own_lines_only_if_asked_for() {
-        assert_eq!(log_filter(None), "info,kube_client=off");
-        assert_eq!(log_filter(Some("debug".into())), "debug,kube_client=off");
-        assert_eq!(log_filter(Some("info,kube_client=debug".into())), "info,kube_client=debug");
-    }
 
     #[tokio::test]
     async fn nothing_is_detached_beside_an_agent() {

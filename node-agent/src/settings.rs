@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use l7egg_daemon::log::LogSettings;
 use l7egg_policy::DomainName;
 
 use crate::{admin::AdminPlaces, datapath::DatapathSettings, hold::HoldSettings};
@@ -42,9 +43,9 @@ pub struct Cli {
     /// Settings of run.
     #[command(flatten)]
     pub run: Option<RunSettings>,
-    /// Text for people, or JSON for programs that collect logs. What is logged: RUST_LOG, such as `debug`.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "L7EGG_LOG_FORMAT")]
-    pub log_format: LogFormat,
+    /// Settings of the log.
+    #[command(flatten)]
+    pub log: LogSettings,
 }
 
 /// What the program can do.
@@ -264,15 +265,6 @@ pub enum OnExit {
     Keep,
     /// Every pod is let go of, and every trace removed.
     Detach,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// A number of seconds: `30` or `30s`.

@@ -13,13 +13,12 @@ use kube::{
     },
 };
 use l7egg_crds::{EggAssignment, NODE_LABEL, node_label_value};
-use l7egg_daemon::revisions::Revisions;
+use l7egg_daemon::{pauses::Pauses, revisions::Revisions};
 
 use crate::{
     causes::causes,
     client::{cached, watched},
     kinds::Kind,
-    pauses::Pauses,
     reconcile::Input,
     selected::{self, ClusterEggObject, EggObject, News, PodObject},
 };

@@ -35,10 +35,13 @@ pub fn events(old: &EggStatus, new: &EggStatus, programmed_before: bool) -> Vec<
             before.is_some_and(|before| before.observed_generation != programmed.observed_generation);
         if programmed.reason == "Failed" && (is_news || is_edited) {
             events.push(event(EventType::Warning, "PodFailed", "Program", &programmed.message));
-        } else if programmed.reason == REASON_LIMIT_REACHED && is_news {
-            events.push(event(EventType::Warning, REASON_LIMIT_REACHED, "Program", &programmed.message));
-        } else if is_programmed(new) && !programmed_before {
+        }
+        // Beside a limit that is reached all the same: nobody tells it later.
+        if is_programmed(new) && !programmed_before {
             events.push(event(EventType::Normal, "Programmed", "Program", &programmed.message));
+        }
+        if programmed.reason == REASON_LIMIT_REACHED && is_news {
+            events.push(event(EventType::Warning, REASON_LIMIT_REACHED, "Program", &programmed.message));
         }
     }
     events
@@ -128,6 +131,7 @@ mod tests {
         others_limited.conditions[1].message = "other words".into();
         assert_eq!(reasons(&limited, &others_limited, true), [""; 0]);
         assert_eq!(reasons(&limited, &programmed, true), [""; 0]);
+        assert_eq!(reasons(&pending, &limited, false), ["Programmed", "LimitReached"]);
         let rejected = status((False, "Invalid"), (False, "NotAccepted"), 2);
         assert_eq!(reasons(&programmed, &rejected, true), ["Rejected"]);
         assert_eq!(reasons(&rejected, &rejected, true), [""; 0]);

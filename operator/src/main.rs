@@ -1,15 +1,13 @@
 //! `l7egg-operator`.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use l7egg_daemon::{client::connect, log::LogSettings};
 use l7egg_operator::{Settings, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// Turns Eggs into EggAssignments for the node agents, and their reports into the Eggs' status.
 ///
@@ -25,23 +23,9 @@ struct Arguments {
     #[command(flatten)]
     settings: Settings,
 
-    /// Log format.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogSettings,
 }
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// A connection is made within this, with TLS.
-const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
-/// Silence of a connection after which it is given up: longer than that of a watch, and than what an API server takes for an answer.
-const SILENT_FOR: Duration = Duration::from_secs(65);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -55,17 +39,7 @@ async fn main() -> ExitCode {
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {
-    // kube logs every failed request as an error, before anyone knows whether it matters; we tell what does.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match arguments.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    arguments.log.start();
     l7egg_daemon::files::allow_many();
     let client = client()
         .await
@@ -76,17 +50,8 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A client that notices dead connections: a host that dies hard ends none of its own.
 async fn client() -> anyhow::Result<kube::Client> {
-    let mut config = kube::Config::infer().await?;
-    config.connect_timeout = Some(CONNECTED_WITHIN);
-    config.write_timeout = Some(CONNECTED_WITHIN);
-    config.read_timeout = Some(SILENT_FOR);
-    // From the request on, not from when the connection was used last.
-    config.reset_reader_on_write = true;
-    // Its pauses grow to minutes, unseen; whoever asks tries again by itself.
-    config.default_retry = false;
-    Ok(kube::Client::try_from(config)?)
+    Ok(connect(&kube::Config::infer().await?)?)
 }
 
 fn cancel_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
@@ -100,4 +65,25 @@ fn cancel_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<O
         tracing::info!("stopping");
         shutdown.cancel();
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn what_the_agents_are_told_by_environment_it_is_told_so_too() {
+        let command = Arguments::command();
+        command.clone().debug_assert();
+        let told =
+            |id: &str| command.get_arguments().find(|it| it.get_id() == id).and_then(clap::Arg::get_env);
+        for (id, variable) in [
+            ("log_format", "L7EGG_LOG_FORMAT"),
+            ("egress_bandwidth_annotation", "L7EGG_EGRESS_BANDWIDTH_ANNOTATION"),
+        ] {
+            assert_eq!(told(id).and_then(|it| it.to_str()), Some(variable));
+        }
+    }
 }

@@ -67,7 +67,13 @@ pub async fn run(client: Client, settings: Settings, shutdown: CancellationToken
     drop(news_sender);
     services.spawn("metrics and probes", http::serve(listener, health.clone(), metrics.clone()));
     if settings.agent_taint {
-        let taints = taint::run(client.clone(), settings.lease_namespace.clone(), leads.clone(), revisions);
+        let taints = taint::run(
+            client.clone(),
+            settings.lease_namespace.clone(),
+            leads.clone(),
+            revisions,
+            metrics.clone(),
+        );
         services.spawn("taints of nodes", taints);
     }
     let (publisher, events) = Publisher::start(client.clone(), &settings.identity);

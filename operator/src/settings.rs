@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args};
 use l7egg_crds::SYSTEM_NAMESPACE;
 
 /// The operator's settings.
@@ -26,12 +27,12 @@ pub struct Settings {
 
     /// Whether a pod's annotation kubernetes.io/egress-bandwidth limits it, where no Egg does: `false` leaves that to
     /// CNI plugins.
-    #[arg(long, env = "L7EGG_EGRESS_BANDWIDTH_ANNOTATION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, env = "L7EGG_EGRESS_BANDWIDTH_ANNOTATION", default_value_t = true, action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub egress_bandwidth_annotation: bool,
 
     /// Keep the taint l7egg.dev/agent-not-ready (NoSchedule) on nodes whose agent is not ready, so that no pod starts there before
     /// it can be held and enforced.
-    #[arg(long, env = "L7EGG_AGENT_TAINT", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long, env = "L7EGG_AGENT_TAINT", default_value_t = false, action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub agent_taint: bool,
 
     /// Most requests that write at a time.
@@ -59,11 +60,30 @@ mod tests {
 
     use super::*;
 
+    fn parse(arguments: &[&str]) -> Result<Settings, clap::Error> {
+        let arguments = ["l7egg-operator"].iter().chain(arguments);
+        let found = Settings::augment_args(Command::new("l7egg-operator")).try_get_matches_from(arguments)?;
+        Settings::from_arg_matches(&found)
+    }
+
+    /// As for the agents, which are given one of them as well.
+    #[test]
+    fn booleans_are_written_as_people_do() {
+        for (written, meant) in [("1", true), ("yes", true), ("true", true), ("0", false), ("off", false)] {
+            let settings = parse(&["--agent-taint", written, "--egress-bandwidth-annotation", written]);
+            let settings = settings.expect(written);
+            assert_eq!(
+                (settings.agent_taint, settings.egress_bandwidth_annotation),
+                (meant, meant),
+                "{written}"
+            );
+        }
+        assert!(parse(&["--agent-taint", "maybe"]).is_err());
+    }
+
     #[test]
     fn probes_are_answered_in_clusters_of_either_family() {
-        let arguments =
-            Settings::augment_args(Command::new("l7egg-operator")).get_matches_from(["l7egg-operator"]);
-        let settings = Settings::from_arg_matches(&arguments).unwrap();
+        let settings = parse(&[]).unwrap();
         assert_eq!(settings.metrics_address, "[::]:9468".parse().unwrap());
     }
 }

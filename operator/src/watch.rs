@@ -24,6 +24,7 @@ use crate::write::{MANAGED_BY_LABEL, MANAGER};
 
 use eggs::forward_judged;
 use events::events;
+pub(crate) use events::events_by;
 
 /// Only pods that are bound and not finished: the API server leaves out the others, and reports those that
 /// become so as deleted.

@@ -15,9 +15,12 @@ use axum::{
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
+    Client, Config,
     api::{Api, DeleteParams, ListParams},
     runtime::watcher::{Event, watcher},
 };
+
+use l7egg_daemon::client::{SILENT_FOR, connect, connect_within};
 
 use super::*;
 
@@ -67,7 +70,7 @@ async fn watch(
     asked: &Asked,
     requests: usize,
 ) -> Vec<Event<Namespace>> {
-    let client = patient(config, SILENCE).unwrap();
+    let client = connect_within(config, SILENCE).unwrap();
     let mut events = Vec::new();
     let mut stream = std::pin::pin!(watcher(namespaces(&client), what));
     let all = async {
@@ -115,7 +118,7 @@ async fn lists_come_from_the_cache_where_they_may() {
 #[tokio::test]
 async fn a_connection_that_was_idle_for_long_is_no_error() {
     let (config, _) = dies_after(5).await;
-    let client = patient(&config, SILENCE).unwrap();
+    let client = connect_within(&config, SILENCE).unwrap();
     for idle in [0, 200, 490, 510, 800] {
         tokio::time::sleep(Duration::from_millis(idle)).await;
         let list = namespaces(&client).list(&ListParams::default()).await;

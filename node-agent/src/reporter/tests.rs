@@ -96,7 +96,7 @@ async fn answers_and_times(
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
     let config = kube::Config::new(format!("http://{address}").parse().unwrap());
-    (crate::client::connect(&config).unwrap(), asked, times)
+    (l7egg_daemon::client::connect(&config).unwrap(), asked, times)
 }
 
 #[tokio::test]

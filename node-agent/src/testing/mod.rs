@@ -1,11 +1,10 @@
 //! Plain objects and a datapath without a kernel, for unit tests.
 
 mod datapath;
-mod log;
 mod objects;
 
 pub use datapath::FakeDatapath;
-pub use log::warnings;
+pub use l7egg_daemon::testing::warnings;
 pub use objects::{
     AssignmentBuilder, assignment, cgroups_of, desired_of, enforced_pod, inventory_of, node_resolvers,
 };

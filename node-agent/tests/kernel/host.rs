@@ -288,6 +288,20 @@ fn the_hosts_dns_servers_may_be_named_later() {
     assert_eq!(host.outcomes(&host.unit("web")), OF_WEB);
 }
 
+/// As it is with systemd-resolved where nobody has given its file: names wait, and nothing else does.
+#[test]
+fn a_host_with_a_stub_only_begins_all_the_same() {
+    let mut host = Host::new();
+    let servers = host.files.path().join("resolv.conf");
+    let later = fs::read(&servers).expect("a file");
+    fs::write(&servers, "nameserver 127.0.0.53\n").expect("a file");
+    host.write("web.yaml", &WEB.replace("egress: [{to: [", "egress: [{to: [{cidr: 198.18.0.80/32}, "));
+    host.start();
+    host.becomes("web", ["dns_failure", "ok", "denied", "denied"]);
+    fs::write(&servers, later).expect("a file");
+    host.becomes("web", ["ok", "ok", "denied", "denied"]);
+}
+
 #[test]
 fn what_is_wrong_changes_nothing_and_what_goes_is_free() {
     let mut host = Host::new();

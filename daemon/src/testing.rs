@@ -1,4 +1,4 @@
-//! What is told.
+//! What is told, for tests.
 
 use std::{
     io::Write,
@@ -21,6 +21,9 @@ impl Write for Buffer {
 }
 
 /// The warnings and errors that `work` logs on its thread, a line each.
+///
+/// # Panics
+/// When `work` does.
 pub fn warnings(work: impl FnOnce()) -> Vec<String> {
     let buffer = Buffer::default();
     let writer = buffer.clone();
