@@ -2,5 +2,6 @@
 
 pub mod files;
 pub mod http;
+pub mod output;
 pub mod panics;
 pub mod revisions;

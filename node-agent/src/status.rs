@@ -4,6 +4,7 @@ use std::{fmt::Write, process::ExitCode};
 
 use anyhow::{Context, bail};
 use l7egg_crds::PodState;
+use l7egg_daemon::output;
 
 use crate::{ask::ask, settings::StatusSettings, state::AgentState};
 
@@ -19,7 +20,7 @@ pub async fn run(settings: &StatusSettings) -> anyhow::Result<ExitCode> {
     }
     let state: AgentState = serde_json::from_str(&text)
         .with_context(|| format!("{} is not of an agent of this version", socket.display()))?;
-    print!("{}", if settings.json { text } else { table(&state) });
+    output::print(&if settings.json { text } else { table(&state) })?;
     let failed = state.pods.iter().any(|pod| pod.state == PodState::Failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
