@@ -13,7 +13,7 @@ use crate::{
     reconcile::Outcome,
 };
 
-/// How often the ring buffer is read: it has room for 18,000 events, so for 180,000 a second. The programs wake nobody,
+/// How often the ring buffer is read: it has room for 13,000 events, so for 130,000 a second. The programs wake nobody,
 /// because that would cost a packet several microseconds.
 pub const PERIOD: Duration = Duration::from_millis(100);
 
