@@ -8,7 +8,7 @@ use std::{
 };
 
 use kube::{api::DynamicObject, runtime::watcher};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 mod begin;
 mod ending;
@@ -85,6 +85,8 @@ pub enum Input {
     ApiServers(ApiServers),
     /// Which DNS servers are believed, where that changes.
     Resolvers(NodeResolvers),
+    /// One of those of which only so many may wait to be taken in: each has a permit until then.
+    Counted(Box<Input>, OwnedSemaphorePermit),
     /// The agent ends.
     Stop,
 }

@@ -31,6 +31,7 @@ impl<D: Datapath> Reconciler<D> {
     pub fn take(&mut self, input: Input) -> Taken {
         let is_news = match input {
             Input::Stop => return Taken::Stop,
+            Input::Counted(input, _permit) => return self.take(*input),
             Input::Cgroup(event) => {
                 match &event {
                     CgroupEvent::Appeared { uid, cgroup } => {
