@@ -57,7 +57,7 @@ use crate::{
     resolvers::NodeResolvers,
     room::Room,
     selected::{News, Selected},
-    state::{AgentState, state},
+    state::{AgentState, Unwatched, state},
 };
 
 /// A pass is made at least this often: it repeats what failed.
@@ -121,8 +121,8 @@ pub struct Reconciler<D> {
     selected: Selected,
     /// Whether all that `selected` can know is going to be told.
     is_told_of_pods: bool,
-    /// Why kinds cannot be watched now.
-    unwatched: BTreeMap<Kind, String>,
+    /// Why kinds cannot be watched now, and since when.
+    unwatched: BTreeMap<Kind, Unwatched>,
     /// Whether all cgroups have been looked at once.
     has_found_pods: bool,
     found: Found,
@@ -319,7 +319,11 @@ impl<D: Datapath> Reconciler<D> {
             boot_id: self.boot_id.as_deref(),
         };
         Some(Outcome {
-            state: AgentState { awaited: self.awaited(), ..state(&self.inventory, findings) },
+            state: AgentState {
+                awaited: self.awaited(),
+                unwatched: self.unwatched.values().cloned().collect(),
+                ..state(&self.inventory, findings)
+            },
             pods: explainers(&self.desired, &enforced),
             reports: reports(&self.inventory, findings),
             notices: notices(findings),
