@@ -4,6 +4,7 @@ pub mod client;
 pub mod files;
 pub mod http;
 pub mod log;
+pub mod output;
 pub mod panics;
 pub mod pauses;
 pub mod revisions;

@@ -4,6 +4,9 @@
 //! the operator would write for a node, by the operator's own index, and the node agent's reconciler takes it from there. [`follow`]
 //! turns all this.
 
+// A closed pipe makes them panic: `l7egg_daemon::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod fields;
 pub mod files;
 pub mod follow;

@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use l7egg_daemon::output;
 use l7egg_host::{run, settings::Cli};
 use l7egg_node_agent::causes::causes;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     run::run(Cli::parse()).await.unwrap_or_else(|error| {
-        eprintln!("error: {}", causes(error.as_ref()));
+        output::eprint(&format!("error: {}\n", causes(error.as_ref())));
         ExitCode::from(2)
     })
 }

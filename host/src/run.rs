@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, process::ExitCode, sync::mpsc, thread, time::Instant};
 
 use anyhow::Context;
+use l7egg_daemon::output;
 use l7egg_node_agent::{
     boot::notify,
     cgroup::PodCgroup,
@@ -111,11 +112,12 @@ fn check(settings: &CheckSettings) -> anyhow::Result<ExitCode> {
     }
     if settings.json {
         let told = json!({"accepted": accepted, "ignored": look.ignored, "problems": look.problems});
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        output::print(&(serde_json::to_string_pretty(&told)? + "\n"))?;
     } else {
-        accepted.iter().for_each(|egg| println!("{egg}: can be enforced"));
-        look.ignored.iter().for_each(|ignored| eprintln!("{ignored}"));
-        look.problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+        let accepted: String = accepted.iter().map(|egg| format!("{egg}: can be enforced\n")).collect();
+        output::print(&accepted)?;
+        look.ignored.iter().for_each(|ignored| output::eprint(&format!("{ignored}\n")));
+        look.problems.iter().for_each(|problem| output::eprint(&format!("error: {problem}\n")));
     }
     Ok(if look.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -132,10 +134,10 @@ fn show_units(settings: &UnitsSettings) -> anyhow::Result<ExitCode> {
     let roots = settings.cgroup_root.iter().cloned().collect();
     let root = root_of(&Node { root: "/".into(), bpffs: PathBuf::new(), cgroup_roots: roots })?;
     let units = units::scan(&root).with_context(|| format!("{} cannot be read", root.display()))?;
-    match settings.json {
-        true => println!("{}", serde_json::to_string_pretty(&units)?),
-        false => print!("{}", units::table(&units)),
-    }
+    output::print(&match settings.json {
+        true => serde_json::to_string_pretty(&units)? + "\n",
+        false => units::table(&units),
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -12,13 +12,24 @@ use tokio::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For what takes the agent some work. After so long it gives up itself.
+const LONG_PATIENCE: Duration = Duration::from_secs(30);
 
 /// GET of one path at an agent's socket: status code and body. Errors say what to do if there is none.
 pub(crate) async fn ask(socket: &Path, path: &str) -> anyhow::Result<(u16, String)> {
+    ask_within(PATIENCE, socket, path).await
+}
+
+/// The same for what takes the agent some work.
+pub(crate) async fn ask_patiently(socket: &Path, path: &str) -> anyhow::Result<(u16, String)> {
+    ask_within(LONG_PATIENCE, socket, path).await
+}
+
+async fn ask_within(patience: Duration, socket: &Path, path: &str) -> anyhow::Result<(u16, String)> {
     let answer = async { get(UnixStream::connect(socket).await?, path).await };
-    tokio::time::timeout(PATIENCE, answer)
+    tokio::time::timeout(patience, answer)
         .await
-        .with_context(|| format!("no answer at {} for {} s", socket.display(), PATIENCE.as_secs()))?
+        .with_context(|| format!("no answer at {} for {} s", socket.display(), patience.as_secs()))?
         .with_context(|| {
             format!(
                 "no agent answers at {}: is it running here, is that its --admin-socket, and are you root?",

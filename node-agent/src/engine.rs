@@ -104,7 +104,7 @@ impl Engine {
             let (metrics, flow_log, outcome) = (Arc::clone(&metrics), Arc::clone(&flow_log), outcome.clone());
             thread::Builder::new()
                 .name("events".into())
-                .spawn(move || kernel_events::run(events, &metrics, &flow_log, &outcome))?;
+                .spawn(move || kernel_events::run(events, &metrics, &flow_log, outcome))?;
         }
         let registry = Arc::new(registry);
         Ok((Engine { registry, metrics, flow_log, publish, outcome, lock }, kernel))
@@ -142,7 +142,7 @@ impl Engine {
         end: &End<'_>,
     ) -> anyhow::Result<()> {
         let Engine { registry, metrics, flow_log, publish, outcome, mut lock } = self;
-        let admin = Admin { registry, metrics, outcome, flow_log };
+        let admin = Admin { registry, metrics, outcome, flow_log, explaining: Arc::default() };
         tokio::spawn(admin::serve(admin, admin_places));
         let (ended, end_of_loop) = oneshot::channel();
         thread::Builder::new().name("reconciler".into()).spawn(move || {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use l7egg_crds::PolicySpec;
-use l7egg_policy::{DomainName, Flow, Judgement, ResolvConf, Sender, Source, judge_sender};
+use l7egg_policy::{DomainName, Flow, Judgement, ReadSpecs, ResolvConf, Sender, Source, judge_sender};
 
 /// A pod and its Eggs.
 #[derive(Clone, Debug)]
@@ -33,13 +33,35 @@ pub struct ExplainedEgg {
     pub spec: Arc<PolicySpec>,
 }
 
+/// Whose a flow is. What their Eggs say is not kept with it: that can be megabytes, and is another tomorrow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// Uid of the pod.
+    pub uid: String,
+    /// Namespace and name of the pod.
+    pub pod: String,
+    /// Which of its containers, as [`Explainer::container`].
+    pub container: Option<String>,
+}
+
 impl Explainer {
-    /// What the Eggs say of a flow to an address that the pod learned by these names.
+    /// Whose flows these are.
     #[must_use]
-    pub fn judge(&self, learned: &[DomainName], flow: Flow) -> Judgement {
-        let sources = self.sources();
-        let sender = self.container.as_deref().map_or(Sender::Nobody, Sender::Container);
-        judge_sender(&sources, sender, &self.resolv_conf.servers, learned, flow)
+    pub fn whose(&self) -> Whose {
+        Whose { uid: self.uid.clone(), pod: self.pod.clone(), container: self.container.clone() }
+    }
+
+    /// What the Eggs say of a flow of one of the pod's containers to an address that it learned by these names.
+    #[must_use]
+    pub fn judge<'a>(
+        &'a self,
+        specs: &ReadSpecs<'a>,
+        container: Option<&str>,
+        learned: &[DomainName],
+        flow: Flow,
+    ) -> Judgement {
+        let sender = container.map_or(Sender::Nobody, Sender::Container);
+        judge_sender(specs, &self.sources(), sender, &self.resolv_conf.servers, learned, flow)
     }
 
     /// Those of its DNS servers that all its Eggs believe.

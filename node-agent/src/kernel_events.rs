@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
 use l7egg_ebpf_common::abi::Event;
+use l7egg_policy::ReadSpecs;
 use tokio::sync::watch;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     reconcile::Outcome,
 };
 
-/// How often the ring buffer is read: it has room for 18,000 events, so for 180,000 a second. The programs wake nobody,
+/// How often the ring buffer is read: it has room for 13,000 events, so for 130,000 a second. The programs wake nobody,
 /// because that would cost a packet several microseconds.
 pub const PERIOD: Duration = Duration::from_millis(100);
 
@@ -22,22 +23,26 @@ pub fn run(
     mut source: Box<dyn EventSource>,
     metrics: &Metrics,
     flow_log: &FlowLog,
-    outcome: &watch::Receiver<Arc<Outcome>>,
+    mut outcome: watch::Receiver<Arc<Outcome>>,
 ) {
     loop {
         while let Some(event) = source.next() {
             metrics.event(&event);
             let pod = outcome.borrow().pods.get(&event.subject).map(Arc::clone);
             let names = || source.names(event.subject, event.remote);
-            match Record::new(event, pod.clone(), names) {
+            match Record::new(event, pod.as_ref().map(|pod| pod.whose()), names) {
                 Some(record) => {
                     if tracing::enabled!(tracing::Level::DEBUG) {
-                        tell_refusal(&record);
+                        tell_refusal(&record, pod.as_deref());
                     }
                     flow_log.add(record);
                 }
                 None => tell(&event, pod.as_deref()),
             }
+        }
+        if outcome.has_changed().unwrap_or(false) {
+            let now = Arc::clone(&outcome.borrow_and_update());
+            flow_log.name(&now.pods);
         }
         thread::sleep(PERIOD);
     }
@@ -60,17 +65,18 @@ fn tell(event: &Event, pod: Option<&Explainer>) {
     );
 }
 
-fn tell_refusal(record: &Record) {
+fn tell_refusal(record: &Record, pod: Option<&Explainer>) {
+    let why = pod.map(|pod| record.judgement(pod, &ReadSpecs::default()).why.to_string());
     let names: Vec<String> = record.names.iter().map(|learned| learned.name.to_string()).collect();
     tracing::debug!(
-        pod = record.pod.as_ref().map_or("", |pod| pod.pod.as_str()),
+        pod = pod.map_or("", |pod| pod.pod.as_str()),
         remote = %record.address(),
         port = record.event.remote_port,
         protocol = record.event.protocol,
         names = names.join(", "),
         process = record.event.process,
         comm = record.comm().unwrap_or_default(),
-        why = record.judgement().map(|judgement| judgement.why.to_string()).unwrap_or_default(),
+        why = why.unwrap_or_default(),
         "{}",
         kind(&record.event)
     );
@@ -113,7 +119,7 @@ mod tests {
         // The thread ends with the test process, as it does with the agent.
         let flow_log = Arc::new(FlowLog::default());
         let log = Arc::clone(&flow_log);
-        thread::spawn(move || run(Box::new(Datagrams(agent)), &metrics, &log, &outcome));
+        thread::spawn(move || run(Box::new(Datagrams(agent)), &metrics, &log, outcome));
         let counted = || {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -125,7 +131,8 @@ mod tests {
         }
         let start = Instant::now();
         // It is counted first.
-        let is_recorded = || flow_log.since(0).first().is_some_and(|flow| flow.count == 3);
+        let is_recorded =
+            || flow_log.since(0, None, &Default::default()).first().is_some_and(|flow| flow.count == 3);
         while !(counted() && is_recorded()) {
             assert!(start.elapsed() < Duration::from_secs(30));
             thread::sleep(Duration::from_millis(1));

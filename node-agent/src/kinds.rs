@@ -17,6 +17,12 @@ pub enum Kind {
     Namespaces,
 }
 
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 5] =
+        [Kind::Assignments, Kind::Pods, Kind::Eggs, Kind::ClusterEggs, Kind::Namespaces];
+}
+
 /// As in the URLs of the API server.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

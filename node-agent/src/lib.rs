@@ -11,6 +11,9 @@
 //!
 //! [`reconcile`] turns the wheel; everything between its inputs and the datapath is a pure function.
 
+// A closed pipe makes them panic: `l7egg_daemon::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod admin;
 pub mod annotated;
 pub mod api_servers;

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use crate::{
     datapath::Counters,
     hold::HELD,
+    kinds::Kind,
     limits::Limit,
     reconcile::Outcome,
     shaping_metrics::{NamedCounts, ShapingCounters},
@@ -263,6 +264,17 @@ impl Collector for OutcomeCollector {
             let reached = state.limits.contains(&limit);
             ConstGauge::new(i64::from(reached)).encode(limits.encode_family(&[("limit", limit.name())])?)?;
         }
+        let mut unwatched = encoder.encode_descriptor(
+            "l7egg_agent_unwatched",
+            "1 while the API server cannot be asked for changes of these objects, and up to two minutes longer",
+            None,
+            MetricType::Gauge,
+        )?;
+        for kind in Kind::ALL.map(|kind| kind.to_string()) {
+            let is_lost = state.unwatched.iter().any(|lost| lost.kind == kind);
+            let labels = [("kind", kind.as_str())];
+            ConstGauge::new(i64::from(is_lost)).encode(unwatched.encode_family(&labels)?)?;
+        }
         for (name, help, value) in [
             ("l7egg_agent_assignments", "Assignments of this node", state.assignments.len()),
             (
@@ -282,12 +294,15 @@ impl Collector for OutcomeCollector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::{AgentState, Unwatched};
 
     #[test]
     fn everything_is_in_the_text() {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
-        let (_sender, outcome) = watch::channel(Arc::<Outcome>::default());
+        let lost = Unwatched { kind: "pods".into(), since: String::new(), error: "gone".into() };
+        let state = AgentState { unwatched: vec![lost], ..AgentState::default() };
+        let (_sender, outcome) = watch::channel(Arc::new(Outcome { state, ..Outcome::default() }));
         registry.register_collector(Box::new(OutcomeCollector(outcome)));
         let mut counters = [0; COUNTERS as usize];
         counters[l7egg_ebpf_common::abi::Counter::Denied as usize] = 5;
@@ -302,6 +317,8 @@ mod tests {
             "l7egg_agent_failures_total 1",
             "l7egg_agent_pods{state=\"failed\"} 0",
             "l7egg_agent_policies 0",
+            "l7egg_agent_unwatched{kind=\"pods\"} 1",
+            "l7egg_agent_unwatched{kind=\"eggassignments\"} 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -3,7 +3,7 @@
 use std::{io, process::ExitCode, sync::mpsc, thread, time::Duration};
 
 use anyhow::{Context, bail};
-use l7egg_daemon::{client::connect, revisions::Revisions};
+use l7egg_daemon::{client::connect, output, revisions::Revisions};
 use l7egg_policy::DomainName;
 
 use crate::{
@@ -76,7 +76,7 @@ async fn detach_within(patience: Duration, settings: &DetachSettings) -> anyhow:
         Err(error) => return Err(error.into()),
     };
     kernel::remove_everything(&settings.bpffs)?;
-    println!("nothing of l7egg is left below {}", settings.bpffs.display());
+    output::print(&format!("nothing of l7egg is left below {}\n", settings.bpffs.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

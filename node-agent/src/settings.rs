@@ -128,7 +128,7 @@ pub struct RunSettings {
     pub audit: bool,
     /// A new pod that an Egg in mode Enforce selects is held, so that nothing leaves it, until the operator has assigned it
     /// and its policy is in force; usually milliseconds, before its first container. So is one that the API server is late to tell
-    /// this agent about. For at most so long, in seconds; then it is let go with a warning. 0: no pod is ever held.
+    /// this agent about. For at most so long, in seconds; then it is let go with a warning. 0: none is held, unless --strict says so.
     #[arg(long, default_value = "10", value_parser = seconds, env = "L7EGG_HOLD_FOR")]
     pub hold_for: Duration,
     /// Hold new pods until it is known what is to be in force for them, however long that takes; those as well that run already
@@ -315,6 +315,8 @@ mod tests {
         assert_eq!(hold("agent --node-name n --hold-for 3s"), HoldSettings::AtMost(Duration::from_secs(3)));
         assert_eq!(hold("agent --node-name n --hold-for 0"), HoldSettings::Never);
         assert_eq!(hold("agent --node-name n --hold-for 0 --strict"), HoldSettings::Strict);
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("0: none is held, unless --strict"), "{help}");
         assert_eq!(hold("agent --node-name n --strict --audit"), HoldSettings::Never);
     }
 

@@ -24,6 +24,9 @@ pub struct AgentState {
     /// What is missing until it is known what is to become of new pods; nothing in an agent that is ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub awaited: Vec<String>,
+    /// The kinds of objects that the API server cannot be asked for now, whatever it has told of them before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwatched: Vec<Unwatched>,
     /// Whether the kubelet's cgroups were found.
     pub cgroups_found: bool,
     /// The assignments of this node.
@@ -36,6 +39,18 @@ pub struct AgentState {
     /// The node's limits that are reached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limit>,
+}
+
+/// A kind of objects that cannot be watched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unwatched {
+    /// As in the URLs of the API server: `eggassignments`.
+    pub kind: String,
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// What its watch said last.
+    pub error: String,
 }
 
 /// One assignment.
@@ -124,6 +139,7 @@ pub fn state(inventory: &Inventory, findings: Findings<'_>) -> AgentState {
     AgentState {
         synced: inventory.is_complete(),
         awaited: Vec::new(),
+        unwatched: Vec::new(),
         cgroups_found: findings.cgroups.complete,
         assignments: assignments(inventory),
         pods: pods(findings),

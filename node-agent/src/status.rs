@@ -4,8 +4,13 @@ use std::{fmt::Write, process::ExitCode};
 
 use anyhow::{Context, bail};
 use l7egg_crds::PodState;
+use l7egg_daemon::output;
 
-use crate::{ask::ask, settings::StatusSettings, state::AgentState};
+use crate::{
+    ask::ask,
+    settings::StatusSettings,
+    state::{AgentState, Unwatched},
+};
 
 /// Asks the agent and prints its answer. Exit code 1 if some pod failed.
 ///
@@ -19,7 +24,7 @@ pub async fn run(settings: &StatusSettings) -> anyhow::Result<ExitCode> {
     }
     let state: AgentState = serde_json::from_str(&text)
         .with_context(|| format!("{} is not of an agent of this version", socket.display()))?;
-    print!("{}", if settings.json { text } else { table(&state) });
+    output::print(&if settings.json { text } else { table(&state) })?;
     let failed = state.pods.iter().any(|pod| pod.state == PodState::Failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -53,6 +58,9 @@ pub fn table(state: &AgentState) -> String {
     }
     for awaited in &state.awaited {
         let _ = writeln!(text, "Not ready, waiting for {awaited}");
+    }
+    for Unwatched { kind, since, error } in &state.unwatched {
+        let _ = writeln!(text, "cannot be watched since {since}: {kind}: {error}");
     }
     if !state.cgroups_found {
         text += "No kubepods directory was found in any cgroup2 mount.\n";
@@ -126,6 +134,18 @@ shop/a: map X is full
         assert!(
             table(&state).contains("\nNot ready, waiting for the API server's list of pods: forbidden\n")
         );
+    }
+
+    #[test]
+    fn what_cannot_be_watched_is_told() {
+        let unwatched = vec![Unwatched {
+            kind: "eggs".into(),
+            since: "2026-01-01T00:00:00Z".into(),
+            error: "eggs.l7egg.dev is forbidden".into(),
+        }];
+        let state = AgentState { synced: true, cgroups_found: true, unwatched, ..AgentState::default() };
+        let line = "\ncannot be watched since 2026-01-01T00:00:00Z: eggs: eggs.l7egg.dev is forbidden\n";
+        assert!(table(&state).contains(line), "{}", table(&state));
     }
 
     #[tokio::test]

@@ -1,6 +1,10 @@
 //! What the API server tells: each kind of object in a task of its own, as inputs of the reconciler.
 
-use std::{fmt::Debug, sync::mpsc};
+use std::{
+    fmt::Debug,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Namespace;
@@ -14,6 +18,7 @@ use kube::{
 };
 use l7egg_crds::{EggAssignment, NODE_LABEL, node_label_value};
 use l7egg_daemon::{pauses::Pauses, revisions::Revisions};
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     causes::causes,
@@ -22,6 +27,16 @@ use crate::{
     reconcile::Input,
     selected::{self, ClusterEggObject, EggObject, News, PodObject},
 };
+
+/// A watch that has failed fails again within this, or is well: it pauses for ten seconds at most, has ten for a connection, ten to ask,
+/// and is given up where the API server is silent for 65. One that goes on from where it was says nothing until something changes.
+const WELL_AFTER: Duration = Duration::from_secs(100);
+
+/// Most inputs of one watch that wait to be taken in, while a pass is made: an assignment comes as it is, with megabytes maybe, of
+/// others only what counts.
+fn most_waiting(kind: Kind) -> usize {
+    if kind == Kind::Assignments { 64 } else { 1024 }
+}
 
 /// Watches the assignments of a node.
 pub fn assignments(client: &Client, revisions: &Revisions, node: &str, inputs: &mpsc::Sender<Input>) {
@@ -71,19 +86,36 @@ async fn follow<K: Debug>(
 ) {
     let events = stream.backoff(Pauses::default());
     pin_mut!(events);
+    let permits = Arc::new(Semaphore::new(most_waiting(kind)));
     let mut lost = None;
-    while let Some(event) = events.next().await {
+    let is_well = || {
+        tracing::info!(what = %kind, "watched again");
+        inputs.send(Input::Unwatched(kind, None)).is_ok()
+    };
+    loop {
+        let next = match lost {
+            None => Ok(events.next().await),
+            Some(_) => timeout(WELL_AFTER, events.next()).await,
+        };
+        let event = match next {
+            Ok(Some(event)) => event,
+            Ok(None) => return,
+            Err(_) => {
+                lost = None;
+                if !is_well() {
+                    return;
+                }
+                continue;
+            }
+        };
         match event {
             Ok(event) => {
                 // A list begins before the API server has been asked for it.
-                if lost.is_some() && !matches!(event, Event::Init) {
-                    lost = None;
-                    tracing::info!(what = %kind, "watched again");
-                    if inputs.send(Input::Unwatched(kind, None)).is_err() {
-                        return;
-                    }
+                if !matches!(event, Event::Init) && lost.take().is_some() && !is_well() {
+                    return;
                 }
-                if inputs.send(to_input(event)).is_err() {
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+                if inputs.send(Input::Counted(Box::new(to_input(event)), permit)).is_err() {
                     return;
                 }
             }
@@ -121,13 +153,60 @@ mod tests {
 
     use super::*;
 
+    fn counted(input: Input) -> Input {
+        match input {
+            Input::Counted(input, _) => *input,
+            other => other,
+        }
+    }
+
+    async fn within_seconds<T>(work: impl Future<Output = T>) -> T {
+        timeout(Duration::from_secs(10), work).await.expect("it comes")
+    }
+
+    #[tokio::test]
+    async fn no_more_wait_than_there_is_room_for() {
+        let (inputs, received) = mpsc::channel();
+        let events = || stream::iter((0..100).map(|_| Ok(Event::Apply(()))));
+        let most = most_waiting(Kind::Assignments);
+        let follow = |inputs| tokio::spawn(follow(Kind::Assignments, events(), inputs, |_| Input::Stop));
+        let task = follow(inputs);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let waiting: Vec<Input> = received.try_iter().collect();
+        assert_eq!(waiting.len(), most);
+        drop(waiting);
+        within_seconds(task).await.unwrap();
+        assert_eq!(received.try_iter().count(), 100 - most);
+
+        // Nobody takes them in any more.
+        let (inputs, received) = mpsc::channel();
+        let task = follow(inputs);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(received);
+        within_seconds(task).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_goes_on_without_news_is_well() {
+        let (inputs, received) = mpsc::channel();
+        let fails = stream::iter([Err(watcher::Error::NoResourceVersion)]);
+        let events = fails.chain(stream::pending::<watcher::Result<Event<()>>>());
+        let task = tokio::spawn(follow(Kind::Eggs, events, inputs, |_| Input::Stop));
+        tokio::time::sleep(WELL_AFTER / 2).await;
+        let told = || received.try_iter().map(|input| format!("{input:?}")).collect::<Vec<_>>();
+        assert!(matches!(told().as_slice(), [one] if one.starts_with("Unwatched(Eggs, Some")));
+        tokio::time::sleep(WELL_AFTER).await;
+        assert_eq!(told(), ["Unwatched(Eggs, None)"]);
+        task.abort();
+    }
+
     #[tokio::test]
     async fn why_nothing_comes_is_passed_on_once() {
         let error = || Err(watcher::Error::NoResourceVersion);
         let events = [error(), error(), Ok(Event::Init), Ok(Event::<()>::InitDone), Ok(Event::Init)];
         let (inputs, received) = mpsc::channel();
         follow(Kind::Eggs, stream::iter(events), inputs, |_| Input::Stop).await;
-        let received: Vec<String> = received.iter().map(|input| format!("{input:?}")).collect();
+        let received: Vec<String> = received.iter().map(|input| format!("{:?}", counted(input))).collect();
         let told = ["Unwatched(Eggs, Some", "Stop", "Unwatched(Eggs, None", "Stop", "Stop"];
         assert!(received.iter().zip(told).all(|(input, told)| input.starts_with(told)), "{received:?}");
         assert_eq!(received.len(), told.len());

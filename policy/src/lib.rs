@@ -20,6 +20,7 @@ mod oracle;
 mod pattern;
 mod ports;
 mod problem;
+mod reading;
 mod rule;
 mod sender;
 mod source;
@@ -46,6 +47,7 @@ pub use pattern::{
 };
 pub use ports::{PortError, PortRange, PortSet, protocol_number};
 pub use problem::Problem;
+pub use reading::ReadSpecs;
 pub use rule::{Block, Rule};
 pub use sender::{MAX_CONTAINER_NAME, Sender, counts_for, is_divided, of_container};
 pub use source::Source;

@@ -4,14 +4,16 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use ipnetwork::IpNetwork;
-use l7egg_crds::{Action, Destination, EgressRule, Mode, PolicySpec, Port};
+use l7egg_crds::{Action, EgressRule, Mode, PolicySpec, Port};
 use l7egg_ebpf_common::abi::Direction;
 
 use crate::{
-    DomainName, Flow, NamePattern, ResolvConf, Sender, Source, Verdict, is_divided, of_container,
+    DomainName, Flow, NamePattern, ReadSpecs, ResolvConf, Sender, Source, Verdict, is_divided, of_container,
     protocol_number,
+    reading::{ReadDestination, ReadRule},
 };
 
 /// A verdict and its reason.
@@ -76,6 +78,16 @@ pub fn judge(
     learned: &[DomainName],
     flow: Flow,
 ) -> Judgement {
+    judge_all(&ReadSpecs::default(), sources, resolvers, learned, flow)
+}
+
+fn judge_all<'a>(
+    specs: &ReadSpecs<'a>,
+    sources: &[Source<'a>],
+    resolvers: &BTreeSet<IpAddr>,
+    learned: &[DomainName],
+    flow: Flow,
+) -> Judgement {
     let flow = flow.normalised();
     let allow = |why| Judgement { verdict: Verdict::Allow, why };
     if sources.is_empty() {
@@ -93,10 +105,11 @@ pub fn judge(
     {
         return allow(Why::OwnResolver);
     }
-    let all = decide(rules(sources), learned, flow);
-    let enforced = |source: &&Source<'_>| source.spec.mode == Mode::Enforce;
-    let now = if sources.iter().any(|source| enforced(&source)) {
-        decide(rules(sources.iter().filter(enforced)), learned, flow)
+    let read: Vec<Read<'_>> = sources.iter().map(|source| (source, specs.rules(source.spec))).collect();
+    let all = decide(read.iter(), learned, flow);
+    let enforced = |(source, _): &&Read<'_>| source.spec.mode == Mode::Enforce;
+    let now = if read.iter().any(|read| enforced(&read)) {
+        decide(read.iter().filter(enforced), learned, flow)
     } else {
         allow(Why::NotEnforced)
     };
@@ -108,17 +121,19 @@ pub fn judge(
 }
 
 /// The same for one sender of a pod that may be divided: for a container, only the Eggs that are for it count. What comes from
-/// no container that is known may only reply, and ask the pod's DNS servers, unless no Egg is enforced.
-pub fn judge_sender(
-    sources: &[Source<'_>],
+/// no container that is known may only reply, and ask the pod's DNS servers, unless no Egg is enforced. For many flows `specs` is
+/// the same: each spec is read once then.
+pub fn judge_sender<'a>(
+    specs: &ReadSpecs<'a>,
+    sources: &[Source<'a>],
     sender: Sender<'_>,
     resolvers: &BTreeSet<IpAddr>,
     learned: &[DomainName],
     flow: Flow,
 ) -> Judgement {
     match sender {
-        _ if !is_divided(sources) => judge(sources, resolvers, learned, flow),
-        Sender::Container(name) => judge(&of_container(sources, name), resolvers, learned, flow),
+        _ if !is_divided(sources) => judge_all(specs, sources, resolvers, learned, flow),
+        Sender::Container(name) => judge_all(specs, &of_container(sources, name), resolvers, learned, flow),
         Sender::Nobody => {
             let closed = PolicySpec {
                 mode: sources.iter().map(|source| source.spec.mode).min().unwrap_or_default(),
@@ -161,24 +176,25 @@ fn is_in(network: &str, address: IpAddr) -> bool {
     network.parse::<IpNetwork>().is_ok_and(|network| network.contains(address.to_canonical()))
 }
 
-/// What these rules together say.
-fn decide<'a>(
-    rules: impl Iterator<Item = (RuleReference, &'a EgressRule)>,
-    learned: &[DomainName],
-    flow: Flow,
-) -> Judgement {
+/// An Egg with its rules.
+type Read<'a> = (&'a Source<'a>, Rc<[ReadRule<'a>]>);
+
+/// What the rules of these together say.
+fn decide<'a>(read: impl Iterator<Item = &'a Read<'a>>, learned: &[DomainName], flow: Flow) -> Judgement {
     let mut allowed = None;
     let mut other_ports = Vec::new();
-    for (reference, rule) in rules {
-        let Some(by) = rule.to.iter().find_map(|to| destination_match(to, learned, flow.address)) else {
+    let rules = read.flat_map(|(source, rules)| rules.iter().enumerate().map(move |it| (source, it)));
+    for (source, (rule, read)) in rules {
+        let Some(by) = read.to.iter().find_map(|to| to.matches(learned, flow.address)) else {
             continue;
         };
-        match (rule.action, ports_match(rule, flow)) {
+        let reference = || RuleReference { source_name: source.name.clone(), rule };
+        match (read.written.action, ports_match(read.written, flow)) {
             (Action::Deny, true) => {
-                return Judgement { verdict: Verdict::Deny, why: Why::Rule(reference, by) };
+                return Judgement { verdict: Verdict::Deny, why: Why::Rule(reference(), by) };
             }
-            (Action::Allow, true) if allowed.is_none() => allowed = Some(Why::Rule(reference, by)),
-            (Action::Allow, false) => other_ports.push(reference),
+            (Action::Allow, true) if allowed.is_none() => allowed = Some(Why::Rule(reference(), by)),
+            (Action::Allow, false) => other_ports.push(reference()),
             _ => {}
         }
     }
@@ -202,46 +218,10 @@ pub fn judge_query(sources: &[Source<'_>], resolv_conf: &ResolvConf, name: Optio
     };
     let asked: Vec<DomainName> =
         name.cloned().into_iter().chain(searched(sources, resolv_conf).filter_map(without)).collect();
-    let allowed = rules(sources).any(|(_, rule)| {
-        rule.action == Action::Allow && rule.to.iter().any(|to| name_match(to, &asked).is_some())
-    });
+    let rules = sources.iter().flat_map(|source| &source.spec.egress);
+    let mut allowing = rules.filter(|rule| rule.action == Action::Allow).flat_map(|rule| &rule.to);
+    let allowed = allowing.any(|to| ReadDestination::new(to).matches_name(&asked).is_some());
     if allowed { Verdict::Allow } else { Verdict::Deny }
-}
-
-fn rules<'a>(
-    sources: impl IntoIterator<Item = &'a Source<'a>>,
-) -> impl Iterator<Item = (RuleReference, &'a EgressRule)> {
-    sources.into_iter().flat_map(|source| {
-        source
-            .spec
-            .egress
-            .iter()
-            .enumerate()
-            .map(|(rule, written)| (RuleReference { source_name: source.name.clone(), rule }, written))
-    })
-}
-
-fn destination_match(to: &Destination, learned: &[DomainName], address: IpAddr) -> Option<Match> {
-    let in_cidr = |text: &String| text.parse::<IpNetwork>().ok().filter(|network| network.contains(address));
-    if let Some(cidr) = to.cidr.as_ref().and_then(in_cidr)
-        && !to.except.iter().any(|except| in_cidr(except).is_some())
-    {
-        return Some(Match::Cidr(cidr));
-    }
-    name_match(to, learned)
-}
-
-fn name_match(to: &Destination, names_known: &[DomainName]) -> Option<Match> {
-    if names_known.is_empty() {
-        return None;
-    }
-    let names = to.domain_names.iter().filter_map(|text| NamePattern::parse(text).ok());
-    let suffixes = to.domain_suffixes.iter().filter_map(|text| NamePattern::parse_suffix(text).ok());
-    let regexes = to.domain_regex.iter().filter_map(|text| NamePattern::parse_regex(text).ok());
-    names.chain(suffixes).chain(regexes).find_map(|pattern| {
-        let name = names_known.iter().find(|name| pattern.matches(name))?;
-        Some(Match::Name(name.clone(), pattern))
-    })
 }
 
 fn ports_match(rule: &EgressRule, flow: Flow) -> bool {

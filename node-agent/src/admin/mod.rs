@@ -1,5 +1,6 @@
 //! The admin endpoint: `/healthz`, `/readyz` and `/metrics` for whoever asks, `/state` and `/denied` for root.
 
+mod denied;
 pub mod listen;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -7,13 +8,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, Uri, header},
+    http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
-use l7egg_daemon::panics;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::{flow_log::FlowLog, metrics::Metrics, reconcile::Outcome};
 
@@ -31,6 +31,8 @@ pub struct Admin {
     pub outcome: watch::Receiver<Arc<Outcome>>,
     /// For `/denied`.
     pub flow_log: Arc<FlowLog>,
+    /// Whoever explains flows for `/denied` has it.
+    pub explaining: Arc<Mutex<()>>,
 }
 
 /// Where it is served.
@@ -58,7 +60,7 @@ pub fn public(admin: Admin) -> Router {
 
 /// Everything.
 pub fn whole(admin: Admin) -> Router {
-    routes().route("/state", get(state)).route("/denied", get(denied)).with_state(admin)
+    routes().route("/state", get(state)).route("/denied", get(denied::denied)).with_state(admin)
 }
 
 fn routes() -> Router<Admin> {
@@ -106,29 +108,17 @@ async fn state(State(admin): State<Admin>) -> impl IntoResponse {
     json(serde_json::to_string_pretty(&outcome.state))
 }
 
-/// The flows that changed after the number in `?after=`, 0 if there is none.
-async fn denied(State(admin): State<Admin>, uri: Uri) -> impl IntoResponse {
-    let after = uri.query().and_then(|query| query.strip_prefix("after="));
-    let Ok(after) = after.unwrap_or("0").parse() else {
-        return (
-            StatusCode::BAD_REQUEST,
-            [(header::CONTENT_TYPE, "text/plain")],
-            "after is a number\n".to_owned(),
-        );
-    };
-    // Explaining reads patterns, thousands of them maybe. It is only for people: the agent goes on without.
-    let explained = move || panics::caught(|| serde_json::to_string(&admin.flow_log.since(after)));
-    let flows = tokio::task::spawn_blocking(explained).await;
-    json(flows.ok().and_then(Result::ok).unwrap_or_else(|| Ok("[]".to_owned())))
-}
+type Answer = (StatusCode, [(header::HeaderName, &'static str); 1], String);
 
-fn json(text: serde_json::Result<String>) -> (StatusCode, [(header::HeaderName, &'static str); 1], String) {
+fn json(text: serde_json::Result<String>) -> Answer {
     match text {
         Ok(json) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], json + "\n"),
-        Err(error) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], error.to_string())
-        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+fn plain(status: StatusCode, text: String) -> Answer {
+    (status, [(header::CONTENT_TYPE, "text/plain")], text)
 }
 
 #[cfg(test)]
@@ -166,7 +156,16 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::new(&mut registry));
         let (sender, outcome) = watch::channel(Arc::<Outcome>::default());
-        (sender, Admin { registry: Arc::new(registry), metrics, outcome, flow_log: Arc::default() })
+        (
+            sender,
+            Admin {
+                registry: Arc::new(registry),
+                metrics,
+                outcome,
+                flow_log: Arc::default(),
+                explaining: Arc::default(),
+            },
+        )
     }
 
     async fn wait_for(socket: &Path) {
@@ -199,7 +198,9 @@ mod tests {
         assert!(metrics.contains("l7egg_agent_failures_total 0"), "{metrics}");
         let shown: AgentState = serde_json::from_str(&get_(&socket, "/state").await.1).unwrap();
         assert_eq!(shown, state);
-        assert_eq!(get_(&socket, "/denied?after=3").await, (200, "[]\n".into()));
+        for query in ["", "?after=3", "?after=3&pod=node+node1"] {
+            assert_eq!(get_(&socket, &format!("/denied{query}")).await, (200, "[]\n".into()));
+        }
         assert_eq!(get_(&socket, "/denied?after=x").await.0, 400);
         assert_eq!(get_(&socket, "/what").await.0, 404);
     }

@@ -7,6 +7,7 @@ pub mod notify;
 use std::{fs, thread, time::Duration};
 
 use anyhow::{Context, bail};
+use l7egg_daemon::output;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::install::{BINARY, UNIT, install, remove};
@@ -29,15 +30,15 @@ pub async fn run(settings: &GateSettings) -> anyhow::Result<()> {
     match &settings.command {
         Some(GateCommand::Install { root }) => {
             install(root)?;
-            println!(
+            say(&format!(
                 "{UNIT} is installed below {}: it closes the gate when the node boots next",
                 root.display()
-            );
+            ));
             Ok(())
         }
         Some(GateCommand::Remove { root }) => {
             remove(root)?;
-            println!("{UNIT} is not installed below {} any more", root.display());
+            say(&format!("{UNIT} is not installed below {} any more", root.display()));
             Ok(())
         }
         None => close(settings).await,
@@ -54,12 +55,12 @@ async fn close(settings: &GateSettings) -> anyhow::Result<()> {
     let traces = settings.bpffs.join("l7egg");
     if fs::read_dir(&traces).is_ok_and(|mut entries| entries.next().is_some()) {
         notify::ready();
-        println!("{} has what an agent left: it decides about the gate", traces.display());
+        say(&format!("{} has what an agent left: it decides about the gate", traces.display()));
         return Ok(());
     }
     let mut kernel = Kernel::open(&DatapathSettings::at_boot(&settings.bpffs))?;
     notify::ready();
-    println!("waiting for the kubelet");
+    say("waiting for the kubelet");
     let mut terminate = signal(SignalKind::terminate())?;
     let roots = node.cgroup2_roots();
     let looking = tokio::task::spawn_blocking(move || {
@@ -77,11 +78,19 @@ async fn close(settings: &GateSettings) -> anyhow::Result<()> {
         parents = looking => {
             let parents = parents.context("looking for the kubelet's cgroup")??;
             let parents: Vec<String> = parents.iter().map(|path| path.display().to_string()).collect();
-            println!("nothing leaves new pods in {} until this node's agent has decided about them", parents.join(", "));
+            say(&format!(
+                "nothing leaves new pods in {} until this node's agent has decided about them",
+                parents.join(", ")
+            ));
             Ok(())
         }
         _ = terminate.recv() => std::process::exit(0),
     }
+}
+
+/// The gate counts for more than whether that can be said.
+fn say(what: &str) {
+    let _ = output::print(&format!("{what}\n"));
 }
 
 fn ids(cgroups: &PodCgroups) -> Vec<u64> {

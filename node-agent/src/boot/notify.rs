@@ -11,6 +11,8 @@ use std::{
     },
 };
 
+use l7egg_daemon::output;
+
 /// Tells the service manager that the service is ready, if there is one that wants to know.
 pub fn ready() {
     let Some(socket) = env::var_os("NOTIFY_SOCKET") else { return };
@@ -23,6 +25,6 @@ pub fn ready() {
         sender.send_to_addr(b"READY=1", &address)
     });
     if let Err(error) = sent {
-        eprintln!("{} could not be told that this is ready: {error}", socket.display());
+        output::eprint(&format!("{} could not be told that this is ready: {error}\n", socket.display()));
     }
 }

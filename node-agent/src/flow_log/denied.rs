@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use l7egg_ebpf_common::abi::protocol;
-use l7egg_policy::{Judgement, Verdict, Why};
+use l7egg_policy::{Judgement, ReadSpecs, Verdict, Why};
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::clock;
+use crate::{clock, explain::Explainer};
 
 /// One flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,9 +18,9 @@ pub struct DeniedFlow {
     pub number: u64,
     /// Whether it was denied or would have been.
     pub verdict: DeniedVerdict,
-    /// Namespace and name of the pod; empty if it is gone.
+    /// Namespace and name of the pod; empty while it is not known, as of one that has just begun.
     pub pod: String,
-    /// Uid of the pod.
+    /// Uid of the pod, if that is known.
     pub uid: String,
     /// The address.
     pub destination: String,
@@ -65,17 +65,17 @@ pub struct Process {
     pub comm: String,
 }
 
-/// A record, explained.
-pub fn of(number: u64, record: &Record) -> DeniedFlow {
-    let (rule, why) = explain(record);
+/// A record, explained by what its pod's Eggs say now, if there is such a pod.
+pub fn of<'a>(number: u64, record: &Record, pod: Option<&'a Explainer>, specs: &ReadSpecs<'a>) -> DeniedFlow {
+    let (rule, why) = explain(record, pod, specs);
     let names = record.names.iter().map(|learned| {
         if learned.is_over { format!("{} (expired)", learned.name) } else { learned.name.to_string() }
     });
     DeniedFlow {
         number,
         verdict: record.verdict,
-        pod: record.pod.as_ref().map(|pod| pod.pod.clone()).unwrap_or_default(),
-        uid: record.pod.as_ref().map(|pod| pod.uid.clone()).unwrap_or_default(),
+        pod: record.whose.as_ref().map(|whose| whose.pod.clone()).unwrap_or_default(),
+        uid: record.whose.as_ref().map(|whose| whose.uid.clone()).unwrap_or_default(),
         destination: record.address().to_string(),
         port: record.event.remote_port,
         protocol: protocol_name(record.event.protocol),
@@ -90,10 +90,19 @@ pub fn of(number: u64, record: &Record) -> DeniedFlow {
 }
 
 /// The rule and the reason.
-fn explain(record: &Record) -> (Option<String>, String) {
-    let Some(Judgement { verdict, why }) = record.judgement() else {
-        return (None, "the pod is gone".to_owned());
+fn explain<'a>(
+    record: &Record,
+    pod: Option<&'a Explainer>,
+    specs: &ReadSpecs<'a>,
+) -> (Option<String>, String) {
+    let Some(pod) = pod else {
+        let why = match record.whose {
+            Some(_) => "the pod is gone, or no Egg is for it any more",
+            None => "it is not known of which pod: of one that has just begun, or is gone",
+        };
+        return (None, why.to_owned());
     };
+    let Judgement { verdict, why } = record.judgement(pod, specs);
     if verdict == Verdict::Allow {
         return (None, format!("its Eggs have changed since, or a name was learned; now allowed: {why}"));
     }

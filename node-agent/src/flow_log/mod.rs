@@ -9,13 +9,16 @@ mod record;
 pub mod show;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 pub use denied::{DeniedFlow, DeniedVerdict, Process};
 use l7egg_ebpf_common::abi::Address;
+use l7egg_policy::ReadSpecs;
 pub use record::{Learned, Record};
+
+use crate::explain::Explainer;
 
 /// Flows that are kept. The one that was seen longest ago gives way.
 pub const FLOWS_MAX: usize = 4096;
@@ -31,7 +34,12 @@ struct Flows {
     by_key: HashMap<Key, u64>,
     /// By the number of their last change.
     records: BTreeMap<u64, Record>,
+    /// Those of which it is not known whose they are.
+    unnamed: BTreeSet<u64>,
 }
+
+/// Who can explain what the kernel reports, by the id that it knows pods and containers by.
+pub type Explainers = BTreeMap<u32, Arc<Explainer>>;
 
 /// What makes two refusals one flow.
 type Key = (u32, DeniedVerdict, Address, u16, u8, [u8; 16]);
@@ -40,38 +48,82 @@ impl FlowLog {
     /// Takes a refusal in. One like it before makes the two one, with the newer's details.
     pub fn add(&self, mut record: Record) {
         let mut flows = self.flows();
-        flows.last += 1;
-        let number = flows.last;
-        let key = key(&record);
-        if let Some(before) =
-            flows.by_key.insert(key, number).and_then(|before| flows.records.remove(&before))
-        {
+        if let Some(before) = flows.by_key.get(&key(&record)).copied().and_then(|number| flows.take(number)) {
             record.first_ns = before.first_ns;
             record.count += before.count;
+            record.whose = record.whose.or(before.whose);
         }
-        flows.records.insert(number, record);
+        flows.put(record);
         if flows.records.len() > FLOWS_MAX
-            && let Some((_, oldest)) = flows.records.pop_first()
+            && let Some(oldest) = flows.records.keys().next().copied()
         {
-            flows.by_key.remove(&self::key(&oldest));
+            flows.take(oldest);
         }
     }
 
-    /// The flows that were seen after the change of this number, oldest first.
+    /// Says whose flows are of which that was not known when they came: the kernel enforces for a pod before the pass ends that tells
+    /// of it. They count as changed.
+    pub fn name(&self, pods: &Explainers) {
+        let mut flows = self.flows();
+        for number in std::mem::take(&mut flows.unnamed) {
+            match flows.records.get(&number).and_then(|record| pods.get(&record.event.subject)) {
+                Some(pod) => {
+                    let Some(record) = flows.take(number) else { continue };
+                    flows.put(Record { whose: Some(pod.whose()), ..record });
+                }
+                None => _ = flows.unnamed.insert(number),
+            }
+        }
+    }
+
+    /// The flows that were seen after the change of this number, oldest first, of one pod if it is given; explained by what `pods` say
+    /// now.
     #[must_use]
-    pub fn since(&self, number: u64) -> Vec<DeniedFlow> {
+    pub fn since(&self, number: u64, pod: Option<&str>, pods: &Explainers) -> Vec<DeniedFlow> {
+        self.name(pods);
         // Explained outside the lock: that reads patterns.
         let records: Vec<(u64, Record)> = {
             let flows = self.flows();
             let newer = flows.records.range(number.saturating_add(1)..);
-            newer.map(|(number, record)| (*number, record.clone())).collect()
+            let is_wanted = |record: &Record| {
+                pod.is_none_or(|pod| record.whose.as_ref().is_some_and(|whose| whose.pod == pod))
+            };
+            let wanted = newer.filter(|(_, record)| is_wanted(record));
+            wanted.map(|(number, record)| (*number, record.clone())).collect()
         };
-        records.iter().map(|(number, record)| denied::of(*number, record)).collect()
+        // Not by the kernel's id: a container that has begun anew has another.
+        let by_uid: HashMap<&str, &Explainer> =
+            pods.values().map(|pod| (pod.uid.as_str(), pod.as_ref())).collect();
+        let specs = ReadSpecs::default();
+        let explained = records.iter().map(|(number, record)| {
+            let pod = record.whose.as_ref().and_then(|whose| by_uid.get(whose.uid.as_str()).copied());
+            denied::of(*number, record, pod, &specs)
+        });
+        explained.collect()
     }
 
     /// A panic elsewhere leaves whole records behind.
     fn flows(&self) -> MutexGuard<'_, Flows> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flows {
+    /// As the newest.
+    fn put(&mut self, record: Record) {
+        self.last += 1;
+        self.by_key.insert(key(&record), self.last);
+        if record.whose.is_none() {
+            self.unnamed.insert(self.last);
+        }
+        self.records.insert(self.last, record);
+    }
+
+    fn take(&mut self, number: u64) -> Option<Record> {
+        let record = self.records.remove(&number)?;
+        self.by_key.remove(&key(&record));
+        self.unnamed.remove(&number);
+        Some(record)
     }
 }
 
@@ -81,48 +133,4 @@ fn key(record: &Record) -> Key {
 }
 
 #[cfg(test)]
-mod tests {
-    use l7egg_ebpf_common::abi::{Event, EventKind, protocol};
-
-    use super::*;
-
-    fn record(last: u8, at_ms: u64) -> Record {
-        let event = Event {
-            at_ns: at_ms * 1_000_000,
-            remote: Address::mapped([192, 0, 2, last]),
-            remote_port: 443,
-            protocol: protocol::TCP,
-            kind: EventKind::Denied as u32,
-            ..Event::default()
-        };
-        Record::new(event, None, Vec::new).unwrap()
-    }
-
-    #[test]
-    fn the_same_again_is_one_flow() {
-        let log = FlowLog::default();
-        log.add(record(1, 10));
-        log.add(record(2, 20));
-        log.add(record(1, 30));
-        let flows = log.since(0);
-        let summary: Vec<_> = flows.iter().map(|flow| (flow.destination.as_str(), flow.count)).collect();
-        assert_eq!(summary, [("192.0.2.2", 1), ("192.0.2.1", 2)]);
-        assert!(flows[1].first < flows[1].last);
-        assert_eq!(log.since(flows[0].number).len(), 1);
-        assert!(log.since(flows[1].number).is_empty());
-    }
-
-    #[test]
-    fn the_oldest_gives_way() {
-        let log = FlowLog::default();
-        for port in 0..=FLOWS_MAX as u16 {
-            let mut one = record(1, u64::from(port));
-            one.event.remote_port = port;
-            log.add(one);
-        }
-        let flows = log.since(0);
-        assert_eq!(flows.len(), FLOWS_MAX);
-        assert_eq!(flows[0].port, 1);
-        assert_eq!(log.flows().by_key.len(), FLOWS_MAX);
-    }
-}
+mod tests;

@@ -1,12 +1,12 @@
 //! A refusal as it is kept: explained only when somebody asks.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use l7egg_ebpf_common::abi::{Direction, Event, EventKind};
-use l7egg_policy::{DomainName, Flow, Judgement};
+use l7egg_policy::{DomainName, Flow, Judgement, ReadSpecs};
 
 use super::DeniedVerdict;
-use crate::explain::Explainer;
+use crate::explain::{Explainer, Whose};
 
 /// A name by which the pod learned an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct Record {
     pub event: Event,
     /// What became of it.
     pub verdict: DeniedVerdict,
-    /// The pod, if it is known.
-    pub pod: Option<Arc<Explainer>>,
+    /// Whose it is, once that is known.
+    pub whose: Option<Whose>,
     /// The names of its destination.
     pub names: Vec<Learned>,
     /// When the first event came, on the kernel's clock.
@@ -37,13 +37,9 @@ pub struct Record {
 impl Record {
     /// From an event; `None` for one that is about something else. `names` are those of its destination.
     #[must_use]
-    pub fn new(
-        event: Event,
-        pod: Option<Arc<Explainer>>,
-        names: impl FnOnce() -> Vec<Learned>,
-    ) -> Option<Self> {
+    pub fn new(event: Event, whose: Option<Whose>, names: impl FnOnce() -> Vec<Learned>) -> Option<Self> {
         let verdict = verdict(&event)?;
-        Some(Record { verdict, first_ns: event.at_ns, count: 1, event, pod, names: names() })
+        Some(Record { verdict, first_ns: event.at_ns, count: 1, event, whose, names: names() })
     }
 
     /// What was to be sent.
@@ -63,16 +59,17 @@ impl Record {
         IpAddr::from(self.event.remote)
     }
 
-    /// What the pod's Eggs say of it.
+    /// What the Eggs of its pod say of it now.
     #[must_use]
-    pub fn judgement(&self) -> Option<Judgement> {
+    pub fn judgement<'a>(&self, pod: &'a Explainer, specs: &ReadSpecs<'a>) -> Judgement {
         let live: Vec<DomainName> = self
             .names
             .iter()
             .filter(|learned| !learned.is_over)
             .map(|learned| learned.name.clone())
             .collect();
-        Some(self.pod.as_ref()?.judge(&live, self.flow()))
+        let container = self.whose.as_ref().and_then(|whose| whose.container.as_deref());
+        pod.judge(specs, container, &live, self.flow())
     }
 
     /// Name of the thread that asked for it, where a call did.

@@ -1,10 +1,9 @@
 //! `l7egg-node-agent denied`: what a running agent has recorded.
 
-use std::{
-    collections::BTreeSet, fmt::Write as _, io::Write as _, path::Path, process::ExitCode, time::Duration,
-};
+use std::{collections::BTreeSet, fmt::Write as _, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
+use l7egg_daemon::output;
 
 use super::{DeniedFlow, DeniedVerdict};
 use crate::{ask, settings::DeniedSettings, state::AgentState};
@@ -22,21 +21,17 @@ pub async fn run(settings: &DeniedSettings) -> anyhow::Result<ExitCode> {
     let mut is_any = false;
     let mut asked_for = settings.pod.as_deref();
     loop {
-        let flows = flows(&settings.admin_socket, after).await?;
+        let flows = flows(&settings.admin_socket, after, settings.pod.as_deref()).await?;
         if let Some(pod) = asked_for.take() {
             check_pod(pod, &flows, &settings.admin_socket).await?;
         }
         after = flows.iter().map(|flow| flow.number).max().unwrap_or(after);
-        let wanted: Vec<&DeniedFlow> =
-            flows.iter().filter(|flow| settings.pod.as_ref().is_none_or(|pod| *pod == flow.pod)).collect();
-        is_any |= !wanted.is_empty();
-        let text = if settings.json { lines_of_json(&wanted)? } else { lines(&wanted) };
-        let mut out = std::io::stdout().lock();
-        // A reader that goes away, such as head, has read enough.
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() || !settings.follow {
+        is_any |= !flows.is_empty();
+        let text = if settings.json { lines_of_json(&flows)? } else { lines(&flows) };
+        let is_read = output::print(&text)?;
+        if !is_read || !settings.follow {
             return Ok(if is_any { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
-        drop(out);
         tokio::select! {
             () = tokio::time::sleep(POLL_EVERY) => {}
             _ = tokio::signal::ctrl_c() => return Ok(if is_any { ExitCode::FAILURE } else { ExitCode::SUCCESS }),
@@ -46,7 +41,7 @@ pub async fn run(settings: &DeniedSettings) -> anyhow::Result<ExitCode> {
 
 /// That nothing is denied to a pod is worth knowing only if there is such a pod.
 async fn check_pod(pod: &str, flows: &[DeniedFlow], socket: &Path) -> anyhow::Result<()> {
-    if flows.iter().any(|flow| flow.pod == pod) {
+    if !flows.is_empty() {
         return Ok(());
     }
     let (code, text) = ask::ask(socket, "/state").await?;
@@ -68,8 +63,11 @@ fn unknown(pod: &str, known: &AgentState) -> Option<String> {
     ))
 }
 
-async fn flows(socket: &Path, after: u64) -> anyhow::Result<Vec<DeniedFlow>> {
-    let (code, text) = ask::ask(socket, &format!("/denied?after={after}")).await?;
+/// Those of one pod, if it is given.
+async fn flows(socket: &Path, after: u64, pod: Option<&str>) -> anyhow::Result<Vec<DeniedFlow>> {
+    let mut query = form_urlencoded::Serializer::new(format!("/denied?after={after}"));
+    pod.into_iter().for_each(|pod| _ = query.append_pair("pod", pod));
+    let (code, text) = ask::ask_patiently(socket, &query.finish()).await?;
     if code != 200 {
         bail!("{} answered {code}: {text}", socket.display());
     }
@@ -77,7 +75,7 @@ async fn flows(socket: &Path, after: u64) -> anyhow::Result<Vec<DeniedFlow>> {
         .with_context(|| format!("{} is not of an agent of this version", socket.display()))
 }
 
-fn lines_of_json(flows: &[&DeniedFlow]) -> anyhow::Result<String> {
+fn lines_of_json(flows: &[DeniedFlow]) -> anyhow::Result<String> {
     let mut text = String::new();
     for flow in flows {
         text += &serde_json::to_string(flow)?;
@@ -87,14 +85,14 @@ fn lines_of_json(flows: &[&DeniedFlow]) -> anyhow::Result<String> {
 }
 
 /// One flow a line.
-fn lines(flows: &[&DeniedFlow]) -> String {
+fn lines(flows: &[DeniedFlow]) -> String {
     let mut text = String::new();
     for flow in flows {
         let verdict = match flow.verdict {
             DeniedVerdict::Denied => "denied",
             DeniedVerdict::Audit => "audit",
         };
-        let pod = if flow.pod.is_empty() { "(pod gone)" } else { &flow.pod };
+        let pod = if flow.pod.is_empty() { "(pod not known)" } else { &flow.pod };
         let _ = write!(text, "{} {verdict:<6} {pod} {} {}", flow.last, flow.protocol, flow.destination);
         if flow.port != 0 {
             let _ = write!(text, " port {}", flow.port);
@@ -142,10 +140,11 @@ mod tests {
     fn a_line_for_people() {
         let flow = flow();
         assert_eq!(
-            lines(&[&flow]),
+            lines(std::slice::from_ref(&flow)),
             "2026-01-01T00:00:01.000Z audit  shop/a TCP 192.0.2.1 port 443 (api.example.com) by curl[12] 2 times: no rule allows it\n"
         );
-        let read: DeniedFlow = serde_json::from_str(lines_of_json(&[&flow]).unwrap().trim()).unwrap();
+        let read: DeniedFlow =
+            serde_json::from_str(lines_of_json(std::slice::from_ref(&flow)).unwrap().trim()).unwrap();
         assert_eq!(read, flow);
     }
 
@@ -155,11 +154,15 @@ mod tests {
         let pod = serde_json::json!({"uid": "u", "name": "shop/a", "eggs": [], "resolvers": [], "state": "Enforced"});
         let pod = serde_json::from_value(pod).unwrap();
         let state = serde_json::to_string(&AgentState { pods: vec![pod], ..AgentState::default() }).unwrap();
-        let flow = DeniedFlow { pod: "shop/gone".into(), ..flow() };
-        let flows = serde_json::to_string(&[flow]).unwrap();
+        // Asked for one pod's, if at all.
+        let denied = |uri: axum::http::Uri| async move {
+            let gone = DeniedFlow { pod: "shop/gone".into(), ..flow() };
+            let is_wanted = ["after=0", "after=0&pod=shop%2Fgone"].contains(&uri.query().unwrap_or_default());
+            serde_json::to_string(is_wanted.then_some(&gone).as_slice()).unwrap()
+        };
         let router = axum::Router::new()
             .route("/state", axum::routing::get(|| async { state }))
-            .route("/denied", axum::routing::get(|| async { flows }));
+            .route("/denied", axum::routing::get(denied));
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
         DeniedSettings { admin_socket: socket, json: false, follow: false, pod: None }
@@ -170,6 +173,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let settings = agent(directory.path());
         let of = |pod: &str| DeniedSettings { pod: Some(pod.to_owned()), ..settings.clone() };
+        assert_eq!(run(&settings).await.unwrap(), ExitCode::FAILURE);
         assert_eq!(run(&of("shop/a")).await.unwrap(), ExitCode::SUCCESS);
         assert_eq!(run(&of("shop/gone")).await.unwrap(), ExitCode::FAILURE);
         let error = run(&of("a")).await.unwrap_err().to_string();

@@ -204,7 +204,7 @@ impl Inventory {
     }
 
     /// True if anything but the status is another than before.
-    fn put(&mut self, object: AssignmentObject) -> bool {
+    fn put(&mut self, mut object: AssignmentObject) -> bool {
         // An object of the same name but another uid is another one.
         let before = self.entries.remove(&object.key);
         let (good_before, revision_before, guard_before, written_before) =
@@ -212,14 +212,21 @@ impl Inventory {
                 Some(entry) => (entry.good, Some(entry.revision), entry.guard, entry.written),
                 None => (None, None, Vec::new(), None),
             };
+        // What is the same is kept once, however often it is told and whoever still has it.
+        if let (Ok(content), Some(before)) = (&mut object.content, &written_before) {
+            share(&mut content.policy, before);
+        }
         let content = object.content.as_ref().ok();
         let guarded = content.and_then(|content| Some((self.guarded(content)?, Arc::clone(&content.policy))));
-        let (good, guard, written) = match guarded {
+        let (mut good, guard, written) = match guarded {
             Some(((good, guard), written)) => (Some(good), guard, Some(written)),
             None => (good_before.clone(), guard_before, written_before.clone()),
         };
-        let same = matches!((&good_before, &good), (Some(a), Some(b)) if a.policy == b.policy)
-            && written == written_before;
+        let is_good_same = match (&mut good, &good_before) {
+            (Some(good), Some(before)) => share(&mut good.policy, &before.policy),
+            _ => false,
+        };
+        let same = is_good_same && written == written_before;
         let revision = revision_before.filter(|_| same).unwrap_or_else(|| {
             self.last_revision += 1;
             self.last_revision
@@ -240,10 +247,45 @@ impl Inventory {
     }
 }
 
+/// Makes one of what is the same. Whether it is.
+fn share(policy: &mut Arc<PolicySpec>, before: &Arc<PolicySpec>) -> bool {
+    let is_same = Arc::ptr_eq(policy, before) || policy == before;
+    if is_same {
+        *policy = Arc::clone(before);
+    }
+    is_same
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::assignment;
+
+    #[test]
+    fn a_policy_that_is_told_again_is_kept_once() {
+        let mut inventory = Inventory::default();
+        inventory.set_api_servers(["10.0.0.1:6443".parse().unwrap()].into());
+        let kept = |inventory: &Inventory| {
+            let entry = inventory.entries().next().unwrap();
+            let policies = [
+                &entry.good.as_ref().unwrap().policy,
+                entry.written.as_ref().unwrap(),
+                &entry.object.content.as_ref().unwrap().policy,
+            ];
+            policies.map(Arc::as_ptr)
+        };
+        for built in
+            [assignment("a").allow("192.0.2.0/24").pod("p1"), assignment("a").allow("192.0.2.0/24").host()]
+        {
+            inventory.apply(Event::Apply(built.object()));
+            let before = kept(&inventory);
+            inventory.apply(Event::Apply(built.clone().generation(2).object()));
+            assert_eq!(kept(&inventory), before);
+            inventory.apply(Event::Apply(built.clone().allow("10.0.0.0/8").object()));
+            assert_ne!(kept(&inventory), before);
+            inventory.apply(Event::Delete(built.object()));
+        }
+    }
 
     fn names(inventory: &Inventory) -> Vec<&str> {
         inventory.entries().map(|entry| entry.object.key.name.as_str()).collect()

@@ -324,7 +324,10 @@ impl Kernel {
         }
         Err(DatapathError::MapFull {
             map: "SUBJECTS",
-            advice: format!("{SUBJECTS_MAX} pods are the most for one node"),
+            advice: format!(
+                "{} pods, and containers that are told apart, are the most for one node",
+                SUBJECTS_MAX - 1
+            ),
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use kube::{api::DynamicObject, runtime::watcher};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 mod backstops;
 mod begin;
@@ -61,7 +61,7 @@ use crate::{
     resolvers::NodeResolvers,
     room::Room,
     selected::{News, Selected},
-    state::{AgentState, state},
+    state::{AgentState, Unwatched, state},
 };
 
 /// A pass is made at least this often: it repeats what failed.
@@ -91,6 +91,8 @@ pub enum Input {
     ApiServers(ApiServers),
     /// Which DNS servers are believed, where that changes.
     Resolvers(NodeResolvers),
+    /// One of those of which only so many may wait to be taken in: each has a permit until then.
+    Counted(Box<Input>, OwnedSemaphorePermit),
     /// The agent ends.
     Stop,
 }
@@ -125,8 +127,8 @@ pub struct Reconciler<D> {
     selected: Selected,
     /// Whether all that `selected` can know is going to be told.
     is_told_of_pods: bool,
-    /// Why kinds cannot be watched now.
-    unwatched: BTreeMap<Kind, String>,
+    /// Why kinds cannot be watched now, and since when.
+    unwatched: BTreeMap<Kind, Unwatched>,
     /// Whether all cgroups have been looked at once.
     has_found_pods: bool,
     found: Found,
@@ -331,7 +333,11 @@ impl<D: Datapath> Reconciler<D> {
             boot_id: self.boot_id.as_deref(),
         };
         Some(Outcome {
-            state: AgentState { awaited: self.awaited(), ..state(&self.inventory, findings) },
+            state: AgentState {
+                awaited: self.awaited(),
+                unwatched: self.unwatched.values().cloned().collect(),
+                ..state(&self.inventory, findings)
+            },
             pods: explainers(&self.desired, &enforced),
             reports: reports(&self.inventory, findings),
             notices: notices(findings),

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    assignment::AssignmentKey, datapath::EnforcedPod, desired::Desired, explain::Explainer, notice::Notice,
-    report::Report, state::AgentState,
+    assignment::AssignmentKey, datapath::EnforcedPod, desired::Desired, explain::Explainer,
+    flow_log::Explainers, notice::Notice, report::Report, state::AgentState,
 };
 
 /// What is known after a pass.
@@ -16,7 +16,7 @@ pub struct Outcome {
     /// For people.
     pub state: AgentState,
     /// By the id that the kernel knows them by, to explain its events.
-    pub pods: BTreeMap<u32, Arc<Explainer>>,
+    pub pods: Explainers,
     /// For the API server.
     pub reports: BTreeMap<AssignmentKey, Report>,
     /// What is to be told as events of the node, and of pods that no assignment names.
@@ -24,11 +24,8 @@ pub struct Outcome {
 }
 
 /// Who can explain what the kernel reports, by the id that it knows pods and containers by.
-pub(super) fn explainers(
-    desired: &Desired,
-    enforced: &BTreeMap<String, EnforcedPod>,
-) -> BTreeMap<u32, Arc<Explainer>> {
-    let mut explainers = BTreeMap::new();
+pub(super) fn explainers(desired: &Desired, enforced: &BTreeMap<String, EnforcedPod>) -> Explainers {
+    let mut explainers = Explainers::new();
     for now in enforced.values() {
         let Some(pod) = desired.pods.get(&now.uid) else { continue };
         explainers.insert(now.subject, Arc::clone(&pod.explainer));

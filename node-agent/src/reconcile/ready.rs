@@ -18,7 +18,7 @@ impl<D: Datapath> Reconciler<D> {
                 "all files with Eggs to be read and accepted; where that lasts, `l7egg check` says why"
                     .to_owned()
             }
-            Some(error) => format!("the API server's list of {kind}: {error}"),
+            Some(unwatched) => format!("the API server's list of {kind}: {}", unwatched.error),
             None => format!("the API server's list of {kind}"),
         });
         let cgroups = (holds && !self.has_found_pods).then(|| {

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use chrono::{SecondsFormat, Utc};
 use kube::runtime::watcher::Event;
 use l7egg_crds::SYSTEM_NAMESPACE;
 use l7egg_ebpf_common::abi::PODS_CGROUPS;
@@ -11,8 +12,10 @@ use crate::{
     cgroup::CgroupEvent,
     datapath::{Datapath, DatapathError, NODE_UID},
     desired::desired,
+    kinds::Kind,
     plan::Operation,
     selected::News,
+    state::Unwatched,
 };
 
 /// What an input means for the loop. In this order the one that counts most is the last.
@@ -31,6 +34,7 @@ impl<D: Datapath> Reconciler<D> {
     pub fn take(&mut self, input: Input) -> Taken {
         let is_news = match input {
             Input::Stop => return Taken::Stop,
+            Input::Counted(input, _permit) => return self.take(*input),
             Input::Cgroup(event) => {
                 match &event {
                     CgroupEvent::Appeared { uid, cgroup } => {
@@ -61,9 +65,7 @@ impl<D: Datapath> Reconciler<D> {
                 true
             }
             Input::Selected(news) => self.take_selected(news),
-            Input::Unwatched(kind, Some(error)) => {
-                self.unwatched.insert(kind, error.clone()).as_ref() != Some(&error)
-            }
+            Input::Unwatched(kind, Some(error)) => self.lose(kind, error),
             Input::Unwatched(kind, None) => self.unwatched.remove(&kind).is_some(),
             Input::Assignments(event) => {
                 let first = !self.inventory.is_complete();
@@ -80,6 +82,18 @@ impl<D: Datapath> Reconciler<D> {
             }
         };
         if is_news { Taken::News } else { Taken::Nothing }
+    }
+
+    /// A kind cannot be watched. True if that, or its reason, is news.
+    fn lose(&mut self, kind: Kind, error: String) -> bool {
+        let lost = self.unwatched.entry(kind).or_insert_with(|| Unwatched {
+            kind: kind.to_string(),
+            since: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+            error: String::new(),
+        });
+        let is_news = lost.error != error;
+        lost.error = error;
+        is_news
     }
 
     /// Whose pod it is may be known only after somebody has named it. True if it changes anything.

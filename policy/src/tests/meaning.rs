@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::{DomainName, Flow, ResolvConf, Sender, Source, Why, is_divided, judge, judge_sender};
+use crate::{DomainName, Flow, ReadSpecs, ResolvConf, Sender, Source, Why, is_divided, judge, judge_sender};
 use l7egg_crds::{Dns, Mode, PolicySpec};
 use l7egg_ebpf_common::abi::Direction;
 
@@ -163,7 +163,7 @@ fn an_egg_for_certain_containers_counts_for_these() {
         let sources: Vec<Source<'_>> =
             specs.iter().map(|spec| Source { name: "Egg shop/a".into(), spec }).collect();
         let resolvers: BTreeSet<IpAddr> = ["10.1.0.10".parse().unwrap()].into();
-        judge_sender(&sources, sender, &resolvers, &[], tcp(address, 53)).to_string()
+        judge_sender(&ReadSpecs::default(), &sources, sender, &resolvers, &[], tcp(address, 53)).to_string()
     };
     let (app, init, free) = (Sender::Container("app"), Sender::Container("init"), Sender::Container("free"));
     let enforce = [spec(&["app", "init"], "10.0.0.0/8", Mode::Enforce)];
@@ -214,7 +214,14 @@ fn an_egg_says_which_of_the_pods_dns_servers_are_believed() {
         for server in &servers {
             // The oracle and what is compiled say the same, also of what belongs to no container.
             let free = |sender| {
-                let judged = judge_sender(&sources, sender, &servers, &[], flow(17, &server.to_string(), 53));
+                let judged = judge_sender(
+                    &ReadSpecs::default(),
+                    &sources,
+                    sender,
+                    &servers,
+                    &[],
+                    flow(17, &server.to_string(), 53),
+                );
                 judged.why == Why::OwnResolver
             };
             assert_eq!(free(Sender::Container("app")), believed.contains(server), "{server}");

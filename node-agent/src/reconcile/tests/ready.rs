@@ -62,6 +62,24 @@ fn why_something_is_not_listed_is_said() {
 }
 
 #[test]
+fn what_is_lost_later_is_said_until_it_is_back() {
+    let mut agent = told_of_pods(HoldSettings::Never, Selected::without_eggs());
+    list(&mut agent, &[]);
+    tell(&mut agent, News::Pod(Event::InitDone));
+    let unwatched = |agent: &mut Reconciler<FakeDatapath>| agent.pass().unwrap().state.unwatched;
+    assert_eq!(unwatched(&mut agent), []);
+    agent.take(Input::Unwatched(Kind::Pods, Some("connection refused".into())));
+    let lost = unwatched(&mut agent);
+    assert_eq!((lost[0].kind.as_str(), lost[0].error.as_str()), ("pods", "connection refused"));
+    agent.take(Input::Unwatched(Kind::Pods, Some("forbidden".into())));
+    let now = unwatched(&mut agent);
+    assert_eq!((&now[0].since, now[0].error.as_str(), now.len()), (&lost[0].since, "forbidden", 1));
+    assert_eq!(awaited(&mut agent), [""; 0], "it has been ready");
+    agent.take(Input::Unwatched(Kind::Pods, None));
+    assert_eq!(unwatched(&mut agent), []);
+}
+
+#[test]
 fn an_agent_that_never_holds_waits_for_assignments_and_pods() {
     let mut agent = told_of_pods(HoldSettings::Never, Selected::without_eggs());
     let list_of = |kind: &str| format!("the API server's list of {kind}");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use l7egg_crds::{Mode, PolicySpec};
 use l7egg_ebpf_common::abi::{DNS_PORT, protocol};
 use l7egg_policy::{
-    CompiledPolicy, DomainName, Judgement, NamePattern, ResolvConf, Sender, Source, Verdict, Why, compile,
-    is_divided, judge_query, judge_sender, of_container,
+    CompiledPolicy, DomainName, Judgement, NamePattern, ReadSpecs, ResolvConf, Sender, Source, Verdict, Why,
+    compile, is_divided, judge_query, judge_sender, of_container,
 };
 
 use super::case::{Answer, Case, Packet, Query};
@@ -74,7 +74,7 @@ impl<'a> Meaning<'a> {
         let known = self.known.iter().filter(|(addresses, _)| addresses.contains(&packet.address));
         let learned: Vec<DomainName> = known.map(|(_, name)| name.clone()).collect();
         let sender = Sender::Container(CONTAINERS[0]);
-        judge_sender(&self.all, sender, &self.conf.servers, &learned, packet.flow())
+        judge_sender(&ReadSpecs::default(), &self.all, sender, &self.conf.servers, &learned, packet.flow())
     }
 
     /// The same of its first packet, which holds no query.
