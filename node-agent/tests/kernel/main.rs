@@ -34,6 +34,7 @@ mod names;
 mod names_tcp;
 mod netns;
 mod node;
+mod note;
 mod on_top;
 mod oracle;
 mod path_mtu;
