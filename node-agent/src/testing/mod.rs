@@ -7,5 +7,5 @@ mod objects;
 pub use datapath::FakeDatapath;
 pub use log::warnings;
 pub use objects::{
-    AssignmentBuilder, assignment, cgroups_of, desired_of, enforced_pod, inventory_of, node_resolvers,
+    AssignmentBuilder, assignment, cgroups_of, desired_of, enforced_pod, inventory_of, node_resolvers, told,
 };
