@@ -44,7 +44,8 @@ impl<D: Datapath> Reconciler<D> {
                         let datapath = &self.datapath;
                         self.holds.scanned(cgroups, &|id| datapath.waits_at_gate(id), Instant::now());
                     }
-                    CgroupEvent::Vanished { .. } | CgroupEvent::Changed => {}
+                    CgroupEvent::Changed => self.look_for_sandboxes(),
+                    CgroupEvent::Vanished { .. } => {}
                 }
                 let changed = self.cgroups.apply(event);
                 // What a pod's resolver was told depends on when the pod began.
