@@ -289,6 +289,12 @@ pub trait Datapath: Send {
         false
     }
 
+    /// Whether the process has ended whose network is the pod's, and no other one has been found yet: its sandbox may be made anew.
+    fn has_lost_network(&self, pod_uid: &str) -> bool {
+        let _ = pod_uid;
+        false
+    }
+
     /// Detaches the pod and forgets what it learned. Nothing happens for a pod that is not enforced.
     fn release(&mut self, pod_uid: &str) -> Result<(), DatapathError>;
 

@@ -17,7 +17,6 @@ use crate::{
     explain::{ExplainedEgg, Explainer},
     inventory::{Entry, Inventory},
     policies::{PolicyCache, PolicySource, as_sources, postponed},
-    resolvers::{NodeResolvers, resolv_conf},
     shaping::{Cap, cap_of, cap_of_annotation, nest},
 };
 
@@ -121,11 +120,12 @@ pub struct Failure {
     pub message: String,
 }
 
-/// What every assignment together asks for, but for pods that are foreign to where it is written. Compiles what `cache` has not yet, and
+/// What every assignment together asks for, but for pods that are foreign to where it is written. `resolv_conf` says what a pod's resolver
+/// is told. Compiles what `cache` has not yet, and
 /// forgets what is not needed any more.
 pub fn desired(
     inventory: &Inventory,
-    node: &NodeResolvers,
+    resolv_conf: &dyn Fn(&AssignedPod) -> ResolvConf,
     is_foreign: &dyn Fn(&Entry, &AssignedPod) -> bool,
     cache: &mut PolicyCache,
 ) -> Desired {
@@ -142,7 +142,7 @@ pub fn desired(
         }
         for pod in entry.pods().iter().filter(|pod| !is_foreign(entry, pod)) {
             let selection = selections.entry(&pod.uid).or_insert_with(|| Selection::new(pod));
-            let ResolvConf { servers, search, own_search } = resolv_conf(pod, node);
+            let ResolvConf { servers, search, own_search } = resolv_conf(pod);
             selection.resolv_conf.servers.extend(servers);
             selection.resolv_conf.search.extend(search);
             selection.resolv_conf.own_search.extend(own_search);

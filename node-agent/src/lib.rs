@@ -32,6 +32,7 @@ pub mod division;
 pub mod engine;
 pub mod explain;
 pub mod flow_log;
+pub mod given;
 pub mod guard;
 pub mod hold;
 pub mod host_file;

@@ -6,6 +6,7 @@ use std::{io, net::IpAddr, sync::mpsc, thread, time::Duration};
 use l7egg_policy::DomainName;
 
 use crate::{
+    given::{self, Past},
     host_file::HostFile,
     reconcile::Input,
     resolvers::{NodeResolvers, nameservers, search_domains},
@@ -13,9 +14,6 @@ use crate::{
 
 /// The file is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Of what the file said before, so much is kept for pods that run. The C library takes three servers, the kubelet 32 domains.
-const MOST_SERVERS: usize = 9;
-const MOST_DOMAINS: usize = 96;
 
 /// Where systemd-resolved writes the servers that it asks. `kubeadm` gives kubelets this file where it runs.
 const OF_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
@@ -26,7 +24,7 @@ pub enum Readers {
     /// The host's own programs, which read it anew. What servers on the host itself answer comes over loopback, and teaches
     /// nothing.
     Host,
-    /// Pods. Each keeps what it said when the pod began, so what it said before stays good beside what it says now. Servers on the
+    /// Pods. Each keeps what it said when the pod began, so what it said before stays good for those that run. Servers on the
     /// host itself are out of their reach: where the file names no others, it is not the kubelet's, and the one that
     /// systemd-resolved writes beside it counts.
     Pods,
@@ -42,6 +40,7 @@ pub struct FollowedResolvConf {
     seen: Option<String>,
     /// What is wrong with it now, as it was told.
     problem: Option<String>,
+    past: Option<Box<dyn Past>>,
 }
 
 /// Why no server is believed by what a resolv.conf says.
@@ -80,10 +79,55 @@ impl FollowedResolvConf {
     /// server that can be believed is told, and no reason not to begin: what is to be in force besides names does not depend on it.
     #[must_use]
     pub fn read(file: HostFile, readers: Readers, cluster: NodeResolvers) -> Self {
-        let mut followed = FollowedResolvConf { file, readers, known: cluster, seen: None, problem: None };
+        let mut followed =
+            FollowedResolvConf { file, readers, known: cluster, seen: None, problem: None, past: None };
         let found = followed.text().and_then(|text| followed.servers(&text));
         followed.heed(found);
         followed
+    }
+
+    /// With what was given before this program began. The cluster's DNS always was what it is now if somebody has said so.
+    #[must_use]
+    pub fn with_past(mut self, past: Box<dyn Past>, is_cluster_said: bool) -> Self {
+        if let Some(text) = past.recall() {
+            match given::read(&text) {
+                Some(before) => self.go_on(before, is_cluster_said),
+                None => tracing::warn!(
+                    "the DNS servers from before are not understood: pods that began with others than those of now cannot ask them"
+                ),
+            }
+        }
+        self.past = Some(past);
+        self.look_at_pods();
+        self.keep();
+        self
+    }
+
+    fn go_on(&mut self, mut before: NodeResolvers, is_cluster_said: bool) {
+        if is_cluster_said {
+            let givens = before.former.iter_mut().map(|former| &mut former.given);
+            givens.for_each(|given| given.cluster.clone_from(&self.known.cluster));
+            before.cluster.clone_from(&self.known.cluster);
+        }
+        let mut now = std::mem::take(&mut self.known);
+        // As while it runs: what the file said last stays until it says something.
+        if now.node.is_empty() {
+            now.node.clone_from(&before.node);
+            now.node_search.clone_from(&before.node_search);
+        }
+        self.known = now.after(&before);
+    }
+
+    /// Finds out for which pods what was given before still counts. True if that is news.
+    fn look_at_pods(&mut self) -> bool {
+        let Some(pods) = self.past.as_ref().and_then(|past| past.pods()) else { return false };
+        let before = self.known.former.clone();
+        self.known.look_at_pods(&pods);
+        self.known.former != before
+    }
+
+    fn keep(&self) {
+        self.past.iter().for_each(|past| past.keep(&given::write(&self.known)));
     }
 
     /// The servers, and the search domains.
@@ -101,7 +145,13 @@ impl FollowedResolvConf {
             return None;
         }
         let found = text.and_then(|text| self.servers(&text));
-        self.heed(found).then(|| self.known.clone())
+        let is_news = self.heed(found);
+        let is_open = self.known.former.iter().any(|former| former.until.is_none());
+        if is_open && self.look_at_pods() || is_news {
+            self.keep();
+            return Some(self.known.clone());
+        }
+        None
     }
 
     fn text(&self) -> Result<String, ResolversError> {
@@ -132,13 +182,10 @@ impl FollowedResolvConf {
             Ok(Found { servers, search }) => {
                 self.problem = None;
                 let before = std::mem::take(&mut self.known);
+                let now = NodeResolvers { node: servers, node_search: search, ..before.clone() };
                 self.known = match self.readers {
-                    Readers::Host => NodeResolvers { node: servers, node_search: search, ..before.clone() },
-                    Readers::Pods => NodeResolvers {
-                        node: beside(servers, &before.node, MOST_SERVERS),
-                        node_search: beside(search, &before.node_search, MOST_DOMAINS),
-                        ..before.clone()
-                    },
+                    Readers::Host => now,
+                    Readers::Pods => now.after(&before),
                 };
                 let is_news = self.known != before;
                 if is_news {
@@ -180,15 +227,6 @@ struct Found {
     search: Vec<DomainName>,
 }
 
-/// What is new, and behind it what was before. In the order of before if nothing is new, so that it is no news.
-fn beside<T: Clone + PartialEq>(now: Vec<T>, before: &[T], most: usize) -> Vec<T> {
-    if now.iter().all(|it| before.contains(it)) {
-        return before.to_vec();
-    }
-    let others = before.iter().filter(|it| !now.contains(it)).cloned();
-    now.iter().cloned().chain(others).take(most).collect()
-}
-
 /// Looks at the file, in a thread of its own, for as long as somebody listens.
 ///
 /// # Errors
@@ -209,9 +247,16 @@ pub fn follow(mut followed: FollowedResolvConf, inputs: mpsc::Sender<Input>) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{
+        fs,
+        path::Path,
+        sync::{Arc, Mutex},
+    };
+
+    use l7egg_crds::{AssignedPod, PodDns};
 
     use super::*;
+    use crate::resolvers::resolv_conf;
     use crate::testing::warnings;
 
     fn read(path: &Path, readers: Readers) -> FollowedResolvConf {
@@ -220,6 +265,124 @@ mod tests {
 
     fn servers(followed: &FollowedResolvConf) -> Vec<String> {
         followed.known().node.iter().map(ToString::to_string).collect()
+    }
+
+    /// Those of now, then those that it named before.
+    fn all_servers(followed: &FollowedResolvConf) -> Vec<String> {
+        let former = followed.known().former.iter().flat_map(|former| &former.given.node);
+        followed.known().node.iter().chain(former).map(ToString::to_string).collect()
+    }
+
+    /// A past without a kernel, and pods with cgroups of these ids.
+    #[derive(Clone, Debug, Default)]
+    struct FakePast {
+        text: Arc<Mutex<Option<String>>>,
+        pods: Arc<Mutex<Option<Vec<u64>>>>,
+    }
+
+    impl FakePast {
+        fn has(&self, pods: &[u64]) {
+            *self.pods.lock().unwrap() = Some(pods.to_vec());
+        }
+    }
+
+    impl Past for FakePast {
+        fn recall(&self) -> Option<String> {
+            self.text.lock().unwrap().clone()
+        }
+
+        fn keep(&self, text: &str) {
+            *self.text.lock().unwrap() = Some(text.to_owned());
+        }
+
+        fn pods(&self) -> Option<Vec<u64>> {
+            self.pods.lock().unwrap().clone()
+        }
+    }
+
+    /// An agent that starts, and has this from its own resolv.conf.
+    fn start(file: &Path, past: &FakePast, cluster: &str) -> FollowedResolvConf {
+        let cluster = NodeResolvers { cluster: vec![cluster.parse().unwrap()], ..NodeResolvers::default() };
+        let followed = FollowedResolvConf::read(HostFile::new(None, file), Readers::Pods, cluster);
+        followed.with_past(Box::new(past.clone()), false)
+    }
+
+    /// What a pod with this cgroup may ask.
+    fn asked(followed: &FollowedResolvConf, policy: &str, cgroup_id: u64) -> Vec<String> {
+        let dns = PodDns { policy: policy.into(), ..PodDns::default() };
+        let pod = AssignedPod { dns, ..AssignedPod::default() };
+        let told = resolv_conf(&pod, Some(cgroup_id), followed.known());
+        told.servers.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn pods_that_began_before_a_change_keep_their_servers_across_a_restart() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let past = FakePast::default();
+        past.has(&[10]);
+        fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
+        let mut followed = start(file.path(), &past, "10.96.0.10");
+        fs::write(file.path(), "nameserver 192.0.2.2\n").unwrap();
+        past.has(&[10, 20]);
+        assert!(look(&mut followed).is_some());
+        assert_eq!(look(&mut followed), None);
+        // It changes while nobody looks, too.
+        drop(followed);
+        past.has(&[10, 20, 30]);
+        fs::write(file.path(), "nameserver 192.0.2.3\n").unwrap();
+        let mut followed = start(file.path(), &past, "10.96.0.10");
+        for (pod, expected) in [
+            (10, &["192.0.2.1", "192.0.2.2", "192.0.2.3"][..]),
+            (20, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]),
+            (30, &["192.0.2.2", "192.0.2.3"]),
+            (40, &["192.0.2.3"]),
+        ] {
+            assert_eq!(asked(&followed, "Default", pod), expected, "pod {pod}");
+        }
+        // What no pod has is forgotten.
+        past.has(&[30, 40]);
+        assert_eq!(look(&mut followed), None);
+        let followed = start(file.path(), &past, "10.96.0.10");
+        assert_eq!(all_servers(&followed), ["192.0.2.3", "192.0.2.2"]);
+    }
+
+    #[test]
+    fn pods_keep_the_clusters_dns_that_they_began_with_unless_somebody_says_which_it_is() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
+        let past = FakePast::default();
+        past.has(&[10]);
+        start(file.path(), &past, "10.96.0.10");
+        let followed = start(file.path(), &past, "10.96.0.11");
+        assert_eq!(asked(&followed, "ClusterFirst", 10), ["10.96.0.10", "10.96.0.11"]);
+        assert_eq!(asked(&followed, "ClusterFirst", 11), ["10.96.0.11"]);
+        assert_eq!(asked(&followed, "Default", 10), ["192.0.2.1"]);
+        let said = NodeResolvers { cluster: vec!["10.96.0.12".parse().unwrap()], ..NodeResolvers::default() };
+        let path = HostFile::new(None, file.path());
+        let followed = FollowedResolvConf::read(path, Readers::Pods, said);
+        let followed = followed.with_past(Box::new(past), true);
+        assert_eq!(asked(&followed, "ClusterFirst", 10), ["10.96.0.12"]);
+    }
+
+    #[test]
+    fn until_all_pods_are_found_and_the_file_says_something_what_was_stays() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let past = FakePast::default();
+        fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
+        start(file.path(), &past, "10.96.0.10");
+        fs::write(file.path(), "").unwrap();
+        let mut followed = start(file.path(), &past, "10.96.0.10");
+        assert_eq!(asked(&followed, "Default", 99), ["192.0.2.1"]);
+        fs::write(file.path(), "nameserver 192.0.2.2\n").unwrap();
+        assert!(look(&mut followed).is_some());
+        assert_eq!(asked(&followed, "Default", 99), ["192.0.2.1", "192.0.2.2"]);
+        past.has(&[10]);
+        assert!(followed.look().is_some());
+        assert_eq!(asked(&followed, "Default", 99), ["192.0.2.2"]);
+        assert_eq!(followed.look(), None);
+        *past.text.lock().unwrap() = Some("nonsense".to_owned());
+        let followed = start(file.path(), &past, "10.96.0.10");
+        assert_eq!(asked(&followed, "Default", 10), ["192.0.2.2"]);
     }
 
     /// Two looks, of which only the second may find news.
@@ -263,7 +426,7 @@ mod tests {
         fs::write(file.path(), "nameserver 192.0.2.53\nsearch example.com\n").unwrap();
         let found = look(&mut followed).unwrap();
         assert_eq!(found.node_search, [DomainName::parse("example.com").unwrap()]);
-        assert_eq!(servers(&followed), ["192.0.2.53", "192.0.2.1"]);
+        assert_eq!(all_servers(&followed), ["192.0.2.53", "192.0.2.1"]);
     }
 
     #[test]
@@ -276,15 +439,17 @@ mod tests {
         let mut followed = FollowedResolvConf::read(path, Readers::Pods, cluster.clone());
         fs::write(file.path(), "nameserver 127.0.0.53\n").unwrap();
         assert_eq!(look(&mut followed).unwrap().cluster, cluster.cluster, "the cluster's stay");
-        assert_eq!(servers(&followed), ["127.0.0.53", "192.0.2.1"]);
-        fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
+        assert_eq!(all_servers(&followed), ["127.0.0.53", "192.0.2.1"]);
         assert_eq!(look(&mut followed), None, "nothing new");
+        fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
+        assert!(look(&mut followed).is_some());
+        assert_eq!(all_servers(&followed), ["192.0.2.1", "127.0.0.53"], "for those that began in between");
         for last in 2..20 {
             fs::write(file.path(), format!("nameserver 192.0.2.{last}\n")).unwrap();
             assert!(look(&mut followed).is_some());
         }
-        assert_eq!(servers(&followed).len(), MOST_SERVERS);
-        assert_eq!(servers(&followed)[0], "192.0.2.19");
+        assert_eq!(all_servers(&followed).len(), 10, "those of now, and the last nine");
+        assert_eq!(servers(&followed), ["192.0.2.19"]);
     }
 
     #[test]

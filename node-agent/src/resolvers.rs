@@ -17,11 +17,41 @@ pub struct NodeResolvers {
     pub node: Vec<IpAddr>,
     /// The search domains of the kubelet's `resolvConf`: for all pods but those with `dnsPolicy` None.
     pub node_search: Vec<DomainName>,
+    /// What it gave before, the latest first. A pod keeps what it began with.
+    pub former: Vec<Former>,
 }
 
-/// What matters of the pod's `/etc/resolv.conf`.
+/// What a kubelet gave until there was something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The newest cgroup of a pod at that time: their ids rise, and later pods have nothing of it. While that is not known, all do.
+    pub until: Option<u64>,
+    /// That. It has none before it.
+    pub given: NodeResolvers,
+}
+
+impl Former {
+    /// Whether a pod with this cgroup may have begun with it.
+    #[must_use]
+    pub fn is_of(&self, cgroup_id: u64) -> bool {
+        self.until.is_none_or(|until| cgroup_id <= until)
+    }
+}
+
+/// What matters of the pod's `/etc/resolv.conf`, of which nobody tells from what time it is: all that may be in it. `cgroup_id` is of
+/// the pod's cgroup, if it has one by now.
 #[must_use]
-pub fn resolv_conf(pod: &AssignedPod, node: &NodeResolvers) -> ResolvConf {
+pub fn resolv_conf(pod: &AssignedPod, cgroup_id: Option<u64>, node: &NodeResolvers) -> ResolvConf {
+    let mut all = given(pod, node);
+    for former in node.former.iter().filter(|former| cgroup_id.is_some_and(|id| former.is_of(id))) {
+        let ResolvConf { servers, search, .. } = given(pod, &former.given);
+        all.servers.extend(servers);
+        all.search.extend(search);
+    }
+    all
+}
+
+fn given(pod: &AssignedPod, node: &NodeResolvers) -> ResolvConf {
     let own = pod.dns.searches.iter().filter_map(|domain| DomainName::parse(domain).ok());
     ResolvConf {
         servers: servers(pod, node).collect(),
@@ -111,7 +141,7 @@ mod tests {
             dns: PodDns { policy: policy.into(), nameservers, searches: Vec::new() },
             ..AssignedPod::default()
         };
-        resolv_conf(&pod, &node).servers.into_iter().map(|address| address.to_string()).collect()
+        resolv_conf(&pod, None, &node).servers.into_iter().map(|address| address.to_string()).collect()
     }
 
     #[test]
@@ -137,7 +167,29 @@ mod tests {
     #[test]
     fn without_cluster_dns_the_nodes_servers() {
         let node = NodeResolvers { node: vec!["1.1.1.1".parse().unwrap()], ..NodeResolvers::default() };
-        assert_eq!(resolv_conf(&AssignedPod::default(), &node).servers.len(), 1);
+        assert_eq!(resolv_conf(&AssignedPod::default(), None, &node).servers.len(), 1);
+    }
+
+    #[test]
+    fn pods_that_began_before_a_change_have_what_was_given_then() {
+        let node = |server: &str, search: &str| NodeResolvers {
+            node: vec![server.parse().unwrap()],
+            node_search: vec![DomainName::parse(search).unwrap()],
+            ..NodeResolvers::default()
+        };
+        let first = Former { until: Some(10), given: node("192.0.2.1", "one.example") };
+        let second = Former { until: None, given: node("192.0.2.2", "two.example") };
+        let now = NodeResolvers { former: vec![second, first], ..node("192.0.2.3", "three.example") };
+        let found = |policy: &str, cgroup_id: Option<u64>| {
+            let dns = PodDns { policy: policy.into(), ..PodDns::default() };
+            let ResolvConf { servers, search, .. } =
+                resolv_conf(&AssignedPod { dns, ..AssignedPod::default() }, cgroup_id, &now);
+            (servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), search.len())
+        };
+        assert_eq!(found("Default", Some(10)), ("192.0.2.1 192.0.2.2 192.0.2.3".to_owned(), 3));
+        assert_eq!(found("Default", Some(11)), ("192.0.2.2 192.0.2.3".to_owned(), 2));
+        assert_eq!(found("Default", None), ("192.0.2.3".to_owned(), 1), "it has not begun");
+        assert_eq!(found("None", Some(1)), (String::new(), 0));
     }
 
     #[test]
@@ -151,7 +203,7 @@ mod tests {
             let searches = searches.iter().map(ToString::to_string).collect();
             let dns = PodDns { policy: policy.into(), nameservers: Vec::new(), searches };
             let pod = AssignedPod { namespace: "shop".into(), dns, ..AssignedPod::default() };
-            let ResolvConf { search, own_search, .. } = resolv_conf(&pod, &node);
+            let ResolvConf { search, own_search, .. } = resolv_conf(&pod, None, &node);
             let found = search.into_iter().chain(own_search).map(|domain| domain.to_string());
             found.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
         };

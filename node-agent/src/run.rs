@@ -12,6 +12,7 @@ use crate::{
     cgroup::{CgroupWatch, Follower, PodCgroup},
     engine::{self, End, Engine, Signals},
     flow_log,
+    given::PastOfNode,
     hold::HoldSettings,
     host_file::HostFile,
     inventory::Inventory,
@@ -86,9 +87,10 @@ async fn agent(settings: RunSettings) -> anyhow::Result<ExitCode> {
         Node { root: "/".into(), bpffs: settings.bpffs.clone(), cgroup_roots: settings.cgroup_root.clone() };
     engine::preflight(&node)?;
     let signals = Signals::new()?;
-    let resolvers = resolvers(&settings)?;
+    let cluster = cluster(&settings)?;
     let datapath = settings.datapath(kernel_events::tells_learned());
     let (engine, kernel) = Engine::open(&datapath).await?;
+    let resolvers = resolvers(&settings, &node, cluster)?;
     let (inputs, received) = mpsc::channel();
     let follower = watch_cgroups(node.cgroup2_roots(), inputs.clone())?;
     if Method::of_this_kernel() == Method::Clsact {
@@ -143,8 +145,8 @@ fn node_cgroup(settings: &RunSettings, node: &Node) -> anyhow::Result<NodeCgroup
     Ok(NodeCgroup { cgroup, is_given: settings.host_cgroup.is_some(), apart: Apart::AllPods })
 }
 
-/// The cluster's DNS, and that of the node, which is followed.
-fn resolvers(settings: &RunSettings) -> anyhow::Result<FollowedResolvConf> {
+/// The cluster's DNS.
+fn cluster(settings: &RunSettings) -> anyhow::Result<NodeResolvers> {
     let own = std::fs::read_to_string("/etc/resolv.conf").context("/etc/resolv.conf: give --cluster-dns");
     let cluster = match settings.cluster_dns.as_slice() {
         [] => nameservers(own.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?),
@@ -160,8 +162,20 @@ fn resolvers(settings: &RunSettings) -> anyhow::Result<FollowedResolvConf> {
         ..NodeResolvers::default()
     };
     tracing::info!(servers = ?cluster.cluster, "the cluster's DNS servers, whose answers pods can learn from");
+    Ok(cluster)
+}
+
+/// Beside it, what the node's `resolv.conf` says, which is followed, and what agents before this one knew.
+fn resolvers(
+    settings: &RunSettings,
+    node: &Node,
+    cluster: NodeResolvers,
+) -> anyhow::Result<FollowedResolvConf> {
     let file = HostFile::new(settings.host_root.as_deref(), &settings.resolv_conf);
-    Ok(FollowedResolvConf::read(file, Readers::Pods, cluster))
+    let followed = FollowedResolvConf::read(file, Readers::Pods, cluster);
+    let note = kernel::Note::new(&settings.bpffs, "resolvers");
+    let past = PastOfNode { note, roots: node.cgroup2_roots() };
+    Ok(followed.with_past(Box::new(past), !settings.cluster_dns.is_empty()))
 }
 
 fn watch_cgroups(roots: Vec<std::path::PathBuf>, inputs: mpsc::Sender<Input>) -> anyhow::Result<Follower> {

@@ -75,7 +75,7 @@ pub struct RunSettings {
     pub node_name: String,
     /// Addresses of the cluster's DNS, which pods of dnsPolicy ClusterFirst ask: the kubelet's clusterDNS. Not
     /// given: the nameservers of the agent's own /etc/resolv.conf, which are the same if its pod has
-    /// dnsPolicy ClusterFirst or ClusterFirstWithHostNet.
+    /// dnsPolicy ClusterFirst or ClusterFirstWithHostNet; those that an earlier agent found there count for pods that were there then.
     #[arg(long, value_delimiter = ',', env = "L7EGG_CLUSTER_DNS")]
     pub cluster_dns: Vec<IpAddr>,
     /// The domain that Services are below: the kubelet's clusterDomain. Not given: what follows `svc.` in the search

@@ -8,7 +8,7 @@ mod watch;
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -48,6 +48,14 @@ pub struct PodCgroups {
 pub fn is_populated(cgroup: &Path) -> bool {
     let events = fs::read_to_string(cgroup.join("cgroup.events"));
     !events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
+}
+
+/// Whether there are cgroups in a pod's, those of its sandbox and containers; so it is also where that is not known.
+#[must_use]
+pub fn has_children(pod: &Path) -> bool {
+    let is_directory =
+        |entry: io::Result<fs::DirEntry>| entry.and_then(|it| it.file_type()).is_ok_and(|it| it.is_dir());
+    fs::read_dir(pod).map_or(true, |mut entries| entries.any(is_directory))
 }
 
 impl PodCgroups {

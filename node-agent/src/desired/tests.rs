@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::resolvers::{NodeResolvers, resolv_conf};
 use crate::testing::{AssignmentBuilder, assignment, inventory_of};
 
 fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
@@ -9,7 +10,12 @@ fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
         node: vec!["198.18.0.53".parse().unwrap()],
         ..NodeResolvers::default()
     };
-    desired(&inventory_of(assignments), &node, &|_, _| false, &mut PolicyCache::default())
+    desired(
+        &inventory_of(assignments),
+        &|pod| resolv_conf(pod, None, &node),
+        &|_, _| false,
+        &mut PolicyCache::default(),
+    )
 }
 
 #[test]

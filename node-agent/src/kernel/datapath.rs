@@ -152,6 +152,10 @@ impl Datapath for Kernel {
         subject.is_some_and(|subject| network::is_found(&self.maps, subject))
     }
 
+    fn has_lost_network(&self, uid: &str) -> bool {
+        self.networks.is_lost(uid)
+    }
+
     fn release(&mut self, uid: &str) -> Result<(), DatapathError> {
         let Some(pod) = self.pods.get_mut(uid) else { return Ok(()) };
         let subject = pod.subject;

@@ -8,6 +8,8 @@
 //! interfaces/<uid>/…    its interfaces' host side
 //! gate/<cgroup>/<hook>  links on the cgroups that hold all pods
 //! ```
+//!
+//! `<bpffs>/l7egg/resolvers` is a [`Note`], for agents of all versions.
 
 mod collect;
 mod config;
@@ -24,6 +26,7 @@ mod mend;
 mod names;
 mod network;
 mod node;
+mod note;
 mod pins;
 mod pods;
 mod policies;
@@ -51,6 +54,7 @@ use self::error::kernel;
 use self::gate::Gate;
 use self::handover::Pass;
 use self::network::Networks;
+pub use self::note::{NOTE_MAX, Note, NoteError};
 use self::pins::Pins;
 use self::pods::Pod;
 use self::policies::Policies;

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::Reconciler;
-use crate::datapath::{Datapath, EnforcedPod};
+use crate::{
+    cgroup::has_children,
+    datapath::{Datapath, EnforcedPod, NODE_UID},
+};
 
 /// How often a container that is being made is looked at, until it is known which one it is. Between the moment at which a runtime
 /// has mounted everything and the start of the program lie tens of milliseconds.
@@ -31,6 +34,10 @@ pub(super) struct Wiring {
     last: String,
     /// Those that have yet to be looked at in this round.
     others: Vec<String>,
+    /// Those whose network has ended, once it has been looked for another one.
+    lost: BTreeSet<String>,
+    /// Ids of the cgroups in which it is told what comes and goes, by uid.
+    followed: BTreeMap<String, u64>,
 }
 
 impl Wiring {
@@ -39,8 +46,23 @@ impl Wiring {
         self.new.entry(uid.to_owned()).or_insert(now);
     }
 
+    /// Its network has ended. The next one is looked for like that of a new pod, unless nothing is left of this one: most have just
+    /// ended.
+    pub(super) fn lose(&mut self, uid: &str, now: Instant, is_anything_left: impl FnOnce() -> bool) {
+        if self.lost.insert(uid.to_owned()) && is_anything_left() {
+            self.begin(uid, now);
+        }
+    }
+
+    /// Something comes or goes in some pod: it may be the next sandbox, however late.
+    fn look_again(&mut self, now: Instant, has_anything: impl Fn(&str) -> bool) {
+        let again = self.lost.iter().filter(|uid| has_anything(uid));
+        self.new.extend(again.map(|uid| (uid.clone(), now)));
+    }
+
     /// Its network is found, or it has none to be found: since when that was looked for.
     pub(super) fn end(&mut self, uid: &str) -> Option<Instant> {
+        self.lost.remove(uid);
         self.new.remove(uid)
     }
 
@@ -56,6 +78,8 @@ impl Wiring {
 
     /// Forgets the others.
     pub(super) fn retain(&mut self, is_known: impl Fn(&str) -> bool, now: Instant) {
+        self.lost.retain(|uid| is_known(uid));
+        self.followed.retain(|uid, _| is_known(uid));
         self.new.retain(|uid, since| is_known(uid) && now.saturating_duration_since(*since) < NEW_FOR);
     }
 
@@ -85,6 +109,7 @@ impl<D: Datapath> Reconciler<D> {
 
     /// Puts the backstop where these pods' networks are, as far as there is time: new pods do not wait for it.
     pub(super) fn cover_all(&mut self, enforced: &[EnforcedPod]) {
+        self.follow_all(enforced);
         self.cover_new();
         let uids: BTreeSet<&str> = enforced.iter().map(|pod| pod.uid.as_str()).collect();
         if self.wiring.others.is_empty() {
@@ -97,6 +122,24 @@ impl<D: Datapath> Reconciler<D> {
             }
             if start.elapsed() >= IN_A_PASS {
                 return;
+            }
+        }
+    }
+
+    /// Something comes or goes in some pod.
+    pub(super) fn look_for_sandboxes(&mut self) {
+        let Reconciler { wiring, cgroups, .. } = self;
+        let has_anything = |uid: &str| cgroups.pods.get(uid).is_some_and(|it| has_children(&it.path));
+        wiring.look_again(Instant::now(), has_anything);
+    }
+
+    /// Is told of what comes and goes in these pods: a sandbox that ends, and the next one, whose containers start soon after it.
+    fn follow_all(&mut self, enforced: &[EnforcedPod]) {
+        let Some(follower) = &mut self.follower else { return };
+        for EnforcedPod { uid, .. } in enforced.iter().filter(|pod| pod.uid != NODE_UID) {
+            let Some(cgroup) = self.cgroups.pods.get(uid) else { continue };
+            if self.wiring.followed.insert(uid.clone(), cgroup.id) != Some(cgroup.id) {
+                follower.follow(&cgroup.path);
             }
         }
     }
@@ -116,6 +159,26 @@ impl<D: Datapath> Reconciler<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_network_is_looked_for_once_and_again_when_something_comes() {
+        let (mut wiring, start) = (Wiring::default(), Instant::now());
+        wiring.lose("a", start, || true);
+        wiring.lose("b", start, || false);
+        assert_eq!(wiring.in_turn(), ["a"], "nothing is left of b");
+        let later = start + NEW_FOR;
+        wiring.retain(|_| true, later);
+        wiring.lose("a", later, || true);
+        assert!(wiring.in_turn().is_empty(), "it has had its time");
+        wiring.look_again(later, |uid| uid == "b");
+        assert_eq!(wiring.in_turn(), ["b"]);
+        assert!(wiring.end("b").is_some());
+        wiring.end("a");
+        wiring.lose("a", later, || true);
+        assert_eq!(wiring.in_turn(), ["a"], "another one is lost");
+        wiring.retain(|_| false, later);
+        assert!(wiring.lost.is_empty());
+    }
 
     #[test]
     fn new_pods_take_turns_until_they_are_found_or_old() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Reconciler, pace::Attempt, room::policies_of};
 use crate::{
     causes::causes,
-    cgroup::{CgroupEvent, PodCgroup},
+    cgroup::{CgroupEvent, PodCgroup, has_children},
     datapath::{Cover, Datapath, DatapathError, NETWORK_NOT_READY},
     limits::Limit,
     plan::{Operation, ReleaseReason},
@@ -198,7 +198,9 @@ impl<D: Datapath> Reconciler<D> {
         let Some(cgroup) = self.cgroups.pods.get(uid) else { return };
         let cover = self.datapath.cover(uid, &cgroup.path, &self.told_network(uid));
         // What has failed may go well in a moment.
-        if cover.as_ref().is_ok_and(|cover| *cover != Cover::NotYet)
+        if self.datapath.has_lost_network(uid) {
+            self.wiring.lose(uid, Instant::now(), || has_children(&cgroup.path));
+        } else if cover.as_ref().is_ok_and(|cover| *cover != Cover::NotYet)
             && let Some(since) = self.wiring.end(uid)
         {
             let after = since.elapsed().as_micros();

@@ -9,11 +9,12 @@ use l7egg_ebpf_common::abi::PODS_CGROUPS;
 
 use super::{Apart, Input, NodeCgroup, Reconciler};
 use crate::{
-    cgroup::CgroupEvent,
+    cgroup::{CgroupEvent, PodCgroups},
     datapath::{Datapath, DatapathError, NODE_UID},
     desired::desired,
     kinds::Kind,
     plan::Operation,
+    resolvers::resolv_conf,
     selected::News,
     state::Unwatched,
 };
@@ -47,9 +48,12 @@ impl<D: Datapath> Reconciler<D> {
                         let datapath = &self.datapath;
                         self.holds.scanned(cgroups, &|id| datapath.waits_at_gate(id), Instant::now());
                     }
-                    CgroupEvent::Vanished { .. } | CgroupEvent::Changed => {}
+                    CgroupEvent::Changed => self.look_for_sandboxes(),
+                    CgroupEvent::Vanished { .. } => {}
                 }
-                self.cgroups.apply(event);
+                let changed = self.cgroups.apply(event);
+                // What a pod's resolver was told depends on when the pod began.
+                self.is_stale |= changed && !self.node.former.is_empty();
                 self.place_node();
                 true
             }
@@ -117,9 +121,10 @@ impl<D: Datapath> Reconciler<D> {
             return;
         }
         let before = std::mem::take(&mut self.desired);
+        let Reconciler { cgroups, node, .. } = self;
         self.desired = desired(
             &self.inventory,
-            &self.node,
+            &|pod| resolv_conf(pod, began(cgroups, &pod.uid), node),
             &|entry, pod| {
                 // In the system's own namespace nobody but the operator writes.
                 let is_anybodys = entry.object.key.namespace != SYSTEM_NAMESPACE;
@@ -201,4 +206,9 @@ impl<D: Datapath> Reconciler<D> {
     fn is_node_enforced(&self) -> bool {
         self.datapath.enforced().is_ok_and(|enforced| enforced.iter().any(|pod| pod.uid == NODE_UID))
     }
+}
+
+/// The id of a pod's cgroup, if it has one. The node's own programs began before all pods.
+fn began(cgroups: &PodCgroups, uid: &str) -> Option<u64> {
+    if uid == NODE_UID { Some(0) } else { cgroups.pods.get(uid).map(|cgroup| cgroup.id) }
 }

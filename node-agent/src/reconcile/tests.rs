@@ -20,6 +20,7 @@ mod settle;
 
 use super::*;
 use crate::hold::HoldSettings;
+use crate::resolvers::Former;
 use crate::selected::{NamedEgg, NodePod};
 use crate::testing::{AssignmentBuilder, FakeDatapath, assignment, cgroups_of, enforced_pod, node_resolvers};
 
@@ -404,6 +405,32 @@ fn a_change_of_resolvers_is_a_change_of_policy() {
     agent.take(Input::Resolvers(resolvers));
     assert_eq!(pass(&mut agent), ["enforce p1", "enforce p2"]);
     assert_eq!(agent.desired.pods["p1"].resolv_conf.servers.len(), 1);
+}
+
+#[test]
+fn pods_that_began_before_resolvers_changed_keep_them_across_a_restart() {
+    let ids = cgroups_of(&["p1", "p2"]).pods;
+    let (older, newer) = if ids["p1"].id < ids["p2"].id { ("p1", "p2") } else { ("p2", "p1") };
+    let given = node_resolvers();
+    let former = Former { until: Some(ids[older].id), given };
+    let now = NodeResolvers {
+        cluster: vec!["10.96.0.11".parse().unwrap()],
+        former: vec![former],
+        ..NodeResolvers::default()
+    };
+    let metrics = Arc::new(Metrics::new(&mut Default::default()));
+    let datapath = std::mem::take(&mut settled().datapath);
+    let mut restarted = Reconciler::new(datapath, Inventory::default(), now, HoldSettings::Never, metrics);
+    // What the API server says may come before what the cgroup tree does.
+    list(&mut restarted, &[assignment("a").allow("10.0.0.0/8").pod("p1").pod("p2")]);
+    assert!(pass(&mut restarted).is_empty());
+    cgroups(&mut restarted, &["p1", "p2"]);
+    pass(&mut restarted);
+    let servers = |uid: &str| -> Vec<String> {
+        restarted.desired.pods[uid].resolv_conf.servers.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(servers(older), ["10.96.0.10", "10.96.0.11"]);
+    assert_eq!(servers(newer), ["10.96.0.11"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     desired::desired,
     policies::PolicyCache,
-    testing::{AssignmentBuilder, assignment, cgroups_of, enforced_pod, inventory_of, node_resolvers},
+    testing::{AssignmentBuilder, assignment, cgroups_of, enforced_pod, inventory_of, told},
 };
 
 #[derive(Default)]
@@ -21,7 +21,7 @@ impl World {
     /// `in_force` says for each pod whether the desired policy, the fallback or an old one is.
     fn states(&self, in_force: &[(&str, &str)]) -> Vec<(String, PodState, String)> {
         let inventory = inventory_of(&self.assignments);
-        let desired = desired(&inventory, &node_resolvers(), &|_, _| false, &mut PolicyCache::default());
+        let desired = desired(&inventory, &told, &|_, _| false, &mut PolicyCache::default());
         let digest = |uid: &str, which: &str| match which {
             "desired" => desired.pods[uid].policy.as_ref().unwrap().digest,
             "fallback" => desired.pods[uid].fallback.as_ref().unwrap().policy.digest,
@@ -115,8 +115,7 @@ fn a_pod_is_enforced_once_its_limit_is_set() {
     world.unshaped.insert("p1".into(), Failure { reason: "NoFq", message: "no fq".into() });
     expect(&world.states(&[("p1", "desired")]), &[("a p1", PodState::Failed, "NoFq")]);
     let caps =
-        desired(&inventory_of(&assignments), &node_resolvers(), &|_, _| false, &mut PolicyCache::default())
-            .pods["p1"]
+        desired(&inventory_of(&assignments), &told, &|_, _| false, &mut PolicyCache::default()).pods["p1"]
             .limits
             .caps
             .clone();
@@ -171,7 +170,7 @@ fn who_has_a_full_share_is_told_and_nobody_else() {
 fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
     let egg = assignment("a").containers(&["app", "typo"]).pod_with("p1", &["app", "init"]).pod("p2");
     let inventory = inventory_of(&[egg]);
-    let desired = desired(&inventory, &node_resolvers(), &|_, _| false, &mut PolicyCache::default());
+    let desired = desired(&inventory, &told, &|_, _| false, &mut PolicyCache::default());
     let cgroups = cgroups_of(&["p1", "p2"]);
     let one = |uid: &str| {
         let pod = enforced_pod(uid, cgroups.pods[uid].id, desired.pods[uid].policy.as_ref().unwrap().digest);
@@ -204,7 +203,7 @@ fn a_container_that_a_pod_does_not_have_is_told_and_fails_nothing() {
 #[test]
 fn messages_are_not_longer_than_a_kilobyte() {
     let inventory = inventory_of(&[assignment("a").pod("p1"), assignment("b").host()]);
-    let desired = desired(&inventory, &node_resolvers(), &|_, _| false, &mut PolicyCache::default());
+    let desired = desired(&inventory, &told, &|_, _| false, &mut PolicyCache::default());
     let failure = Failure { reason: "MapFull", message: "€".repeat(5000) };
     let findings = Findings {
         desired: &desired,

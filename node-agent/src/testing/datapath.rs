@@ -67,6 +67,8 @@ pub struct FakeDatapath {
     pub unlookable: usize,
     /// So many looks find no network.
     pub unwired: usize,
+    /// Uids of pods whose sandbox has ended.
+    pub without_network: BTreeSet<String>,
     /// Whether nothing at all can be read.
     pub broken: bool,
     ids: BTreeMap<PathBuf, u64>,
@@ -251,6 +253,10 @@ impl Datapath for FakeDatapath {
         let looked_in_vain = self.unwired > 0;
         self.unwired = self.unwired.saturating_sub(1);
         Ok(if looked_in_vain { Cover::NotYet } else { Cover::Whole })
+    }
+
+    fn has_lost_network(&self, uid: &str) -> bool {
+        self.without_network.contains(uid)
     }
 
     fn unshape(&mut self, uid: &str, _cgroup: Option<&Path>) -> Result<(), DatapathError> {

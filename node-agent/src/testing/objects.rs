@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use kube::{api::DynamicObject, runtime::watcher::Event};
-use l7egg_crds::SYSTEM_NAMESPACE;
+use l7egg_crds::{AssignedPod, SYSTEM_NAMESPACE};
+use l7egg_policy::ResolvConf;
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     desired::{Desired, desired},
     inventory::Inventory,
     policies::PolicyCache,
-    resolvers::NodeResolvers,
+    resolvers::{NodeResolvers, resolv_conf},
 };
 
 /// An assignment under construction.
@@ -180,7 +181,12 @@ pub fn inventory_of(assignments: &[AssignmentBuilder]) -> Inventory {
 
 /// What these ask for.
 pub fn desired_of(assignments: &[AssignmentBuilder]) -> Desired {
-    desired(&inventory_of(assignments), &node_resolvers(), &|_, _| false, &mut PolicyCache::default())
+    desired(&inventory_of(assignments), &told, &|_, _| false, &mut PolicyCache::default())
+}
+
+/// What the resolver of a pod is told on such a node.
+pub fn told(pod: &AssignedPod) -> ResolvConf {
+    resolv_conf(pod, None, &node_resolvers())
 }
 
 /// A node with one cluster DNS address.

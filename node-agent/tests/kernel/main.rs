@@ -35,6 +35,7 @@ mod names;
 mod names_tcp;
 mod netns;
 mod node;
+mod note;
 mod on_top;
 mod oracle;
 mod path_mtu;

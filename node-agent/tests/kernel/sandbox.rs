@@ -67,6 +67,7 @@ fn a_sandbox_that_is_made_anew_has_all_that_the_first_one_had() {
         let after = setup.believed();
         assert_ne!(after.network.netns, before.network.netns);
         assert_eq!(after.addresses, before.addresses, "nothing is left of the old one");
+        assert!(!setup.kernel.has_lost_network(setup.pod.uid()));
         let _server = setup.pod.serve(8080, 8080);
         assert_eq!(setup.pod.connect_one("tcp4://n2.fresh.test:80"), "ok", "its answers are believed");
         assert_eq!(setup.pod.connect_one("tcp://198.18.0.81:80"), "denied");
@@ -81,8 +82,10 @@ fn a_network_that_the_oldest_process_makes_for_itself_changes_nothing() {
         let mut setup = Setup::on_node(NAMES);
         let before = setup.believed();
         let _nested = setup.pod.nest(how);
+        assert!(!setup.kernel.has_lost_network(setup.pod.uid()), "{how:?}");
         setup.pod.end_sandbox();
         assert_eq!(setup.try_cover(), Cover::Whole, "{how:?}");
+        assert!(setup.kernel.has_lost_network(setup.pod.uid()), "{how:?}: the next one is looked for");
         assert_eq!(setup.believed(), before, "{how:?}");
         setup.restart_agent();
         assert_eq!(setup.try_cover(), Cover::NotYet, "{how:?}");

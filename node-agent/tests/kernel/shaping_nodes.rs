@@ -19,10 +19,10 @@ use l7egg_node_agent::kernel::Kernel;
 use l7egg_node_agent::netns::Netns;
 use l7egg_node_agent::policies::PolicyCache;
 use l7egg_node_agent::preflight::bandwidth_limits;
-use l7egg_node_agent::resolvers::NodeResolvers;
 use l7egg_operator::index::{EggKey, Index, Labels, ObjectKey, Pod};
 use l7egg_operator::naming::assignment_key;
 use l7egg_operator::{read, write};
+use l7egg_policy::ResolvConf;
 use serde_json::json;
 
 use crate::harness::traffic::{self, FRAME, PAYLOAD};
@@ -117,7 +117,7 @@ impl Cluster {
             }
             inventory.apply(Event::InitDone);
             let desired =
-                desired(&inventory, &NodeResolvers::default(), &|_, _| false, &mut PolicyCache::default());
+                desired(&inventory, &|_| ResolvConf::default(), &|_, _| false, &mut PolicyCache::default());
             for pod in &node.pods {
                 let Some(desired) = desired.pods.get(&pod.name) else { continue };
                 let caps = desired.limits.caps.as_ref().expect("caps");

@@ -208,6 +208,11 @@ impl Networks {
         matches!(netns::find(cgroup, &self.host, SpecNetwork::Own), Ok(Some(PodNetwork::Host)))
     }
 
+    /// Whether whose network it is has ended.
+    pub fn is_lost(&self, uid: &str) -> bool {
+        self.known.get(uid).and_then(|known| known.process).is_some_and(|process| !process.runs())
+    }
+
     /// Forgets a pod's network.
     pub fn release(&mut self, maps: &mut Maps, uid: &str, subject: u32) -> Result<(), DatapathError> {
         self.known.remove(uid);

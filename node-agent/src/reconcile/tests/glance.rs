@@ -21,6 +21,22 @@ fn a_new_pods_network_is_looked_for_between_passes_until_it_is_found() {
 }
 
 #[test]
+fn the_network_of_a_sandbox_made_anew_is_looked_for_between_passes() {
+    let mut agent = settled();
+    assert_eq!(agent.glance_in(), Duration::MAX);
+    agent.datapath.without_network = ["p1".to_owned()].into();
+    // The old cgroup's end.
+    agent.take(Input::Cgroup(CgroupEvent::Changed));
+    assert!(pass(&mut agent).is_empty());
+    assert!(agent.glance_in() <= Duration::from_millis(10));
+    agent.glance();
+    assert!(agent.glance_in() <= Duration::from_millis(10), "there is none yet");
+    agent.datapath.without_network.clear();
+    agent.glance();
+    assert_eq!(agent.glance_in(), Duration::MAX);
+}
+
+#[test]
 fn a_node_full_of_pods_is_let_go_of_in_several_passes() {
     let uids: Vec<String> = (0..40).map(|number| format!("p{number:02}")).collect();
     let mut agent = agent(FakeDatapath::default());
