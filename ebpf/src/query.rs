@@ -66,14 +66,15 @@ crate::global! {
             // What cannot be read may be any name.
             return if subject.refuses() { REFUSED } else { 1 };
         }
-        let masks = scratch.walk.masks();
-        let matched = !masks.is_empty();
-        if matched && !name::remember(scratch, subject.id, subject.policy) {
-            return 1;
-        }
+        let matched = !scratch.walk.masks().is_empty();
+        // First: looking for search domains takes the walk on. Whether there is room for it says nothing of whether it may leave.
+        let is_remembered = matched && name::remember(scratch, subject.id, subject.policy);
         let name = scratch.walk.value();
         if subject.refuses() && !may_be_asked(scratch, subject.policy) {
             return REFUSED;
+        }
+        if matched && !is_remembered {
+            return 1;
         }
         let Some(query) = queries::of(subject.id, local_port << 16 | u32::from(header.id), resolver) else { return 0 };
         queries::note(&query, name, matched);

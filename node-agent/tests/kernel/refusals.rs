@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use l7egg_ebpf_common::abi::Counter;
+use l7egg_ebpf_common::abi::{Counter, NAMES_MAX, Shares};
 use l7egg_node_agent::datapath::Datapath;
 
 use crate::harness::{RESOLVERS, Setup, seconds};
@@ -182,6 +182,23 @@ fn what_is_refused_with_a_search_domain_behind_it_ends_no_search() {
 fn look_up(setup: &Setup, name: &str) -> String {
     let output = setup.pod.command("getent".as_ref(), &["ahostsv4", name]).output().expect("getent");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether there is room to remember a name says nothing of whether it may be asked for.
+#[test]
+fn what_only_a_deny_rule_matches_is_refused_though_there_is_no_room_for_it() {
+    let setup = Setup::on_node(
+        "{dns: {refuseUnmatched: true}, egress: [{to: [{domainNames: [n1.fresh.test]}]}, {action: Deny, to: [{domainNames: [n2.fresh.test]}]}]}",
+    );
+    let mut shares = setup.shares();
+    let full = Shares { names: u64::from(NAMES_MAX), ..Shares::default() };
+    shares.set(setup.subject(), full, 0).expect("to set a share");
+    for options in [&[][..], &["+tcp"]] {
+        let (said, _) = ask(&setup, RESOLVERS[0], "n2.fresh.test", options);
+        assert!(said.contains("status: REFUSED"), "{options:?}: {said}");
+        let (said, _) = ask(&setup, RESOLVERS[0], "n1.fresh.test", options);
+        assert!(said.contains("status: NOERROR"), "{options:?}: {said}");
+    }
 }
 
 /// A DNS client over TCP.
