@@ -15,6 +15,9 @@ pub struct Slot {
     pub expires_ns: AtomicU64,
 }
 
+/// The shortest TTL that counts as it is, in seconds.
+const LEAST_TTL_S: u32 = 1;
+
 /// How long answers are believed, in ns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,9 +36,11 @@ impl Belief {
         self.grace_ns = set_or(settings.ttl_grace_ns, config.ttl_grace_ns);
     }
 
-    /// Until when an answer of this moment is believed: its TTL, within the bounds, and then the grace.
+    /// Until when an answer of this moment is believed: its TTL, within the bounds, and then the grace. One with a TTL of zero may be
+    /// used for what it was asked for (RFC 1035 §3.2.1), which takes a moment: it counts as [`LEAST_TTL_S`].
     #[inline(always)]
     pub fn until(&self, now_ns: u64, ttl_s: u32) -> u64 {
+        let ttl_s = if ttl_s < LEAST_TTL_S { LEAST_TTL_S } else { ttl_s };
         let ttl_ns = u64::from(ttl_s) * 1_000_000_000;
         let low = if ttl_ns < self.min_ns { self.min_ns } else { ttl_ns };
         let believed = if low > self.max_ns { self.max_ns } else { low };
@@ -154,6 +159,10 @@ mod tests {
         let own = PolicySettings { max_ttl_ns: 20 * S, ttl_grace_ns: 0, ..none };
         assert_eq!(expiry(1, 0, &config, &own), 5 * S + 1);
         assert_eq!(expiry(1, 30, &config, &own), 20 * S + 1);
+        let none_at_all = PolicySettings { min_ttl_ns: 0, ttl_grace_ns: 0, ..none };
+        assert_eq!(expiry(1, 0, &config, &none_at_all), S + 1, "time to connect");
+        let never = PolicySettings { max_ttl_ns: 0, ..none_at_all };
+        assert_eq!(expiry(1, 0, &config, &never), 1, "as it is written");
         let longer = PolicySettings { min_ttl_ns: 90 * S, max_ttl_ns: 80 * S, ..none };
         assert_eq!(expiry(1, 0, &config, &longer), 82 * S + 1, "the shorter one wins");
     }
