@@ -61,8 +61,11 @@ pub fn set_first(learned: &mut Learned, name: u64, expires_ns: u64) {
     learned.names[0] = LearnedName { name, expires_ns };
 }
 
+/// When the name in a slot that is being written ends: who looks believes none of it, and who writes leaves it alone.
+pub const CLAIMED: u64 = u64::MAX;
+
 /// Adds a name to a known address, or renews it. Several CPUs may do this at once: a slot is claimed by
-/// compare-and-swap, so that no name is lost. With all slots live, the one that would end first gives way.
+/// compare-and-swap of its time, so that no name is lost. With all slots live, the one that would end first gives way.
 #[inline(always)]
 pub fn renew<A: Atomics>(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u64, now_ns: u64) {
     let mut victim = 0usize;
@@ -70,14 +73,17 @@ pub fn renew<A: Atomics>(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u
     for (index, Slot { name: slot_name, expires_ns: slot_expires }) in slots.iter().enumerate() {
         let known = A::load(slot_name);
         let expires = A::load(slot_expires);
-        if known == name {
-            if expires < expires_ns {
-                A::store(slot_expires, expires_ns);
-            }
-            return;
+        if expires == CLAIMED {
+            continue;
         }
-        if known == 0 || expires < now_ns {
-            if A::compare_and_swap(slot_name, known, name) {
+        if known == name {
+            // Where it ran out just now another name may be about to have the slot.
+            if expires >= expires_ns || A::compare_and_swap(slot_expires, expires, expires_ns) {
+                return;
+            }
+        } else if expires < now_ns {
+            if A::compare_and_swap(slot_expires, expires, CLAIMED) {
+                A::store(slot_name, name);
                 A::store(slot_expires, expires_ns);
                 return;
             }
@@ -87,8 +93,39 @@ pub fn renew<A: Atomics>(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u
         }
     }
     let slot = &slots[victim & (LEARNED_NAMES - 1)];
-    A::store(&slot.expires_ns, expires_ns);
+    A::store(&slot.expires_ns, CLAIMED);
     A::store(&slot.name, name);
+    A::store(&slot.expires_ns, expires_ns);
+}
+
+impl Slot {
+    /// What is in it.
+    #[inline(always)]
+    pub fn look<A: Atomics>(&self, now_ns: u64) -> Seen {
+        let name = A::load(&self.name);
+        let expires_ns = A::load(&self.expires_ns);
+        // Another name may have come between.
+        let is_whole = expires_ns != CLAIMED && A::load(&self.name) == name;
+        match (name | expires_ns, is_whole) {
+            (0, _) => Seen::Free,
+            (_, true) if expires_ns >= now_ns => Seen::Live(name),
+            (_, true) => Seen::Over(name),
+            (_, false) => Seen::Nothing,
+        }
+    }
+}
+
+/// What is in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing, nor is there in those behind it.
+    Free,
+    /// A name that is believed.
+    Live(u64),
+    /// One that has run out.
+    Over(u64),
+    /// It is being written.
+    Nothing,
 }
 
 /// The slots of a value in a map, as atomics.
@@ -141,6 +178,56 @@ mod tests {
         assert_eq!(names(&learned).len(), LEARNED_NAMES);
         add(&mut learned, 10, 500, 20);
         assert!(names(&learned).contains(&10) && !names(&learned).contains(&2));
+    }
+
+    /// The first time that a slot is claimed, another CPU adds a name before this one goes on.
+    #[test]
+    fn no_name_is_lost_where_two_come_at_once() {
+        struct Interrupted;
+        impl Atomics for Interrupted {
+            fn load(cell: &AtomicU64) -> u64 {
+                Std::load(cell)
+            }
+            fn store(cell: &AtomicU64, value: u64) {
+                Std::store(cell, value);
+            }
+            fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool {
+                let is_swapped = Std::compare_and_swap(cell, from, to);
+                if let Some(interrupt) = INTERRUPT.with(std::cell::Cell::take) {
+                    interrupt();
+                }
+                is_swapped
+            }
+        }
+        thread_local! {
+            static INTERRUPT: std::cell::Cell<Option<Box<dyn FnOnce()>>> = const { std::cell::Cell::new(None) };
+        }
+        for others in [2, 8] {
+            let mut learned = first(1, 10);
+            // Of names that ran out, and free.
+            (2..=others).for_each(|name| add(&mut learned, name, 10, 0));
+            let slots: &'static [Slot; LEARNED_NAMES] =
+                Box::leak(Box::new(std::array::from_fn(|slot: usize| Slot {
+                    name: learned.names[slot].name.into(),
+                    expires_ns: learned.names[slot].expires_ns.into(),
+                })));
+            INTERRUPT.set(Some(Box::new(move || renew::<Std>(slots, 20, 200, 100))));
+            renew::<Interrupted>(slots, 30, 200, 100);
+            let mut live: Vec<Seen> = slots.iter().map(|slot| slot.look::<Std>(100)).collect();
+            live.retain(|seen| matches!(seen, Seen::Live(_)));
+            assert_eq!(live, [Seen::Live(30), Seen::Live(20)]);
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_being_written_is_nobodys_and_no_end() {
+        let slot = |name: u64, expires_ns: u64| Slot { name: name.into(), expires_ns: expires_ns.into() };
+        let seen = |name, expires_ns| slot(name, expires_ns).look::<Std>(10);
+        assert_eq!([seen(0, 0), seen(0, CLAIMED)], [Seen::Free, Seen::Nothing]);
+        assert_eq!(
+            [seen(7, CLAIMED), seen(7, 10), seen(7, 9)],
+            [Seen::Nothing, Seen::Live(7), Seen::Over(7)]
+        );
     }
 
     #[test]

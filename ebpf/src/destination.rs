@@ -7,9 +7,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use l7egg_ebpf_common::abi::{
     Address, CidrData, DNS_PORT, LEARNED_NAMES, Learned, LearnedKey, Masks, PortData, protocol,
 };
-use l7egg_ebpf_common::atomics::Atomics;
 use l7egg_ebpf_common::judge::{Verdict, combine};
-use l7egg_ebpf_common::learned;
+use l7egg_ebpf_common::learned::{self, Seen};
 
 use crate::atomic::Bpf;
 use crate::maps::{CIDRS, LEARNED, PORTS};
@@ -119,16 +118,16 @@ extern "C" fn add_slot(index: u32, slots: *mut Slots) -> i64 {
     // SAFETY: `slots` is the one of the call above; map memory is accessed atomically by all programs.
     unsafe {
         let slot = &learned::slots((*slots).learned)[index as usize & (LEARNED_NAMES - 1)];
-        let name = Bpf::load(&slot.name);
-        // The first free one ends them.
-        if name == 0 {
-            return 1;
-        }
-        if Bpf::load(&slot.expires_ns) >= (*slots).now_ns {
-            let said = &mut *(*slots).said;
-            if !add_name(said, name) {
-                said.unknown = 1;
+        match slot.look::<Bpf>((*slots).now_ns) {
+            // The first free one ends them.
+            Seen::Free => return 1,
+            Seen::Live(name) => {
+                let said = &mut *(*slots).said;
+                if !add_name(said, name) {
+                    said.unknown = 1;
+                }
             }
+            Seen::Over(_) | Seen::Nothing => {}
         }
     }
     0

@@ -18,7 +18,7 @@ pub struct LearnedKey {
 pub struct LearnedName {
     /// Hash of the name, 0 where the slot is free.
     pub name: u64,
-    /// Until when it is believed, in ns of `bpf_ktime_get_boot_ns`.
+    /// Until when it is believed, in ns of `bpf_ktime_get_boot_ns`; [`crate::learned::CLAIMED`] while the slot is being written.
     pub expires_ns: u64,
 }
 
