@@ -11,7 +11,6 @@ use l7egg_policy::CompiledPolicy;
 use super::error::kernel;
 use super::pods::Pod;
 use super::{HELD, Kernel, collect, events, node, pods, policies};
-use crate::clock::boot_ns;
 use crate::datapath::{
     ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, Mended, NODE_UID,
     OlderPod, Settled, ShapedCounts, ShapedPod,
@@ -206,7 +205,7 @@ impl Datapath for Kernel {
         self.forget_let_go()?;
         let used: BTreeSet<u32> = self.in_force.values().copied().collect();
         self.policies.retain(&mut self.maps, &used)?;
-        let counted = collect::learned(&mut self.maps, boot_ns(), &self.released)?;
+        let counted = collect::learned(&mut self.maps, &self.released)?;
         let turned_away = counted.write(&mut self.maps.shares)?;
         collect::of_released(&mut self.maps, &self.released)?;
         self.released.clear();
