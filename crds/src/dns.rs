@@ -31,10 +31,11 @@ pub struct Dns {
     pub servers: Vec<String>,
     /// Queries to the pod's own DNS servers for names that no Allow rule matches do not leave, so that DNS itself is
     /// no way out. They are answered at once. Names that would match without one of the pod's search domains behind
-    /// them are still asked for. Not for nodes.
+    /// them, or with another one there, are still asked for. Not for nodes.
     #[serde(default)]
     pub refuse_unmatched: bool,
-    /// The response code for them. Not written: REFUSED. NXDOMAIN is for images with musl (Alpine), which takes no other
+    /// The response code for them. Not written: REFUSED, and NXDOMAIN for names with one of the pod's search domains behind
+    /// them, at which resolvers go on with the next. NXDOMAIN is for images with musl (Alpine), which takes no other
     /// for an answer and would wait for its timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RefusalCode")]

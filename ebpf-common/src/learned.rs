@@ -15,6 +15,9 @@ pub struct Slot {
     pub expires_ns: AtomicU64,
 }
 
+/// The shortest TTL that counts as it is, in seconds.
+const LEAST_TTL_S: u32 = 1;
+
 /// How long answers are believed, in ns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,9 +36,11 @@ impl Belief {
         self.grace_ns = set_or(settings.ttl_grace_ns, config.ttl_grace_ns);
     }
 
-    /// Until when an answer of this moment is believed: its TTL, within the bounds, and then the grace.
+    /// Until when an answer of this moment is believed: its TTL, within the bounds, and then the grace. One with a TTL of zero may be
+    /// used for what it was asked for (RFC 1035 §3.2.1), which takes a moment: it counts as [`LEAST_TTL_S`].
     #[inline(always)]
     pub fn until(&self, now_ns: u64, ttl_s: u32) -> u64 {
+        let ttl_s = if ttl_s < LEAST_TTL_S { LEAST_TTL_S } else { ttl_s };
         let ttl_ns = u64::from(ttl_s) * 1_000_000_000;
         let low = if ttl_ns < self.min_ns { self.min_ns } else { ttl_ns };
         let believed = if low > self.max_ns { self.max_ns } else { low };
@@ -56,8 +61,11 @@ pub fn set_first(learned: &mut Learned, name: u64, expires_ns: u64) {
     learned.names[0] = LearnedName { name, expires_ns };
 }
 
+/// When the name in a slot that is being written ends: who looks believes none of it, and who writes leaves it alone.
+pub const CLAIMED: u64 = u64::MAX;
+
 /// Adds a name to a known address, or renews it. Several CPUs may do this at once: a slot is claimed by
-/// compare-and-swap, so that no name is lost. With all slots live, the one that would end first gives way.
+/// compare-and-swap of its time, so that no name is lost. With all slots live, the one that would end first gives way.
 #[inline(always)]
 pub fn renew<A: Atomics>(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u64, now_ns: u64) {
     let mut victim = 0usize;
@@ -65,14 +73,17 @@ pub fn renew<A: Atomics>(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u
     for (index, Slot { name: slot_name, expires_ns: slot_expires }) in slots.iter().enumerate() {
         let known = A::load(slot_name);
         let expires = A::load(slot_expires);
-        if known == name {
-            if expires < expires_ns {
-                A::store(slot_expires, expires_ns);
-            }
-            return;
+        if expires == CLAIMED {
+            continue;
         }
-        if known == 0 || expires < now_ns {
-            if A::compare_and_swap(slot_name, known, name) {
+        if known == name {
+            // Where it ran out just now another name may be about to have the slot.
+            if expires >= expires_ns || A::compare_and_swap(slot_expires, expires, expires_ns) {
+                return;
+            }
+        } else if expires < now_ns {
+            if A::compare_and_swap(slot_expires, expires, CLAIMED) {
+                A::store(slot_name, name);
                 A::store(slot_expires, expires_ns);
                 return;
             }
@@ -82,8 +93,39 @@ pub fn renew<A: Atomics>(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u
         }
     }
     let slot = &slots[victim & (LEARNED_NAMES - 1)];
-    A::store(&slot.expires_ns, expires_ns);
+    A::store(&slot.expires_ns, CLAIMED);
     A::store(&slot.name, name);
+    A::store(&slot.expires_ns, expires_ns);
+}
+
+impl Slot {
+    /// What is in it.
+    #[inline(always)]
+    pub fn look<A: Atomics>(&self, now_ns: u64) -> Seen {
+        let name = A::load(&self.name);
+        let expires_ns = A::load(&self.expires_ns);
+        // Another name may have come between.
+        let is_whole = expires_ns != CLAIMED && A::load(&self.name) == name;
+        match (name | expires_ns, is_whole) {
+            (0, _) => Seen::Free,
+            (_, true) if expires_ns >= now_ns => Seen::Live(name),
+            (_, true) => Seen::Over(name),
+            (_, false) => Seen::Nothing,
+        }
+    }
+}
+
+/// What is in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing, nor is there in those behind it.
+    Free,
+    /// A name that is believed.
+    Live(u64),
+    /// One that has run out.
+    Over(u64),
+    /// It is being written.
+    Nothing,
 }
 
 /// The slots of a value in a map, as atomics.
@@ -138,6 +180,59 @@ mod tests {
         assert!(names(&learned).contains(&10) && !names(&learned).contains(&2));
     }
 
+    /// The first time that a slot is claimed, another CPU adds a name before this one goes on.
+    #[test]
+    fn no_name_is_lost_where_two_come_at_once() {
+        struct Interrupted;
+        impl Atomics for Interrupted {
+            fn load(cell: &AtomicU64) -> u64 {
+                Std::load(cell)
+            }
+            fn store(cell: &AtomicU64, value: u64) {
+                Std::store(cell, value);
+            }
+            fn add(cell: &AtomicU64, value: u64) {
+                Std::add(cell, value);
+            }
+            fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool {
+                let is_swapped = Std::compare_and_swap(cell, from, to);
+                if let Some(interrupt) = INTERRUPT.with(std::cell::Cell::take) {
+                    interrupt();
+                }
+                is_swapped
+            }
+        }
+        thread_local! {
+            static INTERRUPT: std::cell::Cell<Option<Box<dyn FnOnce()>>> = const { std::cell::Cell::new(None) };
+        }
+        for others in [2, 8] {
+            let mut learned = first(1, 10);
+            // Of names that ran out, and free.
+            (2..=others).for_each(|name| add(&mut learned, name, 10, 0));
+            let slots: &'static [Slot; LEARNED_NAMES] =
+                Box::leak(Box::new(std::array::from_fn(|slot: usize| Slot {
+                    name: learned.names[slot].name.into(),
+                    expires_ns: learned.names[slot].expires_ns.into(),
+                })));
+            INTERRUPT.set(Some(Box::new(move || renew::<Std>(slots, 20, 200, 100))));
+            renew::<Interrupted>(slots, 30, 200, 100);
+            let mut live: Vec<Seen> = slots.iter().map(|slot| slot.look::<Std>(100)).collect();
+            live.retain(|seen| matches!(seen, Seen::Live(_)));
+            assert_eq!(live, [Seen::Live(30), Seen::Live(20)]);
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_being_written_is_nobodys_and_no_end() {
+        let slot = |name: u64, expires_ns: u64| Slot { name: name.into(), expires_ns: expires_ns.into() };
+        let seen = |name, expires_ns| slot(name, expires_ns).look::<Std>(10);
+        assert_eq!([seen(0, 0), seen(0, CLAIMED)], [Seen::Free, Seen::Nothing]);
+        assert_eq!(
+            [seen(7, CLAIMED), seen(7, 10), seen(7, 9)],
+            [Seen::Nothing, Seen::Live(7), Seen::Over(7)]
+        );
+    }
+
     #[test]
     fn ttl_is_bounded_both_ways() {
         const S: u64 = 1_000_000_000;
@@ -154,6 +249,10 @@ mod tests {
         let own = PolicySettings { max_ttl_ns: 20 * S, ttl_grace_ns: 0, ..none };
         assert_eq!(expiry(1, 0, &config, &own), 5 * S + 1);
         assert_eq!(expiry(1, 30, &config, &own), 20 * S + 1);
+        let none_at_all = PolicySettings { min_ttl_ns: 0, ttl_grace_ns: 0, ..none };
+        assert_eq!(expiry(1, 0, &config, &none_at_all), S + 1, "time to connect");
+        let never = PolicySettings { max_ttl_ns: 0, ..none_at_all };
+        assert_eq!(expiry(1, 0, &config, &never), 1, "as it is written");
         let longer = PolicySettings { min_ttl_ns: 90 * S, max_ttl_ns: 80 * S, ..none };
         assert_eq!(expiry(1, 0, &config, &longer), 82 * S + 1, "the shorter one wins");
     }

@@ -313,6 +313,12 @@ impl NameWalk {
         true
     }
 
+    /// Whether a search domain was found behind the name.
+    #[inline(always)]
+    pub fn has_search(&self) -> bool {
+        self.searches != 0
+    }
+
     /// The question that the name is of, so that the next message can be asked whether it has the same.
     #[inline(always)]
     pub fn question(&mut self) -> &mut Question {

@@ -1,9 +1,9 @@
 //! DNS queries under way, in a table of buckets: of whom an answer is believed.
 //!
 //! Not a hash map of the kernel: every name that a pod looks up for the first time is two notes and two removals, and those are the
-//! dearest thing that the kernel's maps do. A bucket is one line of the CPU's cache, and nothing in it is locked. What is lost when
-//! CPUs race for a slot is a note, and the pod asks again; a note that has half been written believes nothing, because an answer
-//! must hold the very name that is noted.
+//! dearest thing that the kernel's maps do. A bucket is one line of the CPU's cache, and nothing in it is locked. Where CPUs race for
+//! a slot twice a note may be lost: the answer to it arrives, and teaches nothing. A note that has half been written believes nothing,
+//! because an answer must hold the very name that is noted.
 
 use core::sync::atomic::AtomicU64;
 
@@ -80,6 +80,25 @@ impl QueryBucket {
     #[inline(always)]
     pub fn note<A: Atomics>(&self, query: &Noted, name: u64, now_ns: u64) {
         let now = now_ns >> TIME_SHIFT & TIME;
+        let mut place = self.place_for::<A>(query, now);
+        if !self.claim::<A>(place, query, now) {
+            // Another CPU was faster. It is not here twice: what has become free or old elsewhere shows by another look.
+            place = self.place_for::<A>(query, now);
+            if !self.claim::<A>(place, query, now) {
+                A::store(&self.0[place.0 & (QUERY_SLOTS - 1)].tag, query.tag | now);
+            }
+        }
+        A::store(&self.0[place.0 & (QUERY_SLOTS - 1)].name, name);
+    }
+
+    #[inline(always)]
+    fn claim<A: Atomics>(&self, (index, tag): (usize, u64), query: &Noted, now: u64) -> bool {
+        A::compare_and_swap(&self.0[index & (QUERY_SLOTS - 1)].tag, tag, query.tag | now)
+    }
+
+    /// Which slot a query is to have, and what is in it.
+    #[inline(always)]
+    fn place_for<A: Atomics>(&self, query: &Noted, now: u64) -> (usize, u64) {
         let mut oldest = 0;
         let mut oldest_age = 0;
         let mut oldest_tag = 0;
@@ -109,16 +128,7 @@ impl QueryBucket {
                 break;
             }
         }
-        let slot = &self.0[oldest & (QUERY_SLOTS - 1)];
-        // Another CPU may have been faster: two queries at one time are of different slots, unless the bucket is full of old ones.
-        let slot = if A::compare_and_swap(&slot.tag, oldest_tag, query.tag | now) {
-            slot
-        } else {
-            let next = &self.0[(oldest + 1) & (QUERY_SLOTS - 1)];
-            A::store(&next.tag, query.tag | now);
-            next
-        };
-        A::store(&slot.name, name);
+        (oldest, oldest_tag)
     }
 
     /// Hash of the name that is noted, or 0 if the query is not.
@@ -212,6 +222,39 @@ mod tests {
             [false, true, true, true, true],
             "the oldest goes, and not the one of a moment ahead"
         );
+    }
+
+    #[test]
+    fn who_loses_a_slot_to_another_cpu_takes_what_is_free_and_nobodys() {
+        /// The other CPU takes each slot a moment before.
+        struct Slower;
+        impl Atomics for Slower {
+            fn load(cell: &AtomicU64) -> u64 {
+                Std::load(cell)
+            }
+            fn store(cell: &AtomicU64, value: u64) {
+                Std::store(cell, value);
+            }
+            fn add(cell: &AtomicU64, value: u64) {
+                Std::add(cell, value);
+            }
+            fn compare_and_swap(cell: &AtomicU64, from: u64, to: u64) -> bool {
+                let others = query(9, 40_000, 9, "10.0.0.10");
+                let is_first = std::mem::take(&mut *IS_FIRST.lock().unwrap());
+                if is_first {
+                    Std::compare_and_swap(cell, from, others.tag);
+                }
+                Std::compare_and_swap(cell, from, to)
+            }
+        }
+        static IS_FIRST: std::sync::Mutex<bool> = std::sync::Mutex::new(true);
+        let (bucket, asked) = (QueryBucket::default(), queries(3));
+        bucket.note::<Std>(&asked[0], 1, 0);
+        bucket.note::<Std>(&asked[1], 2, 0);
+        bucket.forget::<Std>(&asked[0]);
+        bucket.note::<Slower>(&asked[2], 3, 0);
+        let names: Vec<u64> = asked[1..].iter().map(|asked| bucket.find::<Std>(asked)).collect();
+        assert_eq!(names, [2, 3]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! DNS answers that arrive.
 
 use aya_ebpf::helpers::bpf_loop;
-use l7egg_ebpf_common::abi::{Address, Counter, EventKind, LearnedKey, PolicySettings};
+use l7egg_ebpf_common::abi::{Address, Counter, EventKind, Learned, LearnedKey, PolicySettings};
 use l7egg_ebpf_common::answer::{ANSWER_STEPS, HEADER, MESSAGE_MAX, Message, Step};
 use l7egg_ebpf_common::chain::Chain;
 use l7egg_ebpf_common::learned::{self, Belief};
@@ -61,16 +61,16 @@ crate::global! {
         let Some(scratch) = scratch::claimed(scratch) else { return 0 };
         let header = message.header();
         let who = local_port << 16 | u32::from(header.id);
-        if find_query(subject.id, who, resolver, &mut scratch.learning) == 0 {
+        if find_query(subject, who, resolver, &mut scratch.learning) == 0 {
             event::count(Counter::AnswersUnasked);
             return 1;
         }
         let is_usable = message.len >= HEADER && header.is_usable_answer();
-        let behind_qname = if is_usable { name::hash_question(&mut scratch.walk, message) } else { 0 };
+        let behind_qname = if is_usable { read_question(scratch, message, subject) } else { 0 };
         if behind_qname == 0 {
             event::count(Counter::AnswersUnreadable);
             // Some errors come without the question.
-            return if scratch.learning.matched == 1 && header.rcode == 0 { UNREADABLE } else { 1 };
+            return if scratch.learning.matched != 0 && header.rcode == 0 { UNREADABLE } else { 1 };
         }
         if scratch.walk.value() != scratch.learning.asked {
             find_other(subject.id, who, resolver, &mut scratch.learning);
@@ -85,19 +85,49 @@ crate::global! {
             event::count(Counter::AnswersUnreadable);
             // A truncated one says itself that it is to be asked again, over TCP; of one that is too long, most is learned.
             // After any other the query stays noted: the true answer may still come.
-            if scratch.learning.matched == 1 && !header.truncated && message.cut == 0 {
+            if scratch.learning.matched != 0 && !header.truncated && message.cut == 0 {
                 return UNREADABLE;
             }
         }
-        forget_query(subject.id, who, resolver, &scratch.learning);
+        forget_query(subject, who, resolver, &scratch.learning);
         1
     }
+}
+
+/// The offset behind the question's name, or 0 if it is none. What no rule matched when it was asked for, one may match by now: it
+/// was judged then, in the same scratch as a rule, and need not be again.
+#[inline(never)]
+fn read_question(scratch: &mut Scratch, message: &Message, subject: &Current) -> i32 {
+    let header = message.header();
+    if scratch.learning.matched != 0 || header.rcode != 0 || header.answers == 0 {
+        return name::hash_question(&mut scratch.walk, message);
+    }
+    if name::judge_question(&mut scratch.walk, message, subject.policy) == 0 {
+        return 0;
+    }
+    let end = scratch.walk.offset() as i32;
+    if scratch.walk.value() == scratch.learning.asked
+        && !scratch.walk.masks().is_empty()
+        && name::remember(scratch, subject.id, subject.policy)
+    {
+        scratch.learning.matched = SINCE;
+    }
+    end
 }
 
 /// 1 if there is a query from this port with this ID. What was asked goes to map memory: on the stack the verifier would know
 /// it, and follow all that comes for either case.
 #[inline(never)]
-fn find_query(subject: u32, port_and_id: u32, resolver: &Address, learning: &mut Learning) -> i32 {
+fn find_query(subject: &Current, port_and_id: u32, resolver: &Address, learning: &mut Learning) -> i32 {
+    // A container may have asked before its pod was divided, as the pod.
+    i32::from(
+        find_query_of(subject.id, port_and_id, resolver, learning) == 1
+            || subject.is_container() && find_query_of(subject.pod(), port_and_id, resolver, learning) == 1,
+    )
+}
+
+#[inline(never)]
+fn find_query_of(subject: u32, port_and_id: u32, resolver: &Address, learning: &mut Learning) -> i32 {
     let Some(query) = queries::of(subject, port_and_id, resolver) else { return 0 };
     learning.asked = queries::find(&query, true);
     if learning.asked != 0 {
@@ -113,7 +143,7 @@ fn find_query(subject: u32, port_and_id: u32, resolver: &Address, learning: &mut
 /// matches.
 #[inline(never)]
 fn find_other(subject: u32, port_and_id: u32, resolver: &Address, learning: &mut Learning) -> i32 {
-    if learning.matched == 1
+    if learning.matched != 0
         && let Some(query) = queries::of(subject, port_and_id, resolver)
     {
         learning.asked = queries::find(&query, false);
@@ -123,7 +153,16 @@ fn find_other(subject: u32, port_and_id: u32, resolver: &Address, learning: &mut
 }
 
 #[inline(never)]
-fn forget_query(subject: u32, port_and_id: u32, resolver: &Address, learning: &Learning) -> i32 {
+fn forget_query(subject: &Current, port_and_id: u32, resolver: &Address, learning: &Learning) -> i32 {
+    forget_query_of(subject.id, port_and_id, resolver, learning);
+    if subject.is_container() {
+        forget_query_of(subject.pod(), port_and_id, resolver, learning);
+    }
+    1
+}
+
+#[inline(never)]
+fn forget_query_of(subject: u32, port_and_id: u32, resolver: &Address, learning: &Learning) -> i32 {
     let Some(query) = queries::of(subject, port_and_id, resolver) else { return 0 };
     queries::forget(&query, learning.matched == 1);
     1
@@ -141,7 +180,7 @@ fn read_answers(
     scratch.answers.start(behind_qname, answers);
     // Field by field: a whole one would be built on the stack first.
     let learning = &mut scratch.learning;
-    learning.name = learning.asked * learning.matched;
+    learning.name = if learning.matched != 0 { learning.asked } else { 0 };
     learning.chain.start(learning.asked);
     learning.found = NOTHING;
     learning.now_ns = event::now_ns();
@@ -173,7 +212,7 @@ pub struct Learning {
     /// The name that addresses are learned by: that of the question if a rule matches it, else that of the
     /// chain.
     name: u64,
-    /// Hash of the name that was asked for, and 1 if a rule matches it.
+    /// Hash of the name that was asked for, and 1 if a rule matches it, or [`SINCE`].
     asked: u64,
     matched: u64,
     chain: Chain,
@@ -187,6 +226,9 @@ pub struct Learning {
     policy: u32,
     complete: u64,
 }
+
+/// A rule matches the name by now; it did not when the query was noted.
+const SINCE: u64 = 2;
 
 const NOTHING: u64 = 0;
 /// An address.
@@ -331,9 +373,7 @@ fn learn_address(scratch: &mut Scratch) -> i32 {
         }
     };
     if let Some(known) = known {
-        // SAFETY: map memory, accessed atomically by all programs.
-        let slots = unsafe { learned::slots(known) };
-        learned::renew::<Bpf>(slots, scratch.learning.name, expires_ns, scratch.learning.now_ns);
+        renew(known, &scratch.learning, expires_ns);
     }
     event::count(Counter::AddressesLearned);
     event::learned(
@@ -343,5 +383,14 @@ fn learn_address(scratch: &mut Scratch) -> i32 {
         address,
         EventKind::Learned,
     );
+    1
+}
+
+/// A function of its own, so that what it looks at leaves the stack.
+#[inline(never)]
+fn renew(known: *mut Learned, learning: &Learning, expires_ns: u64) -> i32 {
+    // SAFETY: map memory, accessed atomically by all programs.
+    let slots = unsafe { learned::slots(known) };
+    learned::renew::<Bpf>(slots, learning.name, expires_ns, learning.now_ns);
     1
 }

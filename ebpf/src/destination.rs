@@ -7,9 +7,8 @@ use aya_ebpf::maps::lpm_trie::Key;
 use l7egg_ebpf_common::abi::{
     Address, CidrData, DNS_PORT, LEARNED_NAMES, Learned, LearnedKey, Masks, PortData, protocol,
 };
-use l7egg_ebpf_common::atomics::Atomics;
 use l7egg_ebpf_common::judge::{Verdict, combine};
-use l7egg_ebpf_common::learned;
+use l7egg_ebpf_common::learned::{self, Seen};
 
 use crate::atomic::Bpf;
 use crate::maps::{CIDRS, LEARNED, PORTS};
@@ -58,7 +57,7 @@ crate::global! {
         if allowed_by != 0 {
             add_name(&mut said, allowed_by);
         }
-        add_learned(subject.id, address, &mut said);
+        add_learned(subject.id, address, &mut said, allowed_by != 0);
         // A name that cannot be judged now may be a denied one: nothing passes on what is not known.
         let masks = if said.unknown == 0 { said.masks } else { Masks::NONE };
         *name = if by_cidr { 0 } else { said.name };
@@ -98,12 +97,25 @@ fn add_name(said: &mut Said, name: u64) -> bool {
     judged
 }
 
-/// Adds every name that the pod learned the address by and that has not run out.
+/// Adds what is said for a name, and nothing that is said against it: new connections are not denied by it either.
+#[inline(always)]
+fn add_name_that_is_over(said: &mut Said, name: u64) {
+    let mut masks = Masks::NONE;
+    name::masks_of_name(said.policy, name, &mut masks);
+    let allow = masks.allow & said.groups;
+    if allow != 0 && masks.deny & said.groups == 0 {
+        said.name = name;
+        said.masks.allow |= allow;
+    }
+}
+
+/// Adds every name that the pod learned the address by and that has not run out. Of an open connection (`is_open`) those that have
+/// are no less a reason to let it be: it may have been allowed by several, and has kept one.
 #[inline(never)]
-fn add_learned(subject: u32, address: &Address, said: &mut Said) -> i32 {
+fn add_learned(subject: u32, address: &Address, said: &mut Said, is_open: bool) -> i32 {
     let key = LearnedKey { subject, address: *address };
     let Some(found) = LEARNED.get_ptr_mut(&key) else { return 0 };
-    let mut slots = Slots { learned: found, said, now_ns: event::now_ns() };
+    let mut slots = Slots { learned: found, said, now_ns: event::now_ns(), is_open: u64::from(is_open) };
     // SAFETY: the callback has the type that the kernel calls, and `slots` outlives the loop.
     unsafe { bpf_loop(LEARNED_NAMES as u32, add_slot as *const () as *mut _, (&raw mut slots).cast(), 0) };
     1
@@ -113,25 +125,32 @@ struct Slots {
     learned: *mut Learned,
     said: *mut Said,
     now_ns: u64,
+    is_open: u64,
 }
 
 extern "C" fn add_slot(index: u32, slots: *mut Slots) -> i64 {
     // SAFETY: `slots` is the one of the call above; map memory is accessed atomically by all programs.
     unsafe {
         let slot = &learned::slots((*slots).learned)[index as usize & (LEARNED_NAMES - 1)];
-        let name = Bpf::load(&slot.name);
-        // The first free one ends them.
-        if name == 0 {
-            return 1;
-        }
-        if Bpf::load(&slot.expires_ns) >= (*slots).now_ns {
-            let said = &mut *(*slots).said;
-            if !add_name(said, name) {
-                said.unknown = 1;
+        let said = &mut *(*slots).said;
+        match slot.look::<Bpf>((*slots).now_ns) {
+            // The first free one ends them.
+            Seen::Free => 1,
+            Seen::Live(name) => {
+                if !add_name(said, name) {
+                    said.unknown = 1;
+                }
+                0
             }
+            Seen::Over(name) => {
+                if (*slots).is_open == 1 {
+                    add_name_that_is_over(said, name);
+                }
+                0
+            }
+            Seen::Nothing => 0,
         }
     }
-    0
 }
 
 #[inline(never)]

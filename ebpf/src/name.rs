@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use aya_ebpf::helpers::bpf_loop;
-use l7egg_ebpf_common::abi::{Counter, Masks, NAME_HEAD, NAME_MAX, NameVerdictKey, PatternKey};
+use l7egg_ebpf_common::abi::{Counter, Masks, NAME_HEAD, NAME_MAX, NameVerdictKey, PatternKey, SEARCHED_BIT};
 use l7egg_ebpf_common::answer::{HEADER, Message};
 use l7egg_ebpf_common::matcher::LabelCounts;
 use l7egg_ebpf_common::name::{COMPRESSED_STEPS, HASH_STEPS, NameWalk, READ_STEPS, SEARCHES_MAX, Step};
@@ -128,13 +128,15 @@ extern "C" fn hash_only_step(_index: u32, only: *mut HashOnly) -> i64 {
     0
 }
 
-/// Whether an Allow rule matches the name that was judged without one of the search domains behind it. The whole name
-/// is lost by it.
+/// Whether an Allow rule matches the name that was judged without one of the search domains behind it, or with another one there.
+/// The whole name is lost by it.
 #[inline(always)]
 pub fn may_be_searched(walk: &mut NameWalk, policy: u32) -> bool {
     let mut search = Search { walk, policy, found: 0 };
     // SAFETY: the callback has the type that the kernel calls, and `search` outlives the loop.
-    unsafe { bpf_loop(SEARCHES_MAX as u32, search_step as *const () as *mut _, (&raw mut search).cast(), 0) };
+    unsafe {
+        bpf_loop(2 * SEARCHES_MAX as u32, search_step as *const () as *mut _, (&raw mut search).cast(), 0)
+    };
     search.found == 1
 }
 
@@ -148,10 +150,11 @@ extern "C" fn search_step(index: u32, search: *mut Search) -> i64 {
     // SAFETY: `search` is the one of the call above, and its walk is in a claimed scratch.
     unsafe {
         let walk = &mut *(*search).walk;
-        if !walk.leave_out_search(index) {
+        if !walk.leave_out_search(index / 2) {
             return 1;
         }
-        judge_name(walk, (*search).policy);
+        // By itself, and then as one to search for. One call, because the verifier would follow each.
+        judge_name(walk, (*search).policy | (index & 1) << SEARCHED_BIT);
         (*search).found = u32::from(walk.masks().allow != 0);
         i64::from((*search).found)
     }

@@ -39,6 +39,9 @@ pub fn beginning(packet: &Packet) -> u32 {
     if len > QNAME_MAX + TYPE_AND_CLASS { QNAME_MAX + TYPE_AND_CLASS } else { len }
 }
 
+/// RFC 1035 §4.1.1.
+const NXDOMAIN: i32 = 3;
+
 /// What [`note_message`] says of a query that has to be refused.
 pub const REFUSED: i32 = 2;
 
@@ -63,14 +66,15 @@ crate::global! {
             // What cannot be read may be any name.
             return if subject.refuses() { REFUSED } else { 1 };
         }
-        let masks = scratch.walk.masks();
-        let matched = !masks.is_empty();
-        if matched && !name::remember(scratch, subject.id, subject.policy) {
-            return 1;
-        }
+        let matched = !scratch.walk.masks().is_empty();
+        // First: looking for search domains takes the walk on. Whether there is room for it says nothing of whether it may leave.
+        let is_remembered = matched && name::remember(scratch, subject.id, subject.policy);
         let name = scratch.walk.value();
         if subject.refuses() && !may_be_asked(scratch, subject.policy) {
             return REFUSED;
+        }
+        if matched && !is_remembered {
+            return 1;
         }
         let Some(query) = queries::of(subject.id, local_port << 16 | u32::from(header.id), resolver) else { return 0 };
         queries::note(&query, name, matched);
@@ -85,9 +89,13 @@ pub enum Question {
     Other,
     /// Nobody can tell what it asks for, so it may not, and it cannot be answered.
     Unreadable,
-    /// It has to be refused. Bytes of the header and the question, of which the answer is made.
-    Refused(u32),
+    /// It has to be refused. Bytes of the header and the question, of which the answer is made, and whether a search domain is
+    /// behind the name, as [`SEARCH`].
+    Refused(u32, u32),
 }
+
+/// Above every length of a question.
+const SEARCH: u32 = 1 << 16;
 
 /// Looks at the query in the message of a claimed scratch.
 #[inline(always)]
@@ -95,12 +103,12 @@ pub fn question(scratch: &mut Scratch, policy: u32) -> Question {
     match refused_question(scratch.index, policy) {
         1 => Question::Other,
         0 => Question::Unreadable,
-        end => Question::Refused(end as u32),
+        end => Question::Refused(end as u32 & !SEARCH, end as u32 & SEARCH),
     }
 }
 
 crate::global! {
-    /// 0, 1 or the end of a [`Question`].
+    /// 0, 1 or the numbers of [`Question::Refused`] together.
     fn refused_question(scratch: u32, policy: u32) -> i32 {
         let Some(scratch) = scratch::claimed(scratch) else { return 0 };
         let header = scratch.message.header();
@@ -115,19 +123,24 @@ crate::global! {
         if may_be_asked(scratch, policy) {
             return 1;
         }
-        if end > scratch.message.len { 0 } else { end as i32 }
+        let search = if scratch.walk.has_search() { SEARCH } else { 0 };
+        if end > scratch.message.len { 0 } else { (end | search) as i32 }
     }
 }
 
-/// Whether an Allow rule matches the name that was judged, or would without a search domain behind it.
+/// Whether an Allow rule matches the name that was judged, or would without a search domain behind it, or with another.
 #[inline(always)]
 fn may_be_asked(scratch: &mut Scratch, policy: u32) -> bool {
     scratch.walk.masks().allow != 0 || name::may_be_searched(&mut scratch.walk, policy)
 }
 
 crate::global! {
-    /// The response code for names that no Allow rule matches, or 0 where they are not refused.
-    pub fn refusal(policy: u32) -> i32 {
+    /// The response code for names that no Allow rule matches, or 0 where they are not refused. `search` is that of
+    /// [`Question::Refused`]: resolvers end their search at any other code than NXDOMAIN, and never ask for the name itself.
+    pub fn refusal(policy: u32, search: u32) -> i32 {
+        if search != 0 {
+            return NXDOMAIN;
+        }
         // SAFETY: the value is read at once.
         unsafe { SETTINGS.get(&policy) }.map_or(0, |settings| settings.refusal as i32)
     }

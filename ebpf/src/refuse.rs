@@ -59,15 +59,15 @@ crate::global! {
             match query::question(scratch, subject.policy) {
                 Question::Other => PASS,
                 Question::Unreadable => DROP,
-                Question::Refused(end) => answer(frame, packet, scratch, subject.policy, end),
+                Question::Refused(end, search) => answer(frame, packet, scratch, subject.policy, search, end),
             }
         })
     }
 }
 
 #[inline(always)]
-fn answer(frame: Frame, packet: &Packet, scratch: &mut Scratch, policy: u32, end: u32) -> i32 {
-    answer_datagram(frame, packet, scratch.index, query::refusal(policy) as u32, end)
+fn answer(frame: Frame, packet: &Packet, scratch: &mut Scratch, policy: u32, search: u32, end: u32) -> i32 {
+    answer_datagram(frame, packet, scratch.index, query::refusal(policy, search) as u32, end)
 }
 
 crate::global! {
@@ -138,8 +138,9 @@ crate::global! {
             let said = scratch::with(|scratch| {
                 scratch.set_message(query.message());
                 Ok(match query::question(scratch, policy) {
-                    Question::Refused(end) => {
-                        answer_segment(frame, packet, scratch.index, query::refusal(policy) as u32, end)
+                    Question::Refused(end, search) => {
+                        let rcode = query::refusal(policy, search) as u32;
+                        answer_segment(frame, packet, scratch.index, rcode, end)
                     }
                     _ => NOTHING,
                 })

@@ -74,6 +74,28 @@ pub fn with<T>(work: impl FnOnce(&mut Scratch) -> Result<T, Refusal>) -> Result<
     result
 }
 
+/// What [`hold`] says if no buffer is free.
+pub const NONE: i32 = -1;
+
+crate::global! {
+    /// Claims a buffer for longer than one function: its place, for [`claimed`], until [`let_go`]; or [`NONE`].
+    pub fn hold() -> i32 {
+        match claim() {
+            // SAFETY: claimed.
+            Some(scratch) => unsafe { (*scratch).index as i32 },
+            None => NONE,
+        }
+    }
+}
+
+/// Lets others claim a buffer.
+#[inline(always)]
+pub fn let_go(index: u32) {
+    if let Some(scratch) = claimed(index) {
+        Bpf::store(&scratch.busy, 0);
+    }
+}
+
 /// What [`with_payload`] says of a payload that is shorter than the packet says.
 pub const SHORT: i32 = -1;
 

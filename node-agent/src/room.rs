@@ -91,8 +91,10 @@ impl Room {
 }
 
 fn size(policy: &CompiledPolicy) -> Size {
-    [policy.automaton.len(), policy.names.len(), policy.cidrs.len(), policy.ports.len()]
-        .map(|count| count as u64)
+    let searched = &policy.searched;
+    let (states, names) =
+        (policy.automaton.len() + searched.automaton.len(), policy.names.len() + searched.names.len());
+    [states, names, policy.cidrs.len(), policy.ports.len()].map(|count| count as u64)
 }
 
 fn sum<'a>(sizes: impl Iterator<Item = &'a Size>) -> Size {

@@ -26,7 +26,7 @@ mod sender;
 mod source;
 mod validate;
 
-pub use compile::{AutomatonError, CompileError, CompiledPolicy, PortPrefix, compile};
+pub use compile::{AutomatonError, CompileError, CompiledPolicy, PortPrefix, Searched, compile};
 pub use dns::{DnsSettings, MAX_TTL_SETTING, ResolvConf};
 pub use flow::Flow;
 pub use guard::{Guard, Guarded};

@@ -1,7 +1,9 @@
 //! How the kernel reads a compiled policy, in user space.
 
-use l7egg_ebpf_common::abi::{Direction, Masks};
-use l7egg_ebpf_common::automaton;
+use std::collections::BTreeMap;
+
+use l7egg_ebpf_common::abi::{Direction, Masks, NameMasks};
+use l7egg_ebpf_common::automaton::{self, State};
 use l7egg_ebpf_common::judge::combine;
 
 use crate::network::to_number;
@@ -17,14 +19,14 @@ pub fn lookup_compiled(policy: &CompiledPolicy, names: &[DomainName], flow: Flow
     if free {
         return Verdict::Allow;
     }
-    let masks =
-        names.iter().fold(cidr_masks(policy, address), |masks, name| masks.union(name_masks(policy, name)));
+    let of = |name| name_masks(&policy.names, &policy.automaton, name);
+    let masks = names.iter().fold(cidr_masks(policy, address), |masks, name| masks.union(of(name)));
     combine(masks, port_groups(policy, flow.protocol, flow.port), policy.enforcement)
 }
 
 /// The verdict of a compiled policy on a query for a name to the pod's own DNS servers.
 pub fn lookup_query(policy: &CompiledPolicy, name: &DomainName) -> Verdict {
-    if !policy.dns.refuse_unmatched || name_masks(policy, name).allow != 0 {
+    if !policy.dns.refuse_unmatched || name_masks(&policy.names, &policy.automaton, name).allow != 0 {
         return Verdict::Allow;
     }
     let wire = name.wire();
@@ -33,8 +35,12 @@ pub fn lookup_query(policy: &CompiledPolicy, name: &DomainName) -> Verdict {
         let is_search = DomainName::from_wire(&wire[at..])
             .and_then(|suffix| policy.names.get(&suffix))
             .is_some_and(|entry| entry.search != 0);
-        let before = DomainName::from_wire(&wire[..at]);
-        if is_search && before.is_some_and(|name| name_masks(policy, &name).allow != 0) {
+        let may_be_searched = |name: DomainName| {
+            let by_itself = name_masks(&policy.names, &policy.automaton, &name);
+            let searched = name_masks(&policy.searched.names, &policy.searched.automaton, &name);
+            by_itself.union(searched).allow != 0
+        };
+        if is_search && DomainName::from_wire(&wire[..at]).is_some_and(may_be_searched) {
             return Verdict::Allow;
         }
         at += 1 + usize::from(wire[at]);
@@ -43,14 +49,14 @@ pub fn lookup_query(policy: &CompiledPolicy, name: &DomainName) -> Verdict {
 }
 
 /// What the policy says about one name: its own entry, the star entries of every suffix, and the automaton.
-fn name_masks(policy: &CompiledPolicy, name: &DomainName) -> Masks {
+fn name_masks(names: &BTreeMap<DomainName, NameMasks>, automaton: &[State], name: &DomainName) -> Masks {
     if !name.is_host() {
         return Masks::NONE;
     }
-    let mut masks = automaton::walk(&policy.automaton, name.wire());
+    let mut masks = automaton::walk(automaton, name.wire());
     let (mut rest, mut labels) = (name.wire(), 0);
     while !rest.is_empty() {
-        if let Some(entry) = DomainName::from_wire(rest).and_then(|suffix| policy.names.get(&suffix)) {
+        if let Some(entry) = DomainName::from_wire(rest).and_then(|suffix| names.get(&suffix)) {
             masks = masks.union(match labels {
                 0 => entry.exact,
                 1 => entry.one_label.union(entry.any_labels),

@@ -119,6 +119,17 @@ impl DomainName {
         true
     }
 
+    /// What this name has in front of `suffix`, if it is below it.
+    pub fn before(&self, suffix: &DomainName) -> Option<Self> {
+        self.labels_before(suffix).filter(|labels| *labels > 0)?;
+        Self::from_wire(&self.wire[..self.wire.len() - suffix.wire.len()])
+    }
+
+    /// This name with `suffix` behind it, unless that is too long.
+    pub fn with(&self, suffix: &DomainName) -> Option<Self> {
+        Self::from_wire(&[self.wire(), suffix.wire()].concat())
+    }
+
     /// How many labels this name has in front of `suffix`: 0 if it is that name, `None` if it is not below it.
     pub fn labels_before(&self, suffix: &DomainName) -> Option<usize> {
         let mut labels = 0;

@@ -205,19 +205,19 @@ fn decide<'a>(read: impl Iterator<Item = &'a Read<'a>>, learned: &[DomainName], 
 }
 
 /// Whether a pod that these Eggs select may ask its own DNS servers for a name, or is refused there. Refused is what
-/// no Allow rule matches, by itself or without a search domain behind it, if some Egg in mode Enforce says
-/// `refuseUnmatched`. Names that Eggs in mode Audit allow may be asked: what they would allow has to be learned. `name` is `None` for what is not the query for one host name.
+/// no Allow rule matches, by itself or without a search domain behind it or with another one there, if some Egg in mode Enforce
+/// says `refuseUnmatched`. Names that Eggs in mode Audit allow may be asked: what they would allow has to be learned. `name` is `None` for what is not the query for one host name.
 pub fn judge_query(sources: &[Source<'_>], resolv_conf: &ResolvConf, name: Option<&DomainName>) -> Verdict {
     let mut enforced = sources.iter().filter(|source| source.spec.mode == Mode::Enforce);
     if !enforced.any(|source| source.spec.dns.as_ref().is_some_and(|dns| dns.refuse_unmatched)) {
         return Verdict::Allow;
     }
-    let without = |domain: &DomainName| {
-        name.filter(|name| name.labels_before(domain).is_some_and(|labels| labels > 0))
-            .and_then(|name| DomainName::from_wire(&name.wire()[..name.wire().len() - domain.wire().len()]))
-    };
+    let domains: Vec<&DomainName> = searched(sources, resolv_conf).collect();
+    let before: Vec<DomainName> = domains.iter().filter_map(|domain| name?.before(domain)).collect();
+    // A resolver that is refused a name with one search domain behind it does not go on to the next.
+    let others = before.iter().flat_map(|name| domains.iter().filter_map(|domain| name.with(domain)));
     let asked: Vec<DomainName> =
-        name.cloned().into_iter().chain(searched(sources, resolv_conf).filter_map(without)).collect();
+        name.cloned().into_iter().chain(others).chain(before.iter().cloned()).collect();
     let rules = sources.iter().flat_map(|source| &source.spec.egress);
     let mut allowing = rules.filter(|rule| rule.action == Action::Allow).flat_map(|rule| &rule.to);
     let allowed = allowing.any(|to| ReadDestination::new(to).matches_name(&asked).is_some());

@@ -18,7 +18,7 @@ pub struct LearnedKey {
 pub struct LearnedName {
     /// Hash of the name, 0 where the slot is free.
     pub name: u64,
-    /// Until when it is believed, in ns of `bpf_ktime_get_boot_ns`.
+    /// Until when it is believed, in ns of `bpf_ktime_get_boot_ns`; [`crate::learned::CLAIMED`] while the slot is being written.
     pub expires_ns: u64,
 }
 
@@ -35,7 +35,7 @@ pub struct Learned {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name {
-    /// When it was last asked for, `bpf_ktime_get_boot_ns`.
+    /// When it was last asked for, in ns of `CLOCK_MONOTONIC`, to the tick (`bpf_ktime_get_coarse_ns`): without the time asleep.
     pub asked_ns: u64,
     /// What the policy below says about it. Other policies' words are in `NAME_VERDICTS`.
     pub masks: Masks,

@@ -75,6 +75,12 @@ pub struct PolicySettings {
     pub reserved: u32,
 }
 
+/// With this bit the id of a policy that refuses names is, in `PATTERNS` and `MATCHERS`, that of what it says about names before
+/// search domains: those that may be asked with one behind them. Ids are below it.
+pub const SEARCHED: u32 = 1 << SEARCHED_BIT;
+/// Its number.
+pub const SEARCHED_BIT: u32 = 31;
+
 /// A time of [`PolicySettings`] that no Egg sets.
 pub const UNSET: u64 = u64::MAX;
 

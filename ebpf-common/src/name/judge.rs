@@ -5,25 +5,32 @@ use crate::abi::{Masks, NameMasks};
 use crate::automaton::State;
 use crate::matcher::LabelCounts;
 
-/// Whether an Allow rule matches a name, by itself or without one of the search domains behind it. What the kernel
-/// does before it refuses a query, for user space.
+/// Whether an Allow rule matches a name, by itself, or without one of the search domains behind it, or with another one there. What
+/// the kernel does before it refuses a query, for user space: `lookup` and `states` are those of the policy, and of what it says about
+/// searches ([`crate::abi::SEARCHED`]).
 pub fn may_ask(
     wire: &[u8],
     key: &[u32; 2],
-    mut lookup: impl FnMut(u64) -> Option<NameMasks>,
-    states: &[State],
+    lookup: impl Fn(bool, u64) -> Option<NameMasks>,
+    states: [&[State]; 2],
 ) -> bool {
     let mut walk = NameWalk::default();
     walk.start_wire(wire);
-    judge_walk(&mut walk, key, &mut lookup, states);
+    judge_walk(&mut walk, key, &mut |suffix| lookup(false, suffix), states[0]);
     let mut index = 0;
     while walk.masks().allow == 0 {
-        if !walk.leave_out_search(index) {
+        if !walk.leave_out_search(index / 2) {
             return false;
         }
+        let is_searched = index % 2 == 1;
         index += 1;
         walk.rewind(LabelCounts::ALL);
-        judge_walk(&mut walk, key, &mut lookup, states);
+        judge_walk(
+            &mut walk,
+            key,
+            &mut |suffix| lookup(is_searched, suffix),
+            states[usize::from(is_searched)],
+        );
     }
     true
 }

@@ -7,7 +7,6 @@ mod count;
 mod half;
 
 use aya_ebpf::helpers::bpf_loop;
-use l7egg_ebpf_common::abi::Counter;
 use l7egg_ebpf_common::answer::{Message, QueryStart};
 use l7egg_ebpf_common::packet::{Bytes, Packet, TCP_ACK, TCP_SYN};
 use l7egg_ebpf_common::stream::{PIECES_MAX, Piece, Segment, Stream};
@@ -15,10 +14,9 @@ use l7egg_ebpf_common::stream::{PIECES_MAX, Piece, Segment, Stream};
 pub use self::count::{changes, connects};
 use self::half::{Body, Half, claim, has_ended, release, storage, take_hold};
 pub use self::half::{Conversation, has_end, has_read, last_query};
-use crate::scratch::Scratch;
 use crate::skb::Skb;
 use crate::subject::Current;
-use crate::{Refusal, answer, event, query, scratch};
+use crate::{Refusal, answer, query, scratch};
 
 /// Offset of the sequence number in the TCP header (RFC 9293 §3.1).
 const SEQUENCE: usize = 4;
@@ -71,16 +69,16 @@ fn each_time(packet: &Packet, read: impl Fn() -> i32) -> i32 {
 }
 
 crate::global! {
-    /// What comes next, as a number, or 0 for a stream that is busy.
+    /// What comes next, as a number, or [`BUSY`].
     fn note_segment(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
-        each_message(skb, subject, packet, |half: *mut Half<QueryStart>| note(half, subject, packet))
+        each_message(skb, subject, packet, |half: *mut Half<QueryStart>, scratch| note(half, scratch, subject, packet))
     }
 }
 
 crate::global! {
     /// The same.
     fn learn_segment(skb: Skb, subject: &Current, packet: &Packet) -> i32 {
-        each_message(skb, subject, packet, |half: *mut Half<Message>| learn(half, subject, packet))
+        each_message(skb, subject, packet, |half: *mut Half<Message>, scratch| learn(half, scratch, subject, packet))
     }
 }
 
@@ -95,13 +93,13 @@ fn next(number: i32) -> Result<Next, Refusal> {
 }
 
 /// Takes the bytes of a segment and calls `work` with every message that is complete then. What comes next, as a number:
-/// [`Next::Message`] says that there may be more than were read; or 0 for a stream that is busy.
+/// [`Next::Message`] says that there may be more than were read; or [`BUSY`].
 #[inline(always)]
 fn each_message<M: Body>(
     skb: Skb,
     subject: &Current,
     packet: &Packet,
-    work: impl Fn(*mut Half<M>) -> i32,
+    work: impl Fn(*mut Half<M>, u32) -> i32,
 ) -> i32 {
     if packet.tcp_flags & TCP_SYN != 0 {
         let begins = begins::<M>(skb, subject, packet);
@@ -118,6 +116,12 @@ fn each_message<M: Body>(
         Ok(None) => return Next::Unknown as i32,
         Err(_) => return BUSY,
     };
+    // Before any byte is taken: what cannot be read now is, when its sender repeats it.
+    let scratch = scratch::hold();
+    if scratch == scratch::NONE {
+        release(half);
+        return BUSY;
+    }
     let mut next = Next::Message;
     let mut i = 0;
     // What ended it stays in memory, to be answered.
@@ -126,7 +130,7 @@ fn each_message<M: Body>(
         if next != Next::Message {
             break;
         }
-        work(half);
+        work(half, scratch as u32);
         i += 1;
     }
     if has_ended(half) {
@@ -134,11 +138,12 @@ fn each_message<M: Body>(
     } else if next == Next::Message && is_over(half, skb, packet, len) {
         next = Next::Over;
     }
+    scratch::let_go(scratch as u32);
     release(half);
     next as i32
 }
 
-/// What is said of a stream that is busy.
+/// What is said of a stream that is busy, or if there is no memory to work in.
 const BUSY: i32 = 0;
 
 /// What comes next in a segment.
@@ -315,34 +320,30 @@ extern "C" fn piece<M: Body>(_index: u32, pieces: *mut Pieces<M>) -> i64 {
     0
 }
 
-/// Functions of their own, so that their buffers leave the stack.
-#[inline(never)]
-fn note(half: *mut Half<QueryStart>, subject: &Current, packet: &Packet) -> i32 {
+#[inline(always)]
+fn note(half: *mut Half<QueryStart>, scratch: u32, subject: &Current, packet: &Packet) -> i32 {
     // SAFETY: claimed by this run.
     let query = unsafe { &(*half).message };
-    with_scratch(half, |scratch| {
+    if let Some(scratch) = scratch::claimed(scratch) {
         scratch.set_message(query);
-        query::note_message(scratch.index, subject, &packet.destination, packet.source_port.into())
-    })
+    }
+    end_if(half, query::note_message(scratch, subject, &packet.destination, packet.source_port.into()))
 }
 
-#[inline(never)]
-fn learn(half: *mut Half<Message>, subject: &Current, packet: &Packet) -> i32 {
+#[inline(always)]
+fn learn(half: *mut Half<Message>, scratch: u32, subject: &Current, packet: &Packet) -> i32 {
     // SAFETY: as above.
     let message = unsafe { &(*half).message };
-    with_scratch(half, |scratch| {
-        answer::learn_message(scratch.index, message, subject, &packet.source, packet.destination_port.into())
-    })
+    end_if(
+        half,
+        answer::learn_message(scratch, message, subject, &packet.source, packet.destination_port.into()),
+    )
 }
 
-/// Does `work` with a message, and ends the stream if the message must not go on, or if there is no memory to work in.
+/// Ends the stream if the message must not go on.
 /// That is kept in memory, not returned: the verifier would follow each result through all that comes behind.
 #[inline(always)]
-fn with_scratch<M>(half: *mut Half<M>, work: impl FnOnce(&mut Scratch) -> i32) -> i32 {
-    let said = scratch::with(|scratch| Ok(work(scratch))).unwrap_or_else(|_| {
-        event::count(Counter::ScratchBusy);
-        ENDED
-    });
+fn end_if<M>(half: *mut Half<M>, said: i32) -> i32 {
     // SAFETY: claimed by this run.
     unsafe { (*half).ended |= (said & ENDED) as u64 };
     0

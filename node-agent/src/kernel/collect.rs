@@ -13,6 +13,7 @@ use super::names::AskedFor;
 use super::programs::Maps;
 use super::shares::Counted;
 use super::sys::{self, NO_EXIST};
+use crate::clock::{awake_ns, boot_ns};
 use crate::datapath::DatapathError;
 
 /// How long an address stays in the map after it ran out, in ns: an answer that renews it just then should
@@ -25,7 +26,10 @@ const NAMES_KEPT: usize = 65_536;
 const ASKED_NS: u64 = 60_000_000_000;
 
 /// Removes learned addresses that ran out, and everything of subjects that are no more; what is left, by subject.
-pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result<Counted, DatapathError> {
+pub fn learned(maps: &mut Maps, released: &BTreeSet<u32>) -> Result<Counted, DatapathError> {
+    let now_ns = boot_ns();
+    // Names have another clock: on a node that has slept this one is far ahead of it. Who asks from now on has asked since then.
+    let since_ns = awake_ns().saturating_sub(ASKED_NS);
     let mut counted = Counted::begin(&maps.shares)?;
     let mut live = BTreeSet::new();
     let mut expired = Vec::new();
@@ -52,15 +56,7 @@ pub fn learned(maps: &mut Maps, now_ns: u64, released: &BTreeSet<u32>) -> Result
             counted.removed_learned(key.subject);
         }
     }
-    // Who asked since `now_ns` has asked since before that.
-    names(
-        maps,
-        known,
-        surplus,
-        |name| live.contains(&name.hash),
-        now_ns.saturating_sub(ASKED_NS),
-        &mut counted,
-    )?;
+    names(maps, known, surplus, |name| live.contains(&name.hash), since_ns, &mut counted)?;
     Ok(counted)
 }
 

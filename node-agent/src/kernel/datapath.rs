@@ -12,7 +12,6 @@ use super::error::kernel;
 use super::network::Sought;
 use super::pods::Pod;
 use super::{HELD, Kernel, collect, events, network, node, pods, policies, sys};
-use crate::clock::boot_ns;
 use crate::datapath::{
     ContainerPolicy, Counters, Cover, Datapath, DatapathError, EnforcedPod, EventSource, Mended, NODE_UID,
     OlderPod, Settled, ShapedCounts, ShapedPod, ToldNetwork,
@@ -223,7 +222,7 @@ impl Datapath for Kernel {
         self.forget_let_go()?;
         let used: BTreeSet<u32> = in_use(self);
         self.policies.retain(&mut self.maps, &used)?;
-        let counted = collect::learned(&mut self.maps, boot_ns(), &self.released)?;
+        let counted = collect::learned(&mut self.maps, &self.released)?;
         let turned_away = counted.write(&mut self.maps.shares)?;
         collect::of_released(&mut self.maps, &self.released)?;
         self.released.clear();

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use l7egg_ebpf_common::abi::{FLOW_IDLE_NS, FLOWS_MAX, Flow, FlowKey, Learned, LearnedKey, LearnedName};
+use l7egg_ebpf_common::learned::CLAIMED;
 
 use super::entries;
 use super::programs::Maps;
@@ -90,7 +91,8 @@ fn give_learned(
 
 /// The names that have not run out, if there are any.
 fn live(learned: &Learned, now_ns: u64) -> Option<Learned> {
-    let is_live = |slot: &LearnedName| slot.name != 0 && slot.expires_ns >= now_ns;
+    let is_live =
+        |slot: &LearnedName| slot.name != 0 && slot.expires_ns != CLAIMED && slot.expires_ns >= now_ns;
     learned.names.iter().any(is_live).then(|| {
         let mut live = Learned::default();
         live.names
@@ -112,7 +114,7 @@ fn flows_to_give(mut flows: Vec<(FlowKey, Flow)>, times: usize, now_ns: u64) -> 
 /// The names of both; those that last longest, if these are too many.
 pub fn both(a: &Learned, b: &Learned) -> Learned {
     let mut by_name = BTreeMap::new();
-    for slot in a.names.iter().chain(&b.names).filter(|slot| slot.name != 0) {
+    for slot in a.names.iter().chain(&b.names).filter(|slot| slot.name != 0 && slot.expires_ns != CLAIMED) {
         let expires: &mut u64 = by_name.entry(slot.name).or_default();
         *expires = (*expires).max(slot.expires_ns);
     }

@@ -1,22 +1,29 @@
 //! Where the names of policies are found: how many labels those in `PATTERNS` have, and where the automata are, each a run
 //! of consecutive states in one array.
 
+use std::collections::BTreeMap;
+
+use l7egg_ebpf_common::abi::NameMasks;
 use l7egg_ebpf_common::automaton::{Extent, State};
 use l7egg_ebpf_common::matcher::{LabelCounts, Matcher};
-use l7egg_policy::CompiledPolicy;
+use l7egg_policy::DomainName;
 
 use super::error::{insertion, kernel};
 use super::programs::Maps;
 use crate::datapath::DatapathError;
 
 /// Writes a policy's automaton and says where its names are; nothing for a policy without names.
-pub fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy) -> Result<(), DatapathError> {
-    if policy.names.is_empty() && policy.automaton.is_empty() {
+pub fn write(
+    maps: &mut Maps,
+    id: u32,
+    names: &BTreeMap<DomainName, NameMasks>,
+    automaton: &[State],
+) -> Result<(), DatapathError> {
+    if names.is_empty() && automaton.is_empty() {
         return Ok(());
     }
-    let labels = LabelCounts::of(policy.names.keys().map(|name| name.wire()));
-    let states =
-        if policy.automaton.is_empty() { Extent::default() } else { write_states(maps, &policy.automaton)? };
+    let labels = LabelCounts::of(names.keys().map(|name| name.wire()));
+    let states = if automaton.is_empty() { Extent::default() } else { write_states(maps, automaton)? };
     // Last: what no matcher names is free.
     maps.matchers.insert(id, Matcher { states, labels }, 0).map_err(|error| insertion("MATCHERS", error))
 }

@@ -23,7 +23,7 @@ pub struct Names {
 /// A name, and who asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AskedFor {
-    /// When it was asked for last, in ns since boot.
+    /// When it was asked for last, as [`crate::clock::awake_ns`].
     pub at_ns: u64,
     /// Its hash.
     pub hash: u64,

@@ -8,11 +8,12 @@ use std::time::Duration;
 use aya::maps::lpm_trie::Key;
 use l7egg_crds::RefusalCode;
 use l7egg_ebpf_common::abi::{
-    Address, CidrData, NameVerdictKey, PatternKey, PolicySettings, PortData, REFUSES, ResolverKey, SETTINGS,
-    UNSET,
+    Address, CidrData, NameMasks, NameVerdictKey, PatternKey, PolicySettings, PortData, REFUSES, ResolverKey,
+    SEARCHED, SETTINGS, UNSET,
 };
+use l7egg_ebpf_common::automaton::State;
 use l7egg_ebpf_common::name;
-use l7egg_policy::{CompiledPolicy, DnsSettings};
+use l7egg_policy::{CompiledPolicy, DnsSettings, DomainName};
 
 use super::error::{insertion, kernel};
 use super::matchers;
@@ -123,8 +124,8 @@ impl Policies {
     }
 
     fn next_id(&mut self, maps: &mut Maps) -> Result<u32, DatapathError> {
-        // 0 means "no policy"; after four thousand million changes the first ids are long gone.
-        let id = self.last_id.checked_add(1).unwrap_or(1);
+        // 0 means "no policy"; after two thousand million changes the first ids are long gone.
+        let id = self.last_id.checked_add(1).filter(|id| *id < SEARCHED).unwrap_or(1);
         let mut value = [0; 32];
         value[..4].copy_from_slice(&id.to_le_bytes());
         maps.policies.insert(LAST_ID, value, 0).map_err(|error| insertion("POLICIES", error))?;
@@ -154,8 +155,8 @@ pub fn sweep(maps: &mut Maps, known: &BTreeSet<u32>) -> Result<(), DatapathError
         };
     }
     sweep!(settings, "SETTINGS", |policy: &u32| *policy);
-    sweep!(patterns, "PATTERNS", |key: &PatternKey| key.policy);
-    sweep!(matchers, "MATCHERS", |policy: &u32| *policy);
+    sweep!(patterns, "PATTERNS", |key: &PatternKey| key.policy & !SEARCHED);
+    sweep!(matchers, "MATCHERS", |policy: &u32| *policy & !SEARCHED);
     sweep!(cidrs, "CIDRS", |key: &Key<CidrData>| u32::from_be_bytes(key.data().policy));
     sweep!(ports, "PORTS", |key: &Key<PortData>| u32::from_be_bytes(key.data().policy));
     sweep!(resolvers, "RESOLVERS", |key: &ResolverKey| key.policy);
@@ -167,11 +168,13 @@ fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) -> R
     if policy.dns != DnsSettings::default() {
         maps.settings.insert(id, settings(&policy.dns), 0).map_err(|error| insertion("SETTINGS", error))?;
     }
-    for (name, masks) in &policy.names {
-        let key = pattern_key(id, name.wire(), key);
-        maps.patterns.insert(key, masks, 0).map_err(|error| insertion("PATTERNS", error))?;
+    for (id, names, automaton) in names_of(id, policy) {
+        for (name, masks) in names {
+            let key = pattern_key(id, name.wire(), key);
+            maps.patterns.insert(key, masks, 0).map_err(|error| insertion("PATTERNS", error))?;
+        }
+        matchers::write(maps, id, names, automaton)?;
     }
-    matchers::write(maps, id, policy)?;
     for (network, masks) in &policy.cidrs {
         let key = cidr_key(id, network.address, network.length);
         maps.cidrs.insert(&key, masks, 0).map_err(|error| insertion("CIDRS", error))?;
@@ -187,13 +190,24 @@ fn write(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) -> R
     Ok(())
 }
 
+/// Under which id which names and which automaton are.
+fn names_of(id: u32, policy: &CompiledPolicy) -> [(u32, &BTreeMap<DomainName, NameMasks>, &[State]); 2] {
+    let searched = &policy.searched;
+    [
+        (id, &policy.names, policy.automaton.as_slice()),
+        (id | SEARCHED, &searched.names, searched.automaton.as_slice()),
+    ]
+}
+
 /// Errors are of entries that are not there; what may stay behind is swept at the next start.
 fn remove_entries(maps: &mut Maps, id: u32, policy: &CompiledPolicy, key: &[u32; 2]) {
     let _ = maps.settings.remove(&id);
-    for name in policy.names.keys() {
-        let _ = maps.patterns.remove(&pattern_key(id, name.wire(), key));
+    for (id, names, _) in names_of(id, policy) {
+        for name in names.keys() {
+            let _ = maps.patterns.remove(&pattern_key(id, name.wire(), key));
+        }
+        let _ = maps.matchers.remove(&id);
     }
-    let _ = maps.matchers.remove(&id);
     for network in policy.cidrs.keys() {
         let _ = maps.cidrs.remove(&cidr_key(id, network.address, network.length));
     }

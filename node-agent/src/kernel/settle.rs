@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use l7egg_ebpf_common::abi::{
     Address, Connection, DOUBTED, Direction, Flow, FlowKey, LearnedKey, OF_NO_POLICY, protocol,
 };
+use l7egg_ebpf_common::learned::CLAIMED;
 use l7egg_policy::{CompiledPolicy, DomainName};
 
 use super::entries;
@@ -143,13 +144,23 @@ fn is_ours(of: &Cgroups<'_>) -> Box<dyn Fn(u64) -> bool + Send + Sync> {
 
 /// As `destination::judge` of the programs has them: those that have not run out, and the one given.
 fn names_of(maps: &Maps, subject: u32, address: IpAddr, allowed_by: u64) -> Option<Vec<DomainName>> {
+    let hashes: BTreeSet<u64> =
+        learned(maps, subject, address, true).chain((allowed_by != 0).then_some(allowed_by)).collect();
+    hashes.into_iter().map(|hash| maps.names.by_hash(hash)).collect()
+}
+
+/// Those that have run out.
+fn names_over(maps: &Maps, subject: u32, address: IpAddr) -> Vec<DomainName> {
+    learned(maps, subject, address, false).filter_map(|hash| maps.names.by_hash(hash)).collect()
+}
+
+/// Hashes of the names by which an address was learned, and that are believed or not.
+fn learned(maps: &Maps, subject: u32, address: IpAddr, is_live: bool) -> impl Iterator<Item = u64> {
     let key = LearnedKey { subject, address: Address::from(address) };
     let now_ns = boot_ns();
-    let learned = maps.learned.get(&key, 0).unwrap_or_default();
-    let live = learned.names.iter().filter(|slot| slot.name != 0 && slot.expires_ns >= now_ns);
-    let hashes: BTreeSet<u64> =
-        live.map(|slot| slot.name).chain((allowed_by != 0).then_some(allowed_by)).collect();
-    hashes.into_iter().map(|hash| maps.names.by_hash(hash)).collect()
+    let slots = maps.learned.get(&key, 0).unwrap_or_default().names.into_iter();
+    let slots = slots.filter(|slot| slot.name != 0 && slot.expires_ns != CLAIMED);
+    slots.filter(move |slot| (slot.expires_ns >= now_ns) == is_live).map(|slot| slot.name)
 }
 
 /// Whether the programs could be told.
@@ -281,6 +292,7 @@ fn look_at(
         found.connection = maps.inherited.get(&found.cookie, 0).ok();
     }
     let names = |address: IpAddr, allowed_by: u64| names_of(maps, subject.id, address, allowed_by);
+    let over = |address: IpAddr| names_over(maps, subject.id, address);
     let view = View {
         policy: subject.policy,
         id: subject.policy_id,
@@ -288,6 +300,7 @@ fn look_at(
         listening,
         own,
         names: &names,
+        over: &over,
     };
     match fate(&found, &view) {
         Fate::Keep if !subject.is_balanced && may_be_unread(&found, &view) => {

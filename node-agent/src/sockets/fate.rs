@@ -38,6 +38,8 @@ pub struct View<'a> {
     /// The names by which the address was learned, and the one with this hash if it is not 0; `None` if one of
     /// them is lost.
     pub names: &'a dyn Fn(IpAddr, u64) -> Option<Vec<DomainName>>,
+    /// The names by which it was learned and that have run out.
+    pub over: &'a dyn Fn(IpAddr) -> Vec<DomainName>,
 }
 
 /// The fate of one connection. As the programs judge its next packet, if there were one.
@@ -61,9 +63,17 @@ pub fn fate(found: &Found, view: &View<'_>) -> Fate {
         port: found.remote.port(),
         direction: Direction::Egress,
     };
-    let verdict = (view.names)(remote, known.map_or(0, |known| known.name))
-        .map(|names| lookup_compiled(view.policy, &names, flow));
-    match verdict {
+    let allowed_by = known.map_or(0, |known| known.name);
+    let verdict = |names: &[DomainName]| lookup_compiled(view.policy, names, flow);
+    let names = (view.names)(remote, allowed_by).map(|mut names| {
+        if allowed_by != 0 {
+            // It may have been allowed by these too. What one of them denies is no reason to end it.
+            let over = (view.over)(remote).into_iter();
+            names.extend(over.filter(|name| verdict(std::slice::from_ref(name)) == Verdict::Allow));
+        }
+        names
+    });
+    match names.map(|names| verdict(&names)) {
         Some(Verdict::Deny) => Fate::Reset { is_known: known.is_some() },
         // What cannot be judged here is left to the programs.
         _ => Fate::Keep,
@@ -113,9 +123,21 @@ mod tests {
 
     /// The fate of a connection under a policy of one network and one name.
     fn judged(connection: Option<Connection>, remote: &str, local_port: u16, is_first: bool) -> Fate {
+        judged_where_over(&[], NAME, connection, remote, local_port, is_first)
+    }
+
+    fn judged_where_over(
+        over: &[&str],
+        policy: &str,
+        connection: Option<Connection>,
+        remote: &str,
+        local_port: u16,
+        is_first: bool,
+    ) -> Fate {
         let mut found = sock_diag::tests::found(remote, local_port);
         found.connection = connection;
-        looked_at(NAME, is_first, |view| fate(&found, view))
+        let over = |_: IpAddr| over.iter().map(|name| DomainName::parse(name).unwrap()).collect();
+        looked_at(policy, is_first, |view| fate(&found, &View { over: &over, ..*view }))
     }
 
     fn looked_at<T>(policy: &str, is_first: bool, look: impl FnOnce(&View<'_>) -> T) -> T {
@@ -138,6 +160,7 @@ mod tests {
             listening: &[8080].into(),
             own: &["10.0.0.9".parse().unwrap()].into(),
             names: &names,
+            over: &|_| Vec::new(),
         })
     }
 
@@ -197,6 +220,21 @@ mod tests {
         assert_eq!(judged(now, DENIED, 4000, false), Fate::Keep, "judged by this policy");
         let allowed = "192.0.2.1:443";
         assert_eq!(judged(known(allowed, 1, Direction::Egress, 0), allowed, 4000, false), Fate::Keep);
+    }
+
+    #[test]
+    fn another_name_that_allowed_it_may_have_run_out() {
+        let was = |name| known(DENIED, ID - 1, Direction::Egress, name);
+        let judged = |over: &[&str], policy: &str, name| {
+            judged_where_over(over, policy, was(name), DENIED, 4000, false)
+        };
+        let reset = Fate::Reset { is_known: true };
+        assert_eq!(judged(&["api.example.com"], NAME, 2), Fate::Keep);
+        assert_eq!(judged(&["third.example.com"], NAME, 2), reset);
+        assert_eq!(judged(&["api.example.com"], NAME, 0), reset, "no name allowed it");
+        let denies = "{egress: [{to: [{domainNames: ['**.example.com']}]}, {action: Deny, to: [{domainNames: [api.example.com]}]}]}";
+        assert_eq!(judged(&["api.example.com"], denies, 2), Fate::Keep, "it is not by that");
+        assert_eq!(judged(&["third.example.com"], denies, 1), reset, "denied by its own name");
     }
 
     #[test]

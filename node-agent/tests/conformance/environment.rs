@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use l7egg_crds::PolicySpec;
-use l7egg_policy::{ResolvConf, Source, compile};
+use l7egg_policy::{DomainName, ResolvConf, Source, compile};
 
 use crate::client::{Answer, Library, read_lookup};
 use crate::harness::{Link, Pod, Setup};
@@ -49,12 +49,14 @@ impl<'a> Environment<'a> {
         SERVER[usize::from(over_ipv6)]
     }
 
-    /// Enforces the spec of an Egg for the pod.
-    pub fn enforce(&mut self, yaml: &str) {
+    /// Enforces the spec of an Egg for the pod, which has these search domains.
+    pub fn enforce(&mut self, yaml: &str, search: &str) {
         let spec: PolicySpec = serde_yaml::from_str(yaml).expect("a behaviour's policy");
         let servers = SERVER.iter().map(|each| each.parse().expect("an address"));
         let source = Source { name: "Egg test/conformance".into(), spec: &spec };
-        let policy = compile(&[source], &ResolvConf::of_servers(servers)).expect("a valid policy");
+        let search = search.split(' ').map(|domain| DomainName::parse(domain).expect("a search domain"));
+        let conf = ResolvConf { search: search.collect(), ..ResolvConf::of_servers(servers) };
+        let policy = compile(&[source], &conf).expect("a valid policy");
         self.setup.enforce_compiled(&policy);
     }
 

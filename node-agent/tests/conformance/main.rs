@@ -17,7 +17,7 @@ mod progress;
 mod resolver;
 mod table;
 
-use behaviours::Behaviour;
+use behaviours::{Behaviour, SEARCH};
 use block::Block;
 use cell::{Cell, Verdict};
 use client::Client;
@@ -67,7 +67,7 @@ fn run(
     let mut environment = Environment::new(programs, resolver, &records);
     let rows = behaviours.iter().enumerate().map(|(row, behaviour)| {
         let cells = Client::ALL.into_iter().zip(blocks(row)).map(|(client, block)| {
-            environment.enforce(&block.fill(behaviour.policy));
+            environment.enforce(&block.fill(behaviour.policy), &block.fill(SEARCH));
             progress.cell();
             (behaviour.check)(&Cell { environment: &environment, client, block })
         });

@@ -71,3 +71,19 @@ fn the_first_alias_that_a_rule_matches_is_the_name() {
     assert_eq!(after(&both, 443), Verdict::Allow);
     assert_eq!(after(&both, 80), Verdict::Deny);
 }
+
+#[test]
+fn what_a_rule_matches_by_the_time_of_the_answer_is_learned() {
+    let bpffs = Bpffs::new();
+    let mut runner = Runner::new(&settings(&bpffs));
+    let address: IpAddr = ADDRESS.parse().expect("an address");
+    let exchange = Exchange::new("late.test", &[address]);
+    let to = Packet { protocol: protocol::TCP, address, port: 443 };
+    let late = policy("{egress: [{to: [{domainNames: [late.test]}]}]}");
+    runner.enforce(&policy(POLICY));
+    runner.ask(&exchange);
+    runner.enforce(&late);
+    runner.answer(&exchange);
+    assert_eq!(runner.send(to), Verdict::Allow);
+    assert_eq!(runner.answer(&exchange), Verdict::Allow, "the query has its answer");
+}

@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use l7egg_ebpf_common::abi::Counter;
+use l7egg_ebpf_common::abi::{Counter, NAMES_MAX, Shares};
 use l7egg_node_agent::datapath::Datapath;
 
 use crate::harness::{RESOLVERS, Setup, seconds};
@@ -119,6 +119,85 @@ fn a_query_over_tcp_is_answered_too() {
             let (said, _) = ask(&setup, server, "n1.fresh.test", &["+tcp"]);
             assert!(said.contains("status: NOERROR"), "{server}: {said}");
         }
+    }
+}
+
+/// As Kubernetes writes it for a pod in the namespace `shop`; what asks for a name tries all of these before the name itself.
+const SEARCHING: &str = "nameserver 198.18.0.53
+search shop.svc.cluster.test svc.cluster.test cluster.test
+options ndots:5 attempts:1 ";
+
+#[test]
+fn a_search_list_leads_to_names_that_are_allowed() {
+    let setup = Setup::on_node(
+        "{dns: {refuseUnmatched: true}, egress: [{to: [{domainNames: [redis.data.svc.cluster.test, '*.pay.svc.cluster.test', 'web-*.data.svc.cluster.test'], domainRegex: ['img[0-9][.]data[.]svc[.]cluster[.]test']}]}]}",
+    );
+    setup.pod.set_names(
+        "redis.data.svc.cluster.test. 30 IN A 198.18.22.1
+api.pay.svc.cluster.test. 30 IN A 198.18.22.2
+img1.data.svc.cluster.test. 30 IN A 198.18.22.3
+web-a.data.svc.cluster.test. 30 IN A 198.18.22.4
+other.data.svc.cluster.test. 30 IN A 198.18.22.5
+n1.elsewhere.test. 30 IN A 198.18.22.6
+",
+    );
+    for options in [format!("timeout:{}", seconds(3)), format!("use-vc timeout:{}", seconds(3))] {
+        setup.pod.set_resolv_conf(&format!("{SEARCHING}{options}\n"));
+        for (name, address) in [
+            ("redis.data", "198.18.22.1"),
+            ("api.pay", "198.18.22.2"),
+            ("img1.data", "198.18.22.3"),
+            ("web-a.data", "198.18.22.4"),
+            ("redis.data.svc", "198.18.22.1"),
+            ("redis.data.svc.cluster.test", "198.18.22.1"),
+        ] {
+            assert!(look_up(&setup, name).contains(address), "{name}, {options}");
+        }
+        for name in ["other.data", "n1.elsewhere.test"] {
+            assert_eq!(look_up(&setup, name), "", "{name}, {options}");
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_with_a_search_domain_behind_it_ends_no_search() {
+    let setup = Setup::on_node(REFUSING);
+    for server in RESOLVERS {
+        for options in [&[][..], &["+tcp"]] {
+            for (name, code) in [
+                ("a.elsewhere.test", "REFUSED"),
+                ("a.elsewhere.test.shop.svc.cluster.test", "NXDOMAIN"),
+                ("a.cluster.test", "NXDOMAIN"),
+                ("cluster.test", "REFUSED"),
+            ] {
+                let (said, _) = ask(&setup, server, name, options);
+                assert!(said.contains(&format!("status: {code}")), "{name}: {said}");
+                assert!(waited_ms(&said) < at_once_ms(), "{said}");
+            }
+        }
+    }
+}
+
+/// What glibc finds.
+fn look_up(setup: &Setup, name: &str) -> String {
+    let output = setup.pod.command("getent".as_ref(), &["ahostsv4", name]).output().expect("getent");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Whether there is room to remember a name says nothing of whether it may be asked for.
+#[test]
+fn what_only_a_deny_rule_matches_is_refused_though_there_is_no_room_for_it() {
+    let setup = Setup::on_node(
+        "{dns: {refuseUnmatched: true}, egress: [{to: [{domainNames: [n1.fresh.test]}]}, {action: Deny, to: [{domainNames: [n2.fresh.test]}]}]}",
+    );
+    let mut shares = setup.shares();
+    let full = Shares { names: u64::from(NAMES_MAX), ..Shares::default() };
+    shares.set(setup.subject(), full, 0).expect("to set a share");
+    for options in [&[][..], &["+tcp"]] {
+        let (said, _) = ask(&setup, RESOLVERS[0], "n2.fresh.test", options);
+        assert!(said.contains("status: REFUSED"), "{options:?}: {said}");
+        let (said, _) = ask(&setup, RESOLVERS[0], "n1.fresh.test", options);
+        assert!(said.contains("status: NOERROR"), "{options:?}: {said}");
     }
 }
 

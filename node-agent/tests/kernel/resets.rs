@@ -35,6 +35,38 @@ fn a_connection_by_name_outlives_its_ttl_and_ends_with_its_rule() {
 }
 
 #[test]
+fn a_connection_that_two_names_allowed_lives_as_long_as_one_does() {
+    let of = |names: &str| {
+        format!("{{dns: {{minTTL: 0s, ttlGrace: 0s}}, egress: [{{to: [{{domainNames: [{names}]}}]}}]}}")
+    };
+    let mut setup = Setup::new();
+    setup.pod.set_names("one.short.test. 3 IN A 198.18.60.2\ntwo.short.test. 3 IN A 198.18.60.2\n");
+    setup.enforce(&of("one.short.test, two.short.test"));
+    for name in ["one.short.test", "two.short.test"] {
+        setup.pod.dig(&[name]);
+    }
+    let kept = setup.pod.hold("tcp://198.18.60.2:80");
+    let cut = setup.pod.hold("tcp://198.18.60.2:80");
+    std::thread::sleep(Duration::from_millis(3500));
+    assert_eq!(setup.pod.connect_one("tcp://198.18.60.2:80"), "denied", "neither is believed any more");
+    // It keeps one of them: whichever it is, the other goes on to allow it.
+    for names in ["one.short.test", "two.short.test", "one.short.test"] {
+        setup.enforce(&of(names));
+        assert_eq!(setup.settle(&of(names)), 0, "{names}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(kept.end()["outcome"], "ok");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while setup.pod.connections_to("198.18.60.2") > 1 {
+        assert!(Instant::now() < deadline, "it is not closed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    setup.enforce(&of("three.short.test"));
+    assert_eq!(setup.settle(&of("three.short.test")), 1);
+    assert_ne!(cut.end()["outcome"], "ok");
+}
+
+#[test]
 fn a_connection_that_is_being_opened_ends_too() {
     // Nobody answers there, and nobody says so: its SYN is repeated. Told once it is sent.
     const CONNECT: &str = "

@@ -7,7 +7,8 @@ use l7egg_policy::CompiledPolicy;
 use crate::harness::{Held, Setup, policy, together};
 
 /// One name with a TTL of a second, one of an hour.
-const ZONE: &str = "second.ttl.test. 1 IN A 198.18.21.1\nhour.ttl.test. 3600 IN A 198.18.21.2\n";
+const ZONE: &str = "second.ttl.test. 1 IN A 198.18.21.1\nhour.ttl.test. 3600 IN A 198.18.21.2
+now.ttl.test. 0 IN A 198.18.21.3\n";
 /// Between what is expected to happen and looking whether it did.
 const MARGIN: Duration = Duration::from_millis(300);
 
@@ -88,6 +89,12 @@ fn min_ttl_of_an_egg_goes_below_that_of_the_node() {
         assert_eq!(outcome, "denied");
     }
     assert_eq!(learned.held.end()["outcome"], "ok");
+}
+
+#[test]
+fn a_ttl_of_zero_is_for_the_connection_that_it_was_asked_for() {
+    let yaml = "{dns: {minTTL: 0s, ttlGrace: 0s}, egress: [{to: [{domainNames: ['*.ttl.test']}]}]}";
+    Learned::under(&policy(yaml), "now.ttl.test", "198.18.21.3").lasts(s(1), s(0));
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod digest;
 mod names;
 mod networks;
 mod port_groups;
+mod searched;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,7 @@ use l7egg_ebpf_common::judge::Enforcement;
 
 pub use automaton::AutomatonError;
 pub use port_groups::PortPrefix;
+pub use searched::Searched;
 
 use crate::{
     DnsSettings, DomainName, MAX_PORT_LISTS, Network, PortSet, Problem, ResolvConf, Rule, Source, name_some,
@@ -38,6 +40,8 @@ pub struct CompiledPolicy {
     /// States of the automaton for all other names, at most [`crate::MAX_STATES`]: the dead state, the start,
     /// and the rest; empty if there are no other names.
     pub automaton: Vec<State>,
+    /// Where the Eggs refuse names: those that may be asked with a search domain behind them, all the same.
+    pub searched: Searched,
     /// Networks, complete for longest-prefix match: the longest one that holds an address says all, and an
     /// address without one is in no rule.
     pub cidrs: BTreeMap<Network, Masks>,
@@ -103,10 +107,12 @@ pub fn compile(sources: &[Source<'_>], resolv_conf: &ResolvConf) -> Result<Compi
     let port_groups: Vec<PortSet> = groups.into_iter().map(|(_, ports)| ports).collect();
     let dns = DnsSettings::of(sources);
     let resolv_conf = resolv_conf.that_counts(sources);
+    let automaton = automaton::compile(&rules)
+        .map_err(|error| CompileError::Automaton { error, source_names: source_names() })?;
     let mut compiled = CompiledPolicy {
         names: names::compile(&rules, resolv_conf.search.iter()),
-        automaton: automaton::compile(&rules)
-            .map_err(|error| CompileError::Automaton { error, source_names: source_names() })?,
+        searched: searched::compile(&rules, &automaton, &resolv_conf.search),
+        automaton,
         cidrs: networks::compile(&rules),
         ports: port_groups::compile(&port_groups),
         port_groups,

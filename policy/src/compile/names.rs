@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use l7egg_ebpf_common::abi::NameMasks;
+use l7egg_ebpf_common::abi::{Masks, NameMasks};
 
 use super::masks;
 use crate::{DomainName, NamePattern, PatternKind, Rule};
@@ -14,18 +14,8 @@ pub(super) fn compile<'a>(
     let mut names = BTreeMap::<DomainName, NameMasks>::new();
     for &(group, rule) in rules {
         let masks = masks(rule.action, group);
-        for pattern in &rule.names {
-            let (name, kind) = match pattern {
-                NamePattern::Labels(labels) => (&labels.name, labels.kind),
-                NamePattern::Suffix(suffix) if suffix.whole_labels => (&suffix.name, PatternKind::AnyLabels),
-                NamePattern::Suffix(_) | NamePattern::Glob(_) | NamePattern::Regex(_) => continue,
-            };
-            let entry = names.entry(name.clone()).or_default();
-            let of_kind = match kind {
-                PatternKind::Exact => &mut entry.exact,
-                PatternKind::OneLabel => &mut entry.one_label,
-                PatternKind::AnyLabels => &mut entry.any_labels,
-            };
+        for (name, kind) in rule.names.iter().filter_map(NamePattern::hashed) {
+            let of_kind = kind.of(names.entry(name.clone()).or_default());
             *of_kind = of_kind.union(masks);
         }
     }
@@ -33,4 +23,28 @@ pub(super) fn compile<'a>(
         names.entry(domain.clone()).or_default().search = 1;
     }
     names
+}
+
+impl PatternKind {
+    /// What an entry says about names of this kind.
+    pub(super) fn of(self, entry: &mut NameMasks) -> &mut Masks {
+        match self {
+            PatternKind::Exact => &mut entry.exact,
+            PatternKind::OneLabel => &mut entry.one_label,
+            PatternKind::AnyLabels => &mut entry.any_labels,
+        }
+    }
+}
+
+impl NamePattern {
+    /// The name by which the kernel finds it, if hashes can.
+    pub(super) fn hashed(&self) -> Option<(&DomainName, PatternKind)> {
+        match self {
+            NamePattern::Labels(labels) => Some((&labels.name, labels.kind)),
+            NamePattern::Suffix(suffix) if suffix.whole_labels => {
+                Some((&suffix.name, PatternKind::AnyLabels))
+            }
+            NamePattern::Suffix(_) | NamePattern::Glob(_) | NamePattern::Regex(_) => None,
+        }
+    }
 }

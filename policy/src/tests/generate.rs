@@ -81,10 +81,11 @@ fn destination() -> impl Strategy<Value = Destination> {
 }
 
 fn names() -> impl Strategy<Value = Destination> {
-    let pattern = (select(vec!["", "*.", "**.", "*", "a*."]), name())
+    let pattern = (select(vec!["", "*.", "**.", "*", "a*."]), whole_name())
         .prop_map(|(stars, name)| format!("{stars}{name}"));
-    let suffix = (select(vec!["", "."]), name()).prop_map(|(dot, name)| format!("{dot}{name}"));
-    let regex = select(vec![r"(a|b)\.a", r"a.*", r".*\.B", r"[ab]+"]).prop_map(str::to_owned);
+    let suffix = (select(vec!["", "."]), whole_name()).prop_map(|(dot, name)| format!("{dot}{name}"));
+    let regexes = [r"(a|b)\.a", r"a.*", r".*\.B", r"[ab]+", r"a\.(.*\.)?svc\.k8s\.test", r"[ab]+\.[bc].*"];
+    let regex = select(regexes.to_vec()).prop_map(str::to_owned);
     (vec(pattern, 1..4), vec(suffix, 0..2), vec(regex, 0..2)).prop_map(
         |(domain_names, domain_suffixes, domain_regex)| Destination {
             domain_names,
@@ -93,6 +94,16 @@ fn names() -> impl Strategy<Value = Destination> {
             ..Destination::default()
         },
     )
+}
+
+/// A name, or one as it is whole with a search domain behind it, or a part of one.
+fn whole_name() -> impl Strategy<Value = String> {
+    let domain = select([&SEARCH[..], &[OWN_SEARCH, "k8s.test"]].concat());
+    prop_oneof![
+        4 => name(),
+        1 => (name(), domain.clone()).prop_map(|(name, domain)| format!("{name}.{domain}")),
+        1 => domain.prop_map(str::to_owned),
+    ]
 }
 
 /// One to three labels of two letters: 14 names in all.

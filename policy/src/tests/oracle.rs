@@ -44,12 +44,14 @@ fn compiled_lookup_is_what_the_oracle_says() {
                 let meant = judge_query(&sources, &world.resolv_conf, Some(&name));
                 assert_eq!(lookup_query(&compiled, &name), meant, "query for {name}\n{compiled:#?}");
                 let key = [70_001, 90_001];
-                let lookup = |hash| {
-                    let mut names = compiled.names.iter();
+                let lookup = |is_searched, hash| {
+                    let mut names =
+                        if is_searched { &compiled.searched.names } else { &compiled.names }.iter();
                     names.find(|(known, _)| name::hash(known.wire(), &key) == hash).map(|(_, masks)| *masks)
                 };
-                let may_ask = !compiled.dns.refuse_unmatched
-                    || name::may_ask(name.wire(), &key, lookup, &compiled.automaton);
+                let states = [&*compiled.automaton, &compiled.searched.automaton];
+                let may_ask =
+                    !compiled.dns.refuse_unmatched || name::may_ask(name.wire(), &key, lookup, states);
                 assert_eq!(may_ask, meant == Verdict::Allow, "query for {name}, as the kernel walks it");
                 if meant == Verdict::Deny {
                     refused.set(refused.get() + 1);

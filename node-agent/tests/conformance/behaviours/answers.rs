@@ -1,6 +1,6 @@
 //! What an answer may look like.
 
-use super::Behaviour;
+use super::{Behaviour, SEARCH};
 use crate::client::{Client, Edns, Kind, Question};
 use crate::resolver::Resolver;
 
@@ -81,9 +81,19 @@ www.cdn.{zone}. 30 IN A {4:4}",
         policy: "{egress: [{to: [{domainNames: ['api.svc.b.{zone}']}]}]}",
         records: "api.svc.b.{zone}. 30 IN A {4:1}\nwww.svc.b.{zone}. 30 IN A {4:2}",
         check: |cell| {
-            let search = Some("a.{zone} b.{zone}".to_owned());
+            let search = Some(SEARCH.to_owned());
             cell.opens(Question { search: search.clone(), ..Question::a("api.svc") }, "{4:1}")?;
             cell.denies(Question { search, ..Question::a("www.svc") }, "{4:2}")
+        },
+    },
+    Behaviour {
+        name: "search list with refuseUnmatched",
+        policy: "{dns: {refuseUnmatched: true}, egress: [{to: [{domainNames: ['api.svc.b.{zone}', 'img-*.b.{zone}']}]}]}",
+        records: "api.svc.b.{zone}. 30 IN A {4:1}\nimg-1.b.{zone}. 30 IN A {4:2}",
+        check: |cell| {
+            let question = |name| Question { search: Some(SEARCH.to_owned()), ..Question::a(name) };
+            cell.opens(question("api.svc"), "{4:1}")?;
+            cell.opens(question("img-1"), "{4:2}")
         },
     },
     Behaviour {

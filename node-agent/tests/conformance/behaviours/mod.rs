@@ -7,6 +7,9 @@ mod transport;
 
 use crate::cell::{Cell, Verdict};
 
+/// The search domains of the pod.
+pub const SEARCH: &str = "a.{zone} b.{zone}";
+
 /// One row. The texts are filled in for each cell, so that all of them have a zone and addresses of their own.
 #[derive(Clone, Copy)]
 pub struct Behaviour {

@@ -30,7 +30,7 @@ pub use bpffs::Bpffs;
 pub use held::{Held, is_without_a_pause};
 use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::{
-    ABI_VERSION, Address, AddressKey, Learned, LearnedKey, Name, NameTail, Network,
+    ABI_VERSION, Address, AddressKey, Learned, LearnedKey, Name, NameTail, Network, Shares,
 };
 use l7egg_node_agent::datapath::{
     ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, Mended, NODE_UID, ToldNetwork, Wanted,
@@ -256,6 +256,12 @@ impl Setup {
     /// The map `NAMES`, to change what is remembered.
     pub fn names(&self) -> HashMap<MapData, u64, Name> {
         self.map("NAMES")
+    }
+
+    /// What subjects have of the tables that all share.
+    pub fn shares(&self) -> Array<MapData, Shares> {
+        let map = MapData::from_pin(self.pins("maps/SHARES")).expect("the pin");
+        Array::try_from(Map::from_map_data(map).expect("the map")).expect("an array")
     }
 
     /// The map `NAME_TAILS`.

@@ -12,7 +12,7 @@ use super::case::{Answer, Case, Packet, Query};
 use crate::harness::RESOLVERS;
 
 const NAMES: [&str; 7] = ["a.test", "b.a.test", "c.b.a.test", "x.test", "y.x.test", "test", "far.example"];
-const PATTERNS: [&str; 13] = [
+const PATTERNS: [&str; 18] = [
     "a.test",
     "*.a.test",
     "**.a.test",
@@ -26,10 +26,21 @@ const PATTERNS: [&str; 13] = [
     "*r.example",
     "**.*a.test",
     "*.b*.test",
+    "a.test.svc.cluster.test",
+    "*.a.test.cluster.test",
+    "*.svc.cluster.test",
+    "**.shop.svc.cluster.test",
+    "x*.cluster.test",
 ];
 const SUFFIXES: [&str; 5] = ["st", ".test", "a.test", "r.example", "x.Test"];
-const REGEXES: [&str; 5] =
-    ["[ay]\\.(a|x)\\.test", ".*\\.a\\.test", "(far\\.example|x.test)", "[^.]+", "c?.?b?.?a\\.test"];
+const REGEXES: [&str; 6] = [
+    "(b\\.)?a\\.test\\.svc\\.cluster\\.test",
+    "[ay]\\.(a|x)\\.test",
+    ".*\\.a\\.test",
+    "(far\\.example|x.test)",
+    "[^.]+",
+    "c?.?b?.?a\\.test",
+];
 const CIDRS: [(&str, &[&str]); 9] = [
     ("198.18.0.0/15", &["198.18.1.0/24", "198.18.0.0/30"]),
     ("198.18.1.0/24", &["198.18.1.0/30"]),

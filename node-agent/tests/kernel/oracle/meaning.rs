@@ -110,6 +110,16 @@ impl<'a> Meaning<'a> {
     /// Whether an answer with this TTL is believed until the end of the case; else it is not even until the next packet. Of the
     /// Eggs that are enforced, or of all where none is, the longest `minTTL` and `ttlGrace` and the shortest `maxTTL` hold.
     fn lasts(&self, ttl: u32) -> bool {
+        self.belief(ttl) != Duration::ZERO
+    }
+
+    /// Whether an answer is believed for a second only: where a case takes longer it says nothing.
+    pub fn is_short(&self, answer: &Answer) -> bool {
+        let belief = self.belief(answer.ttl);
+        !belief.is_zero() && belief < Duration::from_secs(60)
+    }
+
+    fn belief(&self, ttl: u32) -> Duration {
         let specs = || self.sources.iter().map(|source| source.spec);
         let is_enforced = |egg: &PolicySpec| egg.mode == Mode::Enforce;
         let any_enforced = specs().any(is_enforced);
@@ -121,7 +131,8 @@ impl<'a> Meaning<'a> {
         let least = written.iter().filter_map(|times| times[0]).max().unwrap_or(NODE_TTL[0]);
         let most = written.iter().filter_map(|times| times[1]).min().unwrap_or(NODE_TTL[1]);
         let grace = written.iter().filter_map(|times| times[2]).max().unwrap_or_default();
-        !(Duration::from_secs(ttl.into()).max(least).min(most) + grace).is_zero()
+        // No TTL is shorter than a second.
+        Duration::from_secs(ttl.max(1).into()).max(least).min(most) + grace
     }
 }
 

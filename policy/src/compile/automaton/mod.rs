@@ -7,6 +7,7 @@
 
 mod determinize;
 mod minimize;
+mod quotient;
 mod trie;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use l7egg_ebpf_common::abi::Masks;
 use l7egg_ebpf_common::automaton::{OTHER, State};
 use regex_syntax::hir::Hir;
 
+pub(super) use self::quotient::{Front, before};
 use super::masks;
 use crate::{MAX_STATES, NamePattern, Rule};
 use trie::Trie;
