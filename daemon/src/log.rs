@@ -47,6 +47,9 @@ impl LogSettings {
 /// What the user asks for, or what is worth it where that is nothing.
 fn filter(asked: Option<&str>) -> String {
     let asked = asked.filter(|asked| !asked.trim().is_empty()).unwrap_or("info");
+    if asked.trim() == "off" {
+        return asked.to_owned();
+    }
     let quiet = QUIET.iter().filter(|(library, _)| !asked.contains(library));
     let quiet = quiet.map(|(library, level)| format!("{library}={level}"));
     std::iter::once(asked.to_owned()).chain(quiet).collect::<Vec<_>>().join(",")
@@ -63,6 +66,7 @@ mod tests {
         }
         assert_eq!(filter(Some("debug")), "debug,kube_client=off,kube_runtime=error");
         assert_eq!(filter(Some("info,kube_client=debug")), "info,kube_client=debug,kube_runtime=error");
+        assert_eq!(filter(Some("off")), "off");
         let both = "info,kube_client=debug,kube_runtime=debug";
         assert_eq!(filter(Some(both)), both);
     }

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf, process::ExitCode, sync::mpsc, thread, time::Instant};
 
 use anyhow::Context;
+use l7egg_crds::Mode;
 use l7egg_daemon::output;
 use l7egg_node_agent::{
     boot::notify,
@@ -20,7 +21,7 @@ use l7egg_node_agent::{
     run::detach,
     status,
 };
-use l7egg_operator::index::Egg;
+use l7egg_operator::index::{Egg, Selection};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -105,7 +106,7 @@ fn check(settings: &CheckSettings) -> anyhow::Result<ExitCode> {
         let places: Vec<String> = settings.eggs.iter().map(|path| path.display().to_string()).collect();
         look.problems.push(format!("no Egg in {}", places.join(", ")));
     }
-    if files.accepted().any(has_names)
+    if files.accepted().any(|egg| has_names(egg) || is_firewall(egg))
         && let Some(error) = only_here(HostFile::new(None, &settings.resolv_conf))
     {
         look.problems.push(error.to_string());
@@ -120,6 +121,13 @@ fn check(settings: &CheckSettings) -> anyhow::Result<ExitCode> {
         look.problems.iter().for_each(|problem| output::eprint(&format!("error: {problem}\n")));
     }
     Ok(if look.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether it judges what the host's own stub asks.
+fn is_firewall(egg: &Egg) -> bool {
+    egg.spec.as_ref().is_ok_and(|accepted| {
+        matches!(accepted.selection, Selection::Nodes(_)) && accepted.policy.mode == Mode::Enforce
+    })
 }
 
 /// Whether it opens, or closes, anything by name.
@@ -174,5 +182,17 @@ mod tests {
         assert!(!check(names, stub));
         assert!(!check("domainSuffixes: [.example]", stub) && !check("domainRegex: ['a.example']", stub));
         assert!(check(names, server) && check(names, "") && check(networks, stub));
+        let firewall = |mode: &str| {
+            let spec = format!("{{nodeSelector: {{}}, mode: {mode}, egress: [{{to: [{{{networks}}}]}}]}}");
+            let text = format!(
+                "apiVersion: l7egg.dev/v1alpha1\nkind: ClusterEgg\nmetadata: {{name: host}}\nspec: {spec}\n"
+            );
+            fs::write(&egg, text).unwrap();
+            let settings =
+                CheckSettings { eggs: vec![egg.clone()], resolv_conf: resolv_conf.clone(), json: false };
+            super::check(&settings).unwrap() == ExitCode::SUCCESS
+        };
+        fs::write(&resolv_conf, stub).unwrap();
+        assert!(!firewall("Enforce") && firewall("Audit"));
     }
 }

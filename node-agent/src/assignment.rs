@@ -131,7 +131,9 @@ fn read_content(key: &AssignmentKey, data: &Value) -> Result<Assignment, Unreada
                 },
                 host: spec.host,
             };
-            match unknown_in_assignment(&data["spec"]).first() {
+            // What is said of a pod beside what it is known by restricts nothing.
+            let mut unknown = unknown_in_assignment(&data["spec"]).into_iter();
+            match unknown.find(|field| !field.path.starts_with("spec.pods[")) {
                 None => Ok(assignment),
                 // Whatever it is, what is written is not what would be enforced without it.
                 Some(UnknownField { path, .. }) => Err(Unreadable {

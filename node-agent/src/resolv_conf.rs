@@ -157,7 +157,7 @@ impl FollowedResolvConf {
     fn text(&self) -> Result<String, ResolversError> {
         let unreadable = |source| ResolversError::Unreadable { file: self.file.clone(), source };
         let text = self.file.read().map_err(unreadable)?;
-        if self.readers == Readers::Pods && are_here(&nameservers(&text)) {
+        if are_here(&nameservers(&text)) {
             let of_resolved = self.file.beside(OF_RESOLVED).read();
             return Ok(of_resolved.unwrap_or(text));
         }
@@ -197,7 +197,12 @@ impl FollowedResolvConf {
                 let problem = error.to_string();
                 if self.problem.as_ref() != Some(&problem) {
                     let stays = match self.known.node.is_empty() {
-                        true => "no name is learned until it does",
+                        true => match self.readers {
+                            Readers::Pods => "no name is learned until it does",
+                            Readers::Host => {
+                                "no name is learned until it does, and what the stub asks is judged like any other traffic"
+                            }
+                        },
                         false => "those before stay",
                     };
                     tracing::warn!("{problem}; {stays}");
@@ -212,7 +217,12 @@ impl FollowedResolvConf {
 /// What is wrong with this file for a host that is to know names, if it does not become better: that is known beforehand.
 #[must_use]
 pub fn only_here(file: HostFile) -> Option<ResolversError> {
-    let servers = nameservers(&file.read().ok()?);
+    let said = file.read().ok()?;
+    let servers = nameservers(&said);
+    if are_here(&servers) && file.beside(OF_RESOLVED).read().is_ok_and(|text| !are_here(&nameservers(&text)))
+    {
+        return None;
+    }
     (!servers.is_empty() && are_here(&servers)).then_some(ResolversError::OnlyHere { file, stubs: servers })
 }
 

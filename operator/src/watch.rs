@@ -85,13 +85,16 @@ pub fn start(
     let dynamic = |resource: &ApiResource| Api::<DynamicObject>::all_with(client.clone(), resource);
     let stream = events("eggs", revisions.watcher(dynamic(&eggs), all.clone()), metrics.clone());
     let judging = Judging::new(read::egg_key);
-    services.spawn("watch of eggs", forward_judged(stream, news.clone(), judging, read::judge, News::Egg));
+    services.spawn(
+        "watch of eggs",
+        forward_judged(stream, news.clone(), judging, read::judge_to_assign, News::Egg),
+    );
     let stream =
         events("clustereggs", revisions.watcher(dynamic(&cluster_eggs), all.clone()), metrics.clone());
     let judging = Judging::new(read::cluster_egg_key);
     services.spawn(
         "watch of clustereggs",
-        forward_judged(stream, news.clone(), judging, read::judge, News::ClusterEgg),
+        forward_judged(stream, news.clone(), judging, read::judge_to_assign, News::ClusterEgg),
     );
     let stream = events("eggassignments", revisions.watcher(dynamic(&assignments), ours), metrics.clone());
     services.spawn(

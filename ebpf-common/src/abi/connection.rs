@@ -49,9 +49,9 @@ pub struct Flow {
 
 /// In the place of a policy's id: that the pod opened it is a guess, by its ports. It is forgotten after [`FLOW_IDLE_NS`], whatever
 /// comes in meanwhile.
-pub const DOUBTED: u32 = 0;
+pub const DOUBTED: u32 = u32::MAX;
 /// In the place of a policy's id: the pod opened it, before its first policy or under another version's.
-pub const OF_NO_POLICY: u32 = u32::MAX;
+pub const OF_NO_POLICY: u32 = 0;
 
 /// Value of the socket storage `CONNECTIONS`: the verdict on a TCP connection. And value of the map
 /// `INHERITED`, by socket cookie: connections from before the programs were attached, as far as their packets

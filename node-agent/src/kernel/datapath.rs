@@ -272,7 +272,7 @@ impl Datapath for Kernel {
 impl Kernel {
     /// Clears the own states of pods that were let go. Not at once: another CPU may have been in the middle of one of their programs, and a
     /// program without a policy drops.
-    fn forget_let_go(&mut self) -> Result<(), DatapathError> {
+    pub(super) fn forget_let_go(&mut self) -> Result<(), DatapathError> {
         while let Some(subject) = self.let_go.first().copied() {
             let what = || kernel(format!("clearing subject {subject} of a pod that was let go"));
             self.maps.set_state(subject, SubjectState::default()).map_err(what())?;

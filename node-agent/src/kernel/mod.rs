@@ -211,8 +211,17 @@ impl Kernel {
 
     /// The id of a policy, which is in the maps then. `pending` are others to which nobody has been switched yet.
     fn install(&mut self, policy: &CompiledPolicy, pending: &BTreeSet<u32>) -> Result<u32, DatapathError> {
-        let used = self.in_force.values().chain(pending).copied().collect();
-        self.policies.install(&mut self.maps, policy, &used)
+        let used = |kernel: &Self| kernel.in_force.values().chain(pending).copied().collect();
+        let in_use = used(self);
+        match self.policies.install(&mut self.maps, policy, &in_use) {
+            Err(DatapathError::MapFull { .. }) if !self.let_go.is_empty() => {
+                sys::wait_for_programs();
+                self.forget_let_go()?;
+                let in_use = used(self);
+                self.policies.install(&mut self.maps, policy, &in_use)
+            }
+            result => result,
+        }
     }
 
     /// One write of eight bytes: a packet sees the old policy or the new one. `paths` is of [`Self::paths`].

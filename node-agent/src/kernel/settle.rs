@@ -204,7 +204,8 @@ fn doubt_flows(
 /// that was opened from outside, which no policy ends. If other sockets receive on its port, it may be one. What the programs have
 /// judged since they were attached stays, with its name.
 fn opened_here(maps: &mut Maps, key: FlowKey) -> Result<(), DatapathError> {
-    if maps.flows.get(&key, 0).is_ok_and(|known| known.direction == Direction::Egress as u32) {
+    let is_judged = |known: Flow| known.direction == Direction::Egress as u32 && known.policy != DOUBTED;
+    if maps.flows.get(&key, 0).is_ok_and(is_judged) {
         return Ok(());
     }
     let flow =

@@ -122,6 +122,14 @@ pub fn all_of_processes() -> Result<BTreeMap<u64, Netns>, NetnsError> {
     Ok(open.map(|netns| (netns.id(), netns)).collect())
 }
 
+/// Whether this is the oldest process of a pod: the sandbox's, where the runtime has no process of its own there.
+///
+/// # Errors
+/// The cgroup cannot be read.
+pub fn is_oldest(cgroup: &Path, process: Process) -> Result<bool, NetnsError> {
+    Ok(by_age(cgroup)?.first() == Some(&process))
+}
+
 /// The oldest process in a cgroup or below it, if there is one.
 #[must_use]
 pub fn oldest_process(cgroup: &Path) -> Option<u32> {

@@ -24,6 +24,6 @@ mod tcx;
 pub use addresses::{addresses, cookie};
 pub use error::NetnsError;
 pub use filter_watch::FilterWatch;
-pub use find::{PodNetwork, Process, SpecNetwork, all_of_processes, find, oldest_process};
+pub use find::{PodNetwork, Process, SpecNetwork, all_of_processes, find, is_oldest, oldest_process};
 pub use interfaces::{Interface, by_who_made_them, interfaces};
 pub use namespace::Netns;

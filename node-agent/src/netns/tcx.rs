@@ -52,9 +52,12 @@ pub fn attach(program: Program<'_>, interface: u32, pins: &[PathBuf; 2]) -> io::
 
 /// No program may be there twice, and no link can be moved: between two calls nothing passes, rather than everything.
 fn swap(program: BorrowedFd<'_>, old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> io::Result<()> {
-    let stand_in = sys::load_verdict(DROP)?;
+    let (stand_in, none) = (sys::load_verdict(DROP)?, sys::load_verdict(NEXT)?);
     sys::link_update(old, stand_in.as_fd())?;
-    sys::link_update(new, program)
+    sys::link_update(new, program)?;
+    // It is detached in a moment; until then it is behind what has come between.
+    let _ = sys::link_update(old, none.as_fd());
+    Ok(())
 }
 
 fn create(program: BorrowedFd<'_>, direction: Direction, interface: u32, pin: &Path) -> io::Result<OwnedFd> {

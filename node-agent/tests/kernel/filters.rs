@@ -78,7 +78,7 @@ fn filters_that_somebody_removes_are_put_back_at_once() {
         let backstops = pods.clone();
         assert_eq!(setup.mend_backstops(&pods), Mended { backstops, ..Mended::default() });
         setup.try_cover();
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         assert_eq!(setup.backstop(), ["clsact", "entering", "leaving"]);
         // What the agent itself has done is told as well, and is nothing.
         assert_eq!(setup.kernel.pods_at(&watch.wait().expect("to hear of it")), pods);

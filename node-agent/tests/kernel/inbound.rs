@@ -2,13 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData};
-use l7egg_ebpf_common::abi::{SubjectState, WAS_FREE};
+use l7egg_ebpf_common::abi::{DOUBTED, Direction, OF_NO_POLICY, SubjectState, WAS_FREE};
 use l7egg_node_agent::datapath::Datapath;
 
-use crate::harness::{POD4, POD6, Setup, cgroup2_root, policy, unique};
+use crate::harness::{POD4, POD6, Said, Setup, cgroup2_root, policy, unique};
 
 #[test]
 fn replies_pass_though_nothing_may_leave() {
@@ -234,4 +234,43 @@ print(sent, denied, flush=True)
         assert_eq!(said.next().expect("a line").expect("text"), "0 20", "{address}");
         asking.wait().expect("python3");
     }
+}
+
+/// Connected, asks what is answered late, and is told to go on twice.
+const ASK_CONNECTED: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('198.18.0.80', 777))
+s.send(b'?')
+print('asked', flush=True)
+sys.stdin.readline()
+";
+
+#[test]
+fn what_a_connected_socket_has_opened_before_the_first_policy_is_known_and_no_guess() {
+    let mut setup = Setup::new();
+    let mut command = setup.pod.in_world("python3".as_ref());
+    command.args(["-c", ANSWER_LATE, "198.18.0.80"]);
+    let mut server = Said::start(command);
+    assert_eq!(server.next(), "ready");
+    let mut client = Said::start(setup.pod.command("python3".as_ref(), &["-c", ASK_CONNECTED]));
+    assert_eq!(client.next(), "asked");
+    // The answer comes when the programs are attached, and before sockets are looked at.
+    setup.enforce(NOTHING);
+    server.go_on();
+    let to_server = |setup: &Setup| {
+        let flows = setup.flows();
+        let found = flows.iter().flatten().find(|(key, _)| key.remote_port == 777);
+        found.map(|(_, flow)| (flow.direction, flow.policy))
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while to_server(&setup).is_none() {
+        assert!(Instant::now() < deadline, "the answer does not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(to_server(&setup), Some((Direction::Egress as u32, DOUBTED)));
+    setup.settle(NOTHING);
+    // As long as anything comes it stays the pod's own.
+    assert_eq!(to_server(&setup), Some((Direction::Egress as u32, OF_NO_POLICY)));
+    client.go_on();
 }

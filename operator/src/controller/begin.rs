@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use l7egg_crds::EggStatus;
 
+use super::limits::NEAR_SHARES;
 use super::{Controller, Done, Progress, limits};
 use crate::index::{Assignment, EggKey, ObjectKey};
 use crate::pace::Limits;
@@ -14,6 +15,14 @@ use crate::{announce, status};
 
 /// Time that a status waits for the agents' reports where these may make it unnecessary.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// How often a part of a shared rate that has time is compared with what it should be.
+const LOOKED_AGAIN: Duration = Duration::from_secs(5);
+
+/// Whether these are the limits of [`NEAR_SHARES`].
+pub(super) fn is_near(limits: &'static Limits) -> bool {
+    std::ptr::eq(limits, &NEAR_SHARES)
+}
 
 impl Controller {
     pub(super) fn begin(&mut self, now: Instant) {
@@ -45,9 +54,13 @@ impl Controller {
             return;
         };
         let limits = self.limits(&write);
-        if let Some(due) = self.paces.wait(task, limits, now) {
-            // Of news that are not of shares alone it is asked anew.
-            self.queue.postpone(task, due, Why::HasTime);
+        let mut due = self.paces.wait(task, limits, now);
+        if is_near(limits) {
+            due = due.max(self.near_paces.wait(task, limits, now));
+        }
+        if let Some(due) = due {
+            // Of news that are not of shares alone it is asked anew. What is nearly the same now may soon be far from it.
+            self.queue.postpone(task, due.min(now + LOOKED_AGAIN), Why::HasTime);
             return;
         }
         self.send(task.clone(), write, None, limits, now);
@@ -58,7 +71,7 @@ impl Controller {
         let Write::Apply(key, desired) = write else { return &limits::ASSIGNMENT };
         match self.observed(key) {
             Some(observed) if !observed.is_but_for_shares(desired) => &limits::ASSIGNMENT,
-            Some(observed) if observed.has_nearly_the_shares(desired) => &limits::NEAR_SHARES,
+            Some(observed) if observed.has_nearly_the_shares(desired) => &NEAR_SHARES,
             Some(_) => &limits::SHARES,
             None => &limits::ASSIGNMENT,
         }

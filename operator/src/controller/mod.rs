@@ -60,6 +60,9 @@ pub struct Controller {
     queue: Queue,
     /// Of writes.
     paces: Paces<Task>,
+    /// Of writes that change a part of a shared rate by next to nothing, which for all others are as any of shares: minutes of theirs
+    /// would be no rest for what a pod waits for.
+    near_paces: Paces<Task>,
     /// Of events, by their reason.
     event_paces: Paces<(EggKey, String)>,
     brake: Brake,
@@ -108,6 +111,7 @@ impl Controller {
             listings: Listings::default(),
             queue: Queue::default(),
             paces: Paces::default(),
+            near_paces: Paces::default(),
             event_paces: Paces::default(),
             brake: Brake::default(),
             running: JoinSet::new(),
@@ -144,6 +148,7 @@ impl Controller {
                 Ok(()) = self.connections.leads.changed() => {}
                 _ = beat.tick() => {
                     self.paces.forget_quiet(now);
+                    self.near_paces.forget_quiet(now);
                     self.event_paces.forget_quiet(now);
                     self.connections.metrics.sizes(self.index.sizes(), self.queue.len());
                 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use l7egg_crds::{ClusterEgg, Egg, EggKind, EggStatus};
 
+use super::begin::is_near;
 use super::{Controller, Done, limits};
 use crate::announce;
 use crate::index::EggKey;
@@ -35,7 +36,12 @@ impl Controller {
             Ok(written) => written,
             Err(error) => return self.finish_failed(&task, error, status, now),
         };
-        self.paces.done(task.clone(), limits, begun);
+        if is_near(limits) {
+            self.near_paces.done(task.clone(), limits, begun);
+            self.paces.done(task.clone(), &limits::SHARES, begun);
+        } else {
+            self.paces.done(task.clone(), limits, begun);
+        }
         match (&task, written) {
             (Task::Assignment(key), Written::Applied(observed)) => {
                 tracing::debug!(%key, ?took, "assignment written");

@@ -37,6 +37,20 @@ pub fn cluster_egg(object: &DynamicObject) -> Option<Egg> {
     as_judged(object, key, spec)
 }
 
+/// What is said of the spec of this Egg where EggAssignments are written by it. It can take seconds.
+pub fn judge_to_assign(key: &EggKey, spec: &Value) -> Judgement {
+    judge(key, spec).and_then(|accepted| {
+        let bytes = spec.to_string().len();
+        if bytes <= MAX_SPEC {
+            return Ok(accepted);
+        }
+        let message = format!(
+            "spec: its {bytes} bytes of JSON are more than the {MAX_SPEC} that fit into an EggAssignment beside the pods of a node: divide it into several Eggs"
+        );
+        Err(Rejection { reason: "Invalid", message, selection: Some(accepted.selection) })
+    })
+}
+
 /// What is said of the spec of this Egg. It can take seconds.
 pub fn judge(key: &EggKey, spec: &Value) -> Judgement {
     judged_safely(key, || {
@@ -44,7 +58,7 @@ pub fn judge(key: &EggKey, spec: &Value) -> Judgement {
             EggKind::Egg => read_egg(key.namespace.as_deref().unwrap_or_default(), spec),
             EggKind::ClusterEgg => read_cluster_egg(spec),
         };
-        match unenforceable(key.kind, spec) {
+        match of_later_version(key.kind, spec) {
             None => judgement,
             Some(rejection) => {
                 let selection = match judgement {
@@ -57,23 +71,15 @@ pub fn judge(key: &EggKey, spec: &Value) -> Judgement {
     })
 }
 
-/// What would be enforced otherwise than it is written, or not at all, whatever it says.
-fn unenforceable(kind: EggKind, spec: &Value) -> Option<Rejection> {
-    // The CustomResourceDefinitions are of a later version: what they have is not pruned, and serde leaves it out without a word.
-    if let Some(UnknownField { path, .. }) = unknown_in_spec(kind, spec).first() {
-        return Some(malformed(&format!(
-            "{path}: this operator ({}) knows no such field, and what it says would not be enforced: upgrade the operator to the version of its CustomResourceDefinitions, or write the Egg without it",
-            env!("CARGO_PKG_VERSION")
-        )));
-    }
-    let bytes = spec.to_string().len();
-    (bytes > MAX_SPEC).then(|| Rejection {
-        reason: "Invalid",
-        message: format!(
-            "spec: its {bytes} bytes of JSON are more than the {MAX_SPEC} that fit into an EggAssignment beside the pods of a node: divide it into several Eggs"
-        ),
-        selection: None,
-    })
+/// What to say of a spec whose CustomResourceDefinition is of a later version: what that has is not pruned, and serde leaves it out
+/// without a word.
+fn of_later_version(kind: EggKind, spec: &Value) -> Option<Rejection> {
+    let unknown = unknown_in_spec(kind, spec);
+    let UnknownField { path, .. } = unknown.first()?;
+    Some(malformed(&format!(
+        "{path}: this operator ({}) knows no such field, and what it says would not be enforced: upgrade the operator to the version of its CustomResourceDefinitions, or write the Egg without it",
+        env!("CARGO_PKG_VERSION")
+    )))
 }
 
 /// Which Egg an object is.

@@ -8,7 +8,7 @@ mod node;
 mod pod;
 
 pub use assignment::observed;
-pub use egg::{as_judged, cluster_egg, cluster_egg_key, egg, egg_key, judge};
+pub use egg::{as_judged, cluster_egg, cluster_egg_key, egg, egg_key, judge, judge_to_assign};
 pub use guard::{guarded, judged_safely};
 pub use node::{NodeObject, node};
 pub use pod::{PodObject, pod};

@@ -64,7 +64,9 @@ impl Turns {
     pub(super) fn news(&mut self, nodes: impl IntoIterator<Item = String>, now: Instant) {
         for node in nodes {
             self.rests_until = None;
-            self.nodes.entry(node).or_insert(Turn { at: now, failures: 0 }).at = now;
+            let turn = self.nodes.entry(node).or_insert(Turn { at: now, failures: 0 });
+            // News of a node do not send it behind those that have waited less long.
+            turn.at = turn.at.min(now);
         }
     }
 

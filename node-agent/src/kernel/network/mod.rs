@@ -156,7 +156,11 @@ impl Networks {
             }
         }
         // gVisor takes the addresses away: they are its own stack's. Until the pod's status has them the backstop lets nothing pass.
-        let may_be_told = told.addresses.is_some() && interfaces.iter().any(|one| one.given);
+        // Where the oldest process is in this network, it has only not been given them yet (cri-dockerd).
+        let may_be_told = addresses.is_empty()
+            && told.addresses.is_some()
+            && interfaces.iter().any(|one| one.given)
+            && !netns::is_oldest(cgroup, process).map_err(kernel(of()))?;
         if interfaces.is_empty() || addresses.is_empty() && !may_be_told {
             return Ok(so_far(&self.known));
         }

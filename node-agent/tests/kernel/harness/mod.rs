@@ -30,7 +30,7 @@ pub use bpffs::Bpffs;
 pub use held::{Held, is_without_a_pause};
 use l7egg_crds::PolicySpec;
 use l7egg_ebpf_common::abi::{
-    ABI_VERSION, Address, AddressKey, Learned, LearnedKey, Name, NameTail, Network, Shares,
+    ABI_VERSION, Address, AddressKey, Flow, FlowKey, Learned, LearnedKey, Name, NameTail, Network, Shares,
 };
 use l7egg_node_agent::datapath::{
     ContainerPolicy, Cover, Datapath, DatapathError, DatapathSettings, Mended, NODE_UID, ToldNetwork, Wanted,
@@ -262,6 +262,12 @@ impl Setup {
     pub fn shares(&self) -> Array<MapData, Shares> {
         let map = MapData::from_pin(self.pins("maps/SHARES")).expect("the pin");
         Array::try_from(Map::from_map_data(map).expect("the map")).expect("an array")
+    }
+
+    /// The map `FLOWS`.
+    pub fn flows(&self) -> HashMap<MapData, FlowKey, Flow> {
+        let data = MapData::from_pin(self.pins("maps").join("FLOWS")).expect("the pin");
+        HashMap::try_from(Map::from_map_data(data).expect("the map")).expect("a hash map")
     }
 
     /// The map `NAME_TAILS`.

@@ -68,11 +68,13 @@ fn an_egg_that_fits_into_no_assignment_is_not_accepted() {
         let rules: Vec<_> = to.chunks(1000).map(|to| json!({"to": to})).collect();
         json!({"podSelector": {}, "egress": rules})
     };
-    let rejection = rejected(of(60_000));
+    let judge = |spec: Value| judge_to_assign(&EggKey::egg("shop", "a"), &spec);
+    let rejection = judge(of(60_000)).unwrap_err();
     assert_eq!(rejection.reason, "Invalid");
     assert!(rejection.message.starts_with("spec: "), "{}", rejection.message);
     assert!(rejection.selection.is_some());
-    assert!(read_one(of(30_000)).spec.is_ok());
+    assert!(judge(of(30_000)).is_ok());
+    assert!(read_one(of(60_000)).spec.is_ok(), "where nothing is assigned");
 }
 
 #[test]
