@@ -85,7 +85,9 @@ async fn a_list_is_believed_though_versions_went_back() {
 #[tokio::test]
 async fn who_was_stopped_until_its_term_was_over_writes_nothing() {
     let bench = start(false);
-    bench.tell_all().await;
+    bench.tell_all_but_assignments().await;
+    bench.tell(News::Assignment(Change::Listing)).await;
+    bench.tell(News::Assignment(Change::Listed)).await;
     bench.leads.send(Term::Until(tokio::time::Instant::now())).unwrap();
     assert!(bench.requests().await.is_empty());
     bench.leads.send(Term::Until(tokio::time::Instant::now() + Duration::from_secs(60))).unwrap();
