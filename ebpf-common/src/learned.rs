@@ -73,7 +73,8 @@ pub fn renew<A: Atomics>(slots: &[Slot; LEARNED_NAMES], name: u64, expires_ns: u
     for (index, Slot { name: slot_name, expires_ns: slot_expires }) in slots.iter().enumerate() {
         let known = A::load(slot_name);
         let expires = A::load(slot_expires);
-        if expires == CLAIMED {
+        // It is being written, or was between the two looks.
+        if expires == CLAIMED || A::load(slot_name) != known {
             continue;
         }
         if known == name {

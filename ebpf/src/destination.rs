@@ -90,7 +90,8 @@ struct Said {
 fn add_name(said: &mut Said, name: u64) -> bool {
     let mut masks = Masks::NONE;
     let judged = name::masks_of_name(said.policy, name, &mut masks) == 1;
-    if masks.allow & said.groups != 0 {
+    // The first one stays: that of an open connection is not given up for another while it allows it.
+    if said.name == 0 && masks.allow & said.groups != 0 {
         said.name = name;
     }
     said.masks = said.masks.union(masks);
@@ -104,8 +105,10 @@ fn add_name_that_is_over(said: &mut Said, name: u64) {
     name::masks_of_name(said.policy, name, &mut masks);
     let allow = masks.allow & said.groups;
     if allow != 0 && masks.deny & said.groups == 0 {
-        said.name = name;
         said.masks.allow |= allow;
+        if said.name == 0 {
+            said.name = name;
+        }
     }
 }
 

@@ -67,7 +67,8 @@ impl NodeResolvers {
     pub fn after(self, before: &NodeResolvers) -> NodeResolvers {
         let now = NodeResolvers { former: Vec::new(), ..self };
         let last = NodeResolvers { former: Vec::new(), ..before.clone() };
-        let is_any = !(last.node.is_empty() && last.cluster.is_empty());
+        // What is known of the cluster's DNS before the file has been read was given to nobody.
+        let is_any = !last.node.is_empty() || !last.cluster.is_empty() && last.cluster != now.cluster;
         let last = Some(last).filter(|last| is_any && *last != now);
         let others = before.former.iter().filter(|it| it.given != now && Some(&it.given) != last.as_ref());
         let others = others.cloned().collect::<Vec<_>>();
@@ -166,6 +167,15 @@ mod tests {
         for nonsense in ["", "{", "[]", "[{\"node\": [\"x\"]}]"] {
             assert_eq!(read(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn what_is_known_of_the_cluster_before_the_file_is_read_was_given_to_nobody() {
+        let first = node("192.0.2.1");
+        let known = NodeResolvers { cluster: first.cluster.clone(), ..NodeResolvers::default() };
+        assert!(first.clone().after(&known).former.is_empty());
+        let another = NodeResolvers { cluster: vec!["10.96.0.11".parse().unwrap()], ..known };
+        assert_eq!(first.after(&another).former.len(), 1);
     }
 
     #[test]

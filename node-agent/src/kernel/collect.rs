@@ -9,6 +9,7 @@ use l7egg_ebpf_common::abi::{Learned, LearnedKey};
 
 use super::entries;
 use super::error::kernel;
+use super::handover::both;
 use super::names::AskedFor;
 use super::programs::Maps;
 use super::shares::Counted;
@@ -97,7 +98,10 @@ fn put_back_if_renewed(
     now_ns: u64,
     released: &BTreeSet<u32>,
 ) -> bool {
-    match taken.filter(|value| !is_over(value, now_ns) && !released.contains(&key.subject)) {
+    let taken = taken.filter(|value| !is_over(value, now_ns) && !released.contains(&key.subject));
+    // A slot that was being written just then would stay so for good.
+    let whole = taken.map(|value| both(&value, &Learned::default()));
+    match whole.filter(|value| *value != Learned::default()) {
         Some(value) => maps.learned.insert(key, value, NO_EXIST).is_ok(),
         None => false,
     }

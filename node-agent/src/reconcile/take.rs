@@ -51,9 +51,10 @@ impl<D: Datapath> Reconciler<D> {
                     CgroupEvent::Changed => self.look_for_sandboxes(),
                     CgroupEvent::Vanished { .. } => {}
                 }
+                let is_of_containers = matches!(event, CgroupEvent::Changed);
                 let changed = self.cgroups.apply(event);
                 // What a pod's resolver was told depends on when the pod began.
-                self.is_stale |= changed && !self.node.former.is_empty();
+                self.is_stale |= changed && !is_of_containers && !self.node.former.is_empty();
                 self.place_node();
                 true
             }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::harness::{POD4, POD6, Setup};
+use crate::harness::{POD4, POD6, Setup, seconds};
 
 #[test]
 fn a_connection_by_name_outlives_its_ttl_and_ends_with_its_rule() {
@@ -40,14 +40,17 @@ fn a_connection_that_two_names_allowed_lives_as_long_as_one_does() {
         format!("{{dns: {{minTTL: 0s, ttlGrace: 0s}}, egress: [{{to: [{{domainNames: [{names}]}}]}}]}}")
     };
     let mut setup = Setup::new();
-    setup.pod.set_names("one.short.test. 3 IN A 198.18.60.2\ntwo.short.test. 3 IN A 198.18.60.2\n");
+    let ttl_s = seconds(4);
+    let zone =
+        format!("one.short.test. {ttl_s} IN A 198.18.60.2\ntwo.short.test. {ttl_s} IN A 198.18.60.2\n");
+    setup.pod.set_names(&zone);
     setup.enforce(&of("one.short.test, two.short.test"));
     for name in ["one.short.test", "two.short.test"] {
         setup.pod.dig(&[name]);
     }
     let kept = setup.pod.hold("tcp://198.18.60.2:80");
     let cut = setup.pod.hold("tcp://198.18.60.2:80");
-    std::thread::sleep(Duration::from_millis(3500));
+    std::thread::sleep(Duration::from_millis(u64::from(ttl_s) * 1000 + 500));
     assert_eq!(setup.pod.connect_one("tcp://198.18.60.2:80"), "denied", "neither is believed any more");
     // It keeps one of them: whichever it is, the other goes on to allow it.
     for names in ["one.short.test", "two.short.test", "one.short.test"] {
