@@ -12,7 +12,7 @@ const DATAGRAMS: usize = 80;
 const COUNT: &str = "
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(('', 9000))
+s.bind(('', 9009))
 print('listening', flush=True)
 s.settimeout(30)
 count = 0
@@ -27,7 +27,7 @@ print(count, flush=True)
 const SEND: &str = "
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for _ in range(80): s.sendto(b'x' * 1000, ('10.77.0.1', 9000))
+for _ in range(80): s.sendto(b'x' * 1000, ('10.77.0.1', 9009))
 ";
 
 #[test]
