@@ -2,10 +2,16 @@
 
 use std::{
     io::Write,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
+use tracing::Dispatch;
 use tracing_subscriber::fmt;
+
+/// Never the only one: with a single subscriber tracing asks that of the thread which comes to a place first, and where that has none
+/// nothing is logged there any more, by any thread.
+static ANOTHER: LazyLock<Dispatch> =
+    LazyLock::new(|| fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::sink).finish().into());
 
 #[derive(Clone, Default)]
 struct Buffer(Arc<Mutex<Vec<u8>>>);
@@ -25,6 +31,7 @@ impl Write for Buffer {
 /// # Panics
 /// When `work` does.
 pub fn warnings(work: impl FnOnce()) -> Vec<String> {
+    LazyLock::force(&ANOTHER);
     let buffer = Buffer::default();
     let writer = buffer.clone();
     let log = fmt().with_max_level(tracing::Level::WARN).with_ansi(false).with_writer(move || writer.clone());
